@@ -1,0 +1,29 @@
+"""creto: the enablement layer that every act of an AI agent goes through.
+
+The public names, loaded when first used, and nothing else.
+"""
+
+TYPE_CHECKING = False  # typing's own import would cost half of ours
+if TYPE_CHECKING:
+    from creto.errors import CretoError as CretoError
+
+_HOMES = {
+    "CretoError": "creto.errors",
+}
+
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str) -> object:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module `creto` has no attribute `{name}`")
+    from importlib import import_module
+
+    value = getattr(import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,1 @@
+//! Cedar policies compiled to a decision engine.

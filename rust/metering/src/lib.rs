@@ -1,0 +1,1 @@
+//! Quota, usage aggregation, rating.

@@ -1,0 +1,1 @@
+//! The request state machine, the digest of an act, the grant.

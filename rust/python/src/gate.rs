@@ -1,0 +1,7 @@
+//! `creto-gate` for Python.
+
+use pyo3::prelude::*;
+
+pub fn register(_module: &Bound<'_, PyModule>) -> PyResult<()> {
+    Ok(())
+}

@@ -1,0 +1,1 @@
+//! Sandbox launch, supervisor, egress proxy, attestation.
