@@ -1,28 +1,77 @@
-# make run and make test do all their own set-up; make help lists the rest.
+# `make run` and `make test` do all their own set-up; `make help` lists the rest.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
 VENV := .tools
 BIN := $(VENV)/bin
+N ?= 1000000
 export UV_PYTHON_DOWNLOADS := never
 export UV_LINK_MODE := copy
+export UV_NO_CONFIG := 1
 export GOTOOLCHAIN := local
+export SSL_CERT_FILE ?= $(wildcard /etc/ssl/certs/ca-certificates.crt)
+ARGS ?=
 
-.PHONY: help setup venv develop run test check bench wheel fuzz lock
+.PHONY: help setup setup-test setup-check venv develop stubs run test test-rust test-python check bench wheel fuzz lock clean
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
+
+run: setup develop ## the main job: an agent under the whole layer, on real input, with a report at the end
+	@$(BIN)/python examples/auditor/main.py $(ARGS)
+
+test: setup-test develop test-rust test-python ## every test
+
+test-rust:
+	@cargo test --quiet --profile fast --workspace --exclude creto-benches
+
+test-python:
+	@$(BIN)/python -m pytest -q $(ARGS)
+
+check: setup-check develop ## formatting, lints, types, floors and stubs
+	cargo fmt --all --check
+	cargo clippy --quiet --profile fast --workspace --all-targets -- -D warnings
+	$(BIN)/ruff format --check python tests benches examples
+	$(BIN)/ruff check python tests benches examples
+	$(BIN)/mypy
+	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/lint-imports
+	$(BIN)/python tests/check_crates.py
+	$(BIN)/python -m mypy.stubtest creto._core --ignore-disjoint-bases --allowlist tests/stubtest.allow
+
+bench: setup develop ## measure ours and the peers in one run: make bench [ONLY=area]
+	@$(BIN)/python benches/run.py $(if $(ONLY),--only $(ONLY))
+
+wheel: setup venv ## the wheel that users install, into dist/
+	@$(BIN)/maturin build --quiet --release --out dist
+	@ls -l dist/*.whl
+
+fuzz: setup ## coverage-guided fuzzing of every decoder (needs a nightly toolchain and cargo-fuzz)
+	@cargo +nightly fuzz --version >/dev/null 2>&1 || { echo "fuzz: needs a nightly toolchain and cargo-fuzz: rustup toolchain install nightly && cargo install cargo-fuzz"; exit 1; }
+	@for target in $$(cd tests/fuzz && cargo +nightly fuzz list); do (cd tests/fuzz && cargo +nightly fuzz run $$target -- -max_total_time=60) || exit 1; done
+
+setup: ## install what this machine lacks (apt packages when root)
+	@.ci/setup run
+setup-test:
+	@.ci/setup test
+setup-check:
+	@.ci/setup check
 
 venv: $(VENV)/.stamp ## the virtual environment with every development dependency
-$(VENV)/.stamp: requirements-dev.txt
+$(VENV)/.stamp: requirements-dev.txt requirements-uv.txt
 	@test -x $(BIN)/python || python3 -m venv $(VENV)
-	@$(BIN)/pip install -q --require-hashes -r requirements-uv.txt
-	@SSL_CERT_FILE=$${SSL_CERT_FILE:-/etc/ssl/certs/ca-certificates.crt} $(BIN)/uv pip sync -q --python $(BIN)/python requirements-dev.txt requirements-uv.txt
-	@echo "$$PWD/python" > $$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])')/creto.pth
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-uv.txt
+	@$(BIN)/uv pip sync --quiet --python $(BIN)/python requirements-dev.txt requirements-uv.txt
+	@echo "$$PWD/python" > "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])')/creto.pth"
+	@printf '#!/bin/sh\nexec "%s" -m creto "$$@"\n' "$$PWD/$(BIN)/python" > $(BIN)/creto && chmod +x $(BIN)/creto
 	@touch $@
 
-develop: venv ## build the native module into python/creto with the fast profile
-	@cargo build -q --profile fast -p creto-python --features pyo3/extension-module
-	@cp target/fast/lib_core.so python/creto/_core.abi3.so
+develop: venv ## build the native module into python/creto (profile fast)
+	@cargo build --quiet --profile fast -p creto-python
+	@cmp -s target/fast/lib_core.so python/creto/_core.abi3.so || { cp target/fast/lib_core.so python/creto/_core.abi3.so.new && mv python/creto/_core.abi3.so.new python/creto/_core.abi3.so; }
 
 lock: ## renew the hash-locked requirements
-	@$(BIN)/uv pip compile -q --generate-hashes --no-header --universal --python-version 3.11 --group dev --all-extras pyproject.toml -o requirements-dev.txt
-	@echo 'uv==0.13.9' | $(BIN)/uv pip compile -q --generate-hashes --no-header --universal --python-version 3.11 - -o requirements-uv.txt
+	@$(BIN)/uv pip compile --quiet --upgrade --generate-hashes --no-header --universal --python-version 3.11 --group dev --all-extras pyproject.toml -o requirements-dev.txt
+	@echo 'uv==0.13.9' | $(BIN)/uv pip compile --quiet --generate-hashes --no-header --universal --python-version 3.11 - -o requirements-uv.txt
+
+clean: ## remove what was built
+	rm -rf target dist out $(VENV) python/creto/_core.abi3.so
