@@ -12,7 +12,7 @@ export GOTOOLCHAIN := local
 export SSL_CERT_FILE ?= $(wildcard /etc/ssl/certs/ca-certificates.crt)
 ARGS ?=
 
-.PHONY: help setup setup-test setup-check venv develop stubs run test test-rust test-python check bench wheel fuzz lock clean
+.PHONY: help setup setup-test setup-check venv develop stubs run test test-rust test-python check bench wheel fuzz lock clean migration
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
 
@@ -75,3 +75,6 @@ lock: ## renew the hash-locked requirements
 
 clean: ## remove what was built
 	rm -rf target dist out $(VENV) python/creto/_core.abi3.so
+
+migration: venv ## write the store's first migration anew from its tables (until the first release)
+	@$(BIN)/python tests/renew_migration.py

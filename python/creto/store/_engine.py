@@ -1,0 +1,88 @@
+"""Engines: SQLite in the state folder by default, PostgreSQL by URL; both give writers one order."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy.exc import ArgumentError
+
+from creto.errors import InvalidInputError
+
+__all__ = ["WRITE", "engine_for_file", "engine_for_url", "shown"]
+
+WRITE = "creto_write"  # execution option: this transaction will write
+_POOL = {"pool_size": 8, "max_overflow": 8}
+# Any fixed number: writers of one database queue on this advisory lock, as those of one SQLite file do on its lock.
+_WRITERS = 0x6372_6574_6F00
+
+
+def engine_for_file(file: Path, timeout: float) -> Engine:
+    """An engine over a SQLite file.
+
+    Args:
+        file: The database.
+        timeout: Seconds to wait for another process's transaction.
+    """
+    engine = create_engine(
+        f"sqlite+pysqlite:///{file}", connect_args={"timeout": timeout, "check_same_thread": False}, **_POOL
+    )
+
+    @event.listens_for(engine, "connect")
+    def _connect(connection: Any, _record: Any) -> None:
+        connection.isolation_level = None  # BEGIN is ours to say
+        connection.execute("PRAGMA journal_mode=WAL")
+        # FULL: a commit that was answered survives power loss.
+        connection.execute("PRAGMA synchronous=FULL")
+        connection.execute("PRAGMA foreign_keys=ON")
+        connection.execute("PRAGMA trusted_schema=OFF")
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        # IMMEDIATE: a reader that turns writer midway could only fail.
+        writes = connection.get_execution_options().get(WRITE, False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+    return engine
+
+
+def engine_for_url(url: str, timeout: float) -> Engine:
+    """An engine over a PostgreSQL database.
+
+    Args:
+        url: `postgresql://user:password@host:port/database`.
+        timeout: Seconds to wait for another process's transaction.
+
+    Raises:
+        InvalidInputError: No such URL can be used, or the driver is not installed.
+    """
+    try:
+        parsed = make_url(url)
+    except ArgumentError as error:
+        raise InvalidInputError("the store's URL cannot be read; it looks like `postgresql://host/database`") from error
+    if parsed.drivername not in {"postgresql", "postgres", "postgresql+psycopg"}:
+        raise InvalidInputError(
+            f"the store cannot use `{parsed.drivername}`; give a folder for SQLite or a `postgresql://` URL"
+        )
+    try:
+        engine = create_engine(parsed.set(drivername="postgresql+psycopg"), pool_pre_ping=True, **_POOL)
+    except ModuleNotFoundError as error:
+        raise InvalidInputError("PostgreSQL needs an extra: run `pip install 'creto[postgres]'`") from error
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        if connection.get_execution_options().get(WRITE, False):
+            connection.execute(text(f"SET LOCAL lock_timeout = {int(timeout * 1000)}"))
+            connection.execute(text(f"SELECT pg_advisory_xact_lock({_WRITERS})"))
+        else:
+            connection.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY"))
+
+    return engine
+
+
+def shown(engine: Engine) -> str:
+    """The engine's place, for people: never with a password."""
+    if engine.dialect.name == "sqlite":
+        return str(engine.url.database)
+    return engine.url.render_as_string(hide_password=True)

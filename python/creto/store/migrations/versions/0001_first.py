@@ -1,0 +1,211 @@
+"""The tables of the first release."""
+
+import sqlalchemy as sa
+from alembic import op
+
+import creto.store.tables
+
+revision = "0001"
+down_revision = None
+
+
+def upgrade() -> None:
+    """Makes every table."""
+    op.create_table(
+        "agents",
+        sa.Column("id", sa.Text(), nullable=False),
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("path", sa.JSON(), nullable=False),
+        sa.Column("suite", sa.Text(), nullable=False),
+        sa.Column("state", sa.Text(), nullable=False),
+        sa.Column("ski", sa.LargeBinary(), nullable=True),
+        sa.Column("certificates", sa.JSON(), nullable=False),
+        sa.Column("sealed_keys", sa.LargeBinary(), nullable=True),
+        sa.Column("created", creto.store.tables.Word(), nullable=False),
+        sa.Column("revoked", creto.store.tables.Word(), nullable=True),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_agents")),
+        sa.UniqueConstraint("ski", name=op.f("uq_agents_ski")),
+    )
+    op.create_index(op.f("ix_agents_name"), "agents", ["name"], unique=False)
+    op.create_table(
+        "approvers",
+        sa.Column("id", sa.Text(), nullable=False),
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("state", sa.Text(), nullable=False),
+        sa.Column("public_keys", sa.JSON(), nullable=False),
+        sa.Column("sealed_keys", sa.LargeBinary(), nullable=True),
+        sa.Column("token_digest", sa.LargeBinary(), nullable=True),
+        sa.Column("channels", sa.JSON(), nullable=False),
+        sa.Column("created", creto.store.tables.Word(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_approvers")),
+        sa.UniqueConstraint("name", name=op.f("uq_approvers_name")),
+        sa.UniqueConstraint("token_digest", name=op.f("uq_approvers_token_digest")),
+    )
+    op.create_table(
+        "epochs",
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("value", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("name", name=op.f("pk_epochs")),
+    )
+    op.create_table(
+        "invoices",
+        sa.Column("number", sa.Text(), nullable=False),
+        sa.Column("customer", sa.Text(), nullable=False),
+        sa.Column("period_start", sa.BigInteger(), nullable=False),
+        sa.Column("period_end", sa.BigInteger(), nullable=False),
+        sa.Column("currency", sa.Text(), nullable=False),
+        sa.Column("total", sa.Text(), nullable=False),
+        sa.Column("document", sa.JSON(), nullable=False),
+        sa.Column("digest", sa.LargeBinary(), nullable=False),
+        sa.Column("issued", creto.store.tables.Word(), nullable=False),
+        sa.PrimaryKeyConstraint("number", name=op.f("pk_invoices")),
+        sa.UniqueConstraint(
+            "customer", "period_start", "period_end", name=op.f("uq_invoices_customer_period_start_period_end")
+        ),
+    )
+    op.create_table(
+        "leases",
+        sa.Column("id", sa.Text(), nullable=False),
+        sa.Column("node", sa.Text(), nullable=False),
+        sa.Column("meter", sa.Text(), nullable=False),
+        sa.Column("window", sa.BigInteger(), nullable=False),
+        sa.Column("holder", sa.Text(), nullable=False),
+        sa.Column("units", sa.BigInteger(), nullable=False),
+        sa.Column("spent", sa.BigInteger(), nullable=False),
+        sa.Column("settled", sa.Boolean(), nullable=False),
+        sa.Column("expires", creto.store.tables.Word(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_leases")),
+    )
+    op.create_index(op.f("ix_leases_node_meter_window"), "leases", ["node", "meter", "window"], unique=False)
+    op.create_table(
+        "mailbox",
+        sa.Column("seq", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
+        sa.Column("recipient", sa.Text(), nullable=False),
+        sa.Column("sender", sa.Text(), nullable=False),
+        sa.Column("message_id", sa.Text(), nullable=False),
+        sa.Column("envelope", sa.LargeBinary(), nullable=False),
+        sa.Column("attachment", sa.LargeBinary(), nullable=True),
+        sa.Column("state", sa.Text(), nullable=False),
+        sa.Column("attempts", sa.Integer(), nullable=False),
+        sa.Column("leased_until", creto.store.tables.Word(), nullable=True),
+        sa.Column("priority", sa.Integer(), nullable=False),
+        sa.Column("arrived", creto.store.tables.Word(), nullable=False),
+        sa.Column("expires", creto.store.tables.Word(), nullable=False),
+        sa.PrimaryKeyConstraint("seq", name=op.f("pk_mailbox")),
+        sa.UniqueConstraint("recipient", "sender", "message_id", name=op.f("uq_mailbox_recipient_sender_message_id")),
+        sqlite_autoincrement=True,
+    )
+    op.create_index(op.f("ix_mailbox_recipient_state_seq"), "mailbox", ["recipient", "state", "seq"], unique=False)
+    op.create_table(
+        "meta",
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("value", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("name", name=op.f("pk_meta")),
+    )
+    op.create_table(
+        "notices",
+        sa.Column("seq", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
+        sa.Column("topic", sa.Text(), nullable=False),
+        sa.Column("key", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("seq", name=op.f("pk_notices")),
+        sqlite_autoincrement=True,
+    )
+    op.create_table(
+        "numbers",
+        sa.Column("series", sa.Text(), nullable=False),
+        sa.Column("last", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("series", name=op.f("pk_numbers")),
+    )
+    op.create_table(
+        "outbox",
+        sa.Column("seq", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
+        sa.Column("record_id", sa.Text(), nullable=False),
+        sa.Column("shard", sa.Text(), nullable=True),
+        sa.Column("record", sa.JSON(), nullable=False),
+        sa.PrimaryKeyConstraint("seq", name=op.f("pk_outbox")),
+        sa.UniqueConstraint("record_id", name=op.f("uq_outbox_record_id")),
+        sqlite_autoincrement=True,
+    )
+    op.create_index(op.f("ix_outbox_shard"), "outbox", ["shard"], unique=False)
+    op.create_table(
+        "outgoing",
+        sa.Column("sender", sa.Text(), nullable=False),
+        sa.Column("message_id", sa.Text(), nullable=False),
+        sa.Column("recipient", sa.Text(), nullable=False),
+        sa.Column("envelope", sa.LargeBinary(), nullable=False),
+        sa.Column("state", sa.Text(), nullable=False),
+        sa.Column("attempts", sa.Integer(), nullable=False),
+        sa.Column("next_attempt", creto.store.tables.Word(), nullable=True),
+        sa.Column("created", creto.store.tables.Word(), nullable=False),
+        sa.Column("expires", creto.store.tables.Word(), nullable=False),
+        sa.PrimaryKeyConstraint("sender", "message_id", "recipient", name=op.f("pk_outgoing")),
+    )
+    op.create_index(op.f("ix_outgoing_state"), "outgoing", ["state"], unique=False)
+    op.create_table(
+        "oversight_requests",
+        sa.Column("id", sa.Text(), nullable=False),
+        sa.Column("state", sa.Text(), nullable=False),
+        sa.Column("digest", sa.LargeBinary(), nullable=False),
+        sa.Column("agent", sa.Text(), nullable=False),
+        sa.Column("chain", sa.JSON(), nullable=False),
+        sa.Column("action", sa.Text(), nullable=False),
+        sa.Column("resource", sa.Text(), nullable=False),
+        sa.Column("context", sa.JSON(), nullable=False),
+        sa.Column("usage", sa.JSON(), nullable=False),
+        sa.Column("policy_id", sa.Text(), nullable=False),
+        sa.Column("policy_version", sa.Text(), nullable=True),
+        sa.Column("nonce", sa.Text(), nullable=False),
+        sa.Column("act", sa.Text(), nullable=True),
+        sa.Column("precedents", sa.JSON(), nullable=True),
+        sa.Column("created", creto.store.tables.Word(), nullable=False),
+        sa.Column("expires", creto.store.tables.Word(), nullable=False),
+        sa.Column("decided", creto.store.tables.Word(), nullable=True),
+        sa.Column("decided_by", sa.Text(), nullable=True),
+        sa.Column("reason", sa.Text(), nullable=True),
+        sa.Column("holder", sa.Text(), nullable=True),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_oversight_requests")),
+    )
+    op.create_index(op.f("ix_oversight_requests_digest"), "oversight_requests", ["digest"], unique=False)
+    op.create_index(op.f("ix_oversight_requests_state"), "oversight_requests", ["state"], unique=False)
+    op.create_table(
+        "receipts",
+        sa.Column("sender", sa.Text(), nullable=False),
+        sa.Column("message_id", sa.Text(), nullable=False),
+        sa.Column("recipient", sa.Text(), nullable=False),
+        sa.Column("statement", sa.LargeBinary(), nullable=False),
+        sa.Column("received", creto.store.tables.Word(), nullable=False),
+        sa.PrimaryKeyConstraint("sender", "message_id", "recipient", name=op.f("pk_receipts")),
+    )
+    op.create_table(
+        "replay",
+        sa.Column("recipient", sa.Text(), nullable=False),
+        sa.Column("sender", sa.Text(), nullable=False),
+        sa.Column("message_id", sa.Text(), nullable=False),
+        sa.Column("expires", creto.store.tables.Word(), nullable=False),
+        sa.PrimaryKeyConstraint("recipient", "sender", "message_id", name=op.f("pk_replay")),
+    )
+    op.create_index(op.f("ix_replay_expires"), "replay", ["expires"], unique=False)
+    op.create_table(
+        "secrets",
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("agent", sa.Text(), nullable=False),
+        sa.Column("sealed", sa.LargeBinary(), nullable=False),
+        sa.Column("created", creto.store.tables.Word(), nullable=False),
+        sa.PrimaryKeyConstraint("name", "agent", name=op.f("pk_secrets")),
+    )
+    op.create_table(
+        "grants",
+        sa.Column("id", sa.Text(), nullable=False),
+        sa.Column("request", sa.Text(), nullable=False),
+        sa.Column("policy_id", sa.Text(), nullable=False),
+        sa.Column("digest", sa.LargeBinary(), nullable=False),
+        sa.Column("approver", sa.Text(), nullable=False),
+        sa.Column("statement", sa.LargeBinary(), nullable=False),
+        sa.Column("expires", creto.store.tables.Word(), nullable=False),
+        sa.Column("consumed", creto.store.tables.Word(), nullable=True),
+        sa.Column("consumed_by", sa.Text(), nullable=True),
+        sa.ForeignKeyConstraint(["request"], ["oversight_requests.id"], name=op.f("fk_grants_request")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_grants")),
+        sa.UniqueConstraint("request", name=op.f("uq_grants_request")),
+    )
+    op.create_index(op.f("ix_grants_digest"), "grants", ["digest"], unique=False)

@@ -1,0 +1,286 @@
+"""The tables of every part: what must be unique, or change in place, and is decided here.
+
+History is not kept in them; that is the ledger's. After a change, run `python tests/renew_migration.py`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+)
+
+__all__ = [
+    "Word",
+    "agents",
+    "approvers",
+    "epochs",
+    "grants",
+    "invoices",
+    "leases",
+    "mailbox",
+    "meta",
+    "metadata",
+    "notices",
+    "numbers",
+    "outbox",
+    "outgoing",
+    "oversight_requests",
+    "receipts",
+    "replay",
+    "secrets",
+]
+
+
+class Word(TypeDecorator[int]):
+    """A hybrid logical timestamp, an unsigned 64-bit word, in a signed column of the same order."""
+
+    impl = BigInteger
+    cache_ok = True
+    _SHIFT = 1 << 63
+
+    def process_bind_param(self, value: int | None, dialect: Any) -> int | None:
+        """Moves the word into the signed range."""
+        return None if value is None else value - self._SHIFT
+
+    def process_result_value(self, value: Any, dialect: Any) -> int | None:
+        """Moves it back."""
+        return None if value is None else int(value) + self._SHIFT
+
+    process_literal_param = None  # type: ignore[assignment]  # words are always bound, never spelt into SQL
+
+
+# SQLite hands out row ids for INTEGER keys only.
+_Serial = BigInteger().with_variant(Integer, "sqlite")
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+# --- the house -------------------------------------------------------------------------------------------------------
+
+meta = Table(
+    "meta",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("value", Text, nullable=False),
+)
+
+outbox = Table(
+    "outbox",
+    metadata,
+    Column("seq", _Serial, primary_key=True, autoincrement=True),
+    Column("record_id", Text, nullable=False, unique=True),  # 32 hex digits; fixed before the first append
+    Column("shard", Text, index=True),  # whose ledger shard appends it; none until one has claimed it
+    Column("record", JSON, nullable=False),
+    sqlite_autoincrement=True,
+)
+
+notices = Table(
+    "notices",
+    metadata,
+    Column("seq", _Serial, primary_key=True, autoincrement=True),  # the folder's epoch is the largest
+    Column("topic", Text, nullable=False),
+    Column("key", Text, nullable=False),
+    sqlite_autoincrement=True,
+)
+
+epochs = Table(
+    "epochs",
+    metadata,
+    Column("name", Text, primary_key=True),  # `revocation`, `policy`, `quota`, ...
+    Column("value", BigInteger, nullable=False),
+)
+
+numbers = Table(
+    "numbers",
+    metadata,
+    Column("series", Text, primary_key=True),  # `invoice/2026`
+    Column("last", BigInteger, nullable=False),
+)
+
+# --- identities -----------------------------------------------------------------------------------------------------
+
+agents = Table(
+    "agents",
+    metadata,
+    Column("id", Text, primary_key=True),  # spiffe://<trust domain>/agent/<name>
+    Column("name", Text, nullable=False),
+    Column("path", JSON, nullable=False),  # [organisation, team, ...] above it
+    Column("suite", Text, nullable=False),
+    Column("state", Text, nullable=False),  # active, revoked
+    Column("ski", LargeBinary, unique=True),  # key identifier of its signing certificate
+    Column("certificates", JSON, nullable=False),  # PEM, by use
+    Column("sealed_keys", LargeBinary),  # none for agents of others
+    Column("created", Word, nullable=False),
+    Column("revoked", Word),
+    Index(None, "name"),
+)
+
+approvers = Table(
+    "approvers",
+    metadata,
+    Column("id", Text, primary_key=True),  # spiffe://<trust domain>/approver/<name>
+    Column("name", Text, nullable=False, unique=True),
+    Column("state", Text, nullable=False),  # active, revoked
+    Column("public_keys", JSON, nullable=False),
+    Column("sealed_keys", LargeBinary),
+    Column("token_digest", LargeBinary, unique=True),  # SHA-256 of the inbox token
+    Column("channels", JSON, nullable=False),
+    Column("created", Word, nullable=False),
+)
+
+secrets = Table(
+    "secrets",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("agent", Text, primary_key=True),  # the NHI that may have it; `*` for every one
+    Column("sealed", LargeBinary, nullable=False),
+    Column("created", Word, nullable=False),
+)
+
+# --- oversight ------------------------------------------------------------------------------------------------------
+
+oversight_requests = Table(
+    "oversight_requests",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("state", Text, nullable=False, index=True),
+    Column("digest", LargeBinary, nullable=False, index=True),  # of the exact act
+    Column("agent", Text, nullable=False),
+    Column("chain", JSON, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("resource", Text, nullable=False),
+    Column("context", JSON, nullable=False),
+    Column("usage", JSON, nullable=False),
+    Column("policy_id", Text, nullable=False),
+    Column("policy_version", Text),
+    Column("nonce", Text, nullable=False),
+    Column("act", Text),  # id that the act's records share
+    Column("precedents", JSON),
+    Column("created", Word, nullable=False),
+    Column("expires", Word, nullable=False),
+    Column("decided", Word),
+    Column("decided_by", Text),
+    Column("reason", Text),
+    Column("holder", Text),  # process that executes it
+)
+
+grants = Table(
+    "grants",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("request", Text, ForeignKey("oversight_requests.id"), nullable=False, unique=True),
+    Column("policy_id", Text, nullable=False),
+    Column("digest", LargeBinary, nullable=False, index=True),
+    Column("approver", Text, nullable=False),
+    Column("statement", LargeBinary, nullable=False),  # DSSE
+    Column("expires", Word, nullable=False),
+    Column("consumed", Word),  # once: set by compare-and-swap
+    Column("consumed_by", Text),
+)
+
+# --- messaging ------------------------------------------------------------------------------------------------------
+
+mailbox = Table(
+    "mailbox",
+    metadata,
+    Column("seq", _Serial, primary_key=True, autoincrement=True),
+    Column("recipient", Text, nullable=False),
+    Column("sender", Text, nullable=False),
+    Column("message_id", Text, nullable=False),
+    Column("envelope", LargeBinary, nullable=False),
+    Column("attachment", LargeBinary),
+    Column("state", Text, nullable=False),  # waiting, leased, acked, refused
+    Column("attempts", Integer, nullable=False, default=0),
+    Column("leased_until", Word),
+    Column("priority", Integer, nullable=False, default=0),
+    Column("arrived", Word, nullable=False),
+    Column("expires", Word, nullable=False),
+    UniqueConstraint("recipient", "sender", "message_id"),
+    Index(None, "recipient", "state", "seq"),
+    sqlite_autoincrement=True,
+)
+
+replay = Table(
+    "replay",
+    metadata,
+    Column("recipient", Text, primary_key=True),
+    Column("sender", Text, primary_key=True),
+    Column("message_id", Text, primary_key=True),
+    Column("expires", Word, nullable=False, index=True),
+)
+
+outgoing = Table(
+    "outgoing",
+    metadata,
+    Column("sender", Text, primary_key=True),
+    Column("message_id", Text, primary_key=True),
+    Column("recipient", Text, primary_key=True),
+    Column("envelope", LargeBinary, nullable=False),
+    Column("state", Text, nullable=False, index=True),  # waiting, sent, received, expired
+    Column("attempts", Integer, nullable=False, default=0),
+    Column("next_attempt", Word),
+    Column("created", Word, nullable=False),
+    Column("expires", Word, nullable=False),
+)
+
+receipts = Table(
+    "receipts",
+    metadata,
+    Column("sender", Text, primary_key=True),
+    Column("message_id", Text, primary_key=True),
+    Column("recipient", Text, primary_key=True),
+    Column("statement", LargeBinary, nullable=False),
+    Column("received", Word, nullable=False),
+)
+
+# --- metering -------------------------------------------------------------------------------------------------------
+
+leases = Table(
+    "leases",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("node", Text, nullable=False),  # path in the quota tree
+    Column("meter", Text, nullable=False),
+    Column("window", BigInteger, nullable=False),  # start of the window, microseconds since the epoch
+    Column("holder", Text, nullable=False),
+    Column("units", BigInteger, nullable=False),
+    Column("spent", BigInteger, nullable=False, default=0),
+    Column("settled", Boolean, nullable=False, default=False),
+    Column("expires", Word, nullable=False),
+    Index(None, "node", "meter", "window"),
+)
+
+invoices = Table(
+    "invoices",
+    metadata,
+    Column("number", Text, primary_key=True),
+    Column("customer", Text, nullable=False),
+    Column("period_start", BigInteger, nullable=False),  # microseconds since the epoch
+    Column("period_end", BigInteger, nullable=False),
+    Column("currency", Text, nullable=False),
+    Column("total", Text, nullable=False),  # decimal, as text
+    Column("document", JSON, nullable=False),
+    Column("digest", LargeBinary, nullable=False),
+    Column("issued", Word, nullable=False),
+    UniqueConstraint("customer", "period_start", "period_end"),
+)
