@@ -1,7 +1,235 @@
-//! `creto-oversight` for Python.
+//! `creto-oversight` for Python: acts from Python values, the step from one state to the next, grants.
 
+use crate::error::IntoPy;
+use creto_crypto::Suite;
+use creto_enablement_common::{Error, Result};
+use creto_oversight::{Act, Encoded, Event, State, Terms};
 use pyo3::prelude::*;
+use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyFrozenSet, PyInt, PyList, PySet, PyString, PyTuple};
 
-pub fn register(_module: &Bound<'_, PyModule>) -> PyResult<()> {
-    Ok(())
+/// As deep as `Encoded` takes; checked on the way down so that no value can exhaust the stack.
+const DEEPEST: usize = 64;
+
+fn suite(name: &str) -> Result<Suite> {
+    match name {
+        "standard" => Ok(Suite::Standard),
+        "cnsa2" => Ok(Suite::Cnsa2),
+        _ => Err(Error::invalid(format!("`{name}` is not a suite: `standard` and `cnsa2` are"))),
+    }
+}
+
+fn encode(value: &Bound<'_, PyAny>, at: &str, depth: usize) -> PyResult<Encoded> {
+    let py = value.py();
+    if depth > DEEPEST {
+        return Err(crate::error::to_py(py, &Error::invalid(format!("`{at}` nests deeper than {DEEPEST} levels"))));
+    }
+    if value.is_none() {
+        return Ok(Encoded::null());
+    }
+    if let Ok(flag) = value.cast_exact::<PyBool>() {
+        return Ok(Encoded::boolean(flag.is_true()));
+    }
+    if let Ok(text) = value.cast_exact::<PyString>() {
+        return Ok(Encoded::text(text.to_str()?));
+    }
+    if value.is_exact_instance_of::<PyInt>() {
+        return Encoded::integer(value.str()?.to_str()?).or_raise(py);
+    }
+    if let Ok(number) = value.cast_exact::<PyFloat>() {
+        return Encoded::float(number.value()).or_raise(py);
+    }
+    if let Ok(bytes) = value.cast_exact::<PyBytes>() {
+        return Ok(Encoded::bytes(bytes.as_bytes()));
+    }
+    if value.is_instance_of::<PyList>() || value.is_instance_of::<PyTuple>() {
+        let members = value.try_iter()?.map(|member| encode(&member?, at, depth + 1)).collect::<PyResult<Vec<_>>>()?;
+        return Ok(Encoded::list(members));
+    }
+    if value.is_instance_of::<PySet>() || value.is_instance_of::<PyFrozenSet>() {
+        let members = value.try_iter()?.map(|member| encode(&member?, at, depth + 1)).collect::<PyResult<Vec<_>>>()?;
+        return Encoded::set(members).or_raise(py);
+    }
+    if let Ok(fields) = value.cast::<PyDict>() {
+        return record(fields, at, depth);
+    }
+    extension(value, at)
+}
+
+fn record(fields: &Bound<'_, PyDict>, at: &str, depth: usize) -> PyResult<Encoded> {
+    let py = fields.py();
+    if let Some(form) = policy_form(fields)? {
+        return Ok(form);
+    }
+    let mut encoded = Vec::with_capacity(fields.len());
+    for (name, member) in fields {
+        let Ok(name) = name.cast::<PyString>() else {
+            return Err(crate::error::to_py(py, &Error::invalid(format!("`{at}` has a name that is not text: `{name}`"))));
+        };
+        let name = name.to_str()?;
+        encoded.push((name.to_owned(), encode(&member, name, depth + 1)?));
+    }
+    Encoded::record(encoded).or_raise(py)
+}
+
+/// An entity or extension value in the policy language's own JSON form.
+fn policy_form(fields: &Bound<'_, PyDict>) -> PyResult<Option<Encoded>> {
+    let parts = |form: &str, first: &str, second: &str| -> PyResult<Option<(String, String)>> {
+        let Some(inner) = fields.get_item(form)? else { return Ok(None) };
+        let Ok(inner) = inner.cast_into::<PyDict>() else { return Ok(None) };
+        match (inner.get_item(first)?, inner.get_item(second)?, inner.len(), fields.len()) {
+            (Some(first), Some(second), 2, 1) => Ok(Some((first.extract()?, second.extract()?))),
+            _ => Ok(None),
+        }
+    };
+    if let Some((kind, id)) = parts("__entity", "type", "id")? {
+        return Ok(Some(Encoded::entity(&kind, &id)));
+    }
+    Ok(parts("__extn", "fn", "arg")?.map(|(constructor, text)| Encoded::extension(&constructor, &text)))
+}
+
+/// The values that `creto.oversight.encoding` knows how to spell as extension values.
+fn extension(value: &Bound<'_, PyAny>, at: &str) -> PyResult<Encoded> {
+    let py = value.py();
+    let spelt = py.import("creto.oversight._encoding")?.getattr("spell")?.call1((value,))?;
+    if let Ok((constructor, text)) = spelt.extract::<(String, String)>() {
+        return Ok(Encoded::extension(&constructor, &text));
+    }
+    let kind = value.get_type().name()?;
+    let what = format!(
+        "`{at}` is a `{kind}`, which has no stated encoding, so nobody could agree to exactly this act: pass text, whole numbers, \
+         finite floats, bytes, Decimal, dates and times with a zone, IP addresses, or lists, sets and dicts of these"
+    );
+    Err(crate::error::to_py(py, &Error::invalid(what)))
+}
+
+/// An act, as it is agreed to: who does what, for whom, to which resource, in which circumstances, at which cost.
+#[pyclass(frozen, eq, name = "Act", module = "creto._core")]
+#[derive(PartialEq)]
+pub struct PyAct {
+    /// The act itself.
+    pub act: Act,
+    suite: Suite,
+}
+
+impl PyAct {
+    fn bytes<'py>(py: Python<'py>, made: Result<Vec<u8>>) -> PyResult<Bound<'py, PyBytes>> {
+        made.or_raise(py).map(|bytes| PyBytes::new(py, &bytes))
+    }
+}
+
+fn terms<'a>(policy: &'a str, nonce: &'a [u8], expiry_us: u64) -> Result<Terms<'a>> {
+    let nonce = nonce.try_into().map_err(|_| Error::invalid(format!("a nonce has 16 bytes, this one {}", nonce.len())))?;
+    Ok(Terms { policy, nonce, expiry: expiry_us })
+}
+
+#[pymethods]
+impl PyAct {
+    #[new]
+    #[pyo3(signature = (agent, action, resource, *, chain = Vec::new(), chain_digest = None, context = None, usage = None, suite = "standard"))]
+    #[allow(clippy::too_many_arguments, reason = "keyword arguments of Python")]
+    fn new(
+        py: Python<'_>,
+        agent: &str,
+        action: &str,
+        resource: &str,
+        chain: Vec<String>,
+        chain_digest: Option<&[u8]>,
+        context: Option<Bound<'_, PyDict>>,
+        usage: Option<Bound<'_, PyDict>>,
+        suite: &str,
+    ) -> PyResult<Self> {
+        let suite = self::suite(suite).or_raise(py)?;
+        let context = match context {
+            Some(context) => record(&context, "context", 0)?,
+            None => Encoded::record([]).or_raise(py)?,
+        };
+        let usage = match usage {
+            Some(usage) => usage.iter().map(|(meter, quantity)| Ok((meter.extract()?, quantity.extract()?))).collect::<PyResult<Vec<_>>>()?,
+            None => Vec::new(),
+        };
+        let links: Vec<&str> = chain.iter().map(String::as_str).collect();
+        let digest = match chain_digest {
+            Some(digest) => digest.to_vec(),
+            None => Act::chain_of(&links, suite).or_raise(py)?,
+        };
+        let act = Act::new(agent, &digest, action, resource, context, &usage).or_raise(py)?;
+        Ok(Self { act, suite })
+    }
+
+    /// Reads what `core` wrote.
+    #[staticmethod]
+    #[pyo3(signature = (document, suite = "standard"))]
+    fn from_core(py: Python<'_>, document: &[u8], suite: &str) -> PyResult<Self> {
+        let suite = self::suite(suite).or_raise(py)?;
+        Ok(Self { act: Act::from_core(document).or_raise(py)?, suite })
+    }
+
+    /// The canonical document without terms (RFC 8785): what two requests for the same act have in common.
+    fn core<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
+        Self::bytes(py, self.act.core())
+    }
+
+    /// The digest of `core()`.
+    fn core_digest<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
+        Self::bytes(py, self.act.core_digest(self.suite).map(|digest| digest.bytes().to_vec()))
+    }
+
+    /// The canonical document that a grant agrees to.
+    fn document<'py>(&self, py: Python<'py>, policy: &str, nonce: &[u8], expiry_us: u64) -> PyResult<Bound<'py, PyBytes>> {
+        Self::bytes(py, terms(policy, nonce, expiry_us).and_then(|terms| self.act.document(&terms)))
+    }
+
+    /// The digest of `document(...)`: SHA-256, or SHA-384 for `cnsa2`.
+    fn digest<'py>(&self, py: Python<'py>, policy: &str, nonce: &[u8], expiry_us: u64) -> PyResult<Bound<'py, PyBytes>> {
+        let digest = terms(policy, nonce, expiry_us).and_then(|terms| self.act.digest(&terms, self.suite));
+        Self::bytes(py, digest.map(|digest| digest.bytes().to_vec()))
+    }
+
+    /// Who acts.
+    #[getter]
+    fn agent(&self) -> &str {
+        self.act.agent()
+    }
+
+    /// `namespace:verb`.
+    #[getter]
+    fn action(&self) -> &str {
+        self.act.action()
+    }
+
+    /// On what.
+    #[getter]
+    fn resource(&self) -> &str {
+        self.act.resource()
+    }
+
+    /// The suite that chooses the digest.
+    #[getter]
+    fn suite(&self) -> &'static str {
+        self.suite.name()
+    }
+
+    fn __repr__(&self) -> String {
+        format!("Act({:?} on {:?} by {:?})", self.act.action(), self.act.resource(), self.act.agent())
+    }
+}
+
+/// The state of an oversight request after an event; refused where that may not follow.
+#[pyfunction]
+fn oversight_after(py: Python<'_>, state: &str, event: &str) -> PyResult<&'static str> {
+    State::parse(state).and_then(|state| state.after(Event::parse(event)?)).map(State::name).or_raise(py)
+}
+
+/// True where nothing can happen to a request in this state any more.
+#[pyfunction]
+fn oversight_is_final(py: Python<'_>, state: &str) -> PyResult<bool> {
+    State::parse(state).map(State::is_final).or_raise(py)
+}
+
+pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_class::<PyAct>()?;
+    module.add("OVERSIGHT_STATES", PyTuple::new(module.py(), State::ALL.map(State::name))?)?;
+    module.add("OVERSIGHT_EVENTS", PyTuple::new(module.py(), Event::ALL.map(Event::name))?)?;
+    module.add_function(wrap_pyfunction!(oversight_after, module)?)?;
+    module.add_function(wrap_pyfunction!(oversight_is_final, module)?)
 }
