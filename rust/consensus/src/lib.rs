@@ -2,8 +2,12 @@
 //!
 //! This crate never sleeps and never asks a network for the time.
 
-mod clock;
+mod hybrid;
+mod page;
+mod process;
+mod source;
 mod timestamp;
 
-pub use clock::consensus_timestamp;
+pub use hybrid::{HybridLogicalClock, Jumps, TooFarAhead};
+pub use process::{consensus_timestamp, install};
 pub use timestamp::Timestamp;
