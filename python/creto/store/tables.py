@@ -26,6 +26,7 @@ from sqlalchemy import (
 __all__ = [
     "Word",
     "agents",
+    "announcements",
     "approvers",
     "epochs",
     "grants",
@@ -144,6 +145,7 @@ approvers = Table(
     Column("public_keys", JSON, nullable=False),
     Column("sealed_keys", LargeBinary),
     Column("token_digest", LargeBinary, unique=True),  # SHA-256 of the inbox token
+    Column("policies", JSON, nullable=False),  # ids that this approver may answer for; `*` for every one
     Column("channels", JSON, nullable=False),
     Column("created", Word, nullable=False),
 )
@@ -163,39 +165,55 @@ oversight_requests = Table(
     "oversight_requests",
     metadata,
     Column("id", Text, primary_key=True),
-    Column("state", Text, nullable=False, index=True),
-    Column("digest", LargeBinary, nullable=False, index=True),  # of the exact act
+    Column("state", Text, nullable=False, index=True),  # as creto-oversight names them
+    Column("core", LargeBinary, nullable=False),  # the act's document without terms, RFC 8785
+    Column("core_digest", LargeBinary, nullable=False, index=True),  # two requests for one act share it
     Column("agent", Text, nullable=False),
-    Column("chain", JSON, nullable=False),
+    Column("chain", JSON, nullable=False),  # names along the delegation chain: none of them may approve
     Column("action", Text, nullable=False),
     Column("resource", Text, nullable=False),
-    Column("context", JSON, nullable=False),
-    Column("usage", JSON, nullable=False),
-    Column("policy_id", Text, nullable=False),
-    Column("policy_version", Text),
-    Column("nonce", Text, nullable=False),
-    Column("act", Text),  # id that the act's records share
-    Column("precedents", JSON),
+    Column("policies", JSON, nullable=False),  # ids, sorted; each needs a grant
+    Column("policy_version", Text),  # recorded, not agreed to
+    Column("suite", Text, nullable=False),
+    Column("nonce", LargeBinary, nullable=False),
+    Column("expiry", BigInteger, nullable=False),  # microseconds since the epoch
+    Column("preview", Text),  # what would change, as a diff
+    Column("cost", Text),
+    Column("attached", Integer, nullable=False),  # how many callers have waited for it
+    Column("holder", Text, nullable=False),  # process that asks, later the one that executes
+    Column("act", Text),  # id that the act's records in the ledger share
     Column("created", Word, nullable=False),
-    Column("expires", Word, nullable=False),
     Column("decided", Word),
     Column("decided_by", Text),
     Column("reason", Text),
-    Column("holder", Text),  # process that executes it
+    Column("ended", Word),
 )
 
 grants = Table(
     "grants",
     metadata,
     Column("id", Text, primary_key=True),
-    Column("request", Text, ForeignKey("oversight_requests.id"), nullable=False, unique=True),
+    Column("request", Text, ForeignKey("oversight_requests.id"), nullable=False),
     Column("policy_id", Text, nullable=False),
-    Column("digest", LargeBinary, nullable=False, index=True),
+    Column("digest", LargeBinary, nullable=False, index=True),  # of the exact act under this policy
     Column("approver", Text, nullable=False),
+    Column("answer", Text, nullable=False),  # approved, denied
     Column("statement", LargeBinary, nullable=False),  # DSSE
-    Column("expires", Word, nullable=False),
-    Column("consumed", Word),  # once: set by compare-and-swap
-    Column("consumed_by", Text),
+    Column("expiry", BigInteger, nullable=False),  # microseconds since the epoch
+    Column("given", Word, nullable=False),
+    Column("consumed", Word),  # once: set in the transaction that marks the act executing
+    UniqueConstraint("request", "policy_id"),
+)
+
+announcements = Table(
+    "announcements",
+    metadata,
+    Column("request", Text, ForeignKey("oversight_requests.id"), primary_key=True),
+    Column("channel", Text, primary_key=True),
+    Column("state", Text, nullable=False),  # sending, sent, failed
+    Column("attempts", Integer, nullable=False),
+    Column("detail", Text),
+    Column("updated", Word, nullable=False),
 )
 
 # --- messaging ------------------------------------------------------------------------------------------------------
