@@ -1,0 +1,97 @@
+"""The one place that turns an error into what a person reads, and into an exit code."""
+
+from __future__ import annotations
+
+import json
+import sys
+import traceback
+
+import click
+
+from creto.errors import CretoError
+
+__all__ = ["exit_code", "leaf", "render"]
+
+FAILED, USAGE, DENIED, QUOTA, OVERSIGHT, INTEGRITY, INTERRUPTED = 1, 2, 3, 4, 5, 6, 130
+
+_CODES = {
+    "InvalidInput": USAGE,
+    "Unauthorized": DENIED,
+    "EgressDenied": DENIED,
+    "DeliveryDenied": DENIED,
+    "QuotaExceeded": QUOTA,
+    "OversightRequired": OVERSIGHT,
+    "Integrity": INTEGRITY,
+    "SignatureVerificationFailed": INTEGRITY,
+    "AttestationFailed": INTEGRITY,
+}
+
+
+def exit_code(error: BaseException) -> int:
+    """The exit code for an error: 1 failed, 2 usage, 3 denied, 4 quota, 5 oversight, 6 integrity.
+
+    Example:
+        >>> from creto.errors import QuotaExceededError
+        >>> exit_code(QuotaExceededError(limit=10, used=10))
+        4
+    """
+    error = leaf(error)
+    return _CODES.get(error.kind, FAILED) if isinstance(error, CretoError) else FAILED
+
+
+def leaf(error: BaseException) -> BaseException:
+    """The error itself, where task groups have wrapped it; of several, the one that creto raised first."""
+    if not isinstance(error, BaseExceptionGroup):
+        return error
+    leaves = [leaf(inner) for inner in error.exceptions]
+    return next((inner for inner in leaves if isinstance(inner, CretoError)), leaves[0])
+
+
+def render(error: BaseException, *, as_json: bool, verbose: bool) -> int:
+    """Writes an error to standard error and returns its exit code."""
+    error = leaf(error)
+    code = exit_code(error)
+    if as_json:
+        click.echo(json.dumps({"error": _fields(error), "exit_code": code}), err=True)
+    else:
+        click.echo(f"{click.style('creto:', fg='red', bold=True)} {_headline(error)}", err=True)
+        for cause in _causes(error):
+            click.echo(f"  because: {cause}", err=True)
+        if not isinstance(error, CretoError) and not verbose:
+            click.echo("  this is a fault in creto; run again with --verbose for the whole trace", err=True)
+    if verbose:
+        traceback.print_exception(error, file=sys.stderr)
+    return code
+
+
+def _headline(error: BaseException) -> str:
+    if isinstance(error, CretoError):
+        return str(error) or error.kind
+    return f"{type(error).__name__}: {error}"
+
+
+def _causes(error: BaseException) -> list[str]:
+    causes: list[str] = []
+    cause = error.__cause__
+    while cause is not None and len(causes) < 8:
+        text = " ".join(str(cause).split())
+        # A translated error repeats its cause's text; once is enough.
+        if text and text not in str(error) and text not in causes:
+            causes.append(text if len(text) <= 300 else text[:299] + "…")
+        cause = cause.__cause__
+    return causes
+
+
+def _fields(error: BaseException) -> dict[str, object]:
+    if not isinstance(error, CretoError):
+        return {"kind": "Internal", "category": "permanent", "message": _headline(error), "causes": _causes(error)}
+    return {
+        "kind": error.kind,
+        "category": error.category,
+        "message": str(error),
+        "should_retry": error.should_retry,
+        "retry_after": error.retry_after,
+        "context": list(error.context),
+        "causes": _causes(error),
+        **error.fields,
+    }

@@ -1,0 +1,163 @@
+"""What every command shares: where the state is, how data is printed, how async work is run."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple
+
+import click
+
+if TYPE_CHECKING:
+    from creto.config import Settings
+    from creto.store import Store
+
+__all__ = ["Frame", "json_option", "pass_frame"]
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Frame:
+    """The options that stand before the command, and what follows from them."""
+
+    def __init__(self) -> None:
+        self.config: tuple[Path, ...] = ()
+        self.state: Path | None = None
+        self.json = False
+        self.verbose = False
+        self._settings: Settings | None = None
+
+    @property
+    def folder(self) -> Path:
+        """The state folder: `--state`, `CRETO_STATE`, or the user's own; made where it is missing."""
+        from creto.store import open_folder
+
+        return open_folder(self.state)
+
+    @property
+    def settings(self) -> Settings:
+        """The configuration, loaded on first use; what was left out of it is said on standard error."""
+        if self._settings is None:
+            from creto.config import load
+
+            self._settings = load(files=self.config, state=self.state)
+            for warning in self._settings.warnings:
+                self.warn(warning)
+        return self._settings
+
+    def store(self) -> Store:
+        """The store: of the configured URL, or of the state folder."""
+        from creto.store import Store
+
+        url = self.settings.common.store_url
+        return Store(url.get_secret_value() if url else self.folder)
+
+    def run(self, function: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> T:
+        """Runs async work to its end; Ctrl-C cancels it and the command exits with 130."""
+        import anyio
+
+        return anyio.run(function, *args)
+
+    def say(self, text: str = "") -> None:
+        """Prints a line for people; nothing under `--json`."""
+        if not self.json:
+            click.echo(text)
+
+    def warn(self, text: str) -> None:
+        """Prints a warning to standard error."""
+        click.echo(f"{click.style('creto: warning:', fg='yellow')} {text}", err=True)
+
+    def show(self, data: Any, text: str | None = None) -> None:
+        """Prints one thing: as JSON under `--json`, else as `text`, or as a list of names and values.
+
+        Args:
+            data: What JSON can hold; dates, decimals, bytes (hexadecimal) and paths too.
+            text: For people.
+        """
+        if self.json:
+            click.echo(json.dumps(data, indent=2, default=_plain, ensure_ascii=False))
+        elif text is not None:
+            click.echo(text)
+        elif isinstance(data, Mapping):
+            width = max((len(str(name)) for name in data), default=0)
+            for name, value in data.items():
+                click.echo(f"{name!s:<{width}}  {_cell(value)}")
+        else:
+            click.echo(_cell(data))
+
+    def line(self, data: Any, text: str) -> None:
+        """Prints one of a stream: a line of JSON under `--json`, else `text`."""
+        click.echo(json.dumps(data, default=_plain, ensure_ascii=False) if self.json else text)
+
+    def table(
+        self, columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str = "", empty: str = "none"
+    ) -> None:
+        """Prints rows: a list of objects under `--json`, else a table.
+
+        Args:
+            columns: Names, which are the keys in JSON.
+            rows: Values in the order of the columns.
+            title: Above the table.
+            empty: What to print where there is no row.
+        """
+        listed = [list(row) for row in rows]
+        if self.json:
+            keys = [column.replace(" ", "_") for column in columns]
+            self.show([dict(zip(keys, row, strict=True)) for row in listed])
+            return
+        if not listed:
+            click.echo(empty)
+            return
+        from rich import box
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+        for column in columns:
+            table.add_column(column, overflow="fold")
+        for row in listed:
+            table.add_row(*(Text(_cell(value)) for value in row))
+        # Piped output is read by programs: fold nothing there.
+        Console(width=None if sys.stdout.isatty() else 200).print(table)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list | tuple):
+        return ", ".join(_cell(item) for item in value)
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name}={_cell(item)}" for name, item in value.items())
+    return str(_plain(value)) if isinstance(value, bytes | Path) else str(value)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, set | frozenset):
+        return sorted(value)
+    if hasattr(value, "isoformat"):
+        return value.isoformat()
+    return str(value)
+
+
+pass_frame = click.make_pass_decorator(Frame)
+
+
+def json_option(function: F) -> F:
+    """Gives a command `--json`; it sets the frame's flag, and is no argument of the function."""
+
+    def turn_on(ctx: click.Context, _parameter: click.Parameter, value: bool) -> None:
+        if value:
+            ctx.ensure_object(Frame).json = True
+
+    return click.option(
+        "--json", is_flag=True, expose_value=False, is_eager=True, callback=turn_on, help="Print JSON."
+    )(function)

@@ -1,0 +1,57 @@
+"""A group whose commands are imported only when they are used, so that `creto --help` stays fast."""
+
+from __future__ import annotations
+
+import difflib
+from importlib import import_module
+from pathlib import Path
+from typing import NamedTuple
+
+import click
+
+__all__ = ["Entry", "LazyGroup"]
+
+
+class Entry(NamedTuple):
+    """Where a command lives, and its line in the list."""
+
+    module: str
+    help: str
+    attribute: str = "command"
+
+
+class LazyGroup(click.Group):
+    """A group over entries; one whose module this build lacks is not listed."""
+
+    entries: dict[str, Entry]
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names, in the order in which people meet them."""
+        here = {path.stem for path in Path(__file__).parent.iterdir() if path.suffix == ".py"}
+        return [name for name, entry in self.entries.items() if entry.module.rpartition(".")[2] in here]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Imports the command's module."""
+        if cmd_name not in self.list_commands(ctx):
+            return None
+        entry = self.entries[cmd_name]
+        command: click.Command = getattr(import_module(entry.module), entry.attribute)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Finds the command, or says which one is nearest."""
+        name = args[0]
+        if not name.startswith("-") and name not in self.list_commands(ctx):
+            near = difflib.get_close_matches(name, self.list_commands(ctx), n=1)
+            hint = f"did you mean `{near[0]}`?" if near else "`creto --help` lists them"
+            raise click.UsageError(f"there is no command `{name}`; {hint}", ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Lists the commands from their entries, importing none."""
+        rows = [(name, self.entries[name].help) for name in self.list_commands(ctx)]
+        if rows:
+            with formatter.section("Commands"):
+                formatter.write_dl(rows)
