@@ -224,15 +224,18 @@ def _clock(micros: int) -> str:
 _STYLE = """
 :root { color-scheme: light dark; --ink: light-dark(#1d2330, #e8ebf2); --soft: light-dark(#5b6475, #a3acbd);
   --page: light-dark(#fbfbfd, #14171e); --card: light-dark(#fff, #1c212b); --rule: light-dark(#e3e6ed, #303846);
-  --done: light-dark(#2c8a5b, #4cc38a); --failed: light-dark(#b4691f, #e8a35c); --denied: light-dark(#c0374a, #f07183);
-  --quota: light-dark(#8b46b8, #c58be8); --asked: light-dark(#2563c9, #7aa8ff); --unknown: light-dark(#7b8496, #8d97aa); }
+  --done: light-dark(#2c8a5b, #4cc38a); --failed: light-dark(#b4691f, #e8a35c); 
+  --denied: light-dark(#c0374a, #f07183);
+  --quota: light-dark(#8b46b8, #c58be8);
+  --asked: light-dark(#2563c9, #7aa8ff); --unknown: light-dark(#7b8496, #8d97aa); }
 * { box-sizing: border-box } body { margin: 0; background: var(--page); color: var(--ink);
   font: 15px/1.5 system-ui, sans-serif } main { max-width: 1180px; margin: 0 auto; padding: 28px 20px 60px }
 h1 { font-size: 26px; margin: 0 0 18px } h2 { font-size: 17px; margin: 34px 0 10px }
 .counts { display: flex; flex-wrap: wrap; gap: 10px } .count { background: var(--card); border: 1px solid var(--rule);
   border-radius: 10px; padding: 10px 18px; min-width: 104px } .count b { display: block; font-size: 24px }
 .count span { color: var(--soft) } .wide { overflow-x: auto; background: var(--card); border: 1px solid var(--rule);
-  border-radius: 10px; padding: 8px } svg { width: 100%; min-width: 760px; font-size: 12px } svg text { fill: var(--ink) }
+  border-radius: 10px; padding: 8px }
+svg { width: 100%; min-width: 760px; font-size: 12px } svg text { fill: var(--ink) }
 svg .what { fill: var(--soft) } svg .lane { fill: light-dark(#f3f5f9, #212733) } svg .tick { stroke: var(--rule) }
 svg .scale { text-anchor: middle; fill: var(--soft) } rect.asked { stroke: var(--asked); stroke-width: 2.5 }
 .legend span { margin-right: 18px; color: var(--soft) } .legend i { display: inline-block; width: 12px; height: 12px;
@@ -241,6 +244,7 @@ table { border-collapse: collapse; width: 100%; font-size: 13.5px } th { text-al
   font-weight: 600 } th, td { padding: 5px 10px; border-bottom: 1px solid var(--rule); vertical-align: top;
   overflow-wrap: anywhere } tr:last-child td { border-bottom: 0 } td.number { text-align: right }
 .status { color: var(--colour); font-weight: 600; white-space: nowrap } dl { display: grid; margin: 0;
-  grid-template-columns: max-content 1fr; gap: 4px 18px } dt { color: var(--soft) } dd { margin: 0; overflow-wrap: anywhere;
+  grid-template-columns: max-content 1fr; gap: 4px 18px } dt { color: var(--soft) }
+dd { margin: 0; overflow-wrap: anywhere;
   font-variant-numeric: tabular-nums } @media print { body { background: #fff } }
 """
