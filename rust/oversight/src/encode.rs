@@ -200,8 +200,13 @@ fn check(value: &Json, depth: usize) -> Result<()> {
             }),
         },
         Json::Number(number) => {
-            let exact = number.as_i64().map_or_else(|| number.as_u64().is_none(), |n| n.unsigned_abs() <= LARGEST_EXACT);
-            if exact { Ok(()) } else { Err(Error::invalid(format!("`{number}` is beyond what a JSON number holds exactly"))) }
+            // A whole float beyond 2^53 is written without a point; it must read back as the very same number.
+            let small = number.as_i64().is_some_and(|n| n.unsigned_abs() <= LARGEST_EXACT) || !(number.is_i64() || number.is_u64());
+            let same = |float: f64| canonical(&Json::from(float)).is_ok_and(|text| text == number.to_string().as_bytes());
+            if small || number.as_f64().is_some_and(same) {
+                return Ok(());
+            }
+            Err(Error::invalid(format!("`{number}` is beyond what a JSON number holds exactly")))
         }
         _ => Ok(()),
     }

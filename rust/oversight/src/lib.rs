@@ -4,8 +4,10 @@
 
 mod act;
 mod encode;
+mod grant;
 mod state;
 
 pub use act::{Act, ActDigest, Terms};
 pub use encode::Encoded;
+pub use grant::{Answer, Grant, Statement};
 pub use state::{Event, State};

@@ -1,9 +1,10 @@
 //! `creto-oversight` for Python: acts from Python values, the step from one state to the next, grants.
 
+use crate::crypto::{SigningKey, VerifyingKey};
 use crate::error::IntoPy;
 use creto_crypto::Suite;
 use creto_enablement_common::{Error, Result};
-use creto_oversight::{Act, Encoded, Event, State, Terms};
+use creto_oversight::{Act, Answer, Encoded, Event, Grant, State, Statement, Terms};
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyFrozenSet, PyInt, PyList, PySet, PyString, PyTuple};
 
@@ -102,13 +103,48 @@ fn extension(value: &Bound<'_, PyAny>, at: &str) -> PyResult<Encoded> {
     Err(crate::error::to_py(py, &Error::invalid(what)))
 }
 
+/// The act that these Python values describe; the gate asks its grants about the same one.
+#[allow(clippy::too_many_arguments, reason = "the parts of an act")]
+pub fn act_of(
+    py: Python<'_>,
+    agent: &str,
+    chain: &[&str],
+    chain_digest: Option<&[u8]>,
+    action: &str,
+    resource: &str,
+    context: Option<&Bound<'_, PyDict>>,
+    usage: Option<&Bound<'_, PyDict>>,
+    suite: Suite,
+) -> PyResult<Act> {
+    let context = match context {
+        Some(context) => record(context, "context", 0)?,
+        None => Encoded::record([]).or_raise(py)?,
+    };
+    let usage = match usage {
+        Some(usage) => usage.iter().map(|(meter, quantity)| Ok((meter.extract()?, quantity.extract()?))).collect::<PyResult<Vec<_>>>()?,
+        None => Vec::new(),
+    };
+    let digest = match chain_digest {
+        Some(digest) => digest.to_vec(),
+        None => Act::chain_of(chain, suite).or_raise(py)?,
+    };
+    Act::new(agent, &digest, action, resource, context, &usage).or_raise(py)
+}
+
 /// An act, as it is agreed to: who does what, for whom, to which resource, in which circumstances, at which cost.
 #[pyclass(frozen, eq, name = "Act", module = "creto._core")]
-#[derive(PartialEq)]
 pub struct PyAct {
     /// The act itself.
     pub act: Act,
     suite: Suite,
+    chain: Vec<String>,
+}
+
+impl PartialEq for PyAct {
+    fn eq(&self, other: &Self) -> bool {
+        // The names along the chain are in its digest already.
+        self.act == other.act && self.suite == other.suite
+    }
 }
 
 impl PyAct {
@@ -139,29 +175,17 @@ impl PyAct {
         suite: &str,
     ) -> PyResult<Self> {
         let suite = self::suite(suite).or_raise(py)?;
-        let context = match context {
-            Some(context) => record(&context, "context", 0)?,
-            None => Encoded::record([]).or_raise(py)?,
-        };
-        let usage = match usage {
-            Some(usage) => usage.iter().map(|(meter, quantity)| Ok((meter.extract()?, quantity.extract()?))).collect::<PyResult<Vec<_>>>()?,
-            None => Vec::new(),
-        };
         let links: Vec<&str> = chain.iter().map(String::as_str).collect();
-        let digest = match chain_digest {
-            Some(digest) => digest.to_vec(),
-            None => Act::chain_of(&links, suite).or_raise(py)?,
-        };
-        let act = Act::new(agent, &digest, action, resource, context, &usage).or_raise(py)?;
-        Ok(Self { act, suite })
+        let act = act_of(py, agent, &links, chain_digest, action, resource, context.as_ref(), usage.as_ref(), suite)?;
+        Ok(Self { act, suite, chain })
     }
 
     /// Reads what `core` wrote.
     #[staticmethod]
-    #[pyo3(signature = (document, suite = "standard"))]
-    fn from_core(py: Python<'_>, document: &[u8], suite: &str) -> PyResult<Self> {
+    #[pyo3(signature = (document, suite = "standard", *, chain = Vec::new()))]
+    fn from_core(py: Python<'_>, document: &[u8], suite: &str, chain: Vec<String>) -> PyResult<Self> {
         let suite = self::suite(suite).or_raise(py)?;
-        Ok(Self { act: Act::from_core(document).or_raise(py)?, suite })
+        Ok(Self { act: Act::from_core(document).or_raise(py)?, suite, chain })
     }
 
     /// The canonical document without terms (RFC 8785): what two requests for the same act have in common.
@@ -203,6 +227,12 @@ impl PyAct {
         self.act.resource()
     }
 
+    /// The names along the delegation chain, the first delegator first.
+    #[getter]
+    fn chain(&self) -> Vec<String> {
+        self.chain.clone()
+    }
+
     /// The suite that chooses the digest.
     #[getter]
     fn suite(&self) -> &'static str {
@@ -212,6 +242,96 @@ impl PyAct {
     fn __repr__(&self) -> String {
         format!("Act({:?} on {:?} by {:?})", self.act.action(), self.act.resource(), self.act.agent())
     }
+}
+
+/// A verified agreement to one act under one policy; only `verify` makes one.
+#[pyclass(frozen, eq, name = "Grant", module = "creto._core")]
+#[derive(PartialEq)]
+pub struct PyGrant(pub Grant);
+
+#[pymethods]
+impl PyGrant {
+    /// Verifies a DSSE envelope: signed by exactly this approver's keys, about exactly this act, an agreement, not expired.
+    #[staticmethod]
+    fn verify(py: Python<'_>, envelope: &str, act: &PyAct, approver: &str, key: &VerifyingKey, now_us: u64) -> PyResult<Self> {
+        Grant::verify(envelope, &act.act, approver, &key.0, now_us).map(Self).or_raise(py)
+    }
+
+    /// Verifies that the approver has denied exactly this act.
+    #[staticmethod]
+    fn verify_denial(py: Python<'_>, envelope: &str, act: &PyAct, approver: &str, key: &VerifyingKey) -> PyResult<()> {
+        Grant::verify_denial(envelope, &act.act, approver, &key.0).or_raise(py)
+    }
+
+    /// True where this is exactly the act that was agreed to.
+    fn covers(&self, py: Python<'_>, act: &PyAct) -> PyResult<bool> {
+        self.0.covers(&act.act).or_raise(py)
+    }
+
+    /// The oversight request that was answered.
+    #[getter]
+    fn request(&self) -> &str {
+        self.0.request()
+    }
+
+    /// The policy that the agreement is for.
+    #[getter]
+    fn policy_id(&self) -> &str {
+        self.0.policy()
+    }
+
+    /// Who agreed.
+    #[getter]
+    fn approver(&self) -> &str {
+        self.0.approver()
+    }
+
+    /// Why.
+    #[getter]
+    fn reason(&self) -> &str {
+        self.0.reason()
+    }
+
+    /// When, in microseconds since the Unix epoch.
+    #[getter]
+    fn decided_us(&self) -> u64 {
+        self.0.decided()
+    }
+
+    /// How long it is good, in microseconds since the Unix epoch.
+    #[getter]
+    fn expiry_us(&self) -> u64 {
+        self.0.expiry()
+    }
+
+    /// The digest of the act.
+    #[getter]
+    fn digest<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        PyBytes::new(py, self.0.digest().bytes())
+    }
+}
+
+/// Signs an approver's answer about an act and returns the DSSE envelope.
+#[pyfunction]
+#[pyo3(signature = (key, act, *, request, policy, nonce, expiry_us, approver, approved, reason, decided_us))]
+#[allow(clippy::too_many_arguments, reason = "keyword arguments of Python")]
+fn oversight_answer(
+    py: Python<'_>,
+    key: &SigningKey,
+    act: &PyAct,
+    request: &str,
+    policy: &str,
+    nonce: &[u8],
+    expiry_us: u64,
+    approver: &str,
+    approved: bool,
+    reason: &str,
+    decided_us: u64,
+) -> PyResult<String> {
+    let answer = if approved { Answer::Approved } else { Answer::Denied };
+    terms(policy, nonce, expiry_us)
+        .and_then(|terms| Statement { request, terms, approver, answer, reason, decided: decided_us }.sign(&act.act, &key.0))
+        .or_raise(py)
 }
 
 /// The state of an oversight request after an event; refused where that may not follow.
@@ -228,6 +348,8 @@ fn oversight_is_final(py: Python<'_>, state: &str) -> PyResult<bool> {
 
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<PyAct>()?;
+    module.add_class::<PyGrant>()?;
+    module.add_function(wrap_pyfunction!(oversight_answer, module)?)?;
     module.add("OVERSIGHT_STATES", PyTuple::new(module.py(), State::ALL.map(State::name))?)?;
     module.add("OVERSIGHT_EVENTS", PyTuple::new(module.py(), Event::ALL.map(Event::name))?)?;
     module.add_function(wrap_pyfunction!(oversight_after, module)?)?;

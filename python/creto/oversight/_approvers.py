@@ -1,0 +1,229 @@
+"""Approvers: configured people with keys of their own, and a token each for the inbox."""
+
+from __future__ import annotations
+
+import getpass
+import hashlib
+import re
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import Row, select
+
+from creto import _core
+from creto.errors import AlreadyExistsError, InvalidInputError, NotFoundError, UnauthorizedError
+from creto.store import Store, Transaction
+from creto.store.tables import approvers as table
+
+__all__ = ["Approver", "Approvers"]
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+@dataclass(frozen=True, slots=True)
+class Approver:
+    """Someone who may answer.
+
+    Args:
+        id: `spiffe://<trust domain>/approver/<name>`.
+        policies: Oversight policies that this approver may answer for; `*` is every one.
+        channels: Where to announce, by channel: `{"email": "ann@example.org"}`.
+    """
+
+    id: str
+    name: str
+    active: bool
+    policies: frozenset[str]
+    public_keys: str
+    channels: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, row: Row[Any]) -> Approver:
+        """Reads a row of `approvers`."""
+        return cls(
+            id=row.id,
+            name=row.name,
+            active=row.state == "active",
+            policies=frozenset(row.policies),
+            public_keys=row.public_keys,
+            channels=dict(row.channels),
+        )
+
+    @property
+    def verifying_key(self) -> _core.VerifyingKey:
+        """The keys that this approver's answers are checked with."""
+        return _core.VerifyingKey.from_text(self.public_keys)
+
+    def may_answer(self, policy: str) -> bool:
+        """True where this approver may answer for `policy`."""
+        return self.active and ("*" in self.policies or policy in self.policies)
+
+
+class Approvers:
+    """The approvers of one state folder.
+
+    Args:
+        store: Where they are kept.
+        sealer: Seals their keys at rest.
+        trust_domain: First part of their ids.
+        suite: `standard` or `cnsa2`; fixes the algorithms of new keys.
+
+    Example:
+        >>> import tempfile
+        >>> from creto import _core
+        >>> from creto.store import Store
+        >>> store = Store(tempfile.mkdtemp())
+        >>> people = Approvers(store, _core.Sealer.open(str(store.folder / "keys")))
+        >>> ann, token = people.add("ann", policies=["payments"])
+        >>> people.by_token(token).id, ann.may_answer("payments"), ann.may_answer("deploys")
+        ('spiffe://creto.local/approver/ann', True, False)
+    """
+
+    def __init__(
+        self, store: Store, sealer: _core.Sealer, *, trust_domain: str = "creto.local", suite: str = "standard"
+    ) -> None:
+        self.store = store
+        self._sealer = sealer
+        self._domain = trust_domain
+        self._suite = suite
+
+    def add(
+        self, name: str, *, policies: Sequence[str] = ("*",), channels: Mapping[str, Any] | None = None
+    ) -> tuple[Approver, str]:
+        """Makes an approver with new keys.
+
+        Args:
+            name: Letters, digits, `.`, `_`, `-`; at most 64.
+            policies: Which oversight policies the approver may answer for.
+            channels: Where to announce to this approver.
+
+        Returns:
+            The approver, and the inbox token, which is shown this once and kept nowhere.
+
+        Raises:
+            InvalidInputError: The name cannot be used.
+            AlreadyExistsError: There is such an approver.
+        """
+        if not _NAME.fullmatch(name):
+            raise InvalidInputError(
+                f"`{name}` cannot name an approver: use letters, digits, `.`, `_` and `-`, at most 64 of them"
+            )
+        token = _token()
+        id_ = f"spiffe://{self._domain}/approver/{name}"
+        key = _core.SigningKey.generate(self._suite)
+        with self.store.begin() as tx:
+            made = tx.insert_once(
+                table,
+                id=id_,
+                name=name,
+                state="active",
+                public_keys=key.verifying_key.to_text(),
+                sealed_keys=key.seal(self._sealer, _label(id_)),
+                token_digest=_digest(token),
+                policies=sorted(set(policies)),
+                channels=dict(channels or {}),
+                created=tx.now,
+            )
+            if not made:
+                raise AlreadyExistsError(f"there is an approver `{name}` already")
+            self._record(tx, id_, "oversight:approver-added", {"policies": ",".join(sorted(set(policies)))})
+            return self._find(tx, name), token
+
+    def operator(self) -> Approver:
+        """The person at this terminal: the approver named like the user, made at first use."""
+        name = re.sub(r"[^A-Za-z0-9._-]", "-", getpass.getuser()) or "operator"
+        try:
+            return self.named(name)
+        except NotFoundError:
+            pass
+        try:
+            return self.add(name)[0]
+        except AlreadyExistsError:
+            return self.named(name)
+
+    def named(self, name: str) -> Approver:
+        """The approver of that name or id.
+
+        Raises:
+            NotFoundError: There is none.
+        """
+        with self.store.read() as tx:
+            return self._find(tx, name)
+
+    def all(self) -> list[Approver]:
+        """Every approver, by name; those revoked among them."""
+        with self.store.read() as tx:
+            return [Approver.of(row) for row in tx.all(select(table).order_by(table.c.name))]
+
+    def by_token(self, token: str) -> Approver | None:
+        """The active approver whose inbox token this is, or None."""
+        with self.store.read() as tx:
+            # Looked up by digest: how long it takes says nothing about the token.
+            row = tx.first(select(table).where(table.c.token_digest == _digest(token), table.c.state == "active"))
+            return None if row is None else Approver.of(row)
+
+    def renew_token(self, name: str) -> str:
+        """Gives a new inbox token; the old one is worth nothing from now on.
+
+        Raises:
+            NotFoundError: There is no such active approver.
+        """
+        token = _token()
+        with self.store.begin() as tx:
+            approver = self._find(tx, name)
+            if not tx.swap(table, (table.c.id == approver.id) & (table.c.state == "active"), token_digest=_digest(token)):
+                raise NotFoundError(f"there is no active approver `{name}`")
+            self._record(tx, approver.id, "oversight:token-renewed", {})
+            tx.publish("approvers", approver.id)
+        return token
+
+    def revoke(self, name: str) -> None:
+        """Takes an approver's say away: answers, also unused ones, count no more.
+
+        Raises:
+            NotFoundError: There is no such approver.
+        """
+        with self.store.begin() as tx:
+            approver = self._find(tx, name)
+            tx.swap(table, table.c.id == approver.id, state="revoked", sealed_keys=None, token_digest=None)
+            self._record(tx, approver.id, "oversight:approver-revoked", {})
+            tx.bump("revocation")
+            tx.publish("approvers", approver.id)
+
+    def key(self, approver: Approver) -> _core.SigningKey:
+        """The approver's signing keys.
+
+        Raises:
+            UnauthorizedError: The approver was revoked.
+        """
+        with self.store.read() as tx:
+            sealed = tx.scalar(select(table.c.sealed_keys).where(table.c.id == approver.id, table.c.state == "active"))
+        if sealed is None:
+            raise UnauthorizedError(f"`{approver.name}` may no longer answer: the approver was revoked")
+        return _core.SigningKey.unseal(sealed, self._sealer, _label(approver.id))
+
+    @staticmethod
+    def _find(tx: Transaction, name: str) -> Approver:
+        row = tx.first(select(table).where((table.c.name == name) | (table.c.id == name)))
+        if row is None:
+            raise NotFoundError(f"there is no approver `{name}`; `creto approver list` shows who there is")
+        return Approver.of(row)
+
+    @staticmethod
+    def _record(tx: Transaction, approver: str, what: str, detail: dict[str, str]) -> None:
+        tx.outbox({"who": approver, "what": what, "resource": approver, "why": "configuration", "detail": detail})
+
+
+def _label(approver: str) -> str:
+    return f"approver-key:{approver}"
+
+
+def _token() -> str:
+    return "creto_" + secrets.token_urlsafe(32)
+
+
+def _digest(token: str) -> bytes:
+    # 256 random bits need no slow hash.
+    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
