@@ -77,7 +77,11 @@ class CretoError(Exception):
         while cause is not None:
             causes.append(str(cause))
             cause = cause.__cause__
-        return from_core, (self.kind, self.message, self.fields, list(self.context), causes, self.retry_after), _extra(self)
+        return (
+            from_core,
+            (self.kind, self.message, self.fields, list(self.context), causes, self.retry_after),
+            _extra(self),
+        )
 
 
 def _extra(error: CretoError) -> dict[str, Any] | None:
@@ -133,9 +137,7 @@ class QuotaExceededError(CretoError):
         context: tuple[str, ...] = (),
         retry_after: float | None = None,
     ) -> None:
-        super().__init__(
-            message or f"quota exceeded: {used} of {limit} used", context=context, retry_after=retry_after
-        )
+        super().__init__(message or f"quota exceeded: {used} of {limit} used", context=context, retry_after=retry_after)
         self.limit = limit
         self.used = used
 
@@ -184,9 +186,7 @@ class EgressDeniedError(CretoError):
         context: tuple[str, ...] = (),
         retry_after: float | None = None,
     ) -> None:
-        super().__init__(
-            message or f"connection to `{destination}` denied", context=context, retry_after=retry_after
-        )
+        super().__init__(message or f"connection to `{destination}` denied", context=context, retry_after=retry_after)
         self.destination = destination
 
 

@@ -74,7 +74,8 @@ def _causes(error: BaseException) -> list[str]:
     causes: list[str] = []
     cause = error.__cause__
     while cause is not None and len(causes) < 8:
-        text = " ".join(str(cause).split())
+        known = isinstance(cause, OSError) and cause.strerror
+        text = known if known else " ".join(str(cause).split())
         # A translated error repeats its cause's text; once is enough.
         if text and text not in str(error) and text not in causes:
             causes.append(text if len(text) <= 300 else text[:299] + "…")

@@ -1,0 +1,36 @@
+"""The configuration: environment over files over defaults, each value with its origin; nothing untrusted counts.
+
+It merges and validates; what a setting does is the business of the part that has it.
+"""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from creto.config._live import Change as Change
+    from creto.config._live import Live as Live
+    from creto.config._live import Reload as Reload
+    from creto.config._load import load as load
+    from creto.config._settings import Settings as Settings
+    from creto.config._trust import Trust as Trust
+
+_HOMES = {
+    "Change": "creto.config._live",
+    "Live": "creto.config._live",
+    "Reload": "creto.config._live",
+    "Settings": "creto.config._settings",
+    "Trust": "creto.config._trust",
+    "load": "creto.config._load",
+}
+
+__all__ = ["Change", "Live", "Reload", "Settings", "Trust", "load"]
+
+
+def __getattr__(name: str) -> object:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module `creto.config` has no attribute `{name}`")
+    from importlib import import_module
+
+    value = getattr(import_module(home), name)
+    globals()[name] = value
+    return value

@@ -1,0 +1,260 @@
+"""The configuration of a running process: reloaded when its files change, swapped whole, never half.
+
+A file with a mistake is refused and the old configuration stays; a project's `creto.toml` stays as it was at the start.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import anyio
+
+from creto.config._load import PROJECT_FILE, load
+from creto.config._settings import Settings, expand, is_reloadable
+from creto.config._sources import system_files
+from creto.config._trust import digest
+from creto.errors import CretoError
+
+__all__ = ["Change", "Live", "Reload"]
+
+
+@dataclass(frozen=True)
+class Change:
+    """One setting that differs."""
+
+    setting: str
+    old: Any
+    new: Any
+    origin: str
+    applied: bool
+    """False where it counts only after a restart."""
+
+
+@dataclass(frozen=True)
+class Reload:
+    """What one reload came to."""
+
+    changes: tuple[Change, ...] = ()
+    refused: str | None = None
+    """Why the new configuration was refused as a whole; the old one stays."""
+
+    @property
+    def waiting(self) -> list[str]:
+        """The settings that changed and need a restart."""
+        return [change.setting for change in self.changes if not change.applied]
+
+
+class Live:
+    """A configuration that follows its files.
+
+    Args:
+        files: As for `load`.
+        state: As for `load`.
+        project: As for `load`.
+        environment: As for `load`.
+        system: As for `load`.
+        record: Takes an audit record (fields by name) of every reload.
+
+    Raises:
+        InvalidInputError: The configuration cannot be used as it is at the start.
+
+    Example:
+        >>> live = Live(environment={}, system=False)
+        >>> live.reload(who="test").changes
+        ()
+    """
+
+    def __init__(
+        self,
+        files: Sequence[str | os.PathLike[str]] = (),
+        *,
+        state: str | os.PathLike[str] | None = None,
+        project: str | os.PathLike[str] | None = None,
+        environment: Mapping[str, str] | None = None,
+        system: bool = True,
+        record: Callable[[dict[str, Any]], None] | None = None,
+    ) -> None:
+        folder = Path(project or Path.cwd())
+        self._sources: dict[str, Any] = {
+            "files": files,
+            "state": state,
+            "project": folder,
+            "environment": dict(os.environ if environment is None else environment),
+            "system": system,
+        }
+        self._record = record
+        self._takers: list[Callable[[Settings], None]] = []
+        self._reloading = threading.Lock()
+        self._current = load(**self._sources)
+        pinned = folder / PROJECT_FILE
+        # Never changes under a running agent: an absent or untrusted file stays absent, too.
+        self._sources["pinned"] = (
+            {pinned: pinned.read_bytes()} if pinned in self._current.sources else {pinned: b"# not trusted at start"}
+        )
+        self._contents = self._fingerprint(self._current)
+
+    @property
+    def current(self) -> Settings:
+        """The configuration that counts now."""
+        return self._current
+
+    def follow(self, take: Callable[[Settings], None]) -> None:
+        """Calls `take` with each new configuration before it counts; where it raises, none of it does.
+
+        Args:
+            take: Validates and takes up what it needs. A second call, with the old configuration, must undo the first.
+        """
+        self._takers.append(take)
+
+    def reload(self, who: str) -> Reload:
+        """Reads the sources again and swaps, or refuses and says why.
+
+        Args:
+            who: Who asked, for the record.
+        """
+        with self._reloading:
+            old = self._current
+            before = self._contents
+            try:
+                new = load(**self._sources)
+                contents = self._fingerprint(new)
+            except CretoError as error:
+                return self._refused(who, str(error))
+            changes = _changes(old, new, before, contents)
+            if not changes:
+                self._contents = contents
+                return Reload()
+            merged = _keep_fixed(old, new)
+            taken: list[Callable[[Settings], None]] = []
+            try:
+                for take in self._takers:
+                    taken.append(take)
+                    take(merged)
+            except CretoError as error:
+                for take in reversed(taken[:-1]):
+                    take(old)
+                return self._refused(who, str(error))
+            self._current = merged
+            self._contents = contents
+            self._tell(who, "success", {change.setting: _line(change) for change in changes})
+            return Reload(tuple(changes))
+
+    def _refused(self, who: str, why: str) -> Reload:
+        self._tell(who, {"failure": why[:500]}, {})
+        return Reload(refused=why)
+
+    def _tell(self, who: str, outcome: Any, detail: dict[str, str]) -> None:
+        if self._record:
+            self._record(
+                {
+                    "who": who,
+                    "what": "config:reload",
+                    "resource": ", ".join(str(path) for path in self._current.sources) or "environment",
+                    "outcome": outcome,
+                    "kind": "event",
+                    "detail": detail,
+                }
+            )
+
+    async def watch(self, *, interval: float = 1.0, told: Callable[[Reload], None] | None = None) -> None:
+        """Reloads whenever a file of the configuration, or a policy file that it names, changes; runs until cancelled.
+
+        Args:
+            interval: Seconds between looks.
+            told: Called with each reload that changed something or was refused.
+        """
+        seen = await anyio.to_thread.run_sync(self._look)
+        while True:
+            await anyio.sleep(interval)
+            now = await anyio.to_thread.run_sync(self._look)
+            if now == seen:
+                continue
+            # A file that is being written settles first.
+            await anyio.sleep(min(interval, 0.1))
+            seen = await anyio.to_thread.run_sync(self._look)
+            outcome = await anyio.to_thread.run_sync(self.reload, "file watch")
+            if told and (outcome.changes or outcome.refused):
+                told(outcome)
+
+    def _watched(self) -> set[Path]:
+        paths = {Path(file) for file in self._sources["files"]} | set(self._current.sources)
+        if self._sources["system"]:
+            paths |= set(system_files())
+        for pattern in self._current.authz.policies:
+            try:
+                paths |= set(expand(pattern))
+            except CretoError:
+                paths.add(pattern)
+        if self._current.authz.schema_file:
+            paths.add(self._current.authz.schema_file)
+        return paths
+
+    def _look(self) -> dict[Path, tuple[int, int, int] | None]:
+        seen: dict[Path, tuple[int, int, int] | None] = {}
+        for path in self._watched():
+            try:
+                found = path.stat()
+                seen[path] = (found.st_mtime_ns, found.st_size, found.st_ino)
+            except OSError:
+                seen[path] = None
+        return seen
+
+    @staticmethod
+    def _fingerprint(settings: Settings) -> dict[str, str]:
+        files = {str(path): digest(content) for path, content in settings.policy_files()}
+        schema = settings.authz.schema_file
+        if schema:
+            files[str(schema)] = digest(settings.read(schema))
+        return files
+
+
+def _changes(old: Settings, new: Settings, before: Mapping[str, str], contents: Mapping[str, str]) -> list[Change]:
+    was = {name: value for name, value, _ in old.values()}
+    changes = []
+    for name, value, origin in new.values():
+        # Masked values are equal though the secrets differ: compare what is behind them.
+        if _behind(old, name) != _behind(new, name):
+            changes.append(Change(name, was[name], value, origin, is_reloadable(name)))
+    for path in sorted(set(before) | set(contents)):
+        if before.get(path) != contents.get(path):
+            changes.append(
+                Change(f"authz.policies[{path}]", before.get(path), contents.get(path), f"file {path}", True)
+            )
+    return changes
+
+
+def _behind(settings: Settings, name: str) -> Any:
+    value: Any = settings
+    for part in name.split("."):
+        value = getattr(value, part)
+    return value
+
+
+def _keep_fixed(old: Settings, new: Settings) -> Settings:
+    """The new configuration, with what only a restart can change as it was."""
+    update: dict[str, Any] = {}
+    for name in type(new).model_fields:
+        value = getattr(new, name)
+        if isinstance(value, list):
+            continue
+        inner = type(value).model_fields
+        fixed = {each: getattr(getattr(old, name), each) for each in inner if not is_reloadable(f"{name}.{each}")}
+        update[name] = value.model_copy(update=fixed)
+    merged = new.model_copy(update=update)
+    merged._origins = {
+        name: old.origin(name) if "." in name and not is_reloadable(name) else origin
+        for name, origin in new._origins.items()
+    }
+    return merged
+
+
+def _line(change: Change) -> str:
+    if change.setting.startswith("authz.policies["):
+        return f"{(change.old or 'none')[:16]} -> {(change.new or 'none')[:16]}"
+    text = f"{change.old} -> {change.new}"
+    return text[:200] if change.applied else text[:200] + " (counts after a restart)"

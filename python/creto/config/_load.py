@@ -1,0 +1,145 @@
+"""Merges the sources into one configuration."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from creto.config._settings import Settings, expand, problems
+from creto.config._sources import Layer, from_environment, from_file, system_files
+from creto.config._trust import Trust, digest
+from creto.errors import InvalidInputError
+from creto.store import state_folder
+
+__all__ = ["PROJECT_FILE", "load", "named_files", "pinned_project"]
+
+PROJECT_FILE = "creto.toml"
+
+
+def load(
+    files: Sequence[str | os.PathLike[str]] = (),
+    *,
+    state: str | os.PathLike[str] | None = None,
+    project: str | os.PathLike[str] | None = None,
+    environment: Mapping[str, str] | None = None,
+    system: bool = True,
+    pinned: Mapping[Path, bytes] | None = None,
+) -> Settings:
+    """Loads the configuration: environment over `files` over the project's over the user's over the machine's.
+
+    Args:
+        files: Configuration files, the strongest last.
+        state: The state folder, which knows which project files are trusted.
+        project: The folder whose `creto.toml` counts if trusted; the current one where there is none.
+        environment: In place of the process's.
+        system: Whether to read `/etc/creto`, the user's files and the project's.
+        pinned: Contents of project files read before, which stay as they were then.
+
+    Raises:
+        InvalidInputError: A file cannot be read, a setting is not known, or a value cannot be used.
+
+    Example:
+        >>> load(environment={}, system=False).runtime.warm_pool_min_size
+        10
+    """
+    environment = os.environ if environment is None else environment
+    layers: list[Layer] = []
+    read: list[Path] = []
+    warnings: list[str] = []
+    pins: dict[str, str] = {}
+    if system:
+        for path in system_files():
+            layers.append(from_file(path, environment))
+            read.append(path)
+        found = pinned_project(Path(project or Path.cwd()), state_folder(state), environment, warnings, pins, pinned)
+        if found:
+            layers.append(found[1])
+            read.append(found[0])
+    given = [Path(file) for file in files]
+    named = environment.get("CRETO_CONFIG")
+    if named:
+        given.insert(0, Path(named))
+    for path in given:
+        layers.append(from_file(path, environment))
+        read.append(path)
+    layers.append(from_environment(environment))
+
+    origins: dict[str, str] = {}
+    data: dict[str, Any] = {}
+    for layer in layers:
+        data = _over(data, layer.data)
+        origins.update(layer.origins)
+    try:
+        settings = Settings(**data)
+    except ValidationError as error:
+        raise problems(error, origins) from None  # its own text would show secrets
+    settings._origins = origins
+    settings._pins = pins
+    settings._warnings = tuple(warnings)
+    settings._files = tuple(read)
+    return settings
+
+
+def pinned_project(
+    folder: Path,
+    state: Path,
+    environment: Mapping[str, str],
+    warnings: list[str],
+    pins: dict[str, str],
+    pinned: Mapping[Path, bytes] | None,
+) -> tuple[Path, Layer] | None:
+    """The project's file where it is trusted; a warning where it is not."""
+    path = folder / PROJECT_FILE
+    if pinned and path in pinned:
+        content = pinned[path]
+    else:
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            warnings.append(f"`{path}` is left out: it cannot be read: {error.strerror}")
+            return None
+    trusted = Trust(state).find(path)
+    advice = "read it, then run `creto config trust`"
+    if trusted is None:
+        warnings.append(f"`{path}` is left out: nobody has trusted it yet; {advice}")
+        return None
+    if trusted.files.get(str(path.resolve())) != digest(content):
+        warnings.append(f"`{path}` is left out: it has changed since {trusted.who} trusted it; {advice}")
+        return None
+    pins.update(trusted.files)
+    return path, from_file(path, environment, content)
+
+
+def named_files(path: Path, environment: Mapping[str, str], content: bytes | None = None) -> list[Path]:
+    """The policy files that a configuration file names.
+
+    Raises:
+        InvalidInputError: The file cannot be used.
+    """
+    layer = from_file(path, environment, content)
+    try:
+        settings = Settings(**layer.data)
+    except ValidationError as error:
+        raise problems(error, layer.origins) from None
+    named = [each for pattern in settings.authz.policies for each in expand(pattern)]
+    if settings.authz.schema_file:
+        named.append(settings.authz.schema_file)
+    missing = [each for each in named if not each.is_file()]
+    if missing:
+        raise InvalidInputError(f"`{path}` names `{missing[0]}`, which is not there")
+    return named
+
+
+def _over(weak: Mapping[str, Any], strong: Mapping[str, Any]) -> dict[str, Any]:
+    """Sections are merged setting by setting; a list is replaced whole."""
+    merged = dict(weak)
+    for name, value in strong.items():
+        below = merged.get(name)
+        merged[name] = _over(below, value) if isinstance(below, Mapping) and isinstance(value, Mapping) else value
+    return merged

@@ -1,0 +1,264 @@
+"""The sections of the configuration, each setting with its default and what it means.
+
+`reload` marks what a running process takes up; `path` marks what is relative to the file that names it.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
+
+__all__ = [
+    "Approver",
+    "Audit",
+    "Authz",
+    "Channel",
+    "Common",
+    "Messaging",
+    "Metering",
+    "Oversight",
+    "Price",
+    "Quota",
+    "Runtime",
+    "Section",
+]
+
+
+class Section(BaseModel):
+    """A part of the configuration: closed, so that a misspelt name is found, and never changed in place."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, use_attribute_docstrings=True)
+
+
+def _setting(default: Any = ..., *, reload: bool = False, path: bool = False, **rules: Any) -> Any:
+    return Field(default, json_schema_extra={"reload": reload, "path": path}, **rules)
+
+
+def _endpoint(value: str) -> str:
+    if value != "embedded:":
+        raise ValueError("only `embedded:` works in this version; an endpoint needs the server's client")
+    return value
+
+
+def _time_zone(value: str) -> str:
+    try:
+        ZoneInfo(value)
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+        raise ValueError("no such time zone; use a name such as `Europe/Paris`") from error
+    return value
+
+
+Endpoint = Annotated[str, AfterValidator(_endpoint)]
+TimeZone = Annotated[str, AfterValidator(_time_zone)]
+Seconds = Annotated[float, Field(gt=0, le=366 * 86400, allow_inf_nan=False)]
+Name = Annotated[str, Field(min_length=1, max_length=256)]
+
+
+class Common(Section):
+    """What every part shares."""
+
+    trust_domain: Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9._-]{0,253}[a-z0-9])?$")] = _setting("creto.local")
+    """The SPIFFE trust domain that agents and approvers are named in."""
+    authz_endpoint: Endpoint = _setting("embedded:")
+    """Where decisions are made."""
+    audit_endpoint: Endpoint = _setting("embedded:")
+    """Where the ledger is."""
+    store_url: SecretStr | None = _setting(None)
+    """A `postgresql://` URL for the store, in place of SQLite in the state folder."""
+    suite: Literal["standard", "cnsa2"] = _setting("standard")
+    """The suite of new keys and messages."""
+    log_level: Literal["debug", "info", "warning", "error"] = _setting("warning", reload=True)
+    """What is logged."""
+
+
+class Authz(Section):
+    """Policy."""
+
+    policies: list[Path] = _setting([], reload=True, path=True)
+    """Cedar policy files, or patterns such as `policies/*.cedar`; the starter policy where there are none."""
+    schema_file: Path | None = _setting(None, reload=True, path=True)
+    """The Cedar schema of the policies; the built-in one where there is none."""
+    on_error: Literal["deny", "skip"] = _setting("deny")
+    """What the gate does where a `forbid` could not be evaluated."""
+    max_staleness_seconds: Seconds = _setting(300)
+    """How long the last good policy set still answers while its source cannot be reached."""
+
+
+class Audit(Section):
+    """The ledger."""
+
+    durability: Literal["strict", "relaxed"] = _setting("strict")
+    """Whether an act waits for its records to be on disk."""
+    checkpoint_interval_seconds: Seconds = _setting(1)
+    """The longest time between signed checkpoints while records come."""
+    checkpoint_records: int = _setting(10_000, ge=1)
+    """The most records between signed checkpoints."""
+
+
+class Metering(Section):
+    """Quota and usage."""
+
+    quota_cache_ttl_seconds: Seconds = _setting(60)
+    """The life of a lease of quota units."""
+    aggregation_interval_seconds: Seconds = _setting(300)
+    """How often usage is aggregated."""
+    currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")] = _setting("USD")
+    """The currency of prices that name none, by ISO 4217."""
+    time_zone: TimeZone = _setting("UTC")
+    """Where calendar windows and billing periods begin."""
+    on_outage: Literal["deny", "allow"] = _setting("deny")
+    """What happens to an act when shared quota cannot be asked for and leased units are spent."""
+
+
+class Oversight(Section):
+    """Humans."""
+
+    default_timeout_seconds: Seconds = _setting(3600)
+    """How long a request waits for an answer."""
+    inbox_host: Name = _setting("127.0.0.1")
+    """Where the inbox page listens."""
+    inbox_port: int = _setting(0, ge=0, le=65535)
+    """Its port; 0 for any free one."""
+    inbox_url: str | None = _setting(None, reload=True)
+    """The inbox as approvers reach it, for links in announcements."""
+    slack_webhook_url: SecretStr | None = _setting(None, reload=True)
+    """A Slack incoming webhook that announces requests."""
+    email_smtp_host: str | None = _setting(None, reload=True)
+    """The SMTP server that sends announcements."""
+    email_smtp_port: int = _setting(587, ge=1, le=65535, reload=True)
+    """Its port."""
+    email_smtp_user: str | None = _setting(None, reload=True)
+    """The user to log in as."""
+    email_smtp_password: SecretStr | None = _setting(None, reload=True)
+    """That user's password."""
+    email_from: str | None = _setting(None, reload=True)
+    """The sender of announcements."""
+
+
+class Runtime(Section):
+    """Sandboxes."""
+
+    default_backend: Literal["gvisor", "process", "kata", "sgx"] = _setting("gvisor")
+    """What isolates."""
+    warm_pool_min_size: int = _setting(10, ge=0, le=10_000)
+    """How many sandboxes stand ready at least."""
+    warm_pool_max_size: int = _setting(100, ge=1, le=10_000)
+    """How many there are at most."""
+    memory_limit_bytes: int | None = _setting(None, ge=1 << 20)
+    """Memory of one sandbox."""
+    disk_limit_bytes: int = _setting(1 << 30, ge=1 << 20)
+    """What one sandbox may write."""
+    max_processes: int = _setting(512, ge=1)
+    """Processes and threads inside one sandbox."""
+    run_timeout_seconds: Seconds | None = _setting(None)
+    """How long one run may take."""
+
+    @model_validator(mode="after")
+    def _pool(self) -> Runtime:
+        if self.warm_pool_min_size > self.warm_pool_max_size:
+            raise ValueError(
+                f"`warm_pool_min_size` ({self.warm_pool_min_size}) is more than "
+                f"`warm_pool_max_size` ({self.warm_pool_max_size})"
+            )
+        return self
+
+
+class Messaging(Section):
+    """Messages between agents."""
+
+    delivery_timeout_seconds: Seconds = _setting(30)
+    """How long `send` waits for the recipient's receipt where it is asked to."""
+    max_message_size_bytes: int = _setting(1_048_576, ge=1, le=1 << 30)
+    """The largest plaintext."""
+    nats_url: SecretStr | None = _setting(None)
+    """The NATS server that carries messages between machines."""
+
+
+class Quota(Section):
+    """One limit, on one node of the tree of organisations, teams and agents."""
+
+    scope: Name
+    """`organisation`, `organisation/team` or `organisation/team/agent`."""
+    meter: Name
+    """What is counted, such as `tool_calls`."""
+    limit: Decimal = Field(ge=0, allow_inf_nan=False)
+    """How much, in the meter's unit; money in the currency's unit."""
+    kind: Literal["fixed", "sliding", "gcra", "calendar", "concurrent", "cumulative", "money"] = "fixed"
+    """How it is counted."""
+    window_seconds: Seconds | None = None
+    """The length of a window, for fixed, sliding and gcra."""
+    period: Literal["hour", "day", "week", "month"] | None = None
+    """The window, for calendar and money."""
+    burst: Annotated[int, Field(ge=1)] | None = None
+    """How much at once, for gcra."""
+    time_zone: TimeZone | None = None
+    """Where the period begins; the section's where there is none."""
+    currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")] | None = None
+    """For money."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Quota:
+        if self.kind in {"fixed", "sliding", "gcra"} and self.window_seconds is None:
+            raise ValueError(f"a `{self.kind}` quota needs `window_seconds`")
+        if self.kind == "calendar" and self.period is None:
+            raise ValueError("a `calendar` quota needs `period`")
+        if self.kind != "money" and self.limit != self.limit.to_integral_value():
+            raise ValueError("only a `money` quota can have a fraction as its limit")
+        return self
+
+
+class Price(Section):
+    """What one unit of a meter costs, from a date on."""
+
+    meter: Name
+    """What is priced."""
+    unit_price: Decimal = Field(ge=0, allow_inf_nan=False)
+    """Per unit, in the currency's unit."""
+    currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")] | None = None
+    """The section's where there is none."""
+    included: Annotated[int, Field(ge=0)] = 0
+    """Units of each billing period that cost nothing."""
+    customer: Name | None = None
+    """Only for this customer."""
+
+
+class Approver(Section):
+    """A human who may answer."""
+
+    name: Name
+    """The last part of `spiffe://<trust domain>/approver/<name>`."""
+    policies: list[Name] = []
+    """The oversight policies this one may answer for; all where there are none."""
+    email: str | None = None
+    """Where announcements go."""
+
+
+class Channel(Section):
+    """A way to announce requests."""
+
+    kind: Literal["webhook", "slack", "email"]
+    """How it is announced."""
+    name: Name
+    """For people."""
+    url: SecretStr | None = None
+    """For webhook and slack."""
+    secret: SecretStr | None = None
+    """The key that signs webhooks, `whsec_...`."""
+    to: list[str] = []
+    """Addresses, for email."""
+    policies: list[Name] = []
+    """Only requests under these policies; all where there are none."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Channel:
+        if self.kind in {"webhook", "slack"} and self.url is None:
+            raise ValueError(f"a `{self.kind}` channel needs `url`")
+        if self.kind == "webhook" and self.secret is None:
+            raise ValueError("a `webhook` channel needs `secret`, so that the receiver can tell who sent it")
+        if self.kind == "email" and not self.to:
+            raise ValueError("an `email` channel needs `to`")
+        return self

@@ -1,0 +1,258 @@
+"""The whole configuration as one value that knows where each part of it came from."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, Field, PrivateAttr, SecretStr, TypeAdapter, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from creto.config._sections import (
+    Approver,
+    Audit,
+    Authz,
+    Channel,
+    Common,
+    Messaging,
+    Metering,
+    Oversight,
+    Price,
+    Quota,
+    Runtime,
+)
+from creto.errors import IntegrityError, InvalidInputError, NotFoundError
+
+__all__ = ["PREFIX", "Settings", "is_reloadable", "nearest", "problems"]
+
+PREFIX = "CRETO_"
+_MASK = "********"
+
+
+class Settings(BaseSettings):
+    """Every setting, by section; made by `load`.
+
+    Example:
+        >>> from creto.config import load
+        >>> settings = load(environment={"CRETO_RUNTIME__DEFAULT_BACKEND": "process"}, system=False)
+        >>> settings.runtime.default_backend, settings.origin("runtime.default_backend")
+        ('process', 'environment CRETO_RUNTIME__DEFAULT_BACKEND')
+    """
+
+    model_config = SettingsConfigDict(
+        extra="forbid", frozen=True, env_prefix=PREFIX, env_nested_delimiter="__", env_ignore_empty=True
+    )
+
+    common: Common = Field(default_factory=Common)
+    authz: Authz = Field(default_factory=Authz)
+    audit: Audit = Field(default_factory=Audit)
+    metering: Metering = Field(default_factory=Metering)
+    oversight: Oversight = Field(default_factory=Oversight)
+    runtime: Runtime = Field(default_factory=Runtime)
+    messaging: Messaging = Field(default_factory=Messaging)
+    quotas: list[Quota] = Field(default=[], json_schema_extra={"reload": True})
+    prices: list[Price] = Field(default=[], json_schema_extra={"reload": True})
+    approvers: list[Approver] = Field(default=[], json_schema_extra={"reload": True})
+    channels: list[Channel] = Field(default=[], json_schema_extra={"reload": True})
+
+    _origins: dict[str, str] = PrivateAttr(default_factory=dict)
+    _pins: dict[str, str] = PrivateAttr(default_factory=dict)
+    _warnings: tuple[str, ...] = PrivateAttr(default=())
+    _files: tuple[Path, ...] = PrivateAttr(default=())
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The sources are merged by `load`, which also needs to know which value came from which."""
+        return (init_settings,)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What was left out, and why; for the person who started this."""
+        return self._warnings
+
+    @property
+    def sources(self) -> tuple[Path, ...]:
+        """The files that were read, the weakest first."""
+        return self._files
+
+    def origin(self, setting: str) -> str:
+        """Where a value came from: `default`, `environment NAME` or `file PATH`.
+
+        Args:
+            setting: Dotted name, such as `runtime.default_backend`.
+        """
+        return self._origins.get(setting, "default")
+
+    def section_json(self, name: str) -> str:
+        """A section as JSON, for its struct in Rust.
+
+        Args:
+            name: Such as `runtime`.
+
+        Raises:
+            NotFoundError: There is no such section.
+        """
+        if name not in type(self).model_fields:
+            raise NotFoundError(f"there is no section `{name}`{nearest(name, type(self).model_fields)}")
+        value = getattr(self, name)
+        if isinstance(value, BaseModel):
+            return value.model_dump_json()
+        return TypeAdapter(list[Any]).dump_json(value).decode()
+
+    def values(self) -> Iterator[tuple[str, Any, str]]:
+        """Every setting as (dotted name, value for people with secrets masked, origin)."""
+        for name in type(self).model_fields:
+            value = getattr(self, name)
+            if isinstance(value, BaseModel):
+                for inner in type(value).model_fields:
+                    yield f"{name}.{inner}", masked(getattr(value, inner)), self.origin(f"{name}.{inner}")
+            else:
+                yield name, masked(value), self.origin(name)
+
+    def policy_files(self) -> list[tuple[Path, bytes]]:
+        """The policy files with what is in them, in the order of the setting and then of their names.
+
+        Raises:
+            NotFoundError: A file is not there, or a pattern fits none.
+            IntegrityError: One that a trusted `creto.toml` names has changed since it was trusted.
+        """
+        return [(path, self.read(path)) for pattern in self.authz.policies for path in expand(pattern)]
+
+    def read(self, path: Path) -> bytes:
+        """Reads a file that a setting names; of a trusted project only as it was when trusted.
+
+        Raises:
+            NotFoundError: There is no such file.
+            IntegrityError: It changed since it was trusted.
+        """
+        from creto.config._trust import digest
+
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise NotFoundError(
+                f"the file `{path}` that the configuration names cannot be read: {error.strerror}"
+            ) from error
+        pinned = self._pins.get(str(path))
+        if pinned is not None and pinned != digest(content):
+            raise IntegrityError(
+                f"`{path}` has changed since it was trusted; read it, and run `creto config trust` if it is right"
+            )
+        return content
+
+
+def expand(pattern: Path) -> list[Path]:
+    """The files that a path or pattern names."""
+    text = str(pattern)
+    if not any(sign in text for sign in "*?["):
+        return [pattern]
+    base = Path(pattern.anchor or ".")
+    found = sorted(
+        path for path in base.glob(str(pattern.relative_to(base) if pattern.anchor else pattern)) if path.is_file()
+    )
+    if not found:
+        raise NotFoundError(f"no file fits `{pattern}`, which the configuration names")
+    return found
+
+
+def masked(value: Any) -> Any:
+    """A value for people: secrets masked, paths and decimals as text."""
+    if isinstance(value, SecretStr):
+        return _MASK
+    if isinstance(value, BaseModel):
+        return {
+            name: masked(getattr(value, name)) for name in type(value).model_fields if getattr(value, name) is not None
+        }
+    if isinstance(value, list):
+        return [masked(item) for item in value]
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
+
+
+def is_reloadable(setting: str) -> bool:
+    """True where a running process takes up a change of this setting."""
+    section, _, inner = setting.partition(".")
+    field = Settings.model_fields[section]
+    if inner:
+        model = field.annotation
+        assert isinstance(model, type)
+        assert issubclass(model, BaseModel)
+        field = model.model_fields[inner]
+    extra = field.json_schema_extra
+    return isinstance(extra, Mapping) and extra.get("reload") is True
+
+
+def nearest(name: str, known: Mapping[str, Any] | list[str]) -> str:
+    """`; did you mean ...?`, or what there is."""
+    found = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"; did you mean `{found[0]}`?" if found else f"; there are {', '.join(f'`{each}`' for each in known)}"
+
+
+def problems(error: ValidationError, origins: Mapping[str, str]) -> InvalidInputError:
+    """Says every problem of a configuration, each with its setting and where that came from."""
+    lines = [_problem(each, origins) for each in error.errors(include_url=False)]
+    head = "the configuration cannot be used: " if len(lines) == 1 else "the configuration cannot be used:\n  "
+    return InvalidInputError(head + "\n  ".join(lines))
+
+
+def _problem(error: Any, origins: Mapping[str, str]) -> str:
+    location: tuple[str | int, ...] = error["loc"]
+    name = "".join(f"[{part + 1}]" if isinstance(part, int) else f".{part}" for part in location).lstrip(".")
+    came = _came_from(location, origins)
+    where = f" ({came})" if came else ""
+    if error["type"] == "extra_forbidden":
+        known = _fields_at(location[:-1])
+        return f"`{name}`{where}: no such setting{nearest(str(location[-1]), known)}"
+    text = str(error["msg"]).removeprefix("Value error, ")
+    text = text[0].lower() + text[1:]
+    shown = error.get("input")
+    if isinstance(shown, str | int | float | bool) and not _is_secret(location):
+        text += f", not `{shown}`" if error["type"] != "value_error" else f" (it is `{shown}`)"
+    return f"`{name}`{where}: {text}"
+
+
+def _came_from(location: tuple[str | int, ...], origins: Mapping[str, str]) -> str:
+    names = [part for part in location if isinstance(part, str)]
+    for length in (2, 1):
+        found = origins.get(".".join(names[:length]))
+        if found:
+            return found
+    inner = [origin for name, origin in origins.items() if names and name.startswith(f"{names[0]}.")]
+    return inner[0] if inner else ""
+
+
+def _models_at(location: tuple[str | int, ...]) -> type[BaseModel] | None:
+    model: type[BaseModel] = Settings
+    for part in location:
+        if isinstance(part, int):
+            continue
+        field = model.model_fields.get(part)
+        if field is None:
+            return None
+        annotation = field.annotation
+        arguments = getattr(annotation, "__args__", ())
+        candidates = [annotation, *arguments]
+        found = next((each for each in candidates if isinstance(each, type) and issubclass(each, BaseModel)), None)
+        if found is None:
+            return None
+        model = found
+    return model
+
+
+def _fields_at(location: tuple[str | int, ...]) -> list[str]:
+    model = _models_at(location)
+    return list(model.model_fields) if model else []
+
+
+def _is_secret(location: tuple[str | int, ...]) -> bool:
+    model = _models_at(location[:-1])
+    field = model.model_fields.get(str(location[-1])) if model else None
+    return field is not None and SecretStr in (field.annotation, *getattr(field.annotation, "__args__", ()))

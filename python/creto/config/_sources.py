@@ -1,0 +1,171 @@
+"""Where values come from: files in TOML or YAML, with `${VAR}`, and the environment."""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic_settings import EnvSettingsSource
+from pydantic_settings.exceptions import SettingsError
+
+from creto.config._settings import PREFIX, Settings, nearest
+from creto.errors import InvalidInputError
+
+__all__ = ["Layer", "from_environment", "from_file", "system_files"]
+
+_VARIABLE = re.compile(r"\$(\$)?\{([A-Za-z_][A-Za-z0-9_]*)\}")
+_SUFFIXES = (".toml", ".yaml", ".yml")
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What one source says, and where each of its values came from."""
+
+    data: dict[str, Any]
+    origins: dict[str, str] = field(default_factory=dict)
+
+
+def system_files(home: Path | None = None) -> list[Path]:
+    """The files of the machine and then of the user, each folder in the order of names."""
+    own = Path(os.environ.get("XDG_CONFIG_HOME") or (home or Path.home()) / ".config") / "creto"
+    return [
+        path
+        for folder in (Path("/etc/creto"), own)
+        if folder.is_dir()
+        for path in sorted(folder.iterdir())
+        if path.suffix in _SUFFIXES
+    ]
+
+
+def from_file(path: Path, environment: Mapping[str, str], content: bytes | None = None) -> Layer:
+    """Reads a file.
+
+    Args:
+        path: TOML or YAML, by its suffix.
+        environment: For `${VAR}`; `$${VAR}` stays as `${VAR}`.
+        content: In place of what is on disk.
+
+    Raises:
+        InvalidInputError: It cannot be read, has no valid reading, or names a variable that is not set.
+    """
+    if content is None:
+        content = _content(path)
+    try:
+        text = content.decode()
+        data = tomllib.loads(text) if path.suffix == ".toml" else _yaml(text)
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, ValueError) as error:
+        raise InvalidInputError(f"`{path}` cannot be read as {path.suffix[1:].upper()}: {error}") from error
+    if not isinstance(data, dict):
+        raise InvalidInputError(f"`{path}` holds no settings; it should look like `[runtime]` and `name = value`")
+    data = _filled(data, environment, path, "")
+    _resolve_paths(data, path)
+    return Layer(data, _names(data, f"file {path}"))
+
+
+def _content(path: Path) -> bytes:
+    if path.suffix not in _SUFFIXES:
+        raise InvalidInputError(f"`{path}` is no configuration file: its name must end in {', '.join(_SUFFIXES)}")
+    try:
+        with path.open("rb") as file:
+            found = os.fstat(file.fileno())
+            if found.st_mode & 0o002 or found.st_uid not in {0, os.geteuid()}:
+                raise InvalidInputError(
+                    f"`{path}` could have been changed by another user (owner {found.st_uid}, mode "
+                    f"{found.st_mode & 0o777:04o}); make it your own, and run `chmod o-w {path}`"
+                )
+            return file.read()
+    except OSError as error:
+        raise InvalidInputError(f"the configuration file `{path}` cannot be read: {error.strerror}") from error
+
+
+def _yaml(text: str) -> Any:
+    import yaml
+
+    try:
+        return yaml.safe_load(text) or {}
+    except yaml.YAMLError as error:
+        raise ValueError(" ".join(str(error).split())) from error
+
+
+def _filled(value: Any, environment: Mapping[str, str], path: Path, name: str) -> Any:
+    if isinstance(value, dict):
+        return {
+            str(key): _filled(inner, environment, path, f"{name}.{key}".lstrip(".")) for key, inner in value.items()
+        }
+    if isinstance(value, list):
+        return [_filled(inner, environment, path, name) for inner in value]
+    if not isinstance(value, str):
+        return value
+
+    def variable(match: re.Match[str]) -> str:
+        if match[1]:
+            return match[0][1:]
+        if match[2] not in environment:
+            raise InvalidInputError(
+                f"`{name}` (file {path}) needs the environment variable `{match[2]}`, which is not set"
+            )
+        return environment[match[2]]
+
+    return _VARIABLE.sub(variable, value)
+
+
+def _resolve_paths(data: dict[str, Any], path: Path) -> None:
+    """What is relative, is so to the file that names it: not to wherever the process was started."""
+    for section, values in data.items():
+        field_ = Settings.model_fields.get(section)
+        model = field_.annotation if field_ else None
+        if not (isinstance(model, type) and issubclass(model, BaseModel) and isinstance(values, dict)):
+            continue
+        for name, inner in values.items():
+            extra = model.model_fields[name].json_schema_extra if name in model.model_fields else None
+            if isinstance(extra, Mapping) and extra.get("path"):
+                values[name] = (
+                    [_absolute(each, path) for each in inner] if isinstance(inner, list) else _absolute(inner, path)
+                )
+
+
+def _absolute(value: Any, path: Path) -> Any:
+    return str(path.absolute().parent / Path(value).expanduser()) if isinstance(value, str) else value
+
+
+def from_environment(environment: Mapping[str, str]) -> Layer:
+    """Reads `CRETO_SECTION__NAME` variables; lists are JSON.
+
+    Raises:
+        InvalidInputError: A variable names no section, or its JSON has no valid reading.
+    """
+    ours = {name: value for name, value in environment.items() if name.upper().startswith(PREFIX) and value}
+    for name in ours:
+        section, divider, _ = name[len(PREFIX) :].lower().partition("__")
+        if divider and section not in Settings.model_fields:
+            raise InvalidInputError(
+                f"the environment variable `{name}` names no section{nearest(section, Settings.model_fields)}"
+            )
+    source = EnvSettingsSource(Settings)
+    source.env_vars = {name.lower(): value for name, value in ours.items()}
+    try:
+        data = source()
+    except SettingsError as error:
+        raise InvalidInputError(f"the environment cannot be read: {error}; a list is written as JSON") from error
+    origins = {}
+    for name in ours:
+        setting = name[len(PREFIX) :].lower().replace("__", ".", 1)
+        if setting.partition(".")[0] in data:
+            origins[setting] = f"environment {name}"
+    return Layer(data, origins)
+
+
+def _names(data: Mapping[str, Any], origin: str) -> dict[str, str]:
+    names: dict[str, str] = {}
+    for section, values in data.items():
+        if isinstance(values, Mapping):
+            names.update({f"{section}.{name}": origin for name in values})
+        else:
+            names[section] = origin
+    return names
