@@ -173,7 +173,9 @@ class Approvers:
         token = _token()
         with self.store.begin() as tx:
             approver = self._find(tx, name)
-            if not tx.swap(table, (table.c.id == approver.id) & (table.c.state == "active"), token_digest=_digest(token)):
+            if not tx.swap(
+                table, (table.c.id == approver.id) & (table.c.state == "active"), token_digest=_digest(token)
+            ):
                 raise NotFoundError(f"there is no active approver `{name}`")
             self._record(tx, approver.id, "oversight:token-renewed", {})
             tx.publish("approvers", approver.id)

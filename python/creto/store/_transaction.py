@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Executable, Row, Table, update
+from sqlalchemy import ColumnElement, Connection, Executable, Row, Table, delete, update
 from sqlalchemy import insert as plain_insert
 from sqlalchemy.dialects.postgresql import insert as postgres_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
@@ -18,6 +18,9 @@ from creto.store import _outbox
 from creto.store.tables import epochs, notices, numbers
 
 __all__ = ["Transaction"]
+
+_KEPT = 8192  # notices that a slow process can still read one by one
+_PRUNED = 1024  # how many may be added before old ones go
 
 
 class Transaction:
@@ -139,7 +142,11 @@ class Transaction:
             topic: What kind of thing, such as `oversight`.
             key: Which one, such as the request's id.
         """
-        self.execute(plain_insert(notices).values(topic=topic, key=key))
+        seq = int(
+            self.execute(plain_insert(notices).values(topic=topic, key=key).returning(notices.c.seq)).scalar_one()
+        )
+        if seq % _PRUNED == 0:
+            self.execute(delete(notices).where(notices.c.seq <= seq - _KEPT))
         self.notices.append((topic, key))
 
     def outbox(self, record: Mapping[str, Any]) -> str:
