@@ -3,6 +3,7 @@
 //! This crate never reads policy, never talks to a network and never hands out secret bytes.
 
 mod algorithm;
+pub mod asn1;
 pub mod dsse;
 mod error;
 mod kem;

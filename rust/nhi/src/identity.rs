@@ -1,64 +1,48 @@
-//! The agent's name, its identity and the chain of those it acts for.
+//! Who an agent is: its name and its public keys, vouched for by the authority of its trust domain.
 
-use std::fmt;
-use std::sync::Arc;
+use crate::AgentId;
+use creto_crypto::{KemPublicKey, Suite, VerifyingKey};
 
-/// A SPIFFE id of the form `spiffe://<trust-domain>/agent/<name>`; cheap to clone.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct AgentId(Arc<str>);
-
-impl AgentId {
-    /// Parses a SPIFFE id; the text says what is wrong with a bad one.
-    pub fn parse(text: &str) -> Result<Self, String> {
-        let refuse = |why: &str| Err(format!("`{text}` is not an agent id: {why}; write `spiffe://<trust-domain>/agent/<name>`"));
-        let Some(rest) = text.strip_prefix("spiffe://") else {
-            return refuse("it does not start with `spiffe://`");
-        };
-        let Some((domain, path)) = rest.split_once('/') else {
-            return refuse("it has no path");
-        };
-        let domain_ok = !domain.is_empty()
-            && domain.len() <= 255
-            && domain.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'-' | b'_'));
-        if !domain_ok {
-            return refuse("the trust domain may hold lower-case letters, digits, `.`, `-` and `_` only");
-        }
-        let segment_ok =
-            |s: &str| !s.is_empty() && s != "." && s != ".." && s.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'));
-        if text.len() > 2048 || !path.split('/').all(segment_ok) {
-            return refuse("each part of the path may hold letters, digits, `.`, `-` and `_` only");
-        }
-        Ok(Self(text.into()))
-    }
-
-    /// The whole id.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for AgentId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl fmt::Debug for AgentId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}", &*self.0)
-    }
-}
-
-/// A non-human identity.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A non-human identity; one that exists was admitted by a trust domain.
+#[derive(Clone, Debug)]
 pub struct AgentIdentity {
     /// Its name.
     pub id: AgentId,
+    pub(crate) verifying_key: VerifyingKey,
+    pub(crate) kem_key: KemPublicKey,
+    pub(crate) not_before: u64,
+    pub(crate) not_after: u64,
+    pub(crate) certificates: Vec<Vec<u8>>,
 }
 
-/// Who acts for whom: from the first delegator to the agent, each hop narrower than the one before it.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
-pub struct DelegationChain {
-    /// Names along the chain, the delegator first, the acting agent last.
-    pub links: Vec<AgentId>,
+impl AgentIdentity {
+    /// What its signatures verify under.
+    pub fn verifying_key(&self) -> &VerifyingKey {
+        &self.verifying_key
+    }
+
+    /// What messages to it are sealed for.
+    pub fn kem_key(&self) -> &KemPublicKey {
+        &self.kem_key
+    }
+
+    /// Which suite its keys belong to.
+    pub fn suite(&self) -> Suite {
+        self.verifying_key.suite()
+    }
+
+    /// Its X.509-SVIDs in DER: one for each signature algorithm, then that of its key-encapsulation key.
+    pub fn certificates(&self) -> &[Vec<u8>] {
+        &self.certificates
+    }
+
+    /// From when to when it may sign and be written to, in seconds since the epoch.
+    pub fn validity(&self) -> (u64, u64) {
+        (self.not_before, self.not_after)
+    }
+
+    /// Whether it is valid at a time in seconds since the epoch.
+    pub fn is_valid_at(&self, seconds: u64) -> bool {
+        (self.not_before..=self.not_after).contains(&seconds)
+    }
 }

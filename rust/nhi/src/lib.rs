@@ -2,6 +2,13 @@
 //!
 //! This crate signs and verifies identity statements; it never stores anything and never decides what is allowed.
 
+mod authority;
+pub mod certificate;
+mod delegation;
 mod identity;
+mod spiffe;
 
-pub use identity::{AgentId, AgentIdentity, DelegationChain};
+pub use authority::{Authority, CLOCK_SKEW_SECONDS, TrustDomain};
+pub use delegation::{ChainCache, DelegationChain, Hop, HopRequest, Keys, Refusal, Verification};
+pub use identity::AgentIdentity;
+pub use spiffe::{AgentId, is_trust_domain};

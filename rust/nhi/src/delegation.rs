@@ -1,0 +1,495 @@
+//! Who acts for whom: signed hops, each bound to the one before it, each only narrowing what may be done.
+//!
+//! A hop never widens: its attenuation is a Cedar policy set, and what a chain allows is what every hop's set allows. This crate checks who
+//! signed what for whom and until when; what the texts mean is policy's business.
+
+use crate::{AgentId, AgentIdentity, CLOCK_SKEW_SECONDS};
+use creto_crypto::{Error, Provider, SigningKey, dsse};
+use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
+use std::fmt;
+use std::hash::RandomState;
+use std::sync::{Arc, Mutex, PoisonError};
+
+const DELEGATION: &str = "urn:creto:delegation:1";
+/// No chain is longer.
+const MAX_HOPS: usize = 16;
+/// Bytes of one attenuation; policy parses it, and refuses deep nesting there.
+const MAX_ATTENUATION: usize = 64 * 1024;
+/// A verified chain takes a few kilobytes; this many are kept.
+const CACHED: usize = 4096;
+
+/// Why a chain does not hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal(String);
+
+impl Refusal {
+    fn at(hop: usize, why: impl fmt::Display) -> Self {
+        Self(format!("hop {} of the delegation chain does not hold: {why}", hop + 1))
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Refusal {}
+
+/// The chain of those an agent acts for; one that exists is either direct or was verified.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct DelegationChain {
+    /// Names along the chain, the delegator first, the acting agent last.
+    pub links: Vec<AgentId>,
+    attenuations: Vec<(AgentId, String)>,
+    digest: [u8; 32],
+    expiry: u64,
+    depth: u32,
+}
+
+impl DelegationChain {
+    /// An agent that acts for itself.
+    pub fn direct(agent: AgentId) -> Self {
+        let digest = Provider::chosen().sha256(&[b"creto direct chain\n", agent.as_str().as_bytes()]);
+        Self { links: vec![agent], attenuations: Vec::new(), digest, expiry: u64::MAX, depth: 0 }
+    }
+
+    /// Who set each attenuation, and its Cedar text; what the chain allows is what every one allows.
+    pub fn attenuations(&self) -> &[(AgentId, String)] {
+        &self.attenuations
+    }
+
+    /// What names this exact chain: SHA-256 over the signed payload of its last hop, which holds that of the one before it.
+    pub fn digest(&self) -> &[u8; 32] {
+        &self.digest
+    }
+
+    /// Until when the whole chain holds, in seconds since the epoch.
+    pub fn expiry(&self) -> u64 {
+        self.expiry
+    }
+
+    /// How many further hops may follow.
+    pub fn depth(&self) -> u32 {
+        self.depth
+    }
+
+    /// The acting agent.
+    pub fn agent(&self) -> Option<&AgentId> {
+        self.links.last()
+    }
+}
+
+/// A hop that is to be signed.
+#[derive(Clone, Copy, Debug)]
+pub struct HopRequest<'a> {
+    /// Who delegates.
+    pub delegator: &'a AgentId,
+    /// Who may act for the delegator.
+    pub delegatee: &'a AgentIdentity,
+    /// Cedar policies that bound what the delegatee may do.
+    pub attenuation: &'a str,
+    /// Where the chain counts: a trust domain's name, or a service's id.
+    pub audience: &'a str,
+    /// Seconds since the epoch.
+    pub issued_at: u64,
+    /// Seconds since the epoch.
+    pub expiry: u64,
+    /// How many further hops may follow.
+    pub depth: u32,
+}
+
+/// The signed part of a hop: an in-toto Statement.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Statement {
+    #[serde(rename = "_type")]
+    kind: String,
+    subject: Vec<Subject>,
+    #[serde(rename = "predicateType")]
+    predicate_type: String,
+    predicate: Predicate,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Subject {
+    name: String,
+    digest: Sha256,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Sha256 {
+    sha256: String,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct Predicate {
+    delegator: String,
+    suite: String,
+    previous: Option<String>,
+    audience: String,
+    attenuation: String,
+    depth: u32,
+    issued_at: u64,
+    expiry: u64,
+    nonce: String,
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// One signed hop, as DSSE JSON.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hop(pub String);
+
+impl Hop {
+    /// Signs a hop that follows `previous`, the chain up to the delegator, or starts one. A hop that could not verify is not signed.
+    pub fn sign(request: &HopRequest<'_>, key: &SigningKey, previous: Option<&DelegationChain>) -> Result<Self, Error> {
+        let refuse = |why: String| Err(Error::Malformed(format!("the delegation to `{}` cannot be made: {why}", request.delegatee.id)));
+        if request.attenuation.len() > MAX_ATTENUATION {
+            return refuse(format!("its attenuation has {} bytes, and {MAX_ATTENUATION} are the limit", request.attenuation.len()));
+        }
+        if request.expiry <= request.issued_at {
+            return refuse("it would expire before it begins".into());
+        }
+        if request.audience.is_empty() {
+            return refuse("it names no audience".into());
+        }
+        if let Some(chain) = previous {
+            if chain.agent() != Some(request.delegator) {
+                return refuse(format!("the chain so far does not end at `{}`", request.delegator));
+            }
+            if request.depth >= chain.depth {
+                return refuse(format!(
+                    "its depth is {}, and the hop before it allows at most {}",
+                    request.depth,
+                    i64::from(chain.depth) - 1
+                ));
+            }
+            if request.expiry > chain.expiry {
+                return refuse("it would outlive the hop before it".into());
+            }
+            if chain.links.contains(&request.delegatee.id) {
+                return refuse("it is in the chain already".into());
+            }
+        } else if request.delegator == &request.delegatee.id {
+            return refuse("nobody delegates to itself".into());
+        }
+        if request.depth as usize >= MAX_HOPS {
+            return refuse(format!("its depth is {}, and chains end at {MAX_HOPS} hops", request.depth));
+        }
+        let nonce: [u8; 16] = Provider::chosen().nonce()?;
+        let statement = Statement {
+            kind: "https://in-toto.io/Statement/v1".into(),
+            subject: vec![Subject {
+                name: request.delegatee.id.as_str().into(),
+                digest: Sha256 { sha256: request.delegatee.verifying_key.fingerprint() },
+            }],
+            predicate_type: DELEGATION.into(),
+            predicate: Predicate {
+                delegator: request.delegator.as_str().into(),
+                suite: key.suite().name().into(),
+                previous: previous.map(|chain| hex(&chain.digest)),
+                audience: request.audience.into(),
+                attenuation: request.attenuation.into(),
+                depth: request.depth,
+                issued_at: request.issued_at,
+                expiry: request.expiry,
+                nonce: hex(&nonce),
+            },
+        };
+        let payload = serde_json::to_vec(&statement).map_err(|error| Error::Malformed(error.to_string()))?;
+        dsse::sign(key, dsse::IN_TOTO, &payload).map(Self)
+    }
+}
+
+/// Knows the identities that a name has: the current one, those kept for verifying only, none that was revoked.
+pub trait Keys {
+    /// All of them.
+    fn identities(&self, id: &AgentId) -> Vec<AgentIdentity>;
+}
+
+/// What a chain is verified against.
+pub struct Verification<'a> {
+    /// Who is known.
+    pub keys: &'a dyn Keys,
+    /// Where it is to count.
+    pub audience: &'a str,
+    /// Seconds since the epoch.
+    pub now: u64,
+}
+
+impl Verification<'_> {
+    /// Verifies a chain from its first hop to its last.
+    pub fn verify(&self, hops: &[Hop]) -> Result<DelegationChain, Refusal> {
+        if hops.is_empty() || hops.len() > MAX_HOPS {
+            return Err(Refusal(format!("a delegation chain has 1 to {MAX_HOPS} hops, and this one {}", hops.len())));
+        }
+        let mut chain = DelegationChain { expiry: u64::MAX, ..DelegationChain::default() };
+        let mut holder: Option<(AgentId, String)> = None;
+        for (index, hop) in hops.iter().enumerate() {
+            let refuse = |why: &dyn fmt::Display| Err(Refusal::at(index, why));
+            let refused = |why: Error| Refusal::at(index, why);
+            let statement: Statement = serde_json::from_slice(&dsse::unverified_payload(&hop.0).map_err(refused)?)
+                .map_err(|error| Refusal::at(index, format!("it is not a delegation statement: {error}")))?;
+            let Predicate { delegator, suite, previous, audience, attenuation, depth, issued_at, expiry, .. } = statement.predicate;
+            let delegator = AgentId::parse(&delegator).map_err(|why| Refusal::at(index, why))?;
+            // Whoever signed must be known by the delegator's name, and be the key that the hop before it named.
+            let signer = self
+                .keys
+                .identities(&delegator)
+                .into_iter()
+                .filter(|identity| holder.as_ref().is_none_or(|(_, fingerprint)| *fingerprint == identity.verifying_key.fingerprint()))
+                .find_map(|identity| dsse::verify(&identity.verifying_key, dsse::IN_TOTO, &hop.0).ok().map(|payload| (identity, payload)));
+            let Some((signer, payload)) = signer else {
+                return refuse(&format!("no key of `{delegator}` that may sign it has signed it"));
+            };
+            if holder.as_ref().is_some_and(|(id, _)| *id != delegator) {
+                return refuse(&format!("`{delegator}` did not receive the hop before it"));
+            }
+            if previous != (index > 0).then(|| hex(&chain.digest)) {
+                return refuse(&"it was not made to follow the hop before it");
+            }
+            let [subject] = statement.subject.as_slice() else { return refuse(&"it has other than one delegatee") };
+            if statement.predicate_type != DELEGATION || suite != signer.suite().name() {
+                return refuse(&"it is a statement of another kind or suite");
+            }
+            if audience != self.audience {
+                return refuse(&format!("it was made for `{audience}`, not for `{}`", self.audience));
+            }
+            if issued_at > self.now.saturating_add(CLOCK_SKEW_SECONDS) || self.now >= expiry || !signer.is_valid_at(issued_at) {
+                return refuse(&"it is not valid at this time");
+            }
+            if index > 0 && (expiry > chain.expiry || depth >= chain.depth) {
+                return refuse(&"it reaches further than the hop before it");
+            }
+            if attenuation.len() > MAX_ATTENUATION || depth as usize >= MAX_HOPS {
+                return refuse(&"its attenuation or depth is beyond the limit");
+            }
+            let delegatee = AgentId::parse(&subject.name).map_err(|why| Refusal::at(index, why))?;
+            if index == 0 {
+                chain.links.push(delegator.clone());
+            }
+            if chain.links.contains(&delegatee) {
+                return refuse(&format!("`{delegatee}` is in the chain already"));
+            }
+            let known = self.keys.identities(&delegatee);
+            if !known.iter().any(|identity| identity.verifying_key.fingerprint() == subject.digest.sha256) {
+                return refuse(&format!("it names a key that `{delegatee}` does not have, or no longer"));
+            }
+            chain.links.push(delegatee.clone());
+            chain.attenuations.push((delegator, attenuation));
+            chain.digest = Provider::chosen().sha256(&[&payload]);
+            chain.expiry = chain.expiry.min(expiry);
+            chain.depth = depth;
+            holder = Some((delegatee, subject.digest.sha256.clone()));
+        }
+        Ok(chain)
+    }
+}
+
+/// Verified chains by the digest of their text, so that one is verified once in an epoch.
+#[derive(Debug, Default)]
+pub struct ChainCache {
+    kept: Mutex<HashMap<[u8; 32], (u64, Arc<DelegationChain>), RandomState>>,
+}
+
+impl ChainCache {
+    /// Verifies a chain, or finds it verified already in this epoch; the epoch moves with every revocation.
+    pub fn verify(&self, hops: &[Hop], verification: &Verification<'_>, epoch: u64) -> Result<Arc<DelegationChain>, Refusal> {
+        let mut parts: Vec<&[u8]> = vec![verification.audience.as_bytes()];
+        parts.extend(hops.iter().flat_map(|hop| [b"\0".as_slice(), hop.0.as_bytes()]));
+        let key = Provider::chosen().sha256(&parts);
+        let found = self.lock().get(&key).cloned();
+        if let Some((then, chain)) = found
+            && then == epoch
+            && verification.now < chain.expiry
+        {
+            return Ok(chain);
+        }
+        let chain = Arc::new(verification.verify(hops)?);
+        let mut kept = self.lock();
+        if kept.len() >= CACHED {
+            kept.retain(|_, (then, chain)| *then == epoch && verification.now < chain.expiry);
+            if kept.len() >= CACHED {
+                kept.clear();
+            }
+        }
+        kept.insert(key, (epoch, Arc::clone(&chain)));
+        Ok(chain)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<[u8; 32], (u64, Arc<DelegationChain>), RandomState>> {
+        // A panic while it was held leaves a map that is whole: each change is one call.
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Authority;
+    use creto_crypto::{KemKey, Suite};
+
+    const NOW: u64 = 1_790_000_000;
+
+    struct World {
+        keys: HashMap<AgentId, SigningKey>,
+        identities: HashMap<AgentId, AgentIdentity>,
+    }
+
+    impl Keys for World {
+        fn identities(&self, id: &AgentId) -> Vec<AgentIdentity> {
+            self.identities.get(id).cloned().into_iter().collect()
+        }
+    }
+
+    impl World {
+        fn new(names: &[&str]) -> Self {
+            let authority = Authority::generate("creto.test", Suite::Standard, NOW, 100_000).unwrap();
+            let mut world = Self { keys: HashMap::new(), identities: HashMap::new() };
+            for name in names {
+                let id = AgentId::agent("creto.test", name).unwrap();
+                let key = SigningKey::generate(Suite::Standard).unwrap();
+                let kem = KemKey::generate(Suite::Standard.kem()).unwrap();
+                let statement = authority.issue(&id, key.verifying_key(), kem.public_key(), NOW, 50_000).unwrap();
+                world.identities.insert(id.clone(), authority.domain().admit(&statement).unwrap());
+                world.keys.insert(id, key);
+            }
+            world
+        }
+
+        fn id(&self, name: &str) -> AgentId {
+            AgentId::agent("creto.test", name).unwrap()
+        }
+
+        fn hop(
+            &self,
+            from: &str,
+            to: &str,
+            previous: Option<&DelegationChain>,
+            change: impl FnOnce(&mut HopRequest<'_>),
+        ) -> Result<Hop, Error> {
+            let (delegator, delegatee) = (self.id(from), self.id(to));
+            let mut request = HopRequest {
+                delegator: &delegator,
+                delegatee: &self.identities[&delegatee],
+                attenuation: "permit(principal, action, resource);",
+                audience: "creto.test",
+                issued_at: NOW,
+                expiry: previous.map_or(NOW + 100, |chain| chain.expiry()),
+                depth: previous.map_or(3, |chain| chain.depth().saturating_sub(1)),
+            };
+            change(&mut request);
+            Hop::sign(&request, &self.keys[&delegator], previous)
+        }
+
+        fn verify(&self, hops: &[Hop]) -> Result<DelegationChain, Refusal> {
+            Verification { keys: self, audience: "creto.test", now: NOW + 1 }.verify(hops)
+        }
+    }
+
+    fn three(world: &World) -> Vec<Hop> {
+        let mut hops = Vec::new();
+        let mut chain = None;
+        for (from, to) in [("a", "b"), ("b", "c"), ("c", "d")] {
+            hops.push(world.hop(from, to, chain.as_ref(), |_| ()).unwrap());
+            chain = Some(world.verify(&hops).unwrap());
+        }
+        hops
+    }
+
+    #[test]
+    fn a_chain_of_three_hops_holds_and_names_who_acts_for_whom() {
+        let world = World::new(&["a", "b", "c", "d"]);
+        let chain = world.verify(&three(&world)).unwrap();
+        assert_eq!(chain.links, ["a", "b", "c", "d"].map(|name| world.id(name)));
+        assert_eq!(chain.attenuations().len(), 3);
+        assert_eq!((chain.depth(), chain.expiry()), (1, NOW + 100));
+    }
+
+    #[test]
+    fn every_splice_reorder_and_cut_from_the_front_is_refused() {
+        let world = World::new(&["a", "b", "c", "d"]);
+        let (one, other) = (three(&world), three(&world));
+        for (bad, why) in [
+            (vec![one[1].clone()], "cut from the front"),
+            (vec![one[1].clone(), one[0].clone()], "reordered"),
+            (vec![one[0].clone(), other[1].clone()], "spliced onto another chain of the same names"),
+            (vec![one[0].clone(), one[2].clone()], "a hop left out"),
+            (vec![one[0].clone(), one[0].clone()], "a hop twice"),
+            (vec![], "empty"),
+        ] {
+            assert!(world.verify(&bad).is_err(), "{why}");
+        }
+        // A prefix is a chain of its own: it gives the earlier delegatee what it had been given.
+        assert!(world.verify(&one[..2]).is_ok());
+    }
+
+    #[test]
+    fn another_audience_another_time_and_a_revoked_key_are_refused() {
+        let mut world = World::new(&["a", "b", "c", "d"]);
+        let hops = three(&world);
+        let at = |world: &World, audience: &str, now: u64| Verification { keys: world, audience, now }.verify(&hops).map(|_| ());
+        assert!(at(&world, "creto.test", NOW + 99).is_ok());
+        assert!(at(&world, "creto.test", NOW + 100).is_err(), "expired");
+        assert!(at(&world, "creto.test", NOW - 61).is_err(), "from the future");
+        assert!(at(&world, "elsewhere.test", NOW).is_err());
+        world.identities.remove(&world.id("c"));
+        assert!(at(&world, "creto.test", NOW).unwrap_err().to_string().contains("hop 2"));
+    }
+
+    #[test]
+    fn a_hop_that_widens_is_neither_signed_nor_believed_when_forged_by_its_own_signer() {
+        let world = World::new(&["a", "b", "c"]);
+        let first = world.hop("a", "b", None, |_| ()).unwrap();
+        let chain = world.verify(std::slice::from_ref(&first)).unwrap();
+        assert!(world.hop("b", "c", Some(&chain), |r| r.expiry += 1).is_err());
+        assert!(world.hop("b", "c", Some(&chain), |r| r.depth = 3).is_err());
+        let (a, c) = (world.id("a"), world.id("c"));
+        assert!(world.hop("b", "a", Some(&chain), |_| ()).is_err(), "a cycle");
+        assert!(Hop::sign(&HopRequest { delegator: &a, ..request(&world, &a, &c) }, &world.keys[&a], Some(&chain)).is_err());
+        // Now b leaves our code aside and signs what our code would not.
+        for (field, value) in [("expiry", serde_json::json!(NOW + 101)), ("depth", serde_json::json!(3)), ("depth", serde_json::json!(99))]
+        {
+            let honest = world.hop("b", "c", Some(&chain), |_| ()).unwrap();
+            let mut statement: serde_json::Value = serde_json::from_slice(&dsse::unverified_payload(&honest.0).unwrap()).unwrap();
+            statement["predicate"][field] = value;
+            let forged = dsse::sign(&world.keys[&world.id("b")], dsse::IN_TOTO, statement.to_string().as_bytes()).unwrap();
+            let refusal = world.verify(&[first.clone(), Hop(forged)]).unwrap_err();
+            assert!(refusal.to_string().contains("reaches further") || refusal.to_string().contains("beyond the limit"), "{refusal}");
+        }
+    }
+
+    fn request<'a>(world: &'a World, from: &'a AgentId, to: &AgentId) -> HopRequest<'a> {
+        HopRequest {
+            delegator: from,
+            delegatee: &world.identities[to],
+            attenuation: "",
+            audience: "creto.test",
+            issued_at: NOW,
+            expiry: NOW + 1,
+            depth: 0,
+        }
+    }
+
+    #[test]
+    fn a_cached_chain_lasts_for_its_epoch_only() {
+        let mut world = World::new(&["a", "b"]);
+        let hops = vec![world.hop("a", "b", None, |_| ()).unwrap()];
+        let cache = ChainCache::default();
+        let verify = |world: &World, epoch: u64, now: u64| {
+            cache.verify(&hops, &Verification { keys: world, audience: "creto.test", now }, epoch).map(|_| ())
+        };
+        verify(&world, 1, NOW).unwrap();
+        world.identities.clear();
+        verify(&world, 1, NOW).unwrap();
+        assert!(verify(&world, 1, NOW + 100).is_err(), "it expired in the cache");
+        assert!(verify(&world, 2, NOW).is_err(), "a revocation moved the epoch");
+    }
+}
