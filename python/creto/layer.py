@@ -1,0 +1,286 @@
+"""The layer: the one place where the parts are put together, and the order that every act goes through.
+
+    authorize -> (ask a human) -> reserve quota -> perform -> charge -> record
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from urllib.parse import urlsplit
+
+import anyio
+
+from creto import _bridge, _core
+from creto._guard import acting, guard
+from creto.errors import InvalidInputError, OversightRequiredError
+
+if TYPE_CHECKING:
+    from creto._parts import Parts
+    from creto.messaging import Message
+    from creto.nhi import Agent
+    from creto.oversight import Clearance
+    from creto.runtime import Box
+
+__all__ = ["Act", "Durability", "EnablementLayer", "open"]
+
+R = TypeVar("R")
+Durability = Literal["strict", "relaxed"]
+
+
+class Act:
+    """An act under way, handed to an operation that wants to say what it really used.
+
+    Args:
+        id: 32 hexadecimal digits that the act's records share.
+        approvers: Who agreed to it, where a human was asked.
+    """
+
+    __slots__ = ("approvers", "id", "used")
+
+    def __init__(self, id: str, usage: Mapping[str, int] | None, approvers: tuple[str, ...] = ()) -> None:
+        self.id = id
+        self.approvers = approvers
+        self.used: dict[str, int] | None = dict(usage) if usage else None
+
+    def charge(self, **usage: int) -> None:
+        """Says what was really used, in place of what was reserved.
+
+        Args:
+            usage: Quantities by meter, in the meter's smallest unit; meters that are not named keep what was reserved.
+        """
+        self.used = {**(self.used or {}), **usage}
+
+
+class EnablementLayer:
+    """Everything that an act needs, over one state folder. `creto.open()` makes one.
+
+    Args:
+        parts: The parts, put together.
+    """
+
+    def __init__(self, parts: Parts) -> None:
+        self.parts = parts
+        self._gate = parts.gate
+        self._ledger = parts.ledger
+        self._durability: Durability = parts.settings.audit.durability
+        self._principals: dict[str, tuple[int, _core.Principal]] = {}
+
+    # --- who ----------------------------------------------------------------------------------------------------------
+
+    def agent(self, name: str | None = None) -> Agent:
+        """The agent of this name, made on first use with keys sealed in the state folder.
+
+        Args:
+            name: Its name in the trust domain, or its whole SPIFFE id; by default `default`.
+
+        Raises:
+            InvalidInputError: The name is not one.
+            UnauthorizedError: It was revoked.
+        """
+        return self.parts.identities.agent(name or "default")
+
+    @contextmanager
+    def acting(self, agent: Agent) -> Iterator[None]:
+        """Makes guarded functions act as this agent, in this task and those that it starts."""
+        token = acting.set(agent)
+        try:
+            yield
+        finally:
+            acting.reset(token)
+
+    def principal(self, agent: Agent) -> _core.Principal:
+        """The prepared form of an agent: its chain and the path of its quotas."""
+        held = self._principals.get(agent.id)
+        epoch = self.parts.identities.epoch
+        if held is not None and held[0] == epoch and held[2:] == ():
+            return held[1]
+        made = self._gate.principal(agent.id, self.parts.quota_path(agent), agent.chain)
+        self._principals[agent.id] = (epoch, made)
+        return made
+
+    # --- acts ---------------------------------------------------------------------------------------------------------
+
+    async def perform(
+        self,
+        agent: Agent,
+        action: str,
+        resource: str,
+        operation: Callable[..., Awaitable[R] | R],
+        *,
+        context: Mapping[str, Any] | None = None,
+        usage: Mapping[str, int] | None = None,
+        durability: Durability | None = None,
+        timeout: float | None = None,
+        preview: str | None = None,
+    ) -> R:
+        """Performs an act: authorized, agreed to where policy asks, within quota, charged and recorded.
+
+        Args:
+            agent: Who acts.
+            action: `namespace:verb`, such as `http:get`.
+            resource: On what; `Type::"id"`, or the bare id where the schema names one type for the action.
+            operation: What is done; called with the `Act` if it takes an argument. What it returns is awaited if it can be.
+            context: The circumstances, by name: what policies decide on and approvers agree to.
+            usage: What it is expected to use, by meter, in the meter's smallest unit; reserved before, charged after.
+            durability: `strict`: the intent is on disk before the operation starts, the outcome before this returns.
+                `relaxed`: both are only queued. The configuration's by default.
+            timeout: Seconds to wait for a human, where one has to agree.
+            preview: What would change, shown to the human.
+
+        Returns:
+            What the operation returned.
+
+        Raises:
+            UnauthorizedError: Policy, or a human, said no.
+            QuotaExceededError: A quota has no room.
+            OversightRequiredError: No human answered in time.
+            LedgerFullError: It could not be recorded, so it was not done.
+
+        Example:
+            >>> import asyncio, creto
+            >>> async def main():
+            ...     async with creto.open() as layer:
+            ...         agent = layer.agent("researcher")
+            ...         return await layer.perform(agent, "tool:call", "add", lambda: 1 + 1, usage={"tool_calls": 1})
+            >>> asyncio.run(main())
+            2
+        """
+        if action.startswith("http:") and (context is None or "host" not in context):
+            context = {**(context or {}), "host": urlsplit(resource).hostname or ""}
+        principal = self.principal(agent)
+        clearance: Clearance | None = None
+        try:
+            permit = self._gate.enter(principal, action, resource, context, usage)
+        except OversightRequiredError as asked:
+            permit, clearance = await self._ask(principal, asked, action, resource, context, usage, timeout, preview)
+        strict = (durability or self._durability) == "strict"
+        act = Act(permit.act.hex(), usage, clearance.approvers if clearance else ())
+        try:
+            if clearance is not None:
+                await self.parts.desk.execute(clearance, act=act.id)
+            if permit.wants_intent:
+                ticket = permit.intent()
+                if strict:
+                    await self._durable(ticket)
+            result = operation(act) if _takes_act(operation) else operation()
+            if inspect.isawaitable(result):
+                result = await result
+        except BaseException as error:
+            # First, and without waiting: give back what is held, and put the outcome in the queue.
+            ticket = permit.settle(_failure(error), act.used if act.used != usage else None)
+            await self._end(ticket, strict, clearance, "failed", str(error))
+            raise
+        ticket = permit.settle(None, act.used)
+        await self._end(ticket, strict, clearance, "executed", None)
+        return result  # type: ignore[return-value]  # awaited above where it could be
+
+    def perform_blocking(self, agent: Agent, action: str, resource: str, operation: Callable[..., R], **options: Any) -> R:
+        """`perform` for code without an event loop; the operation runs in this thread.
+
+        Args:
+            agent: As for `perform`, like all that follows.
+            action: Likewise.
+            resource: Likewise.
+            operation: A plain function.
+            options: `context`, `usage`, `durability`, `timeout`, `preview`.
+        """
+
+        async def run() -> R:
+            return await self.perform(agent, action, resource, operation, **options)
+
+        return anyio.run(run)
+
+    def guard(
+        self,
+        action: str,
+        *,
+        resource: str | Callable[..., str] | None = None,
+        context: Mapping[str, Any] | None = None,
+        usage: Mapping[str, int] | None = None,
+        agent: Agent | None = None,
+        durability: Durability | None = None,
+    ) -> Callable[[Callable[..., Awaitable[R]]], Callable[..., Awaitable[R]]]:
+        """Makes every call of an async function an act; its bound arguments are the context.
+
+        Args:
+            action: `namespace:verb`.
+            resource: On what: a name, a function of the arguments that gives one, or the function's own name.
+            context: Added to the arguments.
+            usage: What a call uses, by meter.
+            agent: Who acts; else the agent of `acting`, else `default`.
+            durability: As for `perform`.
+        """
+        return guard(self, action, resource, context, usage, agent, durability)
+
+    async def _ask(
+        self,
+        principal: _core.Principal,
+        asked: OversightRequiredError,
+        action: str,
+        resource: str,
+        context: Mapping[str, Any] | None,
+        usage: Mapping[str, int] | None,
+        timeout: float | None,
+        preview: str | None,
+    ) -> tuple[_core.Permit, Clearance]:
+        """Asks humans, then goes in again: policy and quota may have changed while they thought."""
+        act = self._gate.act(principal, action, resource, context, usage)
+        policies = list(asked.policy_ids)
+        while True:
+            clearance = await self.parts.desk.ask(
+                act, policies, timeout=timeout, preview=preview, policy_version=self.parts.policy.digest.hex()
+            )
+            try:
+                return self._gate.enter(principal, action, resource, context, usage, clearance.grants), clearance
+            except OversightRequiredError as again:
+                if set(again.policy_ids) <= set(policies):
+                    raise
+                policies = sorted({*policies, *again.policy_ids})
+
+    async def _durable(self, ticket: int) -> None:
+        ledger = self._ledger
+        await _bridge.wait(lambda bridge, token: ledger.durable(ticket, bridge, token))
+
+    async def _end(
+        self,
+        ticket: int,
+        strict: bool,
+        clearance: Clearance | None,
+        outcome: Literal["executed", "failed"],
+        reason: str | None,
+    ) -> None:
+        if not strict and clearance is None:
+            return
+        with anyio.CancelScope(shield=True):
+            if strict:
+                await self._durable(ticket)
+            if clearance is not None:
+                await self.parts.desk.settle(clearance, outcome, reason)
+
+
+def _takes_act(operation: Callable[..., Any]) -> bool:
+    code = getattr(operation, "__code__", None)
+    if code is not None:
+        # The common case, ten times faster than a signature: a plain function says how many arguments it takes.
+        bound = 1 if inspect.ismethod(operation) else 0
+        defaults = len(operation.__defaults__ or ())  # type: ignore[attr-defined]  # it has code, so it has them
+        return bool(code.co_argcount - bound - defaults > 0)
+    try:
+        parameters = inspect.signature(operation).parameters.values()
+    except (TypeError, ValueError):
+        return False
+    return any(
+        p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters
+    )
+
+
+def _failure(error: BaseException) -> str:
+    if isinstance(error, anyio.get_cancelled_exc_class()):
+        return "cancelled"
+    text = str(error)
+    return f"{type(error).__name__}: {text}"[:1000] if text else type(error).__name__
