@@ -1,1 +1,20 @@
 //! Cedar policies compiled to a decision engine.
+//!
+//! The language, its parser and its validator are the crate cedar-policy's; the answers are its answers. What is ours: two annotations
+//! (`@oversight` on a forbid, `@audit("after")`), bounds on what is parsed, and the engine that decides.
+
+mod annotation;
+mod answer;
+mod engine;
+mod finding;
+mod limits;
+mod name;
+mod reference;
+mod source;
+
+pub use answer::{Answer, Ruling};
+pub use engine::{Attenuation, Engine, EntityChange};
+pub use finding::{Finding, Severity};
+pub use limits::{Limits, check_json, check_text};
+pub use name::{EntityName, parse_entity};
+pub use source::{Parsed, Sources, parse};

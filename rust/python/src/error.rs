@@ -27,7 +27,8 @@ fn fields<'py>(py: Python<'py>, kind: &ErrorKind) -> PyResult<Bound<'py, PyDict>
 /// The exception for an error: its kind's class, with its text, context, retry time and the texts of its causes.
 pub fn to_py(py: Python<'_>, error: &Error) -> PyErr {
     let made = (|| {
-        let from_core = RAISE.get_or_try_init(py, || -> PyResult<Py<PyAny>> { Ok(py.import("creto.errors")?.getattr("from_core")?.unbind()) })?;
+        let from_core =
+            RAISE.get_or_try_init(py, || -> PyResult<Py<PyAny>> { Ok(py.import("creto.errors")?.getattr("from_core")?.unbind()) })?;
         let context: Vec<&str> = error.context().collect();
         let causes: Vec<String> = error.chain().skip(1).collect();
         let exception = from_core.bind(py).call1((

@@ -1,7 +1,188 @@
 //! `creto-gate` for Python.
 
+use crate::error::{IntoPy, to_py};
+use crate::oversight::{PyGrant, act_of};
+use crate::value::{borrow, hold};
+use creto_crypto::Suite;
+use creto_enablement_common::{Error, OutcomeRef, Usage};
+use creto_gate::{Act, Gate as InnerGate, Grant, Permit as InnerPermit, Principal as InnerPrincipal, Refusal};
 use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict, PyString};
+use smallvec::SmallVec;
+use std::sync::Arc;
 
-pub fn register(_module: &Bound<'_, PyModule>) -> PyResult<()> {
-    Ok(())
+/// Meters and quantities, kept alive while Rust borrows the names.
+type Meters<'py> = SmallVec<[(Bound<'py, PyString>, u64); 4]>;
+
+/// Who acts, for whom, and against whose quota: prepared once, used for many acts.
+#[pyclass(frozen, module = "creto._core")]
+pub struct Principal(Arc<InnerPrincipal>);
+
+#[pymethods]
+impl Principal {
+    /// The acting agent's id.
+    #[getter]
+    fn agent(&self) -> &str {
+        self.0.agent()
+    }
+
+    /// The quota path, the organisation first.
+    #[getter]
+    fn path(&self) -> Vec<&str> {
+        self.0.path().iter().map(|node| &**node).collect()
+    }
+
+    /// The links of the delegation chain, the first delegator first.
+    #[getter]
+    fn chain(&self) -> Vec<&str> {
+        self.0.chain().iter().map(|link| &*link.id).collect()
+    }
+}
+
+/// An act that was let in: settle it once; dropped unsettled, it gives back what it holds.
+#[pyclass(frozen, module = "creto._core")]
+pub struct Permit(InnerPermit);
+
+#[pymethods]
+impl Permit {
+    /// The id that intent and outcome share.
+    #[getter]
+    fn act<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        PyBytes::new(py, &self.0.act())
+    }
+
+    /// True where the intent has to be durable before the act starts.
+    #[getter]
+    fn wants_intent(&self) -> bool {
+        self.0.wants_intent()
+    }
+
+    /// The policy that let the act in.
+    #[getter]
+    fn policy(&self) -> &str {
+        self.0.policy()
+    }
+
+    /// Puts the intent on record, and gives its ticket.
+    fn intent(&self, py: Python<'_>) -> PyResult<u64> {
+        self.0.intent().map(|ticket| ticket.0).or_raise(py)
+    }
+
+    /// Charges or gives back, and puts the outcome on record; gives its ticket. `failure` says why the act failed; None means success.
+    /// `usage` is what was used; without it, success charges what was reserved and failure nothing.
+    #[pyo3(signature = (failure=None, usage=None))]
+    fn settle(&self, py: Python<'_>, failure: Option<&str>, usage: Option<&Bound<'_, PyDict>>) -> PyResult<u64> {
+        let held = meters(usage)?;
+        let actual = quantities(&held)?;
+        let outcome = failure.map_or(OutcomeRef::Success, OutcomeRef::Failure);
+        self.0.settle(outcome, usage.map(|_| -> Usage<'_> { &actual })).map(|settled| settled.ticket.0).or_raise(py)
+    }
+}
+
+/// The way every act goes in.
+#[pyclass(frozen, module = "creto._core")]
+pub struct Gate(InnerGate);
+
+#[pymethods]
+impl Gate {
+    /// Prepares a principal. `path` is the quota path, the organisation first; `chain` holds ids, or pairs of an id and the Cedar text that
+    /// the hop to it was narrowed to.
+    #[pyo3(signature = (agent, path=Vec::new(), chain=Vec::new()))]
+    fn principal(&self, py: Python<'_>, agent: &str, path: Vec<String>, chain: Vec<Bound<'_, PyAny>>) -> PyResult<Principal> {
+        let links = chain
+            .into_iter()
+            .map(|link| match link.cast::<PyString>() {
+                Ok(id) => Ok((id.to_string(), None)),
+                Err(_) => link.extract::<(String, Option<String>)>(),
+            })
+            .collect::<PyResult<Vec<_>>>()?;
+        let links: Vec<(&str, Option<&str>)> = links.iter().map(|(id, text)| (id.as_str(), text.as_deref())).collect();
+        let path: Vec<&str> = path.iter().map(String::as_str).collect();
+        py.detach(|| self.0.principal(agent, &path, &links)).map(Principal).or_raise(py)
+    }
+
+    /// Lets an act in, or raises why not: UnauthorizedError, QuotaExceededError, or OversightRequiredError with every asking policy in
+    /// `policy_ids`. `grant` holds what humans agreed to; only grants that cover exactly this act count.
+    #[pyo3(signature = (principal, action, resource, context=None, usage=None, grant=None))]
+    #[allow(clippy::too_many_arguments, reason = "the signature of the contract, flat for speed")]
+    fn enter(
+        &self,
+        py: Python<'_>,
+        principal: &Principal,
+        action: &str,
+        resource: &str,
+        context: Option<&Bound<'_, PyDict>>,
+        usage: Option<&Bound<'_, PyDict>>,
+        grant: Option<Vec<PyRef<'_, PyGrant>>>,
+    ) -> PyResult<Permit> {
+        let context_dict = context;
+        let held = hold(context)?;
+        let context = borrow(&held)?;
+        let grant = grant.map(|grants| covering(py, principal, action, resource, (context_dict, usage), &grants)).transpose()?;
+        let meters = meters(usage)?;
+        let usage = quantities(&meters)?;
+        self.0
+            .enter(&principal.0, &Act { action, resource, context: &context, usage: &usage }, grant.as_ref())
+            .map(Permit)
+            .map_err(|refusal| raise(py, &refusal))
+    }
+}
+
+/// The grants that cover exactly this act.
+fn covering(
+    py: Python<'_>,
+    principal: &Principal,
+    action: &str,
+    resource: &str,
+    (context, usage): (Option<&Bound<'_, PyDict>>, Option<&Bound<'_, PyDict>>),
+    grants: &[PyRef<'_, PyGrant>],
+) -> PyResult<Grant> {
+    let act = act_of(py, principal.0.agent(), &principal.chain(), None, action, resource, context, usage, Suite::Standard)?;
+    let digest = act.core_digest(Suite::Standard).or_raise(py)?;
+    let mut policies = Vec::new();
+    for grant in grants {
+        if grant.0.covers(&act).or_raise(py)? {
+            policies.push(Arc::from(grant.0.policy()));
+        }
+    }
+    Ok(Grant { digest: digest.bytes().try_into().unwrap_or_default(), policies })
+}
+
+/// The exception for a refusal, with every asking policy and the ticket of its record.
+fn raise(py: Python<'_>, refusal: &Refusal) -> PyErr {
+    let raised = to_py(py, &refusal.error);
+    let ids: Vec<&str> = refusal.oversight.iter().map(|id| &**id).collect();
+    let value = raised.value(py);
+    let set = value.setattr("policy_ids", ids).and_then(|()| value.setattr("ticket", refusal.ticket.map(|ticket| ticket.0)));
+    set.map_or_else(|failed| failed, |()| raised)
+}
+
+fn meters<'py>(usage: Option<&Bound<'py, PyDict>>) -> PyResult<Meters<'py>> {
+    let Some(usage) = usage else { return Ok(SmallVec::new()) };
+    usage
+        .iter()
+        .map(|(meter, quantity)| {
+            let py = meter.py();
+            let meter = meter.cast_into::<PyString>()?;
+            let quantity = quantity.extract::<u64>().map_err(|_| {
+                to_py(
+                    py,
+                    &Error::invalid(format!(
+                        "usage `{meter}`: a quantity is a whole number of the meter's smallest unit, from 0 to 2^64 - 1"
+                    )),
+                )
+            })?;
+            Ok((meter, quantity))
+        })
+        .collect()
+}
+
+fn quantities<'a>(held: &'a Meters<'_>) -> PyResult<SmallVec<[(&'a str, u64); 4]>> {
+    held.iter().map(|(meter, quantity)| Ok((meter.to_str()?, *quantity))).collect()
+}
+
+pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_class::<Principal>()?;
+    module.add_class::<Permit>()?;
+    module.add_class::<Gate>()
 }

@@ -17,6 +17,7 @@ mod metering;
 mod nhi;
 mod oversight;
 mod runtime;
+mod value;
 
 /// The native half of creto; import the public names from `creto` instead.
 #[pymodule]

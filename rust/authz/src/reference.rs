@@ -1,0 +1,108 @@
+//! The same questions answered by cedar-policy itself: the oracle of the differential tests, and the one who explains errors in words.
+
+use crate::answer::Answer;
+use crate::name::parse_entity;
+use crate::source::Parsed;
+use cedar_policy::{AuthorizationError, Authorizer, Context, EntityId, EntityTypeName, EntityUid, Request, RestrictedExpression, Schema};
+use creto_enablement_common::{CheckRef, Error, Fields, Result, Value};
+use std::str::FromStr;
+use std::sync::Arc;
+
+/// An entity's uid from its type and id.
+pub(crate) fn uid(kind: &str, id: &str) -> Result<EntityUid> {
+    let kind = EntityTypeName::from_str(kind).map_err(|e| Error::invalid(format!("`{kind}` is not an entity type")).with_source(e))?;
+    Ok(EntityUid::from_type_name_and_id(kind, EntityId::new(id)))
+}
+
+fn expression(value: &Value<'_>) -> Result<RestrictedExpression> {
+    Ok(match value {
+        Value::Bool(b) => RestrictedExpression::new_bool(*b),
+        Value::Long(n) => RestrictedExpression::new_long(*n),
+        Value::Str(text) => RestrictedExpression::new_string((*text).to_owned()),
+        Value::Entity(kind, id) => RestrictedExpression::new_entity_uid(uid(kind, id)?),
+        Value::Extension("ip", text) => RestrictedExpression::new_ip(text),
+        Value::Extension("decimal", text) => RestrictedExpression::new_decimal(text),
+        Value::Extension("datetime", text) => RestrictedExpression::new_datetime(text),
+        Value::Extension("duration", text) => RestrictedExpression::new_duration(text),
+        Value::Extension(name, _) => {
+            return Err(Error::invalid(format!("`{name}` is not an extension: use decimal, ip, datetime or duration")));
+        }
+        Value::Set(items) => RestrictedExpression::new_set(items.iter().map(expression).collect::<Result<Vec<_>>>()?),
+        Value::Record(fields) => RestrictedExpression::new_record(pairs(fields)?)
+            .map_err(|e| Error::invalid("a record names an attribute twice".to_owned()).with_source(e))?,
+    })
+}
+
+fn pairs(fields: Fields<'_>) -> Result<Vec<(String, RestrictedExpression)>> {
+    fields.iter().map(|(name, value)| Ok(((*name).to_owned(), expression(value)?))).collect()
+}
+
+/// The request, typed by name or by the schema; validated where `validate` is set and there is a schema.
+///
+/// # Errors
+/// `InvalidInput` where it cannot be read, or does not fit the schema.
+pub fn request(check: &CheckRef<'_>, parsed: &Parsed, validate: bool) -> Result<Request> {
+    let types: Option<&Schema> = parsed.schema.as_ref();
+    let principal = match parse_entity(check.agent)? {
+        Some(name) => uid(name.kind, &name.id)?,
+        None => uid(principal_type(check.agent), check.agent)?,
+    };
+    let action = match parse_entity(check.action)? {
+        Some(name) => uid(name.kind, &name.id)?,
+        None => uid("Action", check.action)?,
+    };
+    let resource = match parse_entity(check.resource)? {
+        Some(name) => uid(name.kind, &name.id)?,
+        None => {
+            let mut kinds = types.and_then(|schema| schema.resources_for_action(&action)).into_iter().flatten();
+            match (kinds.next(), kinds.next()) {
+                (Some(kind), None) => EntityUid::from_type_name_and_id(kind.clone(), EntityId::new(check.resource)),
+                (Some(_), Some(_)) => {
+                    return Err(Error::invalid(format!(
+                        "`{}` acts on more than one type of resource; write `Type::\"{}\"`",
+                        check.action, check.resource
+                    )));
+                }
+                _ => {
+                    return Err(Error::invalid(format!(
+                        "the schema knows no action `{}`, so `{}` has no type",
+                        check.action, check.resource
+                    )));
+                }
+            }
+        }
+    };
+    let mut fields = pairs(check.context)?;
+    if validate && parsed.open.contains(&action) {
+        let declared = types.and_then(|schema| schema.as_ref().context_type(action.as_ref()));
+        if let Some(cedar_policy_core::validator::types::Type::Record { attrs, .. }) = declared {
+            fields.retain(|(name, _)| attrs.get_attr(name).is_some());
+        }
+    }
+    let context = Context::from_pairs(fields).map_err(|e| Error::invalid(format!("the context does not read: {e}")))?;
+    Request::new(principal, action, resource, context, types.filter(|_| validate))
+        .map_err(|e| Error::invalid(format!("the request does not fit the schema: {e}")))
+}
+
+/// The entity type of a bare principal id.
+pub(crate) fn principal_type(id: &str) -> &'static str {
+    let path = id.strip_prefix("spiffe://").and_then(|rest| rest.split_once('/')).map(|(_, path)| path);
+    if path.is_some_and(|path| path.starts_with("approver/")) { "Approver" } else { "Agent" }
+}
+
+/// Cedar's own answer, and each error in words.
+pub fn answer(parsed: &Parsed, request: &Request) -> (Answer, Vec<(String, String)>) {
+    let response = Authorizer::new().is_authorized(request, &parsed.policies, &parsed.entities);
+    let mut determining: Vec<Arc<str>> = response.diagnostics().reason().map(|id| Arc::from(id.to_string())).collect();
+    let mut errors: Vec<(String, String)> = response
+        .diagnostics()
+        .errors()
+        .map(|error| match error {
+            AuthorizationError::PolicyEvaluationError(error) => (error.policy_id().to_string(), error.inner().to_string()),
+        })
+        .collect();
+    determining.sort_unstable();
+    errors.sort_unstable();
+    let erring = errors.iter().map(|(id, _)| Arc::from(id.as_str())).collect();
+    (Answer { allowed: response.decision() == cedar_policy::Decision::Allow, determining, erring }, errors)
+}

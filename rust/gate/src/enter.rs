@@ -1,0 +1,201 @@
+//! The way in: policy for every link of the chain, then quota for the whole path.
+
+use crate::grant::Grant;
+use crate::permit::{Permit, record_id};
+use crate::principal::{Link, Principal};
+use crate::refusal::Refusal;
+use creto_authz::{Engine, Ruling};
+use creto_enablement_common::ports::{AuditSink, AuditWhen, Clock, QuotaEnforcer, Ticket};
+use creto_enablement_common::{CheckRef, Decision, Digest, Error, ErrorKind, Fields, RecordKind, RecordRef, Result, Timestamp, Usage};
+use smallvec::SmallVec;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU64};
+
+/// What is asked of the gate.
+#[derive(Clone, Copy, Debug)]
+pub struct Act<'a> {
+    /// `namespace:verb`.
+    pub action: &'a str,
+    /// On what; `Type::"id"`, or the bare id where the schema names one type for the action.
+    pub resource: &'a str,
+    /// The circumstances.
+    pub context: Fields<'a>,
+    /// What it is expected to use.
+    pub usage: Usage<'a>,
+}
+
+pub(crate) struct Parts {
+    pub(crate) policy: Arc<Engine>,
+    pub(crate) quota: Arc<dyn QuotaEnforcer>,
+    pub(crate) audit: Arc<dyn AuditSink>,
+    pub(crate) clock: Arc<dyn Clock>,
+}
+
+/// The way every act goes in; cheap to clone.
+#[derive(Clone)]
+pub struct Gate(Arc<Parts>);
+
+/// What policy said about the whole chain.
+struct Combined {
+    oversight: Vec<Arc<str>>,
+    permit: Option<Arc<str>>,
+    audit: AuditWhen,
+    policy_set: Digest,
+}
+
+impl Gate {
+    /// A gate over these parts.
+    pub fn new(policy: Arc<Engine>, quota: Arc<dyn QuotaEnforcer>, audit: Arc<dyn AuditSink>, clock: Arc<dyn Clock>) -> Self {
+        Self(Arc::new(Parts { policy, quota, audit, clock }))
+    }
+
+    /// Prepares a principal; attenuations are compiled here, once.
+    ///
+    /// # Errors
+    /// `InvalidInput` where the chain is too long or an attenuation is not Cedar.
+    pub fn principal(&self, agent: &str, path: &[&str], chain: &[(&str, Option<&str>)]) -> Result<Arc<Principal>> {
+        let links = chain
+            .iter()
+            .map(|&(id, text)| {
+                let attenuation = text
+                    .map(|text| self.0.policy.attenuation(text))
+                    .transpose()
+                    .map_err(|error| error.with_context(format!("reading what the delegation to `{id}` is narrowed to")))?;
+                Ok(Link { id: id.into(), attenuation })
+            })
+            .collect::<Result<Vec<_>>>()?;
+        Ok(Arc::new(Principal::new(agent, path, links)?))
+    }
+
+    /// Lets an act in, or says why not. A panic inside is a denial.
+    ///
+    /// # Errors
+    /// A refusal that names the policy or the quota; with oversight required, every policy that asks.
+    pub fn enter(&self, principal: &Arc<Principal>, act: &Act<'_>, grant: Option<&Grant>) -> Result<Permit, Refusal> {
+        catch_unwind(AssertUnwindSafe(|| self.try_enter(principal, act, grant))).unwrap_or_else(|_| {
+            Err(Refusal::denied(format!(
+                "`{}` on `{}` by `{}`: internal fault while deciding, so it is denied",
+                act.action,
+                act.resource,
+                principal.agent()
+            )))
+        })
+    }
+
+    fn try_enter(&self, principal: &Arc<Principal>, act: &Act<'_>, grant: Option<&Grant>) -> Result<Permit, Refusal> {
+        let parts = &self.0;
+        let now = parts.clock.now();
+        let combined = match self.decide(principal, act) {
+            Ok(combined) => combined,
+            Err((reason, policy)) => return Err(self.refuse(principal, act, now, &reason, Some(&policy))),
+        };
+        let path: SmallVec<[&str; 8]> = principal.path().iter().map(|node| &**node).collect();
+        if !combined.oversight.is_empty() && !grant.is_some_and(|grant| grant.covers(&combined.oversight)) {
+            // Quota is checked, so that nobody is asked about what could not be paid for, and not held while a human thinks.
+            if !act.usage.is_empty() {
+                parts.quota.check_quota(&path, act.usage, now).map_err(|error| self.over_quota(principal, act, now, error, &combined))?;
+            }
+            let first = combined.oversight.first().map(ToString::to_string).unwrap_or_default();
+            let error = Error::new(ErrorKind::OversightRequired { policy_id: first }).with_context(describe(principal, act));
+            return Err(Refusal { error, oversight: combined.oversight, ticket: None });
+        }
+        let reservation = if act.usage.is_empty() {
+            None
+        } else {
+            let held = parts.quota.reserve(&path, act.usage, now);
+            Some(held.map_err(|error| self.over_quota(principal, act, now, error, &combined))?)
+        };
+        let mut text = SmallVec::with_capacity(act.action.len() + act.resource.len());
+        text.extend_from_slice(act.action.as_bytes());
+        text.extend_from_slice(act.resource.as_bytes());
+        Ok(Permit {
+            parts: Arc::clone(&self.0),
+            principal: Arc::clone(principal),
+            text,
+            action_len: act.action.len(),
+            why: combined.permit.unwrap_or_else(|| Arc::from("")),
+            usage: act.usage.iter().map(|&(meter, quantity)| (Arc::from(meter), quantity)).collect(),
+            reservation,
+            entered: now,
+            audit: if combined.oversight.is_empty() { combined.audit } else { AuditWhen::Before },
+            policy: combined.policy_set,
+            digest: grant.map(|grant| grant.digest),
+            state: AtomicU8::new(0),
+            intent: AtomicU64::new(0),
+        })
+    }
+
+    /// Deny over RequiresOversight over Allow, for every link and the agent itself.
+    fn decide(&self, principal: &Principal, act: &Act<'_>) -> Result<Combined, (String, Digest)> {
+        let check = |agent| CheckRef { agent, action: act.action, resource: act.resource, context: act.context };
+        let own = self.0.policy.rule(&check(principal.agent()));
+        let policy_set = own.policy_set;
+        let mut combined = Combined { oversight: own.oversight, permit: own.permit, audit: own.audit, policy_set };
+        if let Decision::Deny { reason } = own.decision {
+            return Err((reason, policy_set));
+        }
+        for link in principal.chain() {
+            if *link.id != *principal.agent() {
+                let ruling: Ruling = self.0.policy.rule(&check(&link.id));
+                if let Decision::Deny { reason } = ruling.decision {
+                    return Err((format!("`{}`, for whom the agent acts, may not: {reason}", link.id), policy_set));
+                }
+                combined.oversight.extend(ruling.oversight);
+                if ruling.audit == AuditWhen::Before {
+                    combined.audit = AuditWhen::Before;
+                }
+            }
+            if let Some(attenuation) = &link.attenuation {
+                let ruling = self.0.policy.rule_attenuation(attenuation, &check(principal.agent()));
+                if let Decision::Deny { reason } = ruling.decision {
+                    return Err((format!("the delegation to `{}` does not cover it: {reason}", link.id), policy_set));
+                }
+                combined.oversight.extend(ruling.oversight);
+            }
+        }
+        if combined.oversight.len() > 1 {
+            combined.oversight.sort_unstable();
+            combined.oversight.dedup();
+        }
+        Ok(combined)
+    }
+
+    fn over_quota(&self, principal: &Principal, act: &Act<'_>, now: Timestamp, error: Error, combined: &Combined) -> Refusal {
+        let ticket = self.record_refusal(principal, act, now, &error.to_string(), Some(&combined.policy_set));
+        Refusal { error: error.with_context(describe(principal, act)), oversight: Vec::new(), ticket }
+    }
+
+    fn refuse(&self, principal: &Principal, act: &Act<'_>, now: Timestamp, reason: &str, policy: Option<&Digest>) -> Refusal {
+        let ticket = self.record_refusal(principal, act, now, reason, policy);
+        Refusal { ticket, ..Refusal::denied(format!("{}: {reason}", describe(principal, act))) }
+    }
+
+    /// A refusal stands even where the ledger cannot take its record: refusing is the safe side.
+    fn record_refusal(&self, principal: &Principal, act: &Act<'_>, now: Timestamp, why: &str, policy: Option<&Digest>) -> Option<Ticket> {
+        let chain: SmallVec<[&str; 4]> = principal.chain().iter().map(|link| &*link.id).collect();
+        self.0
+            .audit
+            .enqueue(&RecordRef {
+                who: principal.agent(),
+                delegation_chain: &chain,
+                what: act.action,
+                resource: act.resource,
+                why,
+                outcome: None,
+                timestamp: now,
+                id: record_id(now, 3),
+                act: record_id(now, 0),
+                kind: RecordKind::Refusal,
+                digest: None,
+                policy,
+                usage: act.usage,
+                detail: &[],
+            })
+            .ok()
+    }
+}
+
+fn describe(principal: &Principal, act: &Act<'_>) -> String {
+    format!("`{}` on `{}` by `{}`", act.action, act.resource, principal.agent())
+}

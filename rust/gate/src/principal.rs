@@ -1,0 +1,61 @@
+//! Who acts, for whom, and against whose quota: prepared once, used for many acts.
+
+use creto_authz::Attenuation;
+use creto_enablement_common::{Error, Result};
+use std::sync::Arc;
+
+/// One link of a delegation chain.
+#[derive(Clone, Debug)]
+pub struct Link {
+    /// The link's id; policy is asked about it as about the agent itself.
+    pub id: Arc<str>,
+    /// What the hop to this link was narrowed to, in Cedar; the act has to be permitted by it too.
+    pub attenuation: Option<Arc<Attenuation>>,
+}
+
+/// An acting agent with its quota path and its chain.
+#[derive(Clone, Debug)]
+pub struct Principal {
+    agent: Arc<str>,
+    path: Vec<Arc<str>>,
+    chain: Vec<Link>,
+}
+
+impl Principal {
+    /// The most links a chain may have.
+    pub const MOST_LINKS: usize = 16;
+
+    /// Prepares a principal. `path` is the quota path, the organisation first; `chain` the links before the agent, the first delegator first,
+    /// and the agent itself last where its own hop is narrowed.
+    ///
+    /// # Errors
+    /// `InvalidInput` where the agent has no id or the chain is too long.
+    pub fn new(agent: &str, path: &[&str], chain: Vec<Link>) -> Result<Self> {
+        if agent.is_empty() {
+            return Err(Error::invalid("the agent has no id"));
+        }
+        if chain.len() > Self::MOST_LINKS {
+            return Err(Error::invalid(format!(
+                "the delegation chain has {} links, and at most {} are followed",
+                chain.len(),
+                Self::MOST_LINKS
+            )));
+        }
+        Ok(Self { agent: agent.into(), path: path.iter().map(|&node| node.into()).collect(), chain })
+    }
+
+    /// The acting agent's id.
+    pub fn agent(&self) -> &str {
+        &self.agent
+    }
+
+    /// The quota path, the organisation first.
+    pub fn path(&self) -> &[Arc<str>] {
+        &self.path
+    }
+
+    /// The links of the chain, the first delegator first.
+    pub fn chain(&self) -> &[Link] {
+        &self.chain
+    }
+}
