@@ -1,1 +1,10 @@
 //! Quota, usage aggregation, rating.
+//!
+//! Nothing here opens a file, reads a clock or starts a thread: time comes in with each call, and what must outlive the process is
+//! rebuilt from the ledger's records (`QuotaEnforcer::replay`) or leased from an authority that the caller talks to.
+
+pub mod quota;
+
+pub use quota::{
+    Boost, Counter, LeaseGrant, LeaseNeed, Notice, Prepared, QuotaEnforcer, QuotaRule, QuotaState, Refusal, ReplayRecord, Scope, Span,
+};

@@ -1,0 +1,252 @@
+//! Chains: paths from an organisation to an agent and its delegators, and the lines that a use by them goes to.
+
+use super::counter::{LINKS, Line, NONE};
+use super::organisation::Organisation;
+use super::rule::Level;
+use creto_enablement_common::{Error, Result};
+use smallvec::SmallVec;
+use std::hash::{BuildHasher, Hasher};
+
+/// A longer chain of delegators than this is refused.
+pub const MOST_NAMES: usize = 64;
+
+/// One name more than its parent.
+#[derive(Clone, Copy, Debug)]
+pub struct Chain {
+    parent: u32,
+    node: u32,
+    length: u16,
+    /// The line of the first meter used; those of others stand in the list `more`.
+    meter: u16,
+    line: u32,
+    more: u32,
+}
+
+impl Organisation {
+    fn hash_path(&self, path: &[&str]) -> u64 {
+        let mut state = self.hasher.build_hasher();
+        for name in path {
+            state.write(name.as_bytes());
+            state.write_u8(0xff);
+        }
+        state.finish()
+    }
+
+    fn is_path(&self, mut number: u32, path: &[&str]) -> bool {
+        if self.chains.get(number as usize).is_none_or(|chain| usize::from(chain.length) != path.len()) {
+            return false;
+        }
+        for name in path.iter().rev() {
+            match self.chains.get(number as usize) {
+                Some(chain) if self.names.text(chain.node) == *name => number = chain.parent,
+                _ => return false,
+            }
+        }
+        true
+    }
+
+    /// The number of a chain, if there is one.
+    #[inline]
+    pub(super) fn find_chain(&self, path: &[&str]) -> Option<u32> {
+        self.chain_index.find(self.hash_path(path), |n| self.is_path(*n, path)).copied()
+    }
+
+    /// The number of a chain, made where there is none.
+    pub(super) fn chain(&mut self, path: &[&str]) -> Result<u32> {
+        if let Some(found) = self.find_chain(path) {
+            return Ok(found);
+        }
+        let Some((name, above)) = path.split_last() else {
+            return Err(Error::invalid("a quota path needs at least the organisation's name"));
+        };
+        if path.len() > MOST_NAMES || name.is_empty() {
+            return Err(Error::invalid(format!("quota path of {} names: write 1 to {MOST_NAMES} names, none of them empty", path.len())));
+        }
+        let parent = if above.is_empty() { NONE } else { self.chain(above)? };
+        let full = || Error::invalid("no room for more names in this organisation");
+        let node = self.names.number(Level::of(above.len(), name), name).ok_or_else(full)?;
+        let number = u32::try_from(self.chains.len()).map_err(|_| full())?;
+        let length = u16::try_from(path.len()).map_err(|_| full())?;
+        self.chains.push(Chain { parent, node, length, meter: u16::MAX, line: NONE, more: NONE });
+        let hash = self.hash_path(path);
+        // The table may move every entry, and asks for their hashes: by their paths.
+        let mut index = std::mem::take(&mut self.chain_index);
+        index.insert_unique(hash, number, |n| self.hash_path(&self.path_of(*n)));
+        self.chain_index = index;
+        Ok(number)
+    }
+
+    /// The names of a chain, organisation first.
+    pub(super) fn path_of(&self, mut number: u32) -> SmallVec<[&str; 8]> {
+        let mut path = SmallVec::new();
+        while let Some(chain) = self.chains.get(number as usize) {
+            path.push(self.names.text(chain.node));
+            number = chain.parent;
+        }
+        path.reverse();
+        path
+    }
+
+    fn nodes_of(&self, mut number: u32) -> SmallVec<[u32; 8]> {
+        let mut nodes = SmallVec::new();
+        while let Some(chain) = self.chains.get(number as usize) {
+            // An agent that acts for itself by way of others is counted once.
+            if !nodes.contains(&chain.node) {
+                nodes.push(chain.node);
+            }
+            number = chain.parent;
+        }
+        nodes
+    }
+
+    /// The line of (chain, meter), if there is one.
+    #[inline]
+    pub(super) fn find_line(&self, chain: u32, meter: &str) -> Option<u32> {
+        let entry = self.chains.get(chain as usize)?;
+        let is = |number: u16| self.meters.get(usize::from(number)).is_some_and(|m| **m == *meter);
+        if is(entry.meter) {
+            return Some(entry.line);
+        }
+        self.spread.get(entry.more as usize)?.iter().find(|(m, _)| is(*m)).map(|(_, line)| *line)
+    }
+
+    /// The line of (chain, meter), made where there is none.
+    pub(super) fn line_for(&mut self, chain: u32, meter: &str) -> Result<u32> {
+        if let Some(found) = self.find_line(chain, meter) {
+            return Ok(found);
+        }
+        let full = || Error::invalid("no room for more meters in this organisation");
+        let number = self.meter(meter).and_then(|m| u16::try_from(m).ok()).filter(|m| *m < u16::MAX).ok_or_else(full)?;
+        let node = self.chains.get(chain as usize).map_or(NONE, |c| c.node);
+        let line = self.push_line(Line::path(node)).ok_or_else(full)?;
+        self.wire(line, chain, meter);
+        let spread = u32::try_from(self.spread.len()).map_err(|_| full())?;
+        let Some(entry) = self.chains.get_mut(chain as usize) else { return Err(full()) };
+        if entry.meter == u16::MAX {
+            (entry.meter, entry.line) = (number, line);
+        } else if let Some(more) = self.spread.get_mut(entry.more as usize) {
+            more.push((number, line));
+        } else {
+            entry.more = spread;
+            self.spread.push(vec![(number, line)]);
+        }
+        Ok(line)
+    }
+
+    fn push_line(&mut self, line: Line) -> Option<u32> {
+        let number = u32::try_from(self.lines.len()).ok().filter(|n| *n < NONE)?;
+        self.lines.push(line);
+        Some(number)
+    }
+
+    fn counter_hash(hasher: &foldhash::fast::RandomState, node: u32, rule: u32) -> u64 {
+        hasher.hash_one((node, rule))
+    }
+
+    /// The counter of (node, rule), if there is one.
+    pub(super) fn find_counter(&self, node: u32, rule: u32) -> Option<u32> {
+        let hash = Self::counter_hash(&self.hasher, node, rule);
+        self.counters.find(hash, |n| self.line(*n).node == node && self.line(*n).rule == rule).copied()
+    }
+
+    fn index_counter(&mut self, number: u32) {
+        let (node, rule) = (self.line(number).node, self.line(number).rule);
+        let Self { counters, lines, hasher, .. } = self;
+        counters.insert_unique(Self::counter_hash(hasher, node, rule), number, |n| {
+            lines.get(*n as usize).map_or(0, |line| Self::counter_hash(hasher, line.node, line.rule))
+        });
+    }
+
+    /// The counter of (node, rule), made where there is none.
+    pub(super) fn counter(&mut self, node: u32, rule: u32) -> Option<u32> {
+        if let Some(found) = self.find_counter(node, rule) {
+            return Some(found);
+        }
+        let number = self.push_line(Line::path(node))?;
+        self.make_counter(number, rule);
+        Some(number)
+    }
+
+    /// Turns a line that only led to others into the counter of a rule.
+    fn make_counter(&mut self, number: u32, rule: u32) {
+        let Some(installed) = self.rules.get(rule as usize).cloned() else { return };
+        let line = self.line_mut(number);
+        line.rule = rule;
+        line.kind = installed.kind();
+        // Due at once, so that the first use works out the window, the bound and the rest.
+        line.due = 0;
+        line.bound = 0;
+        line.used = 0;
+        self.index_counter(number);
+    }
+
+    /// Sets the counters that a use by `chain` of `meter` goes to: its own first, then those of its delegators, team and organisation.
+    pub(super) fn wire(&mut self, number: u32, chain: u32, meter: &str) {
+        let nodes = self.nodes_of(chain);
+        let mut others: SmallVec<[u32; 8]> = SmallVec::new();
+        for (position, node) in nodes.iter().enumerate() {
+            for rule in 0..self.rules.len() as u32 {
+                let covers = self.rules.get(rule as usize).is_some_and(|installed| {
+                    installed.live
+                        && installed.rule.meter == meter
+                        && installed.rule.scope.covers(self.names.level(*node), self.names.text(*node))
+                });
+                if !covers {
+                    continue;
+                }
+                let free = position == 0 && self.line(number).rule == NONE && self.find_counter(*node, rule).is_none();
+                if free {
+                    self.make_counter(number, rule);
+                } else if let Some(other) = self.counter(*node, rule)
+                    && other != number
+                {
+                    others.push(other);
+                }
+            }
+        }
+        self.link(number, &others);
+    }
+
+    fn link(&mut self, number: u32, others: &[u32]) {
+        let (here, rest) = if others.len() > LINKS { others.split_at(LINKS - 1) } else { (others, [].as_slice()) };
+        let mut links = [NONE; LINKS];
+        for (slot, other) in links.iter_mut().zip(here) {
+            *slot = *other;
+        }
+        let mut count = here.len();
+        let more = !rest.is_empty();
+        if more {
+            let node = self.line(number).node;
+            if let Some(next) = self.push_line(Line::path(node)) {
+                self.link(next, rest);
+                if let Some(last) = links.last_mut() {
+                    *last = next;
+                }
+                count = LINKS;
+            }
+        }
+        let line = self.line_mut(number);
+        line.links = links;
+        line.count = count as u8;
+        line.more = more;
+    }
+
+    /// Every counter that a use of the line goes to, its own first.
+    #[inline]
+    pub(super) fn counters_of(&self, head: u32) -> SmallVec<[u32; 8]> {
+        let mut found = SmallVec::new();
+        let mut number = head;
+        loop {
+            let line = self.line(number);
+            if line.rule != NONE {
+                found.push(number);
+            }
+            let here = usize::from(line.count) - usize::from(line.more);
+            found.extend(line.links.iter().take(here).copied());
+            if !line.more {
+                return found;
+            }
+            number = line.links.last().copied().unwrap_or(NONE);
+        }
+    }
+}

@@ -1,0 +1,427 @@
+//! Taking units: first every counter is asked, then every counter is charged, under one lock.
+
+use super::counter::{BUCKETS, Installed, Kind, LINKS, Line, NONE};
+use super::organisation::Organisation;
+use super::rule::{Overage, Share};
+use super::span::{NEVER, Span};
+use std::sync::Arc;
+
+/// A stored window this far ahead of the caller's time, in microseconds, is the trace of a clock that was wrong.
+const ASTRAY: u64 = 60_000_000;
+const RING: u64 = BUCKETS as u64 + 1;
+
+/// The counter that has no room, and what it was asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct Short {
+    pub(super) line: u32,
+    pub(super) asked: u64,
+}
+
+impl Organisation {
+    /// Takes `amount` on every counter of each line, or nothing at all.
+    #[inline]
+    pub(super) fn take(&mut self, uses: &[(u32, u64)], now: u64) -> Result<(), Short> {
+        self.ask(uses, now)?;
+        for (head, amount) in uses {
+            self.charge(*head, *amount, now);
+        }
+        Ok(())
+    }
+
+    /// Says whether `amount` would fit on every counter of each line.
+    #[inline]
+    pub(super) fn ask(&mut self, uses: &[(u32, u64)], now: u64) -> Result<(), Short> {
+        for (head, amount) in uses {
+            self.each(*head, |org, line| if org.fits(line, *amount, now) { Ok(()) } else { Err(Short { line, asked: *amount }) })?;
+        }
+        Ok(())
+    }
+
+    /// Charges without asking, for what has happened already.
+    #[inline]
+    pub(super) fn charge(&mut self, head: u32, amount: u64, now: u64) {
+        let _: Result<(), ()> = self.each(head, |org, line| {
+            org.add(line, amount, now);
+            Ok(())
+        });
+    }
+
+    #[inline]
+    fn each<E>(&mut self, head: u32, mut visit: impl FnMut(&mut Self, u32) -> Result<(), E>) -> Result<(), E> {
+        let mut number = head;
+        loop {
+            let line = self.line(number);
+            let (links, count, more): ([u32; LINKS], u8, bool) = (line.links, line.count, line.more);
+            if line.rule != NONE {
+                visit(self, number)?;
+            }
+            for link in links.iter().take(usize::from(count) - usize::from(more)) {
+                visit(self, *link)?;
+            }
+            if !more {
+                return Ok(());
+            }
+            number = links.last().copied().unwrap_or(NONE);
+        }
+    }
+
+    #[inline]
+    fn fits(&mut self, number: u32, amount: u64, now: u64) -> bool {
+        let line = self.line(number);
+        if now < line.due && line.used.checked_add(amount).is_some_and(|used| used <= line.bound) {
+            return true;
+        }
+        self.fits_slowly(number, amount, now)
+    }
+
+    #[cold]
+    fn fits_slowly(&mut self, number: u32, amount: u64, now: u64) -> bool {
+        let Some(installed) = self.rule(self.line(number)).cloned() else { return true };
+        if now >= self.line(number).due {
+            self.roll(number, &installed, now);
+        }
+        if installed.rule.overage == Overage::Warn || self.has_room(number, &installed, amount, now) {
+            return true;
+        }
+        self.repin(number, &installed, now) && self.has_room(number, &installed, amount, now)
+    }
+
+    fn has_room(&mut self, number: u32, installed: &Installed, amount: u64, now: u64) -> bool {
+        let line = self.line(number);
+        if installed.kind() == Kind::Rate {
+            return rate_room(line.used, installed, self.limit(line, now), now).is_some_and(|room| amount <= room);
+        }
+        let allowed = self.allowance(line, now);
+        let fits = line.used.checked_add(amount).is_some_and(|used| used <= allowed);
+        if !fits && installed.rule.share == Share::Store {
+            self.want(number);
+        }
+        fits
+    }
+
+    #[inline]
+    pub(super) fn add(&mut self, number: u32, amount: u64, now: u64) {
+        let line = self.line_mut(number);
+        if matches!(line.kind, Kind::Window | Kind::Held) && now < line.due {
+            line.used = line.used.saturating_add(amount);
+            if line.used > line.bound {
+                self.crossed(number, now);
+            }
+            return;
+        }
+        self.add_slowly(number, amount, now);
+    }
+
+    #[cold]
+    fn add_slowly(&mut self, number: u32, amount: u64, now: u64) {
+        let Some(installed) = self.rule(self.line(number)).cloned() else { return };
+        if now >= self.line(number).due {
+            self.roll(number, &installed, now);
+        }
+        let line = self.line_mut(number);
+        match installed.kind() {
+            Kind::Rate => {
+                let start = line.used.max(now.saturating_mul(1_000));
+                line.used = start.saturating_add(amount.saturating_mul(installed.interval));
+                return;
+            }
+            Kind::Sliding => {
+                line.used = line.used.saturating_add(amount);
+                let (side, bucket) = (line.side, u64::from(line.window));
+                if let Some(units) = self.sides.get_mut(side as usize).and_then(|s| s.buckets.get_mut(ring_index(bucket))) {
+                    *units = units.saturating_add(amount);
+                }
+            }
+            Kind::Window | Kind::Held | Kind::Path => line.used = line.used.saturating_add(amount),
+        }
+        if self.line(number).used > self.line(number).bound {
+            self.crossed(number, now);
+        }
+    }
+
+    /// Where in its time a counter stands, for a later `give_back`: its window, for rates the theoretical arrival time.
+    #[inline]
+    pub(super) fn mark(&self, number: u32) -> u64 {
+        let line = self.line(number);
+        if line.kind == Kind::Rate { line.used } else { u64::from(line.window) }
+    }
+
+    /// Gives back what was taken at `mark`; what was taken in a window that is over stays there, and so does what a rate has let drain since.
+    pub(super) fn give_back(&mut self, number: u32, mark: u64, amount: u64, now: u64) {
+        let Some(installed) = self.rule(self.line(number)).cloned() else { return };
+        let line = self.line_mut(number);
+        match installed.kind() {
+            Kind::Rate => {
+                let undrained = mark.saturating_sub(now.saturating_mul(1_000));
+                line.used = line.used.saturating_sub(amount.saturating_mul(installed.interval).min(undrained));
+            }
+            Kind::Sliding => {
+                let age = line.window.wrapping_sub(mark as u32);
+                if u64::from(age) >= RING {
+                    return;
+                }
+                let side = line.side;
+                let Some(units) = self.sides.get_mut(side as usize).and_then(|s| s.buckets.get_mut(ring_index(mark))) else {
+                    return;
+                };
+                let given = amount.min(*units);
+                *units -= given;
+                let line = self.line_mut(number);
+                line.used = line.used.saturating_sub(given);
+            }
+            Kind::Window | Kind::Held => {
+                if u64::from(line.window) == mark {
+                    line.used = line.used.saturating_sub(amount);
+                }
+            }
+            Kind::Path => {}
+        }
+    }
+
+    /// Begins the window that holds `now`, or takes account of a boost or lease that ended.
+    pub(super) fn roll(&mut self, number: u32, installed: &Arc<Installed>, now: u64) {
+        let first = self.line(number).due == 0;
+        match installed.kind() {
+            Kind::Rate | Kind::Path => {
+                let boost = self.prune_boosts(number, now);
+                self.line_mut(number).due = boost;
+            }
+            Kind::Sliding => self.turn(number, installed, now, first),
+            Kind::Window | Kind::Held => {
+                let (_, end) = installed.rule.span.window(now);
+                let boost = self.prune_boosts(number, now);
+                let line = self.line(number);
+                let ended = first || self.side(line).map_or(line.due, |side| side.end) <= now;
+                let store = installed.rule.share == Share::Store;
+                if store {
+                    self.side_of(number);
+                }
+                let line = self.line_mut(number);
+                if ended {
+                    line.used = 0;
+                    line.window = line.window.wrapping_add(1);
+                    line.step = 0;
+                }
+                let side = line.side;
+                let mut due = end.min(boost);
+                if let Some(side) = self.sides.get_mut(side as usize) {
+                    if ended {
+                        (side.leased, side.last_lease, side.lease_until, side.used_elsewhere, side.asked) = (0, 0, 0, 0, false);
+                    }
+                    side.end = end;
+                    if store && side.lease_until > now {
+                        due = due.min(side.lease_until);
+                    }
+                }
+                self.line_mut(number).due = due;
+            }
+        }
+        self.rebound(number, installed, now);
+    }
+
+    /// Moves a sliding window on to the bucket that holds `now`.
+    fn turn(&mut self, number: u32, installed: &Installed, now: u64, first: bool) {
+        let Some(length) = bucket_length(&installed.rule.span) else { return };
+        self.prune_boosts(number, now);
+        let bucket = now / length;
+        let gone = if first { RING } else { bucket.saturating_sub(self.line(number).due / length - 1) };
+        let mut used = self.line(number).used;
+        let Some(side) = self.side_of(number) else { return };
+        side.buckets.resize(RING as usize, 0);
+        if gone >= RING {
+            side.buckets.fill(0);
+            used = 0;
+        } else {
+            for step in 0..gone {
+                if let Some(units) = side.buckets.get_mut(ring_index((bucket - step) & u64::from(u32::MAX))) {
+                    used = used.saturating_sub(*units);
+                    *units = 0;
+                }
+            }
+        }
+        let line = self.line_mut(number);
+        if used < line.used {
+            line.step = 0;
+        }
+        line.used = used;
+        line.window = bucket as u32;
+        line.due = (bucket + 1).saturating_mul(length);
+    }
+
+    /// Brings back a counter that a clock, once far ahead, left in the future; what is counted stays counted.
+    fn repin(&mut self, number: u32, installed: &Arc<Installed>, now: u64) -> bool {
+        let line = self.line(number);
+        match installed.kind() {
+            Kind::Rate => {
+                let most = now.saturating_mul(1_000).saturating_add(self.limit(line, now).saturating_mul(installed.interval));
+                if line.used > most.saturating_add(ASTRAY * 1_000) {
+                    self.line_mut(number).used = most;
+                }
+                false
+            }
+            Kind::Sliding => {
+                let Some(length) = bucket_length(&installed.rule.span) else { return false };
+                if line.due > now.saturating_add(length).saturating_add(ASTRAY) {
+                    let used = line.used;
+                    self.turn(number, installed, now, true);
+                    let line = self.line_mut(number);
+                    line.used = used;
+                    let (side, bucket) = (line.side, u64::from(line.window));
+                    if let Some(units) = self.sides.get_mut(side as usize).and_then(|s| s.buckets.get_mut(ring_index(bucket))) {
+                        *units = used;
+                    }
+                    self.rebound(number, installed, now);
+                }
+                false
+            }
+            Kind::Window => {
+                let (_, end) = installed.rule.span.window(now);
+                let stored = self.side(line).map_or(line.due, |side| side.end);
+                if stored == NEVER || installed.rule.span.window(stored - 1).0 <= end.saturating_add(ASTRAY) {
+                    return false;
+                }
+                self.line_mut(number).due = end;
+                let side = self.line(number).side;
+                if let Some(side) = self.sides.get_mut(side as usize) {
+                    side.end = end;
+                }
+                false
+            }
+            Kind::Held | Kind::Path => false,
+        }
+    }
+
+    fn prune_boosts(&mut self, number: u32, now: u64) -> u64 {
+        let side = self.line(number).side;
+        let Some(side) = self.sides.get_mut(side as usize) else { return NEVER };
+        side.boosts.retain(|(_, until)| *until > now);
+        side.boosts.iter().map(|(_, until)| *until).min().unwrap_or(NEVER)
+    }
+
+    /// The limit with the boosts that hold now; for rates the burst.
+    pub(super) fn limit(&self, line: &Line, now: u64) -> u64 {
+        let Some(installed) = self.rule(line) else { return NEVER };
+        let base = if installed.kind() == Kind::Rate { installed.rule.burst } else { installed.rule.limit };
+        let boosts = self.side(line).map_or(0, |side| side.boosts.iter().filter(|(_, until)| *until > now).map(|(units, _)| *units).sum());
+        base.saturating_add(boosts)
+    }
+
+    /// What may be used here: the limit, or of a shared one what is leased.
+    fn allowance(&self, line: &Line, now: u64) -> u64 {
+        match self.rule(line) {
+            Some(installed) if installed.rule.overage == Overage::Warn => NEVER,
+            Some(installed) if installed.rule.share == Share::Store => {
+                self.side(line).map_or(0, |side| if side.lease_until > now { side.leased } else { 0 })
+            }
+            _ => self.limit(line, now),
+        }
+    }
+
+    /// What is used, in units, as of `now`; of a shared count what all have leased, less what this process has left.
+    pub(super) fn used(&self, line: &Line, now: u64) -> u64 {
+        match self.rule(line) {
+            Some(installed) if installed.kind() == Kind::Rate => {
+                line.used.saturating_sub(now.saturating_mul(1_000)).div_ceil(installed.interval.max(1))
+            }
+            Some(installed) if installed.rule.share == Share::Store => {
+                self.side(line).map_or(line.used, |side| side.used_elsewhere.saturating_add(line.used))
+            }
+            _ => line.used,
+        }
+    }
+
+    /// Sets the bound to the next notice, or to what is allowed.
+    pub(super) fn rebound(&mut self, number: u32, installed: &Installed, now: u64) {
+        let line = self.line(number);
+        if line.kind == Kind::Rate {
+            return;
+        }
+        let (allowed, limit, used) = (self.allowance(line, now), self.limit(line, now), line.used);
+        let rest = installed.rule.soft.iter().skip(usize::from(line.step));
+        let next = rest.map(|percent| threshold(limit, *percent)).find(|units| *units > used);
+        let mut bound = next.map_or(allowed, |units| allowed.min(units - 1));
+        if installed.rule.share == Share::Store {
+            // More is asked for when half of the last lease is used, so that nobody has to wait for it.
+            let half = self.side(line).map_or(0, |side| side.leased.saturating_sub(side.last_lease / 2));
+            if used < half {
+                bound = bound.min(half);
+            }
+        }
+        self.line_mut(number).bound = bound;
+    }
+
+    #[cold]
+    fn crossed(&mut self, number: u32, now: u64) {
+        let Some(installed) = self.rule(self.line(number)).cloned() else { return };
+        let limit = self.limit(self.line(number), now);
+        let step = usize::from(self.line(number).step);
+        for percent in installed.rule.soft.iter().skip(step) {
+            if threshold(limit, *percent) > self.line(number).used {
+                break;
+            }
+            self.line_mut(number).step += 1;
+            self.notify(number, *percent, now);
+        }
+        if installed.rule.share == Share::Store {
+            self.want_early(number);
+        }
+        self.rebound(number, &installed, now);
+    }
+
+    /// How long, in microseconds, until `asked` units can fit; none where waiting alone does not help.
+    pub(super) fn wait(&self, line: &Line, asked: u64, now: u64) -> Option<u64> {
+        let installed = self.rule(line)?;
+        let limit = self.limit(line, now);
+        if asked > limit {
+            return None;
+        }
+        match installed.kind() {
+            Kind::Held | Kind::Path => None,
+            Kind::Window => {
+                let end = self.side(line).map_or(line.due, |side| side.end);
+                (end != NEVER).then(|| end.saturating_sub(now))
+            }
+            Kind::Rate => {
+                let full = now.saturating_mul(1_000).saturating_add(limit.saturating_mul(installed.interval));
+                let after = line.used.saturating_add(asked.saturating_mul(installed.interval));
+                Some(after.saturating_sub(full).div_ceil(1_000))
+            }
+            Kind::Sliding => {
+                let length = bucket_length(&installed.rule.span)?;
+                let mut excess = line.used.saturating_add(asked).saturating_sub(limit);
+                let side = self.side(line)?;
+                for age in (0..RING).rev() {
+                    let units = side.buckets.get(ring_index(u64::from(line.window.wrapping_sub(age as u32)))).copied().unwrap_or(0);
+                    excess = excess.saturating_sub(units);
+                    if excess == 0 {
+                        // This bucket leaves when the ring has turned past it.
+                        return Some(line.due.saturating_add((RING - 1 - age).saturating_mul(length)).saturating_sub(now));
+                    }
+                }
+                None
+            }
+        }
+    }
+}
+
+fn threshold(limit: u64, percent: u8) -> u64 {
+    let units = (u128::from(limit) * u128::from(percent)).div_ceil(100);
+    u64::try_from(units).unwrap_or(NEVER).max(1)
+}
+
+fn rate_room(arrival: u64, installed: &Installed, burst: u64, now: u64) -> Option<u64> {
+    let now = now.saturating_mul(1_000);
+    let full = now.saturating_add(burst.saturating_mul(installed.interval));
+    full.checked_sub(arrival.max(now))?.checked_div(installed.interval)
+}
+
+const fn bucket_length(span: &Span) -> Option<u64> {
+    match span {
+        Span::Sliding(length) => Some(length.div_ceil(BUCKETS as u64)),
+        _ => None,
+    }
+}
+
+const fn ring_index(bucket: u64) -> usize {
+    ((bucket & 0xffff_ffff) % RING) as usize
+}

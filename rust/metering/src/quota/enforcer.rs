@@ -1,0 +1,395 @@
+//! The enforcer: organisations by name, each behind its own lock.
+
+use super::counter::Installed;
+use super::install::{Boost, merge};
+use super::lease::{LeaseGrant, LeaseNeed};
+use super::lock::Lock;
+use super::organisation::Organisation;
+use super::refusal::{Notice, Refusal};
+use super::replay::{Counter, ReplayRecord};
+use super::reservation::split;
+use super::rule::QuotaRule;
+use super::span::NEVER;
+use creto_enablement_common::ports::{self, ReservationId};
+use creto_enablement_common::{Error, ErrorKind, Result, Timestamp, Usage};
+use foldhash::fast::RandomState;
+use hashbrown::{HashMap, HashSet};
+use parking_lot::{Mutex, RwLock};
+use smallvec::SmallVec;
+use std::sync::Arc;
+use std::time::Duration;
+
+type Uses = SmallVec<[(u32, u64); 4]>;
+
+/// One organisation and its lock.
+#[derive(Debug)]
+struct Guarded {
+    number: u32,
+    name: Box<str>,
+    lock: Lock<Organisation>,
+}
+
+#[derive(Debug, Default)]
+struct Organisations {
+    by_name: HashMap<Box<str>, Arc<Guarded>, RandomState>,
+    list: Vec<Arc<Guarded>>,
+}
+
+/// Counts before the act, along the whole path, on all quotas or on none. Cheap to share: put it in an `Arc`.
+#[derive(Debug)]
+pub struct QuotaEnforcer {
+    organisations: RwLock<Organisations>,
+    rules: Mutex<Vec<Arc<Installed>>>,
+    boosts: Mutex<Vec<Boost>>,
+    hold: u64,
+}
+
+/// A chain and its meters, looked up once.
+#[derive(Clone, Debug)]
+pub struct Prepared {
+    organisation: Arc<Guarded>,
+    chain: u32,
+    lines: SmallVec<[u32; 2]>,
+}
+
+impl QuotaEnforcer {
+    /// An enforcer of these rules; a reservation that nobody settles within `hold` gives back what it holds.
+    pub fn new(rules: Vec<QuotaRule>, hold: Duration) -> Self {
+        Self {
+            organisations: RwLock::default(),
+            rules: Mutex::new(merge(&[], rules)),
+            boosts: Mutex::default(),
+            hold: u64::try_from(hold.as_micros()).unwrap_or(NEVER),
+        }
+    }
+
+    fn organisation(&self, name: &str) -> Result<Arc<Guarded>> {
+        if let Some(found) = self.organisations.read().by_name.get(name) {
+            return Ok(Arc::clone(found));
+        }
+        if name.is_empty() {
+            return Err(Error::invalid("a quota path begins with the organisation's name, which is empty"));
+        }
+        // Rules first, then organisations: the order in which `install` takes them.
+        let rules = self.rules.lock();
+        let mut organisations = self.organisations.write();
+        if let Some(found) = organisations.by_name.get(name) {
+            return Ok(Arc::clone(found));
+        }
+        let number = u32::try_from(organisations.list.len()).ok().filter(|n| *n < 1 << 20);
+        let number = number.ok_or_else(|| Error::invalid("no room for another organisation"))?;
+        let made = Arc::new(Guarded { number, name: name.into(), lock: Lock::new(Organisation::new(rules.clone())) });
+        organisations.by_name.insert(name.into(), Arc::clone(&made));
+        organisations.list.push(Arc::clone(&made));
+        let mut inner = made.lock.lock();
+        for boost in self.boosts.lock().iter() {
+            inner.boost(boost, 0);
+        }
+        drop(inner);
+        Ok(made)
+    }
+
+    fn of_hold(&self, id: ReservationId) -> Result<Arc<Guarded>> {
+        let (_, _, organisation) = split(id.0);
+        let found = self.organisations.read().list.get(organisation as usize).cloned();
+        found.ok_or_else(|| Error::new(ErrorKind::NotFound).with_context(format!("reservation {}", id.0)))
+    }
+
+    fn each(&self, mut visit: impl FnMut(&str, &mut Organisation)) {
+        let list = self.organisations.read().list.clone();
+        for guarded in list {
+            visit(&guarded.name, &mut guarded.lock.lock());
+        }
+    }
+
+    fn with<T>(&self, path: &[&str], work: impl FnOnce(&Guarded, &mut Organisation, u32) -> Result<T>) -> Result<T> {
+        let name = path.first().copied().unwrap_or_default();
+        // The read lock is held across the work, which saves counting references; nobody who holds an organisation asks for it.
+        let organisations = self.organisations.read();
+        if let Some(guarded) = organisations.by_name.get(name) {
+            let mut inner = guarded.lock.lock();
+            let chain = inner.chain(path)?;
+            return work(guarded, &mut inner, chain);
+        }
+        drop(organisations);
+        let guarded = self.organisation(name)?;
+        let mut inner = guarded.lock.lock();
+        let chain = inner.chain(path)?;
+        work(&guarded, &mut inner, chain)
+    }
+
+    /// Takes `usage` on every quota along `path`, for good; or says which one has no room.
+    ///
+    /// # Errors
+    /// `QuotaExceeded`, naming the quota, or `InvalidInput`.
+    pub fn consume(&self, path: &[&str], usage: Usage<'_>, now: Timestamp) -> Result<()> {
+        let now = now.micros();
+        self.with(path, |_, org, chain| {
+            let uses = uses(org, chain, usage)?;
+            take(org, &uses, now).map_err(Error::from)
+        })
+    }
+
+    /// Why `usage` would not fit, if it would not; what would be refused first, and nothing is taken.
+    ///
+    /// # Errors
+    /// `InvalidInput` for a path or a meter that cannot be.
+    pub fn explain(&self, path: &[&str], usage: Usage<'_>, now: Timestamp) -> Result<Option<Refusal>> {
+        let now = now.micros();
+        self.with(path, |_, org, chain| {
+            let uses = uses(org, chain, usage)?;
+            Ok(org.ask(&uses, now).err().map(|short| org.refuse(short.line, short.asked, now)))
+        })
+    }
+
+    /// Looks a path and its meters up once, for many uses.
+    ///
+    /// # Errors
+    /// `InvalidInput` for a path or a meter that cannot be.
+    pub fn prepare(&self, path: &[&str], meters: &[&str]) -> Result<Prepared> {
+        let organisation = self.organisation(path.first().copied().unwrap_or_default())?;
+        let (chain, lines) = {
+            let mut inner = organisation.lock.lock();
+            let chain = inner.chain(path)?;
+            let lines = meters.iter().map(|meter| inner.line_for(chain, meter)).collect::<Result<_>>()?;
+            (chain, lines)
+        };
+        Ok(Prepared { organisation, chain, lines })
+    }
+
+    /// Commits exactly what was reserved.
+    ///
+    /// # Errors
+    /// `NotFound` for a number that was never given out.
+    pub fn commit_held(&self, id: ReservationId, now: Timestamp) -> Result<()> {
+        self.of_hold(id)?.lock.lock().settle(id.0, None, now.micros())
+    }
+
+    /// Installs another set of rules; counts go on where the scope, meter and window are the same.
+    pub fn install(&self, rules: Vec<QuotaRule>, now: Timestamp) {
+        let mut current = self.rules.lock();
+        *current = merge(&current, rules);
+        self.each(|_, org| org.install(&current, now.micros()));
+    }
+
+    /// The rules in force.
+    pub fn rules(&self) -> Vec<QuotaRule> {
+        self.rules.lock().iter().filter(|installed| installed.live).map(|installed| installed.rule.clone()).collect()
+    }
+
+    /// Allows one name more, for a time; how many counters were raised.
+    ///
+    /// # Errors
+    /// `InvalidInput` where the scope names nobody, no rule is for it, or the time is over.
+    pub fn boost(&self, boost: Boost, now: Timestamp) -> Result<usize> {
+        let Some(name) = boost.scope.name.as_deref() else {
+            return Err(Error::invalid(format!("boost of `{}`: name one, as in `team:research`", boost.scope)));
+        };
+        if boost.until <= now.micros() {
+            return Err(Error::invalid("boost: its end lies in the past"));
+        }
+        let covered = self.rules().iter().any(|rule| rule.meter == boost.meter && rule.scope.covers(boost.scope.level, name));
+        if !covered {
+            return Err(Error::invalid(format!("boost of `{}`: no quota of `{}` lies on it", boost.scope, boost.meter)));
+        }
+        self.boosts.lock().push(boost.clone());
+        let mut raised = 0;
+        self.each(|name, org| {
+            // An organisation is boosted as itself, not as a name inside another.
+            if boost.scope.level != super::rule::Level::Organisation || boost.scope.name.as_deref() == Some(name) {
+                raised += org.boost(&boost, now.micros());
+            }
+        });
+        Ok(raised)
+    }
+
+    /// Every counter, as of `now`.
+    pub fn counters(&self, now: Timestamp) -> Vec<Counter> {
+        let mut found = Vec::new();
+        self.each(|name, org| org.counters(name, now.micros(), &mut found));
+        found
+    }
+
+    /// How many reservations are open.
+    pub fn open_reservations(&self) -> usize {
+        let mut open = 0;
+        self.each(|_, org| open += org.open_holds());
+        open
+    }
+
+    /// Gives back what overdue reservations hold, also where nobody is refused.
+    pub fn expire(&self, now: Timestamp) {
+        self.each(|_, org| {
+            org.expire(now.micros());
+        });
+    }
+
+    /// Takes the notices given since the last call.
+    pub fn notices(&self) -> Vec<Notice> {
+        let mut found = Vec::new();
+        self.each(|_, org| found.append(&mut org.notices));
+        found
+    }
+
+    /// Counts what records of the ledger say was used, each act once; how many were counted.
+    ///
+    /// # Errors
+    /// `InvalidInput` for a path that cannot be.
+    pub fn replay<'a>(&self, records: impl IntoIterator<Item = ReplayRecord<'a>>) -> Result<usize> {
+        let mut seen: HashSet<[u8; 16], RandomState> = HashSet::default();
+        let mut counted = 0;
+        for record in records {
+            if seen.insert(record.act) {
+                self.organisation(record.path.first().copied().unwrap_or_default())?.lock.lock().replay(&record)?;
+                counted += 1;
+            }
+        }
+        Ok(counted)
+    }
+
+    /// What has to be leased, since the last call.
+    pub fn lease_needs(&self, now: Timestamp) -> Vec<LeaseNeed> {
+        let mut found = Vec::new();
+        self.each(|name, org| org.needs(name, now.micros(), &mut found));
+        found
+    }
+
+    /// Every lease held, with what was used of it.
+    pub fn leases(&self, now: Timestamp) -> Vec<LeaseNeed> {
+        let mut found = Vec::new();
+        self.each(|name, org| org.leases(name, now.micros(), &mut found));
+        found
+    }
+
+    /// Takes over units that the authority granted; false where they have to go back.
+    ///
+    /// # Errors
+    /// `InvalidInput` for an organisation that cannot be.
+    pub fn grant(&self, grant: &LeaseGrant<'_>, now: Timestamp) -> Result<bool> {
+        Ok(self.organisation(grant.organisation)?.lock.lock().grant(grant, now.micros()))
+    }
+
+    /// Gives up what is leased and not used, for the authority; how many units.
+    ///
+    /// # Errors
+    /// `InvalidInput` for an organisation that cannot be.
+    pub fn surrender(&self, lease: &LeaseNeed, now: Timestamp) -> Result<u64> {
+        Ok(self.organisation(&lease.organisation)?.lock.lock().surrender(lease, now.micros()))
+    }
+
+    /// To be called in a forked child: leases stay with the parent.
+    pub fn forked(&self) {
+        self.each(|_, org| org.forget_leases());
+    }
+}
+
+impl ports::QuotaEnforcer for QuotaEnforcer {
+    fn check_quota(&self, path: &[&str], usage: Usage<'_>, now: Timestamp) -> Result<()> {
+        self.explain(path, usage, now)?.map_or(Ok(()), |refusal| Err(refusal.into()))
+    }
+
+    fn reserve(&self, path: &[&str], usage: Usage<'_>, now: Timestamp) -> Result<ReservationId> {
+        let now = now.micros();
+        let until = now.saturating_add(self.hold);
+        self.with(path, |guarded, org, chain| {
+            let uses = uses(org, chain, usage)?;
+            take(org, &uses, now)?;
+            org.hold(guarded.number, chain, &uses, until).map(ReservationId)
+        })
+    }
+
+    fn commit(&self, id: ReservationId, actual: Usage<'_>, now: Timestamp) -> Result<()> {
+        self.of_hold(id)?.lock.lock().settle(id.0, Some(actual), now.micros())
+    }
+
+    fn release(&self, id: ReservationId, now: Timestamp) -> Result<()> {
+        self.of_hold(id)?.lock.lock().release(id.0, now.micros())
+    }
+}
+
+impl Prepared {
+    /// Takes `amount` of the first meter on every quota of the chain; false where one has no room (`explain` says which).
+    #[inline]
+    pub fn take(&self, amount: u64, now: Timestamp) -> bool {
+        let Some(line) = self.lines.first() else { return false };
+        self.organisation.lock.lock().take(&[(*line, amount)], now.micros()).is_ok()
+    }
+
+    /// Takes one amount for each meter, or says which quota has no room.
+    ///
+    /// # Errors
+    /// `QuotaExceeded`, or `InvalidInput` where the amounts are not as many as the meters.
+    pub fn consume(&self, amounts: &[u64], now: Timestamp) -> Result<()> {
+        let uses = self.uses(amounts)?;
+        take(&mut self.organisation.lock.lock(), &uses, now.micros()).map_err(Error::from)
+    }
+
+    /// Holds one amount for each meter until `until`, or says which quota has no room.
+    ///
+    /// # Errors
+    /// `QuotaExceeded`, or `InvalidInput` where the amounts are not as many as the meters.
+    pub fn reserve(&self, amounts: &[u64], now: Timestamp, hold: Duration) -> Result<PreparedHold<'_>> {
+        let uses = self.uses(amounts)?;
+        let now = now.micros();
+        let until = now.saturating_add(u64::try_from(hold.as_micros()).unwrap_or(NEVER));
+        let mut org = self.organisation.lock.lock();
+        take(&mut org, &uses, now)?;
+        let id = org.hold(self.organisation.number, self.chain, &uses, until)?;
+        Ok(PreparedHold { prepared: self, id })
+    }
+
+    /// Commits what a reservation of this chain holds.
+    ///
+    /// # Errors
+    /// `NotFound` for a number that was never given out.
+    pub fn commit_held(&self, id: ReservationId, now: Timestamp) -> Result<()> {
+        self.organisation.lock.lock().settle(id.0, None, now.micros())
+    }
+
+    fn uses(&self, amounts: &[u64]) -> Result<Uses> {
+        if amounts.len() != self.lines.len() {
+            return Err(Error::invalid(format!("{} amounts for {} meters", amounts.len(), self.lines.len())));
+        }
+        Ok(self.lines.iter().copied().zip(amounts.iter().copied()).collect())
+    }
+}
+
+/// A reservation made through a prepared chain.
+#[derive(Debug)]
+pub struct PreparedHold<'a> {
+    prepared: &'a Prepared,
+    id: u64,
+}
+
+impl PreparedHold<'_> {
+    /// Its number, to settle it later.
+    pub const fn id(&self) -> ReservationId {
+        ReservationId(self.id)
+    }
+
+    /// Commits exactly what is held.
+    ///
+    /// # Errors
+    /// None that a valid reservation can meet.
+    pub fn commit(self, now: Timestamp) -> Result<()> {
+        self.prepared.commit_held(self.id(), now)
+    }
+}
+
+fn uses(org: &mut Organisation, chain: u32, usage: Usage<'_>) -> Result<Uses> {
+    usage.iter().map(|(meter, amount)| Ok((org.line_for(chain, meter)?, *amount))).collect()
+}
+
+#[inline]
+fn take(org: &mut Organisation, uses: &[(u32, u64)], now: u64) -> Result<(), Refusal> {
+    match org.take(uses, now) {
+        Ok(()) => Ok(()),
+        Err(short) => {
+            // Only what is refused pays for looking whether overdue reservations have room.
+            if org.expire(now) && org.take(uses, now).is_ok() {
+                return Ok(());
+            }
+            Err(org.refuse(short.line, short.asked, now))
+        }
+    }
+}
