@@ -5,6 +5,4 @@
 
 pub mod quota;
 
-pub use quota::{
-    Boost, Counter, LeaseGrant, LeaseNeed, Notice, Prepared, QuotaEnforcer, QuotaRule, QuotaState, Refusal, ReplayRecord, Scope, Span,
-};
+pub use quota::{Amounts, Batch, Boost, Counter, LeaseGrant, LeaseNeed, Level, Notice, Prepared, QuotaEnforcer, QuotaRule, Refusal, ReplayRecord, Scope, Span};

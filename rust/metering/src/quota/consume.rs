@@ -143,19 +143,27 @@ impl Organisation {
     #[inline]
     pub(super) fn mark(&self, number: u32) -> u64 {
         let line = self.line(number);
-        if line.kind == Kind::Rate { line.used } else { u64::from(line.window) }
+        if line.kind == Kind::Rate {
+            line.used.saturating_add(self.side(line).map_or(0, |side| side.refunded))
+        } else {
+            u64::from(line.window)
+        }
     }
 
     /// Gives back what was taken at `mark`; what was taken in a window that is over stays there, and so does what a rate has let drain since.
     pub(super) fn give_back(&mut self, number: u32, mark: u64, amount: u64, now: u64) {
         let Some(installed) = self.rule(self.line(number)).cloned() else { return };
-        let line = self.line_mut(number);
         match installed.kind() {
             Kind::Rate => {
-                let undrained = mark.saturating_sub(now.saturating_mul(1_000));
-                line.used = line.used.saturating_sub(amount.saturating_mul(installed.interval).min(undrained));
+                let Some(side) = self.side_of(number) else { return };
+                let undrained = mark.saturating_sub(side.refunded).saturating_sub(now.saturating_mul(1_000));
+                let given = amount.saturating_mul(installed.interval).min(undrained);
+                side.refunded = side.refunded.saturating_add(given);
+                let line = self.line_mut(number);
+                line.used = line.used.saturating_sub(given);
             }
             Kind::Sliding => {
+                let line = self.line(number);
                 let age = line.window.wrapping_sub(mark as u32);
                 if u64::from(age) >= RING {
                     return;
@@ -170,6 +178,7 @@ impl Organisation {
                 line.used = line.used.saturating_sub(given);
             }
             Kind::Window | Kind::Held => {
+                let line = self.line_mut(number);
                 if u64::from(line.window) == mark {
                     line.used = line.used.saturating_sub(amount);
                 }

@@ -23,10 +23,10 @@ type Uses = SmallVec<[(u32, u64); 4]>;
 
 /// One organisation and its lock.
 #[derive(Debug)]
-struct Guarded {
+pub struct Guarded {
     number: u32,
     name: Box<str>,
-    lock: Lock<Organisation>,
+    pub(super) lock: Lock<Organisation>,
 }
 
 #[derive(Debug, Default)]
@@ -157,6 +157,16 @@ impl QuotaEnforcer {
         Ok(Prepared { organisation, chain, lines })
     }
 
+    pub(super) fn guarded_line(&self, path: &[&str], meter: &str) -> Result<(Arc<Guarded>, u32)> {
+        let organisation = self.organisation(path.first().copied().unwrap_or_default())?;
+        let line = {
+            let mut inner = organisation.lock.lock();
+            let chain = inner.chain(path)?;
+            inner.line_for(chain, meter)?
+        };
+        Ok((organisation, line))
+    }
+
     /// Commits exactly what was reserved.
     ///
     /// # Errors
@@ -208,6 +218,11 @@ impl QuotaEnforcer {
         let mut found = Vec::new();
         self.each(|name, org| org.counters(name, now.micros(), &mut found));
         found
+    }
+
+    /// How long a reservation is held before it gives back what it holds.
+    pub fn hold(&self) -> Duration {
+        Duration::from_micros(self.hold)
     }
 
     /// How many reservations are open.
@@ -328,14 +343,13 @@ impl Prepared {
     ///
     /// # Errors
     /// `QuotaExceeded`, or `InvalidInput` where the amounts are not as many as the meters.
-    pub fn reserve(&self, amounts: &[u64], now: Timestamp, hold: Duration) -> Result<PreparedHold<'_>> {
+    pub fn reserve(&self, amounts: &[u64], now: Timestamp, hold: Duration) -> Result<ReservationId> {
         let uses = self.uses(amounts)?;
         let now = now.micros();
         let until = now.saturating_add(u64::try_from(hold.as_micros()).unwrap_or(NEVER));
         let mut org = self.organisation.lock.lock();
         take(&mut org, &uses, now)?;
-        let id = org.hold(self.organisation.number, self.chain, &uses, until)?;
-        Ok(PreparedHold { prepared: self, id })
+        org.hold(self.organisation.number, self.chain, &uses, until).map(ReservationId)
     }
 
     /// Commits what a reservation of this chain holds.
@@ -351,28 +365,6 @@ impl Prepared {
             return Err(Error::invalid(format!("{} amounts for {} meters", amounts.len(), self.lines.len())));
         }
         Ok(self.lines.iter().copied().zip(amounts.iter().copied()).collect())
-    }
-}
-
-/// A reservation made through a prepared chain.
-#[derive(Debug)]
-pub struct PreparedHold<'a> {
-    prepared: &'a Prepared,
-    id: u64,
-}
-
-impl PreparedHold<'_> {
-    /// Its number, to settle it later.
-    pub const fn id(&self) -> ReservationId {
-        ReservationId(self.id)
-    }
-
-    /// Commits exactly what is held.
-    ///
-    /// # Errors
-    /// None that a valid reservation can meet.
-    pub fn commit(self, now: Timestamp) -> Result<()> {
-        self.prepared.commit_held(self.id(), now)
     }
 }
 

@@ -1,5 +1,6 @@
 //! Quota: counted before the act, along the whole path of who acts for whom, on all of it or on none of it.
 
+mod batch;
 mod chain;
 mod consume;
 mod counter;
@@ -9,16 +10,18 @@ mod lease;
 mod lock;
 mod names;
 mod organisation;
+mod prefetch;
 mod refusal;
 mod replay;
 mod reservation;
 mod rule;
 mod span;
 
+pub use batch::{Amounts, Batch};
 pub use enforcer::{Prepared, QuotaEnforcer};
 pub use install::Boost;
 pub use lease::{LeaseGrant, LeaseNeed};
 pub use refusal::{Notice, Refusal};
-pub use replay::{Counter, QuotaState, ReplayRecord};
-pub use rule::{QuotaRule, Scope};
+pub use replay::{Counter, ReplayRecord};
+pub use rule::{Level, QuotaRule, Scope};
 pub use span::Span;

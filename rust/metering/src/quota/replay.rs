@@ -42,9 +42,6 @@ pub struct Counter {
     pub boost: u64,
 }
 
-/// All counters of all organisations.
-pub type QuotaState = Vec<Counter>;
-
 impl Organisation {
     /// Counts what a record says was used, at its own time. Time must not go back from record to record by more than a window.
     pub(super) fn replay(&mut self, record: &ReplayRecord<'_>) -> Result<()> {

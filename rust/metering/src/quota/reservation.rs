@@ -1,6 +1,6 @@
 //! Reservations: what is held between the decision and the end of an act.
 
-use super::counter::{Kind, NONE};
+use super::counter::Kind;
 use super::organisation::Organisation;
 use super::span::NEVER;
 use creto_enablement_common::{Error, ErrorKind, Result, Usage};
@@ -216,11 +216,5 @@ impl Organisation {
                 self.add(line, amount, now);
             }
         }
-    }
-
-    /// The chain of an open reservation, for texts.
-    pub(super) fn chain_of_hold(&self, id: u64) -> u32 {
-        let (slot, turn, _) = split(id);
-        self.holds.slots.get(slot as usize).filter(|h| h.turn == turn).map_or(NONE, |h| h.chain)
     }
 }
