@@ -22,6 +22,7 @@ _ENTRIES = {
     "inbox": Entry("creto.cli.inbox", "Serve the page on which approvers answer."),
     "approve": Entry("creto.cli.approve", "Agree to one act that waits for a human."),
     "deny": Entry("creto.cli.approve", "Refuse one act that waits for a human.", "deny"),
+    "approver": Entry("creto.cli.approver", "Make, list and revoke those who may answer."),
     "agent": Entry("creto.cli.agent", "Make, list, export, import and revoke agents."),
     "message": Entry("creto.cli.message", "Send and read sealed messages between agents."),
     "policy": Entry("creto.cli.policy", "Check, test, replay and analyse policies."),

@@ -131,6 +131,8 @@ class Oversight(Section):
     """The SMTP server that sends announcements."""
     email_smtp_port: int = _setting(587, ge=1, le=65535, reload=True)
     """Its port."""
+    email_smtp_tls: Literal["starttls", "tls", "none"] = _setting("starttls", reload=True)
+    """STARTTLS (refused where the server offers none), TLS from the first byte, or none."""
     email_smtp_user: str | None = _setting(None, reload=True)
     """The user to log in as."""
     email_smtp_password: SecretStr | None = _setting(None, reload=True)

@@ -8,7 +8,7 @@ import re
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from sqlalchemy import Row, select
 
@@ -59,6 +59,17 @@ class Approver:
     def may_answer(self, policy: str) -> bool:
         """True where this approver may answer for `policy`."""
         return self.active and ("*" in self.policies or policy in self.policies)
+
+
+class Wanted(Protocol):
+    """An approver as the configuration names it."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def policies(self) -> Sequence[str]: ...
+    @property
+    def email(self) -> str | None: ...
 
 
 class Approvers:
@@ -131,13 +142,42 @@ class Approvers:
             self._record(tx, id_, "oversight:approver-added", {"policies": ",".join(sorted(set(policies)))})
             return self._find(tx, name), token
 
+    def configure(self, wanted: Sequence[Wanted]) -> None:
+        """Makes the approvers that the configuration names, and gives those there are its policies and addresses.
+
+        Args:
+            wanted: Each with `name`, `policies` (none: every one) and `email`.
+        """
+        for one in wanted:
+            policies = sorted(set(one.policies)) or ["*"]
+            channels = {"email": one.email} if one.email else {}
+            try:
+                known = self.named(one.name)
+            except NotFoundError:
+                self.add(one.name, policies=policies, channels=channels)
+                continue
+            if known.policies == frozenset(policies) and dict(known.channels) == channels:
+                continue
+            with self.store.begin() as tx:
+                tx.swap(table, table.c.id == known.id, policies=policies, channels=channels)
+                self._record(tx, known.id, "oversight:approver-changed", {"policies": ",".join(policies)})
+                tx.publish("approvers", known.id)
+
     def operator(self) -> Approver:
-        """The person at this terminal: the approver named like the user, made at first use."""
-        name = re.sub(r"[^A-Za-z0-9._-]", "-", getpass.getuser()) or "operator"
-        try:
+        """The person at this terminal: the approver named like the user, made at first use where there is none at all.
+
+        Raises:
+            UnauthorizedError: There are approvers, and this user is none of them.
+        """
+        name = re.sub(r"[^A-Za-z0-9._-]", "-", getpass.getuser()).lstrip("._-") or "operator"
+        with self.store.read() as tx:
+            names = [row.name for row in tx.all(select(table.c.name).where(table.c.state == "active"))]
+        if name in names:
             return self.named(name)
-        except NotFoundError:
-            pass
+        if names:
+            raise UnauthorizedError(
+                f"the user `{name}` is not an approver; there are {', '.join(f'`{one}`' for one in sorted(names))}"
+            )
         try:
             return self.add(name)[0]
         except AlreadyExistsError:

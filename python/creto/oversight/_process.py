@@ -1,4 +1,4 @@
-"""Names a process so that others can tell whether it still runs: machine, boot, process namespace, pid and start time."""
+"""Names a process so that others can tell whether it still runs: machine, boot, namespace, pid and start time."""
 
 from __future__ import annotations
 

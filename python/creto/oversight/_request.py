@@ -25,7 +25,7 @@ class Request:
         id: 32 hexadecimal digits; commands and pages take any prefix that is unique.
         state: requested, pending, approved, denied, expired, cancelled, executing, executed, failed or unknown.
         core: The act's document (RFC 8785) without the request's own terms.
-        expiry_us: The end of every grant for it, in microseconds since the epoch; answers are taken until `answer_by_us`.
+        expiry_us: The end of every grant for it, in microseconds since the epoch; answers count until `answer_by_us`.
     """
 
     id: str

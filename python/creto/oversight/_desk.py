@@ -1,0 +1,398 @@
+"""The desk: where an act waits for a human, and where the answer is used, once."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import anyio
+
+from creto import _core
+from creto.errors import (
+    IntegrityError,
+    InvalidInputError,
+    OversightRequiredError,
+    UnauthorizedError,
+)
+from creto.oversight import _transitions as transitions
+from creto.oversight._approvers import Approver, Approvers
+from creto.oversight._plain import plain
+from creto.oversight._process import alive, here
+from creto.oversight._request import GRACE_US, Request
+from creto.reach import EVERYTHING, Follower, Reach
+from creto.store import Store, Transaction
+
+__all__ = ["Announcer", "Clearance", "Desk", "Found", "Recall"]
+
+# What the ledger knows of an act: nothing, that it began, or how it ended.
+Found = Literal["nothing", "intent", "success", "failure"]
+
+
+class Announcer(Protocol):
+    """Tells approvers, over channels, that a request waits; never decides, never blocks the desk."""
+
+    def wanted(self, request: Request) -> Sequence[str]:
+        """Names of the channels that want a request."""
+        ...
+
+    def announce(self, request: Request) -> None:
+        """Starts telling; failures are recorded, not raised."""
+        ...
+
+
+class Recall(Protocol):
+    """What the desk needs of `creto.memory`: past decisions that are like this one."""
+
+    def recall_like(self, request: Request, most: int = 3) -> list[dict[str, Any]]:
+        """At most `most` past decisions, the most alike first."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Clearance:
+    """The verified grants for one act; good for one execution.
+
+    Args:
+        request: The request that was approved.
+        grants: One for each policy that asked.
+    """
+
+    request: Request
+    grants: tuple[_core.Grant, ...]
+
+    @property
+    def approvers(self) -> tuple[str, ...]:
+        """Who agreed."""
+        return tuple(sorted({grant.approver for grant in self.grants}))
+
+
+class Desk:
+    """Asks humans, takes their answers, and lets an approved act be executed once.
+
+    Args:
+        store: Where requests and grants are decided.
+        reach: Wakes waiters in all processes on the folder.
+        approvers: Who may answer.
+        timeout: Seconds that a request waits for an answer, where `ask` says nothing else.
+        precedents: Recalls past decisions for the approver, if any.
+        announcer: Tells approvers over channels, if any.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        reach: Reach,
+        approvers: Approvers,
+        *,
+        timeout: float = 3600.0,
+        precedents: Recall | None = None,
+        announcer: Announcer | None = None,
+    ) -> None:
+        self.store = store
+        self.approvers = approvers
+        self.timeout = timeout
+        self.precedents = precedents
+        self.announcer = announcer
+        self._reach = reach
+
+    # --- the one who asks ---------------------------------------------------------------------------------------------
+
+    async def ask(
+        self,
+        act: _core.Act,
+        policy_ids: Sequence[str],
+        *,
+        timeout: float | None = None,  # noqa: ASYNC109 - of the request, not of this call
+        hold: float | None = None,
+        shared: bool = False,
+        policy_version: str | None = None,
+        preview: str | None = None,
+        cost: str | None = None,
+    ) -> Clearance:
+        """Asks humans to agree to exactly this act and waits, asleep, until each policy has its grant.
+
+        Args:
+            act: The act; edited arguments make another one.
+            policy_ids: Every oversight policy that asks.
+            timeout: Seconds that the request waits for an answer.
+            hold: Seconds that this call waits; the request lives on after that. None: as long as the request.
+            shared: Take part in a request for the same act that others wait for, in place of making a second one.
+            policy_version: Digest of the policy set; recorded.
+            preview: What would change, as a diff; shown.
+            cost: What it would cost; shown.
+
+        Returns:
+            The grants, verified against the approvers' keys. `execute` uses them up.
+
+        Raises:
+            UnauthorizedError: An approver said no; the text names who and why.
+            OversightRequiredError: Nobody answered in time, or the request was cancelled.
+        """
+        policies = sorted(set(policy_ids))
+        if not policies:
+            raise InvalidInputError("an act is asked about under at least one policy")
+        lifetime = self.timeout if timeout is None else timeout
+        async with self.changes() as keys:
+            request, made = await self.store.run(
+                self._open, act, policies, lifetime, shared, policy_version, preview, cost
+            )
+            if made and self.announcer is not None:
+                self.announcer.announce(request)
+            try:
+                request = await self._decided(request, keys, hold)
+            except anyio.get_cancelled_exc_class():
+                # Nobody is left to do the act: an answer would be for nothing. Others who wait for it keep it.
+                with anyio.CancelScope(shield=True):
+                    await self.store.run(
+                        transitions.cancel, request.id, who=act.agent, reason="the caller gave up", only_waiter=True
+                    )
+                raise
+        return await self._cleared(request)
+
+    def _open(
+        self,
+        tx: Transaction,
+        act: _core.Act,
+        policies: Sequence[str],
+        lifetime: float,
+        shared: bool,
+        policy_version: str | None,
+        preview: str | None,
+        cost: str | None,
+    ) -> tuple[Request, bool]:
+        waiting = transitions.attach(tx, act, policies, shared=shared)
+        if waiting is not None:
+            return waiting, False
+        made = transitions.write(
+            tx,
+            id=secrets.token_hex(16),
+            act=act,
+            policies=policies,
+            nonce=secrets.token_bytes(16),
+            expiry_us=(tx.now >> 12) + int(lifetime * 1e6) + GRACE_US,
+            policy_version=policy_version,
+            preview=preview,
+            cost=cost,
+            wanted=(lambda _: ()) if self.announcer is None else self.announcer.wanted,
+        )
+        return made, True
+
+    async def _decided(self, request: Request, keys: AsyncIterator[str], hold: float | None) -> Request:
+        now_us = await self.store.fetch(lambda tx: tx.now >> 12)
+        left = max(0.0, (request.answer_by_us - now_us) / 1e6)
+        with anyio.move_on_after(left if hold is None else min(hold, left)):
+            if not request.open:
+                return request
+            async for key in keys:
+                if key not in (request.id, EVERYTHING):
+                    continue
+                request = await self.store.fetch(transitions.find, request.id)
+                if not request.open:
+                    return request
+        # Time is over. An answer may have come in this very moment: the store decides.
+        await self.store.run(transitions.expire_due)
+        return await self.store.fetch(transitions.find, request.id)
+
+    async def _cleared(self, request: Request) -> Clearance:
+        what = f"`{plain(request.action)}` on `{plain(request.resource)}`"
+        if request.state == "denied":
+            rows = await self.store.fetch(transitions.grants_of, request.id)
+            for row in rows:
+                if row.answer == "denied":
+                    key = _core.VerifyingKey.from_text(row.public_keys)
+                    _core.Grant.verify_denial(row.statement.decode(), request.act, row.approver, key)
+            why = f": {request.reason}" if request.reason else ""
+            raise UnauthorizedError(f"{what} was denied by `{request.decided_by}`{why}")
+        if request.open:
+            raise OversightRequiredError(
+                f"{what} still waits for a human (request `{request.id[:8]}`, policy `{request.policies[0]}`)",
+                policy_id=request.policies[0],
+            )
+        if request.state != "approved":
+            ended = {"expired": "nobody answered in time", "cancelled": "the request was cancelled"}
+            raise OversightRequiredError(
+                f"{what} needs a human to agree: {ended.get(request.state, f'its request is {request.state}')} "
+                f"(request `{request.id[:8]}`, policy `{request.policies[0]}`)",
+                policy_id=request.policies[0],
+            )
+        return await self.store.fetch(self._verified, request)
+
+    @staticmethod
+    def _verified(tx: Transaction, request: Request) -> Clearance:
+        """Checks every signature anew: whoever can write to the store cannot thereby agree to anything."""
+        act, now_us, held = request.act, tx.now >> 12, []
+        for row in transitions.grants_of(tx, request.id):
+            if row.standing != "active":
+                continue
+            key = _core.VerifyingKey.from_text(row.public_keys)
+            grant = _core.Grant.verify(row.statement.decode(), act, row.approver, key, now_us)
+            if grant.request != request.id or grant.policy_id != row.policy_id:
+                raise IntegrityError(f"the grant kept for request `{request.id[:8]}` was given for another one")
+            held.append(grant)
+        lacking = set(request.policies) - {grant.policy_id for grant in held}
+        if lacking:
+            raise OversightRequiredError(
+                f"the policy `{min(lacking)}` has no usable grant in request `{request.id[:8]}`", policy_id=min(lacking)
+            )
+        return Clearance(request, tuple(held))
+
+    async def execute(self, clearance: Clearance, *, act: str | None = None) -> Request:
+        """Uses the grants up and marks the act as executing, in one transaction; call it just before the act.
+
+        Args:
+            clearance: What `ask` gave.
+            act: Id that the act's records share in the ledger, 32 hexadecimal digits.
+
+        Raises:
+            OversightRequiredError: They were used already, have expired, or an approver was revoked.
+        """
+        return await self.store.run(transitions.execute, clearance.request.id, act)
+
+    async def settle(
+        self, clearance: Clearance, outcome: Literal["executed", "failed", "unknown"], reason: str | None = None
+    ) -> Request:
+        """Says how the act ended.
+
+        Raises:
+            InvalidInputError: It was not executing.
+        """
+        event = {"executed": "succeed", "failed": "fail", "unknown": "lose"}[outcome]
+        request = clearance.request
+        return await self.store.run(transitions.settle, request.id, event, who=request.agent, reason=reason)
+
+    def changes(self) -> Follower:
+        """Ids of requests that change from this call on, in any process; iterate it in its own `async with`."""
+        return self._reach.follow(transitions.TOPIC)
+
+    # --- the one who answers ------------------------------------------------------------------------------------------
+
+    def pending(self) -> list[Request]:
+        """Requests that wait for an answer, the oldest first; those whose time is over are ended."""
+        with self.store.begin() as tx:
+            transitions.expire_due(tx)
+            return list(reversed(transitions.listed(tx)))
+
+    def all(self, limit: int = 200) -> list[Request]:
+        """Requests in any state, the newest first."""
+        with self.store.read() as tx:
+            return transitions.listed(tx, None, limit)
+
+    def find(self, prefix: str) -> Request:
+        """The request whose id begins with `prefix`.
+
+        Raises:
+            NotFoundError: None does.
+            InvalidInputError: Several do.
+        """
+        with self.store.read() as tx:
+            return transitions.find(tx, prefix)
+
+    def announcements(self, request: Request) -> list[dict[str, Any]]:
+        """How each channel's announcement went: channel, state, attempts, detail."""
+        with self.store.read() as tx:
+            return transitions.announced(tx, request.id)
+
+    def precedents_of(self, request: Request) -> list[dict[str, Any]]:
+        """Past decisions like this one, the most alike first; empty where there is no memory."""
+        return [] if self.precedents is None else self.precedents.recall_like(request)
+
+    def approve(self, request: Request, approver: Approver, reason: str = "") -> Request:
+        """Agrees to exactly the act in `request`, as the approver saw it, for each policy the approver may answer for.
+
+        Raises:
+            UnauthorizedError: The approver asked for it, acts in its chain, or may not answer for its policies.
+            InvalidInputError: It does not wait for an answer any more.
+        """
+        return self._answer(request, approver, True, reason)
+
+    def deny(self, request: Request, approver: Approver, reason: str = "") -> Request:
+        """Says no.
+
+        Raises:
+            UnauthorizedError: As for `approve`.
+            InvalidInputError: It does not wait for an answer any more.
+        """
+        return self._answer(request, approver, False, reason)
+
+    def _answer(self, request: Request, approver: Approver, approved: bool, reason: str) -> Request:
+        if approver.id == request.agent or approver.id in request.chain:
+            raise UnauthorizedError(
+                f"`{approver.name}` takes part in this act of `{request.agent}`, so another approver must answer"
+            )
+        policies = [policy for policy in request.policies if approver.may_answer(policy)]
+        if not policies:
+            raise UnauthorizedError(
+                f"`{approver.name}` may not answer for the policy `{request.policies[0]}`; "
+                f"the approver's policies are {', '.join(sorted(approver.policies)) or 'none'}"
+            )
+        key = self.approvers.key(approver)
+        with self.store.read() as tx:
+            decided_us = tx.now >> 12
+        statements = {
+            policy: _core.oversight_answer(
+                key,
+                request.act,
+                request=request.id,
+                policy=policy,
+                nonce=request.nonce,
+                expiry_us=request.expiry_us,
+                approver=approver.id,
+                approved=approved,
+                reason=reason,
+                decided_us=decided_us,
+            )
+            for policy in policies
+        }
+        with self.store.begin() as tx:
+            return transitions.answer(
+                tx, request, approver=approver.id, approved=approved, reason=reason, statements=statements
+            )
+
+    def cancel(self, request: Request, *, who: str, reason: str = "") -> Request:
+        """Takes a request back.
+
+        Raises:
+            InvalidInputError: The act has begun, or the request is over.
+        """
+        with self.store.begin() as tx:
+            return transitions.cancel(tx, request.id, who=who, reason=reason)
+
+    # --- after a crash ------------------------------------------------------------------------------------------------
+
+    async def recover(self, found: Callable[[str], Awaitable[Found]]) -> list[Request]:
+        """Says how acts ended whose process is gone; none of them is run again.
+
+        No intent in the ledger: it did not start. An intent and no outcome: unknown.
+
+        Args:
+            found: What the ledger knows of an act, by the id that its records share.
+
+        Returns:
+            The requests that were settled.
+        """
+        await self.store.run(transitions.expire_due)
+        left = await self.store.fetch(lambda tx: transitions.listed(tx, ["executing"], 10_000))
+        settled = []
+        for request in left:
+            if alive(request.holder):
+                continue
+            event, reason = {
+                "nothing": ("fail", "it did not start: its process ended before the intent was recorded"),
+                "intent": ("lose", "its process ended between intent and outcome; look before you try again"),
+                "success": ("succeed", None),
+                "failure": ("fail", None),
+            }[await found(request.ledger_act)]
+            try:
+                settled.append(
+                    await self.store.run(transitions.settle, request.id, event, who=request.agent, reason=reason)
+                )
+            except InvalidInputError:
+                continue  # another process settled it
+        return settled
+
+    @property
+    def holder(self) -> str:
+        """The name of this process, as requests carry it."""
+        return here()

@@ -1,0 +1,59 @@
+"""Puts a desk together from a store and the configuration, as the layer, the commands and the inbox all need it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from creto import _core
+from creto.errors import InvalidInputError
+from creto.oversight._approvers import Approvers
+from creto.oversight._desk import Desk
+
+if TYPE_CHECKING:
+    from creto.config import Settings
+    from creto.reach import Reach
+    from creto.store import Store
+
+__all__ = ["open_approvers", "open_desk"]
+
+
+def open_approvers(store: Store, settings: Settings, sealer: _core.Sealer | None = None) -> Approvers:
+    """The approvers of a store; those that the configuration names are made where they are missing.
+
+    Args:
+        store: Where they are kept.
+        settings: The configuration; its `[[approvers]]` and trust domain count.
+        sealer: Seals keys at rest; the state folder's own where none is given.
+
+    Raises:
+        InvalidInputError: The store has no state folder, and no sealer was given.
+    """
+    if sealer is None:
+        if store.folder is None:
+            raise InvalidInputError("approvers' keys are sealed in a state folder, and this store has none")
+        sealer = _core.Sealer.open(str(store.folder / "keys"))
+    people = Approvers(store, sealer, trust_domain=settings.common.trust_domain)
+    people.configure(settings.approvers)
+    return people
+
+
+def open_desk(store: Store, settings: Settings, reach: Reach, *, sealer: _core.Sealer | None = None) -> Desk:
+    """A desk with memory and channels, as the configuration says.
+
+    Args:
+        store: Where requests and grants are decided.
+        settings: The configuration.
+        reach: Wakes waiters in all processes.
+        sealer: Seals approvers' keys; the state folder's own where none is given.
+    """
+    from creto.memory import Precedents
+    from creto.oversight.channels import Announcements
+
+    return Desk(
+        store,
+        reach,
+        open_approvers(store, settings, sealer),
+        timeout=settings.oversight.default_timeout_seconds,
+        precedents=Precedents(store),
+        announcer=Announcements.configured(store, settings),
+    )

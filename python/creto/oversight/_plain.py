@@ -1,0 +1,71 @@
+"""Text of agents, made safe to show: nothing in it can move the cursor, hide, or turn what a human reads around."""
+
+from __future__ import annotations
+
+import unicodedata
+from typing import Any
+
+__all__ = ["plain", "value", "values"]
+
+_SHOWN = {"\n", "\t"}
+
+
+def plain(text: str, *, lines: bool = False, most: int = 4000) -> str:
+    r"""Spells out control, format and bidirectional characters.
+
+    Args:
+        text: Anything, from anyone.
+        lines: Keep line ends and tabs.
+        most: Longer text is cut, and the cut is said.
+
+    Example:
+        >>> plain("a\x1b[2Jb\u202ec")
+        'a\\x1b[2Jb\\u202ec'
+    """
+    keep = _SHOWN if lines else set()
+    cut = len(text) - most
+    shown = "".join(c if c in keep or _visible(c) else _spelt(c) for c in text[:most])
+    return f"{shown}… ({cut} more characters)" if cut > 0 else shown
+
+
+def _visible(c: str) -> bool:
+    # Categories: control, format (bidi marks, joiners), surrogate, private, line and paragraph separators.
+    return unicodedata.category(c) not in {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}
+
+
+def _spelt(c: str) -> str:
+    code = ord(c)
+    return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}" if code < 65536 else f"\\U{code:08x}"
+
+
+def value(encoded: Any, most: int = 400) -> str:
+    """One value of an act's context, for people, from its stated encoding.
+
+    Example:
+        >>> value({"__extn": {"fn": "decimal", "arg": "12.5"}}), value([1, "a"]), value(None)
+        ('12.5', '1, a', 'none')
+    """
+    match encoded:
+        case None:
+            return "none"
+        case True | False:
+            return "yes" if encoded else "no"
+        case {"__extn": {"arg": text}}:
+            return plain(str(text), most=most)
+        case {"__integer": digits}:
+            return plain(str(digits), most=most)
+        case {"__entity": {"type": kind, "id": name}}:
+            return plain(f'{kind}::"{name}"', most=most)
+        case {"__bytes": text}:
+            return plain(f"bytes {text}", most=most)
+        case {"__set": members} | list(members):
+            return plain(", ".join(value(member, most) for member in members) or "(empty)", most=most)
+        case dict():
+            return plain(", ".join(f"{name}={value(member, most)}" for name, member in encoded.items()), most=most)
+        case _:
+            return plain(str(encoded), most=most)
+
+
+def values(context: dict[str, Any]) -> list[tuple[str, str]]:
+    """Names and values of a context, for people."""
+    return [(plain(name, most=80), value(member)) for name, member in context.items()]

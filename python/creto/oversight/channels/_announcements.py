@@ -1,0 +1,172 @@
+"""Sends announcements: the one layer that tries again, and the one that writes down how it went."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+from sqlalchemy import select
+
+from creto.errors import CretoError
+from creto.oversight import _transitions as transitions
+from creto.oversight._request import Request
+from creto.oversight.channels._email import Email
+from creto.oversight.channels._message import Channel, Message
+from creto.oversight.channels._slack import Slack
+from creto.oversight.channels._webhook import Webhook
+from creto.store import Store, Transaction
+from creto.store.tables import announcements, approvers, meta
+
+if TYPE_CHECKING:
+    from creto.config import Settings
+
+__all__ = ["INBOX", "Announcements"]
+
+INBOX = "oversight.inbox_url"
+"""Under this name the store keeps where the inbox was last served."""
+_ATTEMPTS = 6
+_FIRST = 0.5
+_LONGEST = 30.0
+_STALE_US = 180_000_000
+
+
+class Announcements:
+    """Sends each request over each channel that wants it, on threads of its own.
+
+    Args:
+        store: Where outcomes are written.
+        channels: The channels.
+        url: The inbox as approvers reach it; where none is given, where it was last served.
+    """
+
+    def __init__(self, store: Store, channels: Sequence[Channel], *, url: str | None = None) -> None:
+        self._store = store
+        self._channels = list(channels)
+        self._url = url
+        self._stop = threading.Event()
+        self._pool: ThreadPoolExecutor | None = None
+
+    @classmethod
+    def configured(cls, store: Store, settings: Settings) -> Announcements:
+        """The channels of the configuration, and mail to approvers who have an address."""
+        ours = settings.oversight
+        channels: list[Channel] = []
+        if ours.slack_webhook_url is not None:
+            channels.append(Slack("default", ours.slack_webhook_url.get_secret_value()))
+
+        def email(name: str, to: Callable[[Request], Sequence[str]]) -> None:
+            if ours.email_smtp_host is None:
+                return
+            password = ours.email_smtp_password.get_secret_value() if ours.email_smtp_password else ""
+            channels.append(
+                Email(
+                    name,
+                    to,
+                    ours.email_from or f"creto@{ours.email_smtp_host}",
+                    ours.email_smtp_host,
+                    ours.email_smtp_port,
+                    tls=ours.email_smtp_tls,
+                    login=(ours.email_smtp_user, password) if ours.email_smtp_user else None,
+                )
+            )
+
+        email("approvers", lambda request: _addresses(store, request))
+        for channel in settings.channels:
+            policies = frozenset(channel.policies)
+            if channel.kind == "email":
+                to = tuple(channel.to)
+                email(channel.name, lambda r, p=policies, to=to: to if not p or p & set(r.policies) else ())  # type: ignore[misc]
+            elif channel.url is not None:
+                url = channel.url.get_secret_value()
+                if channel.kind == "slack":
+                    channels.append(Slack(channel.name, url, channel.policies))
+                elif channel.secret is not None:
+                    channels.append(Webhook(channel.name, url, channel.secret.get_secret_value(), channel.policies))
+        return cls(store, channels, url=ours.inbox_url)
+
+    def wanted(self, request: Request) -> list[str]:
+        """Names of the channels that want a request."""
+        return [channel.name for channel in self._channels if channel.wants(request)]
+
+    def announce(self, request: Request) -> None:
+        """Starts telling; failures are recorded, not raised."""
+        for channel in self._channels:
+            if channel.wants(request):
+                if self._pool is None:
+                    self._pool = ThreadPoolExecutor(4, thread_name_prefix="creto-announce")
+                self._pool.submit(self._send, channel, request)
+
+    def resume(self) -> int:
+        """Sends what a process that is gone had left unsent; returns how many requests that concerns."""
+        with self._store.read() as tx:
+            since = ((tx.now >> 12) - _STALE_US) << 12
+            rows = tx.all(
+                select(announcements.c.request)
+                .where(announcements.c.state == "sending", announcements.c.updated < since)
+                .distinct()
+            )
+            left = [transitions.find(tx, row.request) for row in rows]
+        for request in left:
+            if request.open:
+                self.announce(request)
+        return len(left)
+
+    def close(self) -> None:
+        """Stops trying; what is being sent is let go, and stays written as unsent."""
+        self._stop.set()
+        if self._pool is not None:
+            self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _send(self, channel: Channel, request: Request) -> None:
+        attempts, said, sent, wait = 0, "", False, _FIRST
+        while attempts < _ATTEMPTS and not self._stop.is_set():
+            attempts += 1
+            try:
+                said, sent = channel.send(Message(request, self._link(request))), True
+                break
+            except CretoError as error:
+                said = str(error)
+                if not error.should_retry:
+                    break
+                # Full jitter: what failed together does not come back together.
+                pause = max(random.uniform(0, wait), error.retry_after or 0.0)  # noqa: S311 - no secret
+                wait = min(_LONGEST, wait * 2)
+                if attempts < _ATTEMPTS and self._stop.wait(min(pause, 120.0)):
+                    return
+        if attempts:
+            with self._store.begin() as tx:
+                self._wrote(tx, channel.name, request, sent=sent, attempts=attempts, said=said)
+
+    def _wrote(self, tx: Transaction, channel: str, request: Request, *, sent: bool, attempts: int, said: str) -> None:
+        values = {"state": "sent" if sent else "failed", "attempts": attempts, "detail": said[:500], "updated": tx.now}
+        where = (announcements.c.request == request.id) & (announcements.c.channel == channel)
+        if not tx.swap(announcements, where, **values):
+            tx.insert_once(announcements, request=request.id, channel=channel, **values)
+        tx.outbox(
+            {
+                "who": request.agent,
+                "what": "oversight:announced" if sent else "oversight:announcement-failed",
+                "resource": request.resource,
+                "why": channel,
+                "act": request.ledger_act,
+                "detail": {"request": request.id, "attempts": str(attempts), "said": said[:500]},
+            }
+        )
+        tx.publish(transitions.TOPIC, request.id)
+
+    def _link(self, request: Request) -> str | None:
+        url = self._url
+        if url is None:
+            with self._store.read() as tx:
+                url = tx.scalar(select(meta.c.value).where(meta.c.name == INBOX))
+        return f"{url.rstrip('/')}/r/{request.id}" if url else None
+
+
+def _addresses(store: Store, request: Request) -> list[str]:
+    with store.read() as tx:
+        rows = tx.all(select(approvers).where(approvers.c.state == "active"))
+    wanted = set(request.policies) | {"*"}
+    return sorted({row.channels["email"] for row in rows if row.channels.get("email") and wanted & set(row.policies)})

@@ -1,0 +1,79 @@
+"""What a channel has to say, and what a channel is."""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import dataclass
+from typing import Protocol
+
+from creto.oversight._plain import plain, value, values
+from creto.oversight._request import Request
+
+__all__ = ["Channel", "Message"]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """An announcement: enough to know what it is about, never enough to decide by.
+
+    Args:
+        link: The request's page in the inbox; None where no inbox is known.
+    """
+
+    request: Request
+    link: str | None
+
+    @property
+    def title(self) -> str:
+        """One line."""
+        return f"{self.agent} asks to {plain(self.request.action, most=80)}: {plain(self.request.resource, most=120)}"
+
+    @property
+    def agent(self) -> str:
+        """The agent's short name."""
+        return plain(self.request.agent.rsplit("/", 1)[-1], most=80)
+
+    @property
+    def facts(self) -> list[tuple[str, str]]:
+        """Names and values, for people."""
+        request = self.request
+        facts = [
+            ("Agent", plain(request.agent, most=200)),
+            ("Action", plain(request.action, most=80)),
+            ("Resource", plain(request.resource, most=500)),
+            ("Policy", ", ".join(plain(policy, most=120) for policy in request.policies)),
+        ]
+        if request.chain:
+            facts.insert(1, ("For", " → ".join(plain(link.rsplit("/", 1)[-1], most=80) for link in request.chain)))
+        facts += [(name, text) for name, text in values(request.context)[:8]]
+        cost = [f"{value(quantity)} {plain(meter, most=80)}" for meter, quantity in request.usage.items()]
+        if cost or request.cost:
+            facts.append(("Cost", ", ".join([*cost, *([request.cost] if request.cost else [])])))
+        return facts
+
+    @property
+    def until(self) -> str:
+        """When no answer becomes a no."""
+        moment = dt.datetime.fromtimestamp(self.request.answer_by_us / 1e6, dt.UTC)
+        return f"{moment:%Y-%m-%d %H:%M} UTC"
+
+
+class Channel(Protocol):
+    """A way to announce."""
+
+    @property
+    def name(self) -> str:
+        """The name that announcements are recorded under."""
+        ...
+
+    def wants(self, request: Request) -> bool:
+        """True where this request is to be announced here."""
+        ...
+
+    def send(self, message: Message) -> str:
+        """Sends it once, and waits; returns what the other side said.
+
+        Raises:
+            CretoError: It was not taken; `should_retry` says whether another try may help.
+        """
+        ...
