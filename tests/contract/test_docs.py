@@ -55,7 +55,12 @@ def test_a_console_example_runs(session: str, tmp_path: Path) -> None:
     (tmp_path / "work").mkdir()
     for command, expected in _commands(session):
         ran = subprocess.run(
-            ["bash", "-c", command], cwd=tmp_path / "work", env=environment, capture_output=True, text=True, timeout=110,
+            ["bash", "-c", command],
+            cwd=tmp_path / "work",
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=110,
             stdin=subprocess.DEVNULL,
         )
         output = ran.stdout + ran.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import threading
 import time
@@ -15,9 +16,9 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 import anyio
 import anyio.lowlevel
 import anyio.to_thread
-from sqlalchemy import Engine, select
+from sqlalchemy import Connection, Engine, RootTransaction, select
 
-from creto.errors import ForkedError, InternalError, TimeoutError
+from creto.errors import InternalError, TimeoutError
 from creto.store import _outbox, _schema
 from creto.store._engine import WRITE, engine_for_file, engine_for_url, shown
 from creto.store._faults import translated
@@ -32,8 +33,6 @@ P = ParamSpec("P")
 T = TypeVar("T")
 _THREADS = 8
 _BATCH = 1000
-# Connections of the parent, held for ever in a forked child: closing one there could take the parent's locks away.
-_left_behind: list[Any] = []
 
 
 @dataclass(frozen=True)
@@ -110,14 +109,10 @@ class Store:
         if self._closed:
             raise InternalError(f"the store `{self.place}` is closed")
         if self._pid != os.getpid():
-            _left_behind.append(self._engine)
+            _leave(self._engine)
             self._ledger = None  # the parent's shard is the parent's
             self._open()
         return self._engine
-
-    def _writers(self) -> Engine:
-        self._here()
-        return self._write_engine
 
     # --- transactions -----------------------------------------------------------------------------------------------
 
@@ -132,31 +127,38 @@ class Store:
             AlreadyExistsError: A row with the same key is there.
             LedgerFullError: Records of earlier transactions cannot reach the ledger, so no more are taken.
         """
-        writers = self._writers()
+        self._here()
         if self._unsettled and self._ledger is not None:
             self.settle()
-        pid = os.getpid()
-        with self._alone(), translated(self.place), writers.connect() as connection:
+        with self._alone():
             done = list(self._appended)
-            with connection.begin() as inner:
-                tx = Transaction(connection, writes=True, clock=self.clock, place=self.place)
-                try:
-                    _outbox.forget(connection, done)
-                    yield tx
-                    _outbox.write(connection, tx.records, self._ledger.shard if self._ledger else None)
-                finally:
-                    if os.getpid() != pid:
-                        _left_behind.extend((inner, connection))
-                        raise ForkedError(f"the transaction on `{self.place}` belongs to the parent process")
+            with self._transaction(writes=True) as tx:
+                _outbox.forget(tx.connection, done)
+                yield tx
+                _outbox.write(tx.connection, tx.records, self._ledger.shard if self._ledger else None)
             self._appended = self._appended[len(done) :]
         self._after(tx)
 
     @contextmanager
     def read(self) -> Iterator[Transaction]:
         """Begins a transaction that only reads: one unchanging view, and waits for nobody."""
+        with self._transaction(writes=False) as tx:
+            yield tx
+
+    @contextmanager
+    def _transaction(self, *, writes: bool) -> Iterator[Transaction]:
         engine = self._here()
-        with translated(self.place), engine.connect() as connection, connection.begin():
-            yield Transaction(connection, writes=False, clock=self.clock, place=self.place)
+        with translated(self.place):
+            connection = (self._write_engine if writes else engine).connect()
+            tx = Transaction(connection, writes=writes, clock=self.clock, place=self.place)
+            try:
+                with _ended(connection.begin(), tx):
+                    yield tx
+            finally:
+                if tx.forked:
+                    _leave(connection)
+                else:
+                    connection.close()
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
@@ -243,12 +245,12 @@ class Store:
         settled = 0
         with self._settling:
             while True:
-                with self._raw() as connection:
+                with self._alone_writing() as connection:
                     records = _outbox.claim(connection, ledger.shard, _BATCH)
                 if not records:
                     break
                 ledger.append_records(records)
-                with self._raw() as connection:
+                with self._alone_writing() as connection:
                     _outbox.forget(connection, [record["id"] for record in records])
                 settled += len(records)
             self._unsettled = False
@@ -262,9 +264,9 @@ class Store:
         return sorted(row[0] for row in found if row[0] != mine)
 
     @contextmanager
-    def _raw(self) -> Iterator[Any]:
-        with self._alone(), translated(self.place), self._writers().begin() as connection:
-            yield connection
+    def _alone_writing(self) -> Iterator[Connection]:
+        with self._alone(), self._transaction(writes=True) as tx:
+            yield tx.connection
 
     def _after(self, tx: Transaction) -> None:
         ledger = self._ledger
@@ -289,7 +291,7 @@ class Store:
         if self._closed or self._pid != os.getpid():
             return
         if self._appended:
-            with self._raw() as connection:
+            with self._alone_writing() as connection:
                 _outbox.forget(connection, self._appended)
             self._appended = []
         self._closed = True
@@ -300,6 +302,29 @@ class Store:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _leave(thing: Any) -> None:
+    """Keeps a thing of the parent's for ever, even through the child's exit.
+
+    To close a connection in the child would end the parent's session (PostgreSQL), or could take its locks away (SQLite).
+    """
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))
+
+
+@contextmanager
+def _ended(inner: RootTransaction, tx: Transaction) -> Iterator[None]:
+    """Commits or rolls back; in a forked child neither, since a word from there would end the parent's transaction."""
+    try:
+        yield
+        tx.check()
+        inner.commit()
+    except BaseException:
+        if tx.forked:
+            _leave(inner)
+            tx.check()
+        inner.rollback()
+        raise
 
 
 class _WallClock:

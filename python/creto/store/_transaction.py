@@ -50,11 +50,24 @@ class Transaction:
     @property
     def connection(self) -> Connection:
         """SQLAlchemy's own connection, for what this class has no method for."""
-        if self._pid != os.getpid():
+        self.check()
+        return self._connection
+
+    @property
+    def forked(self) -> bool:
+        """True in a child of the process that began it."""
+        return self._pid != os.getpid()
+
+    def check(self) -> None:
+        """Does nothing, but in a child of the process that began it.
+
+        Raises:
+            ForkedError: There.
+        """
+        if self.forked:
             raise ForkedError(
                 f"the transaction on `{self._place}` belongs to the parent process; begin one in the child"
             )
-        return self._connection
 
     @property
     def now(self) -> int:
@@ -97,7 +110,9 @@ class Transaction:
             True where this call made it: among racing transactions exactly one gets True.
         """
         insert: Any = sqlite_insert if self.connection.dialect.name == "sqlite" else postgres_insert
-        return self.execute(insert(table).values(**values).on_conflict_do_nothing()).rowcount == 1
+        # By what comes back, not by `rowcount`: psycopg has none for an insert.
+        made = insert(table).values(**values).on_conflict_do_nothing().returning(*table.primary_key.columns)
+        return self.execute(made).first() is not None
 
     def swap(self, table: Table, where: ColumnElement[bool], **values: Any) -> bool:
         """Changes the one row that still is as `where` says.
