@@ -1,6 +1,6 @@
 """The layer: the one place where the parts are put together, and the order that every act goes through.
 
-    authorize -> (ask a human) -> reserve quota -> perform -> charge -> record
+authorize -> (ask a human) -> reserve quota -> perform -> charge -> record
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from creto._guard import acting, guard
 from creto.errors import InvalidInputError, OversightRequiredError
 
 if TYPE_CHECKING:
+    from anyio.from_thread import BlockingPortal
+
     from creto._parts import Parts
     from creto.messaging import Message
     from creto.nhi import Agent
@@ -69,6 +71,7 @@ class EnablementLayer:
         self._ledger = parts.ledger
         self._durability: Durability = parts.settings.audit.durability
         self._principals: dict[str, tuple[int, _core.Principal]] = {}
+        self._portal: BlockingPortal | None = None
 
     # --- who ----------------------------------------------------------------------------------------------------------
 
@@ -97,7 +100,7 @@ class EnablementLayer:
         """The prepared form of an agent: its chain and the path of its quotas."""
         held = self._principals.get(agent.id)
         epoch = self.parts.identities.epoch
-        if held is not None and held[0] == epoch and held[2:] == ():
+        if held is not None and held[0] == epoch:
             return held[1]
         made = self._gate.principal(agent.id, self.parts.quota_path(agent), agent.chain)
         self._principals[agent.id] = (epoch, made)
@@ -150,50 +153,42 @@ class EnablementLayer:
             >>> asyncio.run(main())
             2
         """
-        if action.startswith("http:") and (context is None or "host" not in context):
-            context = {**(context or {}), "host": urlsplit(resource).hostname or ""}
-        principal = self.principal(agent)
-        clearance: Clearance | None = None
+        under = await self._begin(agent, action, resource, context, usage, durability, timeout, preview)
         try:
-            permit = self._gate.enter(principal, action, resource, context, usage)
-        except OversightRequiredError as asked:
-            permit, clearance = await self._ask(principal, asked, action, resource, context, usage, timeout, preview)
-        strict = (durability or self._durability) == "strict"
-        act = Act(permit.act.hex(), usage, clearance.approvers if clearance else ())
-        try:
-            if clearance is not None:
-                await self.parts.desk.execute(clearance, act=act.id)
-            if permit.wants_intent:
-                ticket = permit.intent()
-                if strict:
-                    await self._durable(ticket)
-            result = operation(act) if _takes_act(operation) else operation()
+            result = operation(under.act) if _takes_act(operation) else operation()
             if inspect.isawaitable(result):
                 result = await result
         except BaseException as error:
-            # First, and without waiting: give back what is held, and put the outcome in the queue.
-            ticket = permit.settle(_failure(error), act.used if act.used != usage else None)
-            await self._end(ticket, strict, clearance, "failed", str(error))
+            await self._finish(under, error)
             raise
-        ticket = permit.settle(None, act.used)
-        await self._end(ticket, strict, clearance, "executed", None)
+        await self._finish(under, None)
         return result  # type: ignore[return-value]  # awaited above where it could be
 
-    def perform_blocking(self, agent: Agent, action: str, resource: str, operation: Callable[..., R], **options: Any) -> R:
-        """`perform` for code without an event loop; the operation runs in this thread.
+    def perform_blocking(
+        self,
+        agent: Agent,
+        action: str,
+        resource: str,
+        operation: Callable[..., R],
+        *,
+        context: Mapping[str, Any] | None = None,
+        usage: Mapping[str, int] | None = None,
+        durability: Durability | None = None,
+        timeout: float | None = None,
+        preview: str | None = None,
+    ) -> R:
+        """`perform` for code without an event loop: the operation, a plain function, runs in this thread.
 
-        Args:
-            agent: As for `perform`, like all that follows.
-            action: Likewise.
-            resource: Likewise.
-            operation: A plain function.
-            options: `context`, `usage`, `durability`, `timeout`, `preview`.
+        The layer must come from `creto.open_blocking()`. Arguments and errors are those of `perform`.
         """
-
-        async def run() -> R:
-            return await self.perform(agent, action, resource, operation, **options)
-
-        return anyio.run(run)
+        begin = self._portal_call(self._begin, agent, action, resource, context, usage, durability, timeout, preview)
+        try:
+            result = operation(begin.act) if _takes_act(operation) else operation()
+        except BaseException as error:
+            self._portal_call(self._finish, begin, error)
+            raise
+        self._portal_call(self._finish, begin, None)
+        return result
 
     def guard(
         self,
@@ -242,25 +237,96 @@ class EnablementLayer:
                     raise
                 policies = sorted({*policies, *again.policy_ids})
 
+    async def _begin(
+        self,
+        agent: Agent,
+        action: str,
+        resource: str,
+        context: Mapping[str, Any] | None,
+        usage: Mapping[str, int] | None,
+        durability: Durability | None,
+        timeout: float | None,
+        preview: str | None,
+    ) -> _Under:
+        """All that comes before the operation; what it holds is given back if it does not get to its end."""
+        self.parts.reach.require_fresh()
+        if action.startswith("http:") and (context is None or "host" not in context):
+            context = {**(context or {}), "host": urlsplit(resource).hostname or ""}
+        principal = self.principal(agent)
+        clearance: Clearance | None = None
+        strict = (durability or self._durability) == "strict"
+        try:
+            permit = self._gate.enter(principal, action, resource, context, usage)
+        except OversightRequiredError as asked:
+            permit, clearance = await self._ask(principal, asked, action, resource, context, usage, timeout, preview)
+        under = _Under(
+            permit, Act(permit.act.hex(), usage, clearance.approvers if clearance else ()), usage, strict, clearance
+        )
+        try:
+            if clearance is not None:
+                await self.parts.desk.execute(clearance, act=under.act.id)
+                under.executing = True
+            if permit.wants_intent:
+                ticket = permit.intent()
+                if strict:
+                    await self._durable(ticket)
+        except BaseException as error:
+            await self._finish(under, error)
+            raise
+        return under
+
+    async def _finish(self, under: _Under, error: BaseException | None) -> None:
+        """Charges or gives back, and records; before anything is awaited, so that a cancelled act holds nothing."""
+        used = under.act.used
+        if error is None:
+            ticket = under.permit.settle(None, used if used != under.usage else None)
+        else:
+            ticket = under.permit.settle(_failure(error), used if used != under.usage else None)
+        if not under.strict and not under.executing:
+            return
+        with anyio.CancelScope(shield=True):
+            if under.strict:
+                await self._durable(ticket)
+            if under.clearance is not None and under.executing:
+                if error is None:
+                    await self.parts.desk.settle(under.clearance, "executed")
+                else:
+                    await self.parts.desk.settle(under.clearance, "failed", _failure(error))
+
     async def _durable(self, ticket: int) -> None:
         ledger = self._ledger
         await _bridge.wait(lambda bridge, token: ledger.durable(ticket, bridge, token))
 
-    async def _end(
+    def _portal_call(self, function: Callable[..., Awaitable[Any]], *args: Any) -> Any:
+        if self._portal is None:
+            raise InvalidInputError("a `_blocking` method needs a layer from `creto.open_blocking()`")
+        future = self._portal.start_task_soon(function, *args)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise
+
+
+class _Under:
+    """An act that was let in and has not ended."""
+
+    __slots__ = ("act", "clearance", "executing", "permit", "strict", "usage")
+
+    def __init__(
         self,
-        ticket: int,
+        permit: _core.Permit,
+        act: Act,
+        usage: Mapping[str, int] | None,
         strict: bool,
         clearance: Clearance | None,
-        outcome: Literal["executed", "failed"],
-        reason: str | None,
     ) -> None:
-        if not strict and clearance is None:
-            return
-        with anyio.CancelScope(shield=True):
-            if strict:
-                await self._durable(ticket)
-            if clearance is not None:
-                await self.parts.desk.settle(clearance, outcome, reason)
+        self.permit = permit
+        self.act = act
+        self.usage = usage
+        self.strict = strict
+        self.clearance = clearance
+        self.executing = False
 
 
 def _takes_act(operation: Callable[..., Any]) -> bool:
@@ -274,9 +340,7 @@ def _takes_act(operation: Callable[..., Any]) -> bool:
         parameters = inspect.signature(operation).parameters.values()
     except (TypeError, ValueError):
         return False
-    return any(
-        p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters
-    )
+    return any(p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters)
 
 
 def _failure(error: BaseException) -> str:
