@@ -27,3 +27,8 @@ pub use signature::Signature;
 pub use signing::SigningKey;
 pub use spki::KeyId;
 pub use verifying::VerifyingKey;
+
+/// Whether two byte strings are equal, in a time that depends on their lengths alone.
+pub fn equal(left: &[u8], right: &[u8]) -> bool {
+    aws_lc_rs::constant_time::verify_slices_are_equal(left, right).is_ok()
+}

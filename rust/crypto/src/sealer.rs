@@ -99,7 +99,7 @@ impl Sealer {
         }
         let key = stretch(passphrase, salt, memory, passes, lanes)?;
         let expected = provider.derivation.expand(Hash::Sha256, &key, &[b"creto passphrase check v1"])?;
-        if check.len() != expected.len() || !equal(check, &expected) {
+        if check.len() != expected.len() || !crate::equal(check, &expected) {
             return Err(Error::Malformed(format!("the passphrase does not open `{}`", path.display())));
         }
         Ok(Self(key))
@@ -193,10 +193,6 @@ fn stretch(passphrase: &[u8], salt: &[u8], memory: u32, passes: u32, lanes: u32)
         .hash_password_into(passphrase, salt, key.expose_mut())
         .map_err(unusable)?;
     Ok(key)
-}
-
-fn equal(left: &[u8], right: &[u8]) -> bool {
-    aws_lc_rs::constant_time::verify_slices_are_equal(left, right).is_ok()
 }
 
 fn io(path: &Path, doing: &str) -> impl Fn(std::io::Error) -> Error {

@@ -1,1 +1,19 @@
-//! The envelope.
+//! The envelope: CMS, encrypted for its recipients and signed by its writer, with post-quantum keys.
+//!
+//! This crate seals, verifies and opens; it never stores, carries or authorizes a message. The format is described in `docs/envelope.md`.
+
+mod header;
+mod oid;
+mod open;
+mod profile;
+mod seal;
+mod time;
+
+pub use header::{Header, MAX_RECIPIENTS, Priority, hex, unhex};
+pub use open::{Acceptance, CLOCK_SKEW_SECONDS, DIRECT_SECONDS, MAILBOX_SECONDS, Verified, unverified_header, verify};
+pub use seal::{Outgoing, seal};
+
+#[cfg(test)]
+mod attacks;
+#[cfg(test)]
+mod trial;

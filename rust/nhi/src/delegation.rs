@@ -8,8 +8,7 @@ use creto_crypto::{Error, Provider, SigningKey, dsse};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::fmt;
-use std::hash::RandomState;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 const DELEGATION: &str = "urn:creto:delegation:1";
 /// No chain is longer.
@@ -209,9 +208,9 @@ impl Hop {
 }
 
 /// Knows the identities that a name has: the current one, those kept for verifying only, none that was revoked.
-pub trait Keys {
+pub trait Keys: Sync {
     /// All of them.
-    fn identities(&self, id: &AgentId) -> Vec<AgentIdentity>;
+    fn identities(&self, id: &AgentId) -> Vec<Arc<AgentIdentity>>;
 }
 
 /// What a chain is verified against.
@@ -293,10 +292,13 @@ impl Verification<'_> {
     }
 }
 
+/// The epoch in which a chain was verified, and the chain.
+type Kept = HashMap<[u8; 32], (u64, Arc<DelegationChain>)>;
+
 /// Verified chains by the digest of their text, so that one is verified once in an epoch.
 #[derive(Debug, Default)]
 pub struct ChainCache {
-    kept: Mutex<HashMap<[u8; 32], (u64, Arc<DelegationChain>), RandomState>>,
+    kept: Mutex<Kept>,
 }
 
 impl ChainCache {
@@ -324,7 +326,7 @@ impl ChainCache {
         Ok(chain)
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<[u8; 32], (u64, Arc<DelegationChain>), RandomState>> {
+    fn lock(&self) -> MutexGuard<'_, Kept> {
         // A panic while it was held leaves a map that is whole: each change is one call.
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -344,8 +346,8 @@ mod tests {
     }
 
     impl Keys for World {
-        fn identities(&self, id: &AgentId) -> Vec<AgentIdentity> {
-            self.identities.get(id).cloned().into_iter().collect()
+        fn identities(&self, id: &AgentId) -> Vec<Arc<AgentIdentity>> {
+            self.identities.get(id).cloned().map(Arc::new).into_iter().collect()
         }
     }
 

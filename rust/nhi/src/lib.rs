@@ -5,10 +5,12 @@
 mod authority;
 pub mod certificate;
 mod delegation;
+mod directory;
 mod identity;
 mod spiffe;
 
 pub use authority::{Authority, CLOCK_SKEW_SECONDS, TrustDomain};
 pub use delegation::{ChainCache, DelegationChain, Hop, HopRequest, Keys, Refusal, Verification};
+pub use directory::Directory;
 pub use identity::AgentIdentity;
 pub use spiffe::{AgentId, is_trust_domain};

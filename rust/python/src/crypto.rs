@@ -123,6 +123,46 @@ impl VerifyingKey {
     }
 }
 
+/// The secret half of a key-encapsulation key.
+#[pyclass(frozen, module = "creto._core")]
+pub struct KemKey(pub creto_crypto::KemKey);
+
+#[pymethods]
+impl KemKey {
+    /// Makes a fresh key of a suite.
+    #[staticmethod]
+    #[pyo3(signature = (suite = "standard"))]
+    fn generate(py: Python<'_>, suite: &str) -> PyResult<Self> {
+        py.detach(|| creto_crypto::KemKey::generate(Suite::parse(suite)?.kem())).map(Self).or_raise(py)
+    }
+
+    /// Unseals a key that was sealed under the same label.
+    #[staticmethod]
+    fn unseal(py: Python<'_>, sealed: &[u8], sealer: &Sealer, label: &str) -> PyResult<Self> {
+        sealer.0.unseal_kem_key(sealed, label).map(Self).or_raise(py)
+    }
+
+    /// Seals the key under a label, to be stored.
+    fn seal<'py>(&self, py: Python<'py>, sealer: &Sealer, label: &str) -> PyResult<Bound<'py, PyBytes>> {
+        Ok(PyBytes::new(py, &sealer.0.seal_kem_key(&self.0, label).or_raise(py)?))
+    }
+
+    /// The identifier of its public half, in hexadecimal.
+    #[getter]
+    fn id(&self) -> String {
+        self.0.public_key().id().hex()
+    }
+
+    /// The public half in its algorithm's own encoding.
+    fn public<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        PyBytes::new(py, self.0.public_key().as_bytes())
+    }
+
+    fn __repr__(&self) -> String {
+        format!("{:?}", self.0)
+    }
+}
+
 /// Seals secrets at rest, under a key file of mode 0600 or a passphrase.
 #[pyclass(frozen, module = "creto._core")]
 pub struct Sealer(pub creto_crypto::Sealer);
@@ -182,6 +222,7 @@ pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("IN_TOTO", dsse::IN_TOTO)?;
     module.add_class::<SigningKey>()?;
     module.add_class::<VerifyingKey>()?;
+    module.add_class::<KemKey>()?;
     module.add_class::<Sealer>()?;
     module.add_function(wrap_pyfunction!(dsse_sign, module)?)?;
     module.add_function(wrap_pyfunction!(dsse_verify, module)?)?;
