@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -25,6 +26,7 @@ __all__ = [
     "Quota",
     "Runtime",
     "Section",
+    "Tier",
 ]
 
 
@@ -181,51 +183,100 @@ class Messaging(Section):
 
 
 class Quota(Section):
-    """One limit, on one node of the tree of organisations, teams and agents."""
+    """One limit, on one name of the path from organisation to agent, or on each of a floor."""
 
     scope: Name
-    """`organisation`, `organisation/team` or `organisation/team/agent`."""
-    meter: Name
-    """What is counted, such as `tool_calls`."""
+    """`organisation`, `team` or `agent` for each of that floor; `team:research` for that one."""
+    meter: Annotated[str, Field(max_length=128)] = ""
+    """What is counted, such as `tool_calls`; for money left out, and then `cost:` with the currency."""
     limit: Decimal = Field(ge=0, allow_inf_nan=False)
-    """How much, in the meter's unit; money in the currency's unit."""
-    kind: Literal["fixed", "sliding", "gcra", "calendar", "concurrent", "cumulative", "money"] = "fixed"
-    """How it is counted."""
-    window_seconds: Seconds | None = None
-    """The length of a window, for fixed, sliding and gcra."""
-    period: Literal["hour", "day", "week", "month"] | None = None
-    """The window, for calendar and money."""
+    """How much, in the meter's smallest unit; money in the currency's unit."""
+    kind: Literal["fixed", "sliding", "gcra", "calendar", "concurrent", "cumulative", "money"] | None = None
+    """How it is counted; follows from `window` where it is left out."""
+    window: str | None = None
+    """A length such as `90s`, `1m`, `12h`, `7d`, or `hour`, `day`, `week`, `month`, `year` of the calendar."""
+    time_zone: TimeZone | None = None
+    """Where calendar windows begin; the section's where there is none."""
     burst: Annotated[int, Field(ge=1)] | None = None
     """How much at once, for gcra."""
-    time_zone: TimeZone | None = None
-    """Where the period begins; the section's where there is none."""
+    soft: list[Annotated[int, Field(ge=0, le=100)]] = [50, 80, 100]
+    """At which percentages of the limit a notice is given."""
+    overage: Literal["deny", "warn"] = "deny"
+    """What happens beyond the limit."""
+    share: Literal["store", "process"] = "store"
+    """Whether all processes on the store share the count, or each has its own; sliding and gcra count per process."""
     currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")] | None = None
-    """For money."""
+    """For money; the section's where there is none."""
 
     @model_validator(mode="after")
     def _fits(self) -> Quota:
-        if self.kind in {"fixed", "sliding", "gcra"} and self.window_seconds is None:
-            raise ValueError(f"a `{self.kind}` quota needs `window_seconds`")
-        if self.kind == "calendar" and self.period is None:
-            raise ValueError("a `calendar` quota needs `period`")
-        if self.kind != "money" and self.limit != self.limit.to_integral_value():
-            raise ValueError("only a `money` quota can have a fraction as its limit")
+        from creto._core import check_quota_rules
+        from creto.errors import InvalidInputError
+        from creto.metering._rules import rules_json
+
+        try:
+            check_quota_rules(rules_json([self], "UTC", self.currency or "XXX"))
+        except InvalidInputError as error:
+            raise ValueError(str(error)) from error
         return self
 
 
+class Tier(Section):
+    """A step of a graduated or volume price."""
+
+    up_to: Annotated[Decimal, Field(gt=0, allow_inf_nan=False)] | None = None
+    """The last unit of the step; none for the last step."""
+    unit_price: Decimal = Field(ge=0, allow_inf_nan=False)
+    """Per unit of the step."""
+    flat: Decimal = Field(default=Decimal(0), ge=0, allow_inf_nan=False)
+    """For entering the step."""
+
+
 class Price(Section):
-    """What one unit of a meter costs, from a date on."""
+    """What the use of a meter costs, from a date on."""
 
     meter: Name
     """What is priced."""
-    unit_price: Decimal = Field(ge=0, allow_inf_nan=False)
-    """Per unit, in the currency's unit."""
+    model: Literal["per_unit", "flat", "graduated", "volume", "package", "percentage", "dynamic"] = "per_unit"
+    """How: per unit, once a period, by steps, by the step that all of it falls in, by packages, as a share of the quantity (an amount of
+    money), or the quantity itself (a price that each event brings with it)."""
+    unit_price: Decimal = Field(default=Decimal(0), ge=0, allow_inf_nan=False)
+    """Per unit; for flat the fee of the period; for package that of one package; for percentage the percents."""
+    per: Annotated[Decimal, Field(gt=0, allow_inf_nan=False)] = Decimal(1)
+    """How many units `unit_price` is for; the size of a package."""
+    tiers: list[Tier] = []
+    """For graduated and volume."""
     currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")] | None = None
     """The section's where there is none."""
-    included: Annotated[int, Field(ge=0)] = 0
+    included: Annotated[Decimal, Field(ge=0, allow_inf_nan=False)] = Decimal(0)
     """Units of each billing period that cost nothing."""
+    minimum: Annotated[Decimal, Field(ge=0, allow_inf_nan=False)] = Decimal(0)
+    """What the line of a period costs at least."""
+    discount: Annotated[Decimal, Field(ge=0, le=100, allow_inf_nan=False)] = Decimal(0)
+    """Percents taken off the line."""
+    aggregation: Literal["sum", "count", "min", "max", "avg", "latest", "unique"] = "sum"
+    """What of a period's events is priced."""
     customer: Name | None = None
-    """Only for this customer."""
+    """Only for this customer (the organisation of a path)."""
+    when: dict[str, str] = {}
+    """Only for events with these dimensions."""
+    start: datetime | None = None
+    """From when; always, where there is none."""
+    description: str = ""
+    """For the invoice."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Price:
+        if self.model in {"graduated", "volume"}:
+            bounds = [tier.up_to for tier in self.tiers]
+            steps = [bound for bound in bounds if bound is not None]
+            if not bounds or bounds[-1] is not None or None in bounds[:-1] or steps != sorted(set(steps)):
+                raise ValueError(f"a `{self.model}` price needs `tiers` with rising `up_to`, and a last one without")
+        elif self.tiers:
+            raise ValueError(f"a `{self.model}` price has no `tiers`")
+        if self.start is not None and self.start.tzinfo is None:
+            raise ValueError("`start` needs a time zone, such as `2026-01-01T00:00:00Z`")
+        return self
 
 
 class Approver(Section):

@@ -472,7 +472,14 @@ fn need_of(py: Python<'_>, dict: &Bound<'_, PyDict>) -> PyResult<LeaseNeed> {
     })
 }
 
+/// Raises InvalidInputError where a JSON list of quota rules has no valid reading.
+#[pyfunction]
+fn check_quota_rules(py: Python<'_>, rules: &str) -> PyResult<()> {
+    QuotaRule::parse_list(rules).map(drop).or_raise(py)
+}
+
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_function(wrap_pyfunction!(check_quota_rules, module)?)?;
     module.add_class::<QuotaEnforcer>()?;
     module.add_class::<Reservation>()?;
     module.add_class::<PreparedQuota>()?;

@@ -1,0 +1,179 @@
+"""The enforcer of quotas: counted in Rust, in the caller's process."""
+
+from __future__ import annotations
+
+import json
+import os
+import weakref
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Self
+
+from creto import _core
+
+if TYPE_CHECKING:
+    import numpy
+
+    from creto.config import Quota, Settings
+    from creto.metering._leases import Leases
+
+__all__ = ["Chains", "QuotaEnforcer", "Reservation"]
+
+Reservation = _core.Reservation
+
+_living: weakref.WeakSet[QuotaEnforcer] = weakref.WeakSet()
+
+
+class QuotaEnforcer(_core.QuotaEnforcer):
+    """Counts before the act, along the whole path of who acts for whom, on all quotas or on none.
+
+    Args:
+        rules: What is limited: dicts with `scope` (`team`, `team:research`), `meter`, `limit`, and optionally `window` (`1m`, `day`),
+            `kind`, `time_zone`, `burst`, `soft`, `overage`, `share`.
+        hold_seconds: How long a reservation is held that nobody settles.
+
+    Raises:
+        InvalidInputError: A rule that has no valid reading; the text names it.
+
+    Example:
+        >>> from creto.metering import QuotaEnforcer
+        >>> quota = QuotaEnforcer([{"scope": "team", "meter": "tool_calls", "limit": 2, "window": "day"}])
+        >>> path = ["acme", "research", "spiffe://acme.test/agent/reader"]
+        >>> with quota.reserve_nowait(path, {"tool_calls": 1}) as held:
+        ...     held.commit({"tool_calls": 2})
+        >>> quota.explain(path, {"tool_calls": 1})["used"]
+        2
+    """
+
+    leases: Leases | None
+
+    def __new__(cls, rules: Iterable[Mapping[str, Any]] = (), *, hold_seconds: float = 900.0) -> Self:
+        made = super().__new__(cls, json.dumps([dict(rule) for rule in rules]), hold_seconds=hold_seconds)
+        made.leases = None
+        _living.add(made)
+        return made
+
+    @classmethod
+    def from_settings(cls, settings: Settings, quotas: Iterable[Quota] | None = None) -> Self:
+        """The enforcer that the settings describe.
+
+        Args:
+            settings: The configuration.
+            quotas: In place of the settings' own.
+        """
+        return cls(_rules(settings, quotas))
+
+    def install_settings(self, settings: Settings, quotas: Iterable[Quota] | None = None) -> None:
+        """Takes over other quotas; counts go on where only a limit changed.
+
+        Args:
+            settings: The configuration.
+            quotas: In place of the settings' own.
+        """
+        self.install(json.dumps(_rules(settings, quotas)))
+
+    async def check_quota(self, path: Sequence[str], usage: Mapping[str, int]) -> None:
+        """Raises where `usage` would not fit on every quota along `path`; takes nothing.
+
+        Args:
+            path: Names, organisation first, then teams, the agent, and those that it acts for.
+            usage: Quantities by meter, in the meter's smallest unit.
+
+        Raises:
+            QuotaExceededError: It would not; the text names the quota, `retry_after` says in how many seconds there is room.
+
+        Example:
+            >>> import anyio
+            >>> from creto.metering import QuotaEnforcer
+            >>> anyio.run(QuotaEnforcer([]).check_quota, ["acme"], {"tool_calls": 1})
+        """
+        self.check_quota_nowait(path, dict(usage))
+
+    async def reserve(self, path: Sequence[str], usage: Mapping[str, int]) -> Reservation:
+        """Holds `usage` on every quota along `path`; leases units from the authority first where there are none left here.
+
+        Args:
+            path: Names, organisation first.
+            usage: Quantities by meter, in the meter's smallest unit.
+
+        Raises:
+            QuotaExceededError: It does not fit.
+        """
+        from creto.errors import QuotaExceededError
+
+        try:
+            return self.reserve_nowait(path, dict(usage))
+        except QuotaExceededError as error:
+            if self.leases is None or not self.short(error):
+                raise
+        await self.leases.refill()
+        return self.reserve_nowait(path, dict(usage))
+
+    @staticmethod
+    def short(error: BaseException) -> bool:
+        """True where a refusal is for lack of leased units, not of room: `await quota.leases.refill()` and ask once more."""
+        return "no units leased" in getattr(error, "context", ())
+
+    def chains(self, meter: str, paths: Iterable[Sequence[str]]) -> Chains:
+        """Looks many paths up once, for arrays of checks.
+
+        Args:
+            meter: What is counted.
+            paths: Their number is their place.
+
+        Example:
+            >>> import numpy
+            >>> from creto.metering import QuotaEnforcer
+            >>> quota = QuotaEnforcer([{"scope": "agent", "meter": "requests", "limit": 2}])
+            >>> chains = quota.chains("requests", [("acme", "team", "a"), ("acme", "team", "b")])
+            >>> chains.take(numpy.array([0, 0, 0, 1], dtype=numpy.uint32)).tolist()
+            [True, True, False, True]
+        """
+        return Chains(self, meter, paths)
+
+
+class Chains:
+    """Paths that were looked up once; made by `QuotaEnforcer.chains`."""
+
+    def __init__(self, quota: QuotaEnforcer, meter: str, paths: Iterable[Sequence[str]]) -> None:
+        self._batch = quota.batch()
+        for path in paths:
+            self._batch.add(path, meter)
+
+    def __len__(self) -> int:
+        return len(self._batch)
+
+    def take(
+        self, which: numpy.ndarray[Any, Any], units: int | numpy.ndarray[Any, Any] = 1
+    ) -> numpy.ndarray[Any, numpy.dtype[numpy.bool_]]:
+        """Takes units for each path in turn, all or nothing for each.
+
+        Args:
+            which: Numbers of paths, shape (n,), uint32.
+            units: How many for each: one number, or shape (n,), uint64.
+
+        Returns:
+            Shape (n,), bool: True where they fitted and were taken.
+
+        Raises:
+            InvalidInputError: A number without a path, or lengths that differ; nothing was taken.
+        """
+        import numpy as np
+
+        numbers = np.ascontiguousarray(which, dtype=np.uint32)
+        amounts = units if isinstance(units, int) else np.ascontiguousarray(units, dtype=np.uint64)
+        return np.frombuffer(self._batch.take(numbers, amounts), dtype=np.bool_)
+
+
+def _rules(settings: Settings, quotas: Iterable[Quota] | None) -> list[dict[str, Any]]:
+    from creto.metering._rules import rule
+
+    metering = settings.metering
+    return [rule(q, metering.time_zone, metering.currency) for q in (settings.quotas if quotas is None else quotas)]
+
+
+def _after_fork() -> None:
+    for quota in _living:
+        quota.forked()
+
+
+os.register_at_fork(after_in_child=_after_fork)

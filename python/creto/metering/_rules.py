@@ -1,0 +1,63 @@
+"""Quotas as settings hold them, in the form that the native module reads."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+from creto.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from creto.config import Quota
+
+__all__ = ["MONEY_SCALE", "cost_meter", "rule", "rules_json"]
+
+MONEY_SCALE = 10**9
+"""Money is counted in billionths of its currency's unit: one token can cost less than a millionth of it."""
+_PER_PROCESS = {"sliding", "gcra"}
+
+
+def cost_meter(currency: str) -> str:
+    """The meter that counts a currency, in billionths of its unit."""
+    return f"cost:{currency}"
+
+
+def rule(quota: Quota, time_zone: str, currency: str) -> dict[str, Any]:
+    """One rule, from one quota of the settings.
+
+    Args:
+        quota: The quota.
+        time_zone: Where calendar windows begin that name no zone.
+        currency: The currency of money that names none.
+
+    Raises:
+        InvalidInputError: A limit that has no whole number of smallest units.
+    """
+    meter, limit = quota.meter, quota.limit
+    if quota.kind == "money":
+        meter = meter or cost_meter(quota.currency or currency)
+        limit *= MONEY_SCALE
+    if limit != limit.to_integral_value():
+        raise InvalidInputError(f"limit {quota.limit} of `{meter}`: only money can have a fraction")
+    if limit >= Decimal(2**63):
+        raise InvalidInputError(f"limit {quota.limit} of `{meter}`: it must be below {2**63}")
+    made = {
+        "scope": quota.scope,
+        "meter": meter,
+        "limit": int(limit),
+        "window": quota.window,
+        "kind": quota.kind,
+        "time_zone": quota.time_zone or time_zone,
+        "burst": quota.burst,
+        "soft": quota.soft,
+        "overage": quota.overage,
+        "share": "process" if quota.kind in _PER_PROCESS else quota.share,
+    }
+    return {name: value for name, value in made.items() if value is not None}
+
+
+def rules_json(quotas: Iterable[Quota], time_zone: str, currency: str) -> str:
+    """All rules, as JSON."""
+    return json.dumps([rule(quota, time_zone, currency) for quota in quotas])
