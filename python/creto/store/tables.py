@@ -28,6 +28,7 @@ __all__ = [
     "agents",
     "announcements",
     "approvers",
+    "credits",
     "epochs",
     "grants",
     "invoices",
@@ -40,6 +41,9 @@ __all__ = [
     "outbox",
     "outgoing",
     "oversight_requests",
+    "quota_boosts",
+    "quota_rules",
+    "quota_windows",
     "receipts",
     "replay",
     "secrets",
@@ -273,25 +277,57 @@ receipts = Table(
 
 # --- metering -------------------------------------------------------------------------------------------------------
 
+quota_windows = Table(
+    "quota_windows",
+    metadata,
+    Column("key", Text, primary_key=True),  # organisation, level, name, meter, window as written
+    Column("end", BigInteger, primary_key=True),  # of the window, microseconds since the epoch; 2^63-1 where it has none
+    Column("granted", BigInteger, nullable=False, default=0),  # units that holders have or had, never above the limit
+    Column("quota_limit", BigInteger, nullable=False, default=0),  # as of the last grant, boosts included
+)
+
 leases = Table(
     "leases",
     metadata,
-    Column("id", Text, primary_key=True),
-    Column("node", Text, nullable=False),  # path in the quota tree
-    Column("meter", Text, nullable=False),
-    Column("window", BigInteger, nullable=False),  # start of the window, microseconds since the epoch
-    Column("holder", Text, nullable=False),
+    Column("holder", Text, primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("end", BigInteger, primary_key=True),
     Column("units", BigInteger, nullable=False),
     Column("spent", BigInteger, nullable=False, default=0),
-    Column("settled", Boolean, nullable=False, default=False),
-    Column("expires", Word, nullable=False),
-    Index(None, "node", "meter", "window"),
+    Column("shard", Text, nullable=False, default=""),  # of the ledger, where the holder's acts are recorded
+    Column("relaxed", Boolean, nullable=False, default=False),  # its records may be lost in a crash
+    Column("expires", BigInteger, nullable=False),  # microseconds since the epoch
+    Index(None, "key", "end"),
+)
+
+quota_rules = Table(
+    "quota_rules",
+    metadata,
+    Column("key", Text, primary_key=True),
+    Column("rule", JSON, nullable=False),
+    Column("set_by", Text, nullable=False),
+    Column("set_at", Word, nullable=False),
+)
+
+quota_boosts = Table(
+    "quota_boosts",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("scope", Text, nullable=False),
+    Column("meter", Text, nullable=False),
+    Column("units", BigInteger, nullable=False),
+    Column("until", BigInteger, nullable=False),  # microseconds since the epoch
+    Column("set_by", Text, nullable=False),
+    Column("set_at", Word, nullable=False),
 )
 
 invoices = Table(
     "invoices",
     metadata,
-    Column("number", Text, primary_key=True),
+    Column("id", Text, primary_key=True),
+    Column("number", Text, unique=True),  # given at finalizing, without gaps
+    Column("kind", Text, nullable=False),  # invoice, credit_note
+    Column("state", Text, nullable=False),  # draft, finalized, paid, void
     Column("customer", Text, nullable=False),
     Column("period_start", BigInteger, nullable=False),  # microseconds since the epoch
     Column("period_end", BigInteger, nullable=False),
@@ -299,6 +335,19 @@ invoices = Table(
     Column("total", Text, nullable=False),  # decimal, as text
     Column("document", JSON, nullable=False),
     Column("digest", LargeBinary, nullable=False),
-    Column("issued", Word, nullable=False),
-    UniqueConstraint("customer", "period_start", "period_end"),
+    Column("changed", Word, nullable=False),
+    Index(None, "customer", "period_start", "period_end"),
+)
+
+credits = Table(
+    "credits",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("customer", Text, nullable=False, index=True),
+    Column("currency", Text, nullable=False),
+    Column("granted", Text, nullable=False),  # decimal, as text
+    Column("left", Text, nullable=False),
+    Column("priority", Integer, nullable=False, default=0),
+    Column("expires", BigInteger),  # microseconds since the epoch
+    Column("set_at", Word, nullable=False),
 )

@@ -43,6 +43,19 @@ def upgrade() -> None:
         sa.UniqueConstraint("token_digest", name=op.f("uq_approvers_token_digest")),
     )
     op.create_table(
+        "credits",
+        sa.Column("id", sa.Text(), nullable=False),
+        sa.Column("customer", sa.Text(), nullable=False),
+        sa.Column("currency", sa.Text(), nullable=False),
+        sa.Column("granted", sa.Text(), nullable=False),
+        sa.Column("left", sa.Text(), nullable=False),
+        sa.Column("priority", sa.Integer(), nullable=False),
+        sa.Column("expires", sa.BigInteger(), nullable=True),
+        sa.Column("set_at", creto.store.tables.Word(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_credits")),
+    )
+    op.create_index(op.f("ix_credits_customer"), "credits", ["customer"], unique=False)
+    op.create_table(
         "epochs",
         sa.Column("name", sa.Text(), nullable=False),
         sa.Column("value", sa.BigInteger(), nullable=False),
@@ -50,7 +63,10 @@ def upgrade() -> None:
     )
     op.create_table(
         "invoices",
-        sa.Column("number", sa.Text(), nullable=False),
+        sa.Column("id", sa.Text(), nullable=False),
+        sa.Column("number", sa.Text(), nullable=True),
+        sa.Column("kind", sa.Text(), nullable=False),
+        sa.Column("state", sa.Text(), nullable=False),
         sa.Column("customer", sa.Text(), nullable=False),
         sa.Column("period_start", sa.BigInteger(), nullable=False),
         sa.Column("period_end", sa.BigInteger(), nullable=False),
@@ -58,26 +74,29 @@ def upgrade() -> None:
         sa.Column("total", sa.Text(), nullable=False),
         sa.Column("document", sa.JSON(), nullable=False),
         sa.Column("digest", sa.LargeBinary(), nullable=False),
-        sa.Column("issued", creto.store.tables.Word(), nullable=False),
-        sa.PrimaryKeyConstraint("number", name=op.f("pk_invoices")),
-        sa.UniqueConstraint(
-            "customer", "period_start", "period_end", name=op.f("uq_invoices_customer_period_start_period_end")
-        ),
+        sa.Column("changed", creto.store.tables.Word(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_invoices")),
+        sa.UniqueConstraint("number", name=op.f("uq_invoices_number")),
+    )
+    op.create_index(
+        op.f("ix_invoices_customer_period_start_period_end"),
+        "invoices",
+        ["customer", "period_start", "period_end"],
+        unique=False,
     )
     op.create_table(
         "leases",
-        sa.Column("id", sa.Text(), nullable=False),
-        sa.Column("node", sa.Text(), nullable=False),
-        sa.Column("meter", sa.Text(), nullable=False),
-        sa.Column("window", sa.BigInteger(), nullable=False),
         sa.Column("holder", sa.Text(), nullable=False),
+        sa.Column("key", sa.Text(), nullable=False),
+        sa.Column("end", sa.BigInteger(), nullable=False),
         sa.Column("units", sa.BigInteger(), nullable=False),
         sa.Column("spent", sa.BigInteger(), nullable=False),
-        sa.Column("settled", sa.Boolean(), nullable=False),
-        sa.Column("expires", creto.store.tables.Word(), nullable=False),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_leases")),
+        sa.Column("shard", sa.Text(), nullable=False),
+        sa.Column("relaxed", sa.Boolean(), nullable=False),
+        sa.Column("expires", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("holder", "key", "end", name=op.f("pk_leases")),
     )
-    op.create_index(op.f("ix_leases_node_meter_window"), "leases", ["node", "meter", "window"], unique=False)
+    op.create_index(op.f("ix_leases_key_end"), "leases", ["key", "end"], unique=False)
     op.create_table(
         "mailbox",
         sa.Column("seq", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
@@ -171,6 +190,33 @@ def upgrade() -> None:
     )
     op.create_index(op.f("ix_oversight_requests_core_digest"), "oversight_requests", ["core_digest"], unique=False)
     op.create_index(op.f("ix_oversight_requests_state"), "oversight_requests", ["state"], unique=False)
+    op.create_table(
+        "quota_boosts",
+        sa.Column("id", sa.Text(), nullable=False),
+        sa.Column("scope", sa.Text(), nullable=False),
+        sa.Column("meter", sa.Text(), nullable=False),
+        sa.Column("units", sa.BigInteger(), nullable=False),
+        sa.Column("until", sa.BigInteger(), nullable=False),
+        sa.Column("set_by", sa.Text(), nullable=False),
+        sa.Column("set_at", creto.store.tables.Word(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_quota_boosts")),
+    )
+    op.create_table(
+        "quota_rules",
+        sa.Column("key", sa.Text(), nullable=False),
+        sa.Column("rule", sa.JSON(), nullable=False),
+        sa.Column("set_by", sa.Text(), nullable=False),
+        sa.Column("set_at", creto.store.tables.Word(), nullable=False),
+        sa.PrimaryKeyConstraint("key", name=op.f("pk_quota_rules")),
+    )
+    op.create_table(
+        "quota_windows",
+        sa.Column("key", sa.Text(), nullable=False),
+        sa.Column("end", sa.BigInteger(), nullable=False),
+        sa.Column("granted", sa.BigInteger(), nullable=False),
+        sa.Column("quota_limit", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("key", "end", name=op.f("pk_quota_windows")),
+    )
     op.create_table(
         "receipts",
         sa.Column("sender", sa.Text(), nullable=False),
