@@ -63,7 +63,7 @@ def check(frame: Frame, file: Path | None) -> None:
     settings = load(files=(*frame.config, *((file,) if file else ())), state=frame.state)
     settings.policy_files()
     if settings.authz.schema_file:
-        settings.read(settings.authz.schema_file)
+        settings.read("authz.schema_file", settings.authz.schema_file)
     for warning in settings.warnings:
         # The file under check is not left out; that it is untrusted where it lies is said all the same.
         frame.warn(warning)

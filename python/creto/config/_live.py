@@ -14,7 +14,7 @@ from typing import Any
 
 import anyio
 
-from creto.config._load import PROJECT_FILE, load
+from creto.config._load import load
 from creto.config._settings import Settings, expand, is_reloadable
 from creto.config._sources import system_files
 from creto.config._trust import digest
@@ -79,11 +79,10 @@ class Live:
         system: bool = True,
         record: Callable[[dict[str, Any]], None] | None = None,
     ) -> None:
-        folder = Path(project or Path.cwd())
         self._sources: dict[str, Any] = {
             "files": files,
             "state": state,
-            "project": folder,
+            "project": project,
             "environment": dict(os.environ if environment is None else environment),
             "system": system,
         }
@@ -91,11 +90,8 @@ class Live:
         self._takers: list[Callable[[Settings], None]] = []
         self._reloading = threading.Lock()
         self._current = load(**self._sources)
-        pinned = folder / PROJECT_FILE
         # Never changes under a running agent: an absent or untrusted file stays absent, too.
-        self._sources["pinned"] = (
-            {pinned: pinned.read_bytes()} if pinned in self._current.sources else {pinned: b"# not trusted at start"}
-        )
+        self._sources["pinned"] = self._current._project or False
         self._contents = self._fingerprint(self._current)
 
     @property
@@ -209,7 +205,7 @@ class Live:
         files = {str(path): digest(content) for path, content in settings.policy_files()}
         schema = settings.authz.schema_file
         if schema:
-            files[str(schema)] = digest(settings.read(schema))
+            files[str(schema)] = digest(settings.read("authz.schema_file", schema))
         return files
 
 
@@ -246,6 +242,9 @@ def _keep_fixed(old: Settings, new: Settings) -> Settings:
         fixed = {each: getattr(getattr(old, name), each) for each in inner if not is_reloadable(f"{name}.{each}")}
         update[name] = value.model_copy(update=fixed)
     merged = new.model_copy(update=update)
+    merged._project = new._project
+    merged._warnings = new._warnings
+    merged._files = new._files
     merged._origins = {
         name: old.origin(name) if "." in name and not is_reloadable(name) else origin
         for name, origin in new._origins.items()

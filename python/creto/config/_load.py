@@ -5,17 +5,17 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from creto.config._settings import Settings, expand, problems
+from creto.config._settings import Project, Settings, expand, problems
 from creto.config._sources import Layer, from_environment, from_file, system_files
 from creto.config._trust import Trust, digest
 from creto.errors import InvalidInputError
 from creto.store import state_folder
 
-__all__ = ["PROJECT_FILE", "load", "named_files", "pinned_project"]
+__all__ = ["PROJECT_FILE", "load", "named_files"]
 
 PROJECT_FILE = "creto.toml"
 
@@ -27,7 +27,7 @@ def load(
     project: str | os.PathLike[str] | None = None,
     environment: Mapping[str, str] | None = None,
     system: bool = True,
-    pinned: Mapping[Path, bytes] | None = None,
+    pinned: Project | Literal[False] | None = None,
 ) -> Settings:
     """Loads the configuration: environment over `files` over the project's over the user's over the machine's.
 
@@ -37,7 +37,7 @@ def load(
         project: The folder whose `creto.toml` counts if trusted; the current one where there is none.
         environment: In place of the process's.
         system: Whether to read `/etc/creto`, the user's files and the project's.
-        pinned: Contents of project files read before, which stay as they were then.
+        pinned: The project's file as it was read before, in place of what is on disk; False for none.
 
     Raises:
         InvalidInputError: A file cannot be read, a setting is not known, or a value cannot be used.
@@ -50,15 +50,15 @@ def load(
     layers: list[Layer] = []
     read: list[Path] = []
     warnings: list[str] = []
-    pins: dict[str, str] = {}
     if system:
         for path in system_files():
             layers.append(from_file(path, environment))
             read.append(path)
-        found = pinned_project(Path(project or Path.cwd()), state_folder(state), environment, warnings, pins, pinned)
-        if found:
-            layers.append(found[1])
-            read.append(found[0])
+        if pinned is None:
+            pinned = _trusted_project(Path(project or Path.cwd()), state_folder(state), warnings)
+        if pinned:
+            layers.append(from_file(pinned.path, environment, pinned.content))
+            read.append(pinned.path)
     given = [Path(file) for file in files]
     named = environment.get("CRETO_CONFIG")
     if named:
@@ -78,42 +78,32 @@ def load(
     except ValidationError as error:
         raise problems(error, origins) from None  # its own text would show secrets
     settings._origins = origins
-    settings._pins = pins
+    settings._project = pinned or None
     settings._warnings = tuple(warnings)
     settings._files = tuple(read)
     return settings
 
 
-def pinned_project(
-    folder: Path,
-    state: Path,
-    environment: Mapping[str, str],
-    warnings: list[str],
-    pins: dict[str, str],
-    pinned: Mapping[Path, bytes] | None,
-) -> tuple[Path, Layer] | None:
+def _trusted_project(folder: Path, state: Path, warnings: list[str]) -> Project | None:
     """The project's file where it is trusted; a warning where it is not."""
     path = folder / PROJECT_FILE
-    if pinned and path in pinned:
-        content = pinned[path]
-    else:
-        try:
-            content = path.read_bytes()
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            warnings.append(f"`{path}` is left out: it cannot be read: {error.strerror}")
-            return None
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        warnings.append(f"`{path}` is left out: it cannot be read: {error.strerror}")
+        return None
     trusted = Trust(state).find(path)
     advice = "read it, then run `creto config trust`"
     if trusted is None:
         warnings.append(f"`{path}` is left out: nobody has trusted it yet; {advice}")
         return None
+    # Of the very bytes that are parsed, so that no change slips in between.
     if trusted.files.get(str(path.resolve())) != digest(content):
         warnings.append(f"`{path}` is left out: it has changed since {trusted.who} trusted it; {advice}")
         return None
-    pins.update(trusted.files)
-    return path, from_file(path, environment, content)
+    return Project(path, content, dict(trusted.files))
 
 
 def named_files(path: Path, environment: Mapping[str, str], content: bytes | None = None) -> list[Path]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +26,20 @@ from creto.config._sections import (
 )
 from creto.errors import IntegrityError, InvalidInputError, NotFoundError
 
-__all__ = ["PREFIX", "Settings", "is_reloadable", "nearest", "problems"]
+__all__ = ["PREFIX", "Project", "Settings", "is_reloadable", "nearest", "problems"]
 
 PREFIX = "CRETO_"
 _MASK = "********"
+
+
+@dataclass(frozen=True)
+class Project:
+    """A project's configuration file as it was read and trusted."""
+
+    path: Path
+    content: bytes
+    digests: Mapping[str, str]
+    """Of it and the files that it names, by resolved path."""
 
 
 class Settings(BaseSettings):
@@ -58,7 +69,7 @@ class Settings(BaseSettings):
     channels: list[Channel] = Field(default=[], json_schema_extra={"reload": True})
 
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)
-    _pins: dict[str, str] = PrivateAttr(default_factory=dict)
+    _project: Project | None = PrivateAttr(default=None)
     _warnings: tuple[str, ...] = PrivateAttr(default=())
     _files: tuple[Path, ...] = PrivateAttr(default=())
 
@@ -125,10 +136,16 @@ class Settings(BaseSettings):
             NotFoundError: A file is not there, or a pattern fits none.
             IntegrityError: One that a trusted `creto.toml` names has changed since it was trusted.
         """
-        return [(path, self.read(path)) for pattern in self.authz.policies for path in expand(pattern)]
+        return [
+            (path, self.read("authz.policies", path)) for pattern in self.authz.policies for path in expand(pattern)
+        ]
 
-    def read(self, path: Path) -> bytes:
-        """Reads a file that a setting names; of a trusted project only as it was when trusted.
+    def read(self, setting: str, path: Path) -> bytes:
+        """Reads a file that a setting names; what a project's `creto.toml` names, only as it was when trusted.
+
+        Args:
+            setting: Dotted name of the setting.
+            path: The file.
 
         Raises:
             NotFoundError: There is no such file.
@@ -142,11 +159,14 @@ class Settings(BaseSettings):
             raise NotFoundError(
                 f"the file `{path}` that the configuration names cannot be read: {error.strerror}"
             ) from error
-        pinned = self._pins.get(str(path))
-        if pinned is not None and pinned != digest(content):
-            raise IntegrityError(
-                f"`{path}` has changed since it was trusted; read it, and run `creto config trust` if it is right"
-            )
+        project = self._project
+        if project and self.origin(setting) == f"file {project.path}":
+            trusted = project.digests.get(str(path.resolve()))
+            if trusted != digest(content):
+                what = "was not there when" if trusted is None else "has changed since"
+                raise IntegrityError(
+                    f"`{path}` {what} `{project.path}` was trusted; read it, then run `creto config trust`"
+                )
         return content
 
 

@@ -164,8 +164,7 @@ def from_environment(environment: Mapping[str, str]) -> Layer:
 def _names(data: Mapping[str, Any], origin: str) -> dict[str, str]:
     names: dict[str, str] = {}
     for section, values in data.items():
+        names[section] = origin
         if isinstance(values, Mapping):
             names.update({f"{section}.{name}": origin for name in values})
-        else:
-            names[section] = origin
     return names

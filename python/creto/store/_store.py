@@ -307,7 +307,7 @@ class Store:
 def _leave(thing: Any) -> None:
     """Keeps a thing of the parent's for ever, even through the child's exit.
 
-    To close a connection in the child would end the parent's session (PostgreSQL), or could take its locks away (SQLite).
+    To close a connection there would end the parent's session (PostgreSQL), or could take its locks away (SQLite).
     """
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))
 
