@@ -1,0 +1,288 @@
+"""A claimed sandbox: run programs in it, see what they changed, carry that out."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal as signals
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Protocol
+
+from creto import _bridge
+from creto.runtime._changes import MOST_DIFF, Change, unified_diff
+
+if TYPE_CHECKING:
+    from anyio.abc import TaskGroup
+
+    from creto import _core
+
+__all__ = ["Box", "Connection", "Hooks", "Program", "Result"]
+
+
+class Hooks(Protocol):
+    """Who decides for a sandbox. What a hook raises counts as a no."""
+
+    async def egress(self, host: str, port: int, scheme: str | None) -> bool:
+        """May the program connect to `host:port`? May take as long as a human does; asked for each connection."""
+        ...
+
+    async def command(self, argv: Sequence[str]) -> bool:
+        """May this program be started?"""
+        ...
+
+    async def changes(self, changes: list[Change]) -> list[Change]:
+        """Which of these changes may be carried out?"""
+        ...
+
+
+@dataclass(slots=True)
+class Connection:
+    """One connection that a program tried to make, and what became of it."""
+
+    host: str
+    port: int
+    scheme: str | None
+    allowed: bool | None
+    """None while nobody has answered."""
+    reason: str | None = None
+    sent: int = 0
+    received: int = 0
+    requests: list[str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """How a program ended."""
+
+    status: int
+    """Exit status; negative for the signal that ended it."""
+    stdout: bytes
+    stderr: bytes
+    truncated: bool
+    """True where it wrote more than the 64 MiB that are kept of each stream."""
+
+    @property
+    def exit_code(self) -> int:
+        """The status as a shell has it: 128 and the signal's number where a signal ended it."""
+        return self.status if self.status >= 0 else 128 - self.status
+
+
+Stream = int | IO[Any] | None
+
+
+def _descriptor(stream: Stream) -> int | None:
+    return stream if stream is None or isinstance(stream, int) else stream.fileno()
+
+
+class Program:
+    """A program that runs in a sandbox."""
+
+    def __init__(self, box: Box, number: int) -> None:
+        import anyio
+
+        self._box = box
+        self._ended = anyio.Event()
+        self._result: Result | None = None
+        self._error: BaseException | None = None
+        self._number = number
+
+    async def wait(self) -> Result:
+        """Waits until it has ended. A cancelled wait kills it.
+
+        Raises:
+            InternalError: The sandbox ended first.
+        """
+        try:
+            await self._ended.wait()
+        except BaseException:
+            with contextlib.suppress(Exception):
+                self.signal(signals.SIGKILL)
+            raise
+        if self._error is not None:
+            raise self._error
+        assert self._result is not None
+        return self._result
+
+    def signal(self, number: int) -> None:
+        """Sends a signal to the program and all that it started in its process group.
+
+        Args:
+            number: As in `signal.SIGINT`.
+        """
+        self._box._lease.signal(self._number, int(number))
+
+    def resize(self, rows: int, columns: int) -> None:
+        """Tells the program's terminal its size, in characters."""
+        self._box._lease.resize(self._number, rows, columns)
+
+
+class Box:
+    """A claimed sandbox; made by `Pool.claim`."""
+
+    def __init__(self, lease: _core.SandboxLease, hooks: Hooks, workdir: Path, tasks: TaskGroup) -> None:
+        self._lease = lease
+        self._hooks = hooks
+        self._tasks = tasks
+        self.workdir = workdir
+        self.connections: list[Connection] = []
+        """Every connection tried so far, in order."""
+        self._by_id: dict[int, Connection] = {}
+
+    @property
+    def id(self) -> str:
+        """Its name on this machine."""
+        return self._lease.id
+
+    async def start(
+        self,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str] | None = None,
+        cwd: str | os.PathLike[str] | None = None,
+        stdin: Stream | bytes = None,
+        stdout: Stream = None,
+        stderr: Stream = None,
+        terminal: tuple[int, int] | None = None,
+    ) -> Program:
+        """Starts a program.
+
+        Args:
+            argv: Name or path, then arguments.
+            env: Environment beyond that of the claim.
+            cwd: Where to start it; the working folder unless said.
+            stdin: Bytes, a file, a descriptor, or nothing.
+            stdout: A file or descriptor; captured unless said.
+            stderr: A file or descriptor; captured unless said.
+            terminal: Rows and columns, where it is to have a terminal; its output then all goes to `stdout`.
+
+        Raises:
+            UnauthorizedError: The hook `command` says no.
+            InvalidInputError: There is nothing to run, or the sandbox is closed.
+        """
+        from creto.errors import UnauthorizedError
+
+        if not await self._hooks.command(list(argv)):
+            raise UnauthorizedError(f"running `{' '.join(argv)}` is not allowed")
+        source = stdin if isinstance(stdin, bytes) else _descriptor(stdin)
+        program = Program(self, 0)
+
+        async def follow(task_status: Any) -> None:
+            def begin(bridge: _core.Bridge, token: int) -> None:
+                program._number = self._lease.run(
+                    list(argv), dict(env or {}), None if cwd is None else os.fspath(cwd), terminal, source,
+                    _descriptor(stdout), _descriptor(stderr), bridge, token,
+                )  # fmt: skip
+                task_status.started()
+
+            try:
+                program._result = Result(*await _bridge.wait(begin))
+            except Exception as error:
+                if program._number == 0:
+                    raise
+                program._error = error
+            finally:
+                program._ended.set()
+
+        await self._start(follow)
+        return program
+
+    async def _start(self, follow: Any) -> None:
+        """Starts a task of the box and waits for its first word, with its error as it is, not in a group."""
+        import anyio
+
+        started = anyio.Event()
+        failed: list[Exception] = []
+
+        class _Status:
+            @staticmethod
+            def started() -> None:
+                started.set()
+
+        async def task() -> None:
+            try:
+                await follow(_Status)
+            except Exception as error:  # noqa: BLE001 - handed on to whoever started it
+                failed.append(error)
+            finally:
+                started.set()
+
+        self._tasks.start_soon(task)
+        await started.wait()
+        if failed:
+            raise failed[0]
+
+    async def run(self, argv: Sequence[str], **options: Any) -> Result:
+        """Runs a program to its end: `start` and `wait` in one; takes the options of `start`."""
+        program = await self.start(argv, **options)
+        return await program.wait()
+
+    async def changes(self, *, diff: bool = True) -> list[Change]:
+        """Lists what was changed in the working folder, sorted by path; nothing of it is in the real folder yet.
+
+        Args:
+            diff: Whether to make unified diffs of small texts.
+        """
+        raw = await _bridge.wait(self._lease.changes)
+        changes = [Change.from_core(one) for one in raw]
+        return [await self._with_diff(change) for change in changes] if diff else changes
+
+    async def _with_diff(self, change: Change) -> Change:
+        if change.shape != "file" or max(change.size_before or 0, change.size_after or 0) > MOST_DIFF:
+            return change
+        before, after = await _bridge.wait(lambda b, t: self._lease.contents(change.path, MOST_DIFF, b, t))
+        return replace(change, diff=unified_diff(change.path, before, after if change.kind != "deleted" else None))
+
+    async def apply(self, changes: Sequence[Change]) -> None:
+        """Carries changes out of the sandbox into the real folder: exactly what was listed, or nothing.
+
+        Raises:
+            IntegrityError: The program changed one of them since it was listed.
+            AlreadyExistsError: Somebody else changed the real file meanwhile.
+            UnauthorizedError: One of them leads out of the folder.
+        """
+        agreed = [change.agreed for change in changes]
+        if agreed:
+            await _bridge.wait(lambda bridge, token: self._lease.apply(agreed, bridge, token))
+
+    async def settle(self) -> tuple[list[Change], list[Change]]:
+        """Lists the changes, asks the hook `changes` which may be carried out, and does so.
+
+        Returns:
+            All changes, and those that were carried out.
+        """
+        found = await self.changes()
+        agreed = await self._hooks.changes(found) if found else []
+        await self.apply(agreed)
+        return found, list(agreed)
+
+    async def _serve(self) -> None:
+        """Answers the sandbox's questions until it ends."""
+        while True:
+            event = await _bridge.wait(self._lease.next_event)
+            if event is None:
+                return
+            if event["event"] == "ask":
+                connection = Connection(event["host"], event["port"], event["scheme"], None)
+                self.connections.append(connection)
+                self._by_id[event["id"]] = connection
+                self._tasks.start_soon(self._decide, event["id"], connection)
+            elif event["event"] == "refused":
+                self.connections.append(Connection(event["host"], event["port"], None, False, event["reason"]))
+            elif event["event"] == "request" and (connection_ := self._by_id.get(event["id"])):
+                connection_.requests = [*(connection_.requests or ()), f"{event['method']} {event['target']}"]
+            elif event["event"] == "closed" and (connection_ := self._by_id.pop(event["id"], None)):
+                connection_.sent, connection_.received = event["sent"], event["received"]
+                connection_.reason = event["error"]
+
+    async def _decide(self, question: int, connection: Connection) -> None:
+        allowed = False
+        try:
+            allowed = bool(await self._hooks.egress(connection.host, connection.port, connection.scheme))
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is no yes
+            connection.reason = str(error)
+        finally:
+            connection.allowed = allowed
+            with contextlib.suppress(Exception):
+                self._lease.answer(question, allowed)

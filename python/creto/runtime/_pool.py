@@ -1,0 +1,222 @@
+"""A pool of sandboxes that wait started."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from creto import _bridge
+from creto.errors import InvalidInputError
+from creto.runtime._box import Box, Hooks
+from creto.runtime._runsc import find_runsc
+
+if TYPE_CHECKING:
+    from creto import _core
+
+__all__ = ["Pool"]
+
+_SHOWN = ("COLORTERM", "LANG", "LANGUAGE", "NO_COLOR", "TERM", "TZ")
+_SETTINGS = ("default_backend", "warm_pool_min_size", "warm_pool_max_size", "limits")
+
+
+class Pool:
+    """Sandboxes that wait started, so that a claim takes milliseconds. Each serves one agent and is gone.
+
+    Args:
+        settings: The section `[runtime]` of the configuration, as an object or a mapping.
+        state_folder: creto's state folder; no sandbox ever sees it.
+        backend: `gvisor` or `process`; the configuration's `default_backend` unless said.
+        hosts: Names that lead to an address of your choice, `{"packages.example": "127.0.0.1:8080"}`: the only way to a private or
+            loopback address.
+        protected: Further files and folders that no working folder may hold: keys, configuration.
+        trees: Further folders of this machine that sandboxes may read, at the same path.
+
+    Example:
+        >>> pool = Pool({"warm_pool_min_size": 1}, "/tmp/creto-example")
+        >>> pool.backend
+        'gvisor'
+    """
+
+    def __init__(
+        self,
+        settings: Any,
+        state_folder: str | os.PathLike[str],
+        *,
+        backend: str | None = None,
+        hosts: Mapping[str, str] | None = None,
+        protected: Sequence[str | os.PathLike[str]] = (),
+        trees: Sequence[str | os.PathLike[str]] = (),
+    ) -> None:
+        self._settings = _as_mapping(settings)
+        self.backend: str = backend or self._settings.get("default_backend", "gvisor")
+        self._state_folder = Path(state_folder)
+        self._hosts = dict(hosts or {})
+        self._protected = [Path(state_folder), *map(Path, protected)]
+        self._trees = [*map(Path, trees), *_environment_trees()]
+        self._pool: _core.SandboxPool | None = None
+        self._lock: Any = None
+
+    async def start(self, *, warm: int = 0, seconds: float = 120.0) -> None:
+        """Starts to fill the pool; done by the first claim too.
+
+        Args:
+            warm: How many sandboxes to wait for.
+            seconds: How long at most.
+
+        Raises:
+            NotFoundError: The backend is not on this machine; the text says how to get it.
+            SandboxSpawnFailedError: A sandbox did not start; the text says why.
+        """
+        import anyio
+
+        if self._lock is None:
+            self._lock = anyio.Lock()
+        async with self._lock:
+            if self._pool is None:
+                spec = await anyio.to_thread.run_sync(self._spec)
+                from creto import _core
+
+                self._pool = await _bridge.wait(lambda bridge, token: _core.SandboxPool.start(spec, bridge, token))
+        pool = self._pool
+        if warm:
+            await _bridge.wait(lambda bridge, token: pool.warm(warm, seconds, bridge, token))
+
+    def _spec(self) -> str:
+        from creto import _core
+
+        if self.backend not in _core.BACKENDS:
+            known = ", ".join(_core.BACKENDS)
+            raise InvalidInputError(f"`{self.backend}` is no backend; known are {known}")
+        prefix = Path(sys.base_prefix)
+        python = Path(getattr(sys, "_base_executable", sys.executable))
+        folder = self._state_folder / "sandbox"
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        spec = {
+            "folder": str(folder),
+            "backend": self.backend,
+            "runsc": str(find_runsc()) if self.backend == "gvisor" else None,
+            "python": str(python),
+            "prefix": str(prefix),
+            "trees": [str(tree) for tree in self._trees if tree.is_dir()],
+            "hosts": self._hosts,
+            "protected": [str(path) for path in self._protected],
+            "settings": {**self._settings, "default_backend": self.backend},
+        }
+        return json.dumps(spec)
+
+    @property
+    def fill(self) -> dict[str, int]:
+        """How many sandboxes are idle, starting and claimed."""
+        return self._pool.fill() if self._pool is not None else {"idle": 0, "starting": 0, "claimed": 0}
+
+    async def facts(self) -> dict[str, Any]:
+        """What its sandboxes are made of: digests of image and backend, configuration, kernel, limits."""
+        await self.start()
+        facts: dict[str, Any] = json.loads(await _bridge.wait(self._started.facts))
+        return facts
+
+    @property
+    def _started(self) -> _core.SandboxPool:
+        assert self._pool is not None
+        return self._pool
+
+    @asynccontextmanager
+    async def claim(
+        self,
+        agent_id: str,
+        workdir: str | os.PathLike[str],
+        hooks: Hooks,
+        *,
+        secrets: Mapping[str, str] | None = None,
+        env: Mapping[str, str] | None = None,
+        seconds: float = 120.0,
+    ) -> AsyncIterator[Box]:
+        """Takes a sandbox for one agent and one working folder; it is gone at the end of the `async with`.
+
+        Args:
+            agent_id: The agent's SPIFFE id.
+            workdir: The folder to work in: read as it is, written to a layer that only `Box.apply` carries out.
+            hooks: Who decides about connections, programs and changes.
+            secrets: Environment that is never in a file, an argument, a log or an attestation.
+            env: More environment; the caller's own is not passed on.
+            seconds: How long to wait for a sandbox.
+
+        Raises:
+            InvalidInputError: The folder holds creto's own state, keys or configuration, or lies in them.
+            SandboxSpawnFailedError: No sandbox could be started.
+            TimeoutError: All of the pool's sandboxes are in use.
+        """
+        import anyio
+
+        await self.start()
+        folder = Path(workdir).resolve()
+        home = Path.home()
+        surroundings = {**_surroundings(home), **(env or {})}
+        lease = await _bridge.wait(
+            lambda bridge, token: self._started.claim(
+                agent_id, str(folder), str(home), surroundings, dict(secrets or {}), seconds, bridge, token
+            )
+        )
+        try:
+            async with anyio.create_task_group() as tasks:
+                box = Box(lease, hooks, folder, tasks)
+                tasks.start_soon(box._serve)
+                try:
+                    yield box
+                finally:
+                    tasks.cancel_scope.cancel()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await _bridge.wait(lease.close)
+
+    async def close(self) -> None:
+        """Ends every sandbox that waits."""
+        import anyio
+
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            with anyio.CancelScope(shield=True):
+                await _bridge.wait(pool.close)
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+
+def _as_mapping(settings: Any) -> dict[str, Any]:
+    if settings is None:
+        return {}
+    if not isinstance(settings, Mapping):
+        dump = getattr(settings, "model_dump", None)
+        settings = dump() if dump is not None else {name: getattr(settings, name) for name in _SETTINGS if hasattr(settings, name)}
+    return {name: settings[name] for name in _SETTINGS if settings.get(name) is not None}
+
+
+def _environment_trees() -> list[Path]:
+    """The virtual environment that is in use, if any, so that its packages are there inside too."""
+    active = os.environ.get("VIRTUAL_ENV") or (sys.prefix if sys.prefix != sys.base_prefix else None)
+    return [Path(active).resolve()] if active else []
+
+
+def _surroundings(home: Path) -> dict[str, str]:
+    """The environment that every program gets: paths, and how the terminal and the user's language are."""
+    folders = [str(tree / "bin") for tree in _environment_trees()]
+    folders += [str(Path(sys.base_prefix) / "bin"), "/usr/local/sbin", "/usr/local/bin", "/usr/local/go/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"]
+    shown = {name: value for name, value in os.environ.items() if name in _SHOWN or name.startswith("LC_")}
+    return {
+        **shown,
+        "PATH": ":".join(dict.fromkeys(folders)),
+        "HOME": str(home),
+        "USER": "agent",
+        "LOGNAME": "agent",
+        "SHELL": "/bin/bash",
+        "CRETO_SANDBOX": "1",
+    }

@@ -1,0 +1,360 @@
+"""The first process inside a sandbox: warm until claimed, then starts programs, and reports how they ended.
+
+Runs on the standard library of whatever Python the image has (3.11 or later), on one thread, so that it can fork. It is inside: nothing that
+it says is trusted by the host beyond exit statuses. Messages are four bytes of length and JSON; descriptors travel beside them.
+"""
+
+import ctypes
+import errno
+import fcntl
+import json
+import os
+import resource
+import runpy  # noqa: F401 - loaded now, so that a warm program does not wait for it
+import selectors
+import signal
+import socket
+import struct
+import sys
+import termios
+
+CONTROL = 3
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class Agent:
+    def __init__(self):
+        self.socket = socket.socket(fileno=CONTROL)
+        self.buffer = b""
+        self.fds = []
+        self.claim = None
+        self.runs = {}  # pid -> run id
+        self.pids = {}  # run id -> pid
+        self.terminals = {}  # run id -> master
+        self.selector = selectors.DefaultSelector()
+        woken, waker = socket.socketpair()
+        for end in (woken, waker):
+            end.setblocking(False)
+        self.woken, self.waker = woken, waker
+        signal.set_wakeup_fd(waker.fileno(), warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
+            signal.signal(number, signal.SIG_IGN)
+        self.selector.register(self.socket, selectors.EVENT_READ)
+        self.selector.register(woken, selectors.EVENT_READ)
+
+    def send(self, **message):
+        data = json.dumps(message).encode()
+        self.socket.sendall(struct.pack("!I", len(data)) + data)
+
+    def serve(self):
+        """Serves until the host hangs up; returns only in a forked child that is to become a Python program."""
+        self.send(event="ready", python=sys.version.split()[0])
+        while True:
+            for key, _ in self.selector.select():
+                if key.fileobj is self.woken:
+                    try:
+                        self.woken.recv(4096)
+                    except BlockingIOError:
+                        pass
+                    self.reap()
+                else:
+                    program = self.read()
+                    if program is not None:
+                        return program
+
+    def read(self):
+        data, fds, _, _ = socket.recv_fds(self.socket, 65536, 16)
+        if not data:
+            self.end()
+        self.buffer += data
+        self.fds += fds
+        while len(self.buffer) >= 4:
+            (length,) = struct.unpack("!I", self.buffer[:4])
+            if len(self.buffer) < 4 + length:
+                return None
+            message = json.loads(self.buffer[4 : 4 + length])
+            self.buffer = self.buffer[4 + length :]
+            program = self.handle(message)
+            if program is not None:
+                return program
+        return None
+
+    def end(self):
+        try:
+            os.kill(-1, signal.SIGKILL)
+        except OSError:
+            pass
+        os._exit(0)
+
+    def handle(self, message):
+        kind = message["do"]
+        if kind == "claim":
+            try:
+                self.prepare(message)
+                self.claim = message
+                self.send(event="claimed")
+            except OSError as error:
+                self.send(event="failed", reason=f"{error.filename or 'claim'}: {error.strerror}")
+        elif kind == "run":
+            fds, self.fds = self.fds[:3], self.fds[3:]
+            return self.run(message, fds)
+        elif kind == "signal":
+            self.signal(message)
+        elif kind == "resize" and message["id"] in self.terminals:
+            resize(self.terminals[message["id"]], message)
+        return None
+
+    def prepare(self, claim):
+        """Brings the working folder to the path that it has on the host, and makes the home."""
+        os.makedirs(claim["home"], exist_ok=True)
+        os.chown(claim["home"], claim["uid"], claim["gid"])
+        os.chmod(claim["home"], 0o700)
+        with open("/etc/passwd", "w") as users:
+            print(f"agent:x:{claim['uid']}:{claim['gid']}:agent:{claim['home']}:/bin/bash", file=users)
+            if claim["uid"] != 0:
+                print("root:x:0:0:root:/:/bin/sh", file=users)
+        with open("/etc/group", "w") as groups:
+            print(f"agent:x:{claim['gid']}:", file=groups)
+        os.makedirs(claim["workdir"], exist_ok=True)
+        if claim["workdir"] != claim["slot"]:
+            mount(claim["slot"], claim["workdir"], MS_BIND)
+            mount(None, claim["workdir"], MS_REMOUNT | MS_BIND | MS_NOSUID | MS_NODEV)
+        limits = claim["limits"]
+        hard = {
+            resource.RLIMIT_NPROC: limits["processes"],
+            resource.RLIMIT_NOFILE: limits["files"],
+            resource.RLIMIT_AS: limits["memory"],
+            resource.RLIMIT_FSIZE: limits["file_size"],
+            resource.RLIMIT_CORE: 0,
+        }
+        self.limits = [(which, value) for which, value in hard.items() if value is not None]
+
+    def run(self, message, fds):
+        env = {**self.claim["env"], **message["env"], **self.claim["secrets"]}
+        terminal = message["terminal"]
+        master = slave = None
+        if terminal:
+            master, slave = os.openpty()
+            os.fchown(slave, self.claim["uid"], self.claim["gid"])
+            resize(master, terminal)
+            relay(master, fds[0], fds[1], slave)
+        pid = os.fork()
+        if pid == 0:
+            return self.child(message, env, fds, slave)
+        for fd in (*fds, slave):
+            if fd is not None:
+                os.close(fd)
+        if master is not None:
+            self.terminals[message["id"]] = master
+        self.runs[pid] = message["id"]
+        self.pids[message["id"]] = pid
+        return None
+
+    def child(self, message, env, fds, slave):
+        """Turns the fork into the program; returns what a warm Python has to run, and only then."""
+        signal.set_wakeup_fd(-1)
+        os.setsid()
+        if slave is not None:
+            fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
+            fds = [slave, slave, slave]
+        for target, fd in enumerate(fds):
+            os.dup2(fd, target)
+        os.closerange(3, 1024)
+        for number in (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_DFL)
+        try:
+            drop_privileges(self.claim["uid"], self.claim["gid"], self.limits)
+            os.chdir(message["cwd"])
+        except OSError as error:
+            leave(f"creto: cannot start in `{message['cwd']}`: {error.strerror}", 126)
+        argv = message["argv"]
+        found = search(argv[0], env.get("PATH", os.defpath))
+        if found is None:
+            leave(f"creto: `{argv[0]}` is not in the sandbox's view, or is no program", 127)
+        if is_warm(found, argv, env):
+            os.environ.clear()
+            os.environ.update(env)
+            return found, argv
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+        try:
+            os.execve(found, argv, env)
+        except OSError as error:
+            leave(f"creto: `{argv[0]}`: {error.strerror}", 126)
+
+    def signal(self, message):
+        pid = self.pids.get(message["id"])
+        if pid is None:
+            return
+        try:
+            os.killpg(pid, message["signal"])
+        except ProcessLookupError:
+            # Not yet the leader of its group: the child is between fork and setsid.
+            os.kill(pid, message["signal"])
+
+    def reap(self):
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            run = self.runs.pop(pid, None)
+            if run is None:
+                continue
+            self.pids.pop(run, None)
+            master = self.terminals.pop(run, None)
+            if master is not None:
+                os.close(master)
+            self.send(event="exit", id=run, status=os.waitstatus_to_exitcode(status))
+
+
+MS_NOSUID, MS_NODEV, MS_REMOUNT, MS_BIND = 2, 4, 32, 4096
+
+
+def mount(source, target, flags):
+    if _libc.mount(source and source.encode(), target.encode(), None, flags, None) != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code), target)
+
+
+def drop_privileges(uid, gid, limits):
+    for which, value in limits:
+        resource.setrlimit(which, (value, value))
+    for capability in range(64):
+        if _libc.prctl(24, capability, 0, 0, 0) != 0:  # PR_CAPBSET_DROP
+            if ctypes.get_errno() == errno.EINVAL:
+                break
+            if ctypes.get_errno() == errno.EPERM:
+                raise PermissionError(errno.EPERM, "cannot drop a capability")
+    os.setgroups([])
+    os.setresgid(gid, gid, gid)
+    os.setresuid(uid, uid, uid)
+    header = struct.pack("Ii", 0x20080522, 0)
+    if _libc.capset(header, bytes(24)) != 0:
+        raise OSError(ctypes.get_errno(), "cannot drop capabilities")
+    if _libc.prctl(38, 1, 0, 0, 0) != 0:  # PR_SET_NO_NEW_PRIVS
+        raise OSError(ctypes.get_errno(), "cannot forbid new privileges")
+    os.umask(0o022)
+
+
+def leave(text, status):
+    os.write(2, text.encode() + b"\n")
+    os._exit(status)
+
+
+def search(name, path):
+    if "/" in name:
+        candidates = [name]
+    else:
+        candidates = [os.path.join(folder or ".", name) for folder in path.split(":")]
+    for candidate in candidates:
+        if os.path.isfile(candidate) and os.access(candidate, os.X_OK):
+            return candidate
+    return None
+
+
+def is_warm(found, argv, env):
+    """True where this very interpreter, as it is, can run the program: no virtual environment, no interpreter options."""
+    if os.path.realpath(found) != os.path.realpath(sys.executable):
+        return False
+    if os.path.exists(os.path.join(os.path.dirname(found), "..", "pyvenv.cfg")) or any(key.startswith("PYTHON") for key in env):
+        return False
+    return len(argv) > 1 and (not argv[1].startswith("-") or (argv[1] in ("-c", "-m") and len(argv) > 2))
+
+
+def resize(terminal, size):
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", size["rows"], size["columns"], 0, 0))
+
+
+def relay(master, source, sink, slave):
+    """Forks a process that carries bytes between the host's pipes and the terminal until the terminal is closed."""
+    if os.fork() != 0:
+        return
+    os.close(slave)
+    waiting = selectors.DefaultSelector()
+    waiting.register(master, selectors.EVENT_READ, sink)
+    waiting.register(source, selectors.EVENT_READ, master)
+    try:
+        while True:
+            for key, _ in waiting.select():
+                data = os.read(key.fd, 65536)
+                if data:
+                    write(key.data, data)
+                elif key.fd == source:
+                    waiting.unregister(source)
+                    write(master, b"\x04")
+                else:
+                    os._exit(0)
+    except OSError:
+        os._exit(0)
+
+
+def write(fd, data):
+    while data:
+        data = data[os.write(fd, data) :]
+
+
+def prepare_python(found, argv):
+    """Makes this fork look like an interpreter that was just started with `argv`."""
+    import io
+    import random
+    import types
+
+    def stream(fd, mode, **options):
+        raw = io.FileIO(fd, mode, closefd=False)
+        buffered = io.BufferedReader(raw) if mode == "r" else io.BufferedWriter(raw)
+        return io.TextIOWrapper(buffered, encoding="utf-8", **options)
+
+    sys.stdin = sys.__stdin__ = stream(0, "r", errors="strict")
+    sys.stdout = sys.__stdout__ = stream(1, "w", errors="strict", line_buffering=os.isatty(1))
+    sys.stderr = sys.__stderr__ = stream(2, "w", errors="backslashreplace", line_buffering=True)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    random.seed()
+    sys.executable = found
+    sys.orig_argv = list(argv)
+    del sys.path[0]
+    main = types.ModuleType("__main__")
+    main.__builtins__ = __builtins__
+    sys.modules["__main__"] = main
+    return main
+
+
+def run_python(found, argv):
+    main = prepare_python(found, argv)
+    if argv[1] == "-c":
+        sys.argv = ["-c", *argv[3:]]
+        sys.path.insert(0, "")
+        sys.excepthook = without_our_frames
+        exec(compile(argv[2], "<string>", "exec"), main.__dict__)
+    elif argv[1] == "-m":
+        sys.argv = ["-m", *argv[3:]]
+        sys.path.insert(0, os.getcwd())
+        sys.excepthook = without_our_frames
+        runpy._run_module_as_main(argv[2])
+    else:
+        script = argv[1]
+        sys.argv = argv[1:]
+        try:
+            with open(script, "rb") as file:
+                source = file.read()
+        except OSError as error:
+            leave(f"{found}: can't open file '{os.path.abspath(script)}': [Errno {error.errno}] {error.strerror}", 2)
+        sys.path.insert(0, os.path.dirname(os.path.realpath(script)))
+        main.__file__ = os.path.abspath(script)
+        main.__cached__ = None
+        sys.excepthook = without_our_frames
+        exec(compile(source, script, "exec"), main.__dict__)
+
+
+def without_our_frames(kind, error, trace):
+    while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
+        trace = trace.tb_next
+    sys.excepthook = sys.__excepthook__
+    sys.__excepthook__(kind, error.with_traceback(trace), trace)
+
+
+_program = Agent().serve()
+run_python(*_program)

@@ -1,0 +1,14 @@
+//! The only way out of a sandbox: a proxy that owns the listeners of its gateway namespace, and asks before it connects.
+//!
+//! It breaks no TLS open, keeps no content, and follows no redirect; it sees names, ports, byte counts and plain HTTP request lines.
+
+mod desk;
+mod dns;
+mod http;
+mod names;
+mod proxy;
+mod tls;
+
+pub use desk::{Desk, Destination, Event, Verdict};
+pub use names::normal;
+pub use proxy::{Egress, Upstreams};

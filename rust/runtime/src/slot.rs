@@ -1,0 +1,93 @@
+//! The place where a working folder arrives late: an overlay over it, mounted under a sandbox that was started before the folder was known.
+
+use creto_enablement_common::{Error, Result, ResultExt};
+use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, unmount};
+use std::ffi::CString;
+use std::fs;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+
+/// One slot; all its calls must run on the host thread.
+#[derive(Clone, Debug)]
+pub struct Slot {
+    folder: PathBuf,
+}
+
+impl Slot {
+    /// Makes the slot's shared tmpfs with an empty `work` in it.
+    pub fn new(folder: PathBuf) -> Result<Self> {
+        fs::create_dir_all(folder.join("shared"))?;
+        let shared = folder.join("shared");
+        mount("creto-slot", &shared, "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, c"mode=0755,size=64k")
+            .map_err(io::Error::from)
+            .context(|| "mounting a slot".into())?;
+        fs::create_dir(shared.join("work"))?;
+        mount_change(&shared, MountPropagationFlags::SHARED).map_err(io::Error::from)?;
+        Ok(Self { folder })
+    }
+
+    /// What the backend binds into the sandbox.
+    pub fn shared(&self) -> PathBuf {
+        self.folder.join("shared")
+    }
+
+    /// Puts an overlay over the folder at `path` into the slot; it appears in the sandbox. At most `bytes` can be written. Gives back the
+    /// layer that takes the writes. `opened` is the same folder as the caller has it: should the path lead elsewhere by now, nothing is done.
+    pub fn occupy(&self, path: &Path, opened: &OwnedFd, bytes: u64) -> Result<OwnedFd> {
+        // Opened anew, since a lower layer has to be of this thread's own mount namespace.
+        let lower = open_folder(path)?;
+        let found = fs::File::from(lower.try_clone()?).metadata()?;
+        let known = fs::File::from(opened.try_clone()?).metadata()?;
+        if (found.dev(), found.ino()) != (known.dev(), known.ino()) {
+            return Err(Error::invalid(format!("`{}` was moved while the sandbox was claimed; try again", path.display())));
+        }
+        let disk = self.folder.join("disk");
+        fs::create_dir_all(&disk)?;
+        let options = text(format!("mode=0700,size={bytes},nr_inodes={}", (bytes / 4096).clamp(1024, 1 << 20)).as_bytes())?;
+        mount("creto-disk", &disk, "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, options.as_c_str())
+            .map_err(io::Error::from)
+            .context(|| "mounting the layer for changes".into())?;
+        let (upper, work) = (disk.join("upper"), disk.join("work"));
+        fs::create_dir(&upper)?;
+        fs::create_dir(&work)?;
+        // The root of the overlay takes mode and owner from the upper layer's root.
+        fs::set_permissions(&upper, fs::Permissions::from_mode(found.mode() & 0o7777))?;
+        chown(&upper, Some(found.uid()), Some(found.gid()))?;
+        // Named by descriptor: a path could contain the option's own separators, or lead elsewhere by now.
+        let lower = format!("/proc/thread-self/fd/{}", lower.as_raw_fd());
+        let mut options = format!("lowerdir={lower},upperdir=").into_bytes();
+        options.extend_from_slice(upper.as_os_str().as_bytes());
+        options.extend_from_slice(b",workdir=");
+        options.extend_from_slice(work.as_os_str().as_bytes());
+        options.extend_from_slice(b",redirect_dir=off,index=off,metacopy=off,xino=off");
+        mount("creto-work", self.shared().join("work"), "overlay", MountFlags::NOSUID | MountFlags::NODEV, text(&options)?.as_c_str())
+            .map_err(io::Error::from)
+            .context(|| "laying the overlay over the working folder".into())?;
+        Ok(OwnedFd::from(fs::File::open(&upper)?))
+    }
+
+    /// Takes everything down; what is still in use goes when its last user does.
+    pub fn clear(&self) {
+        for place in [self.shared().join("work"), self.folder.join("disk"), self.shared()] {
+            // Not every slot was occupied.
+            let _ = unmount(&place, UnmountFlags::DETACH);
+        }
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+fn text(bytes: &[u8]) -> Result<CString> {
+    CString::new(bytes).map_err(|_| Error::invalid("a path with a zero byte in it"))
+}
+
+/// Opens a folder for use as the lower layer.
+pub fn open_folder(path: &Path) -> Result<OwnedFd> {
+    use rustix::fs::{Mode, OFlags, open};
+    open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        .map_err(io::Error::from)
+        .map_err(Error::from)
+        .context(|| format!("opening the working folder `{}`", path.display()))
+}

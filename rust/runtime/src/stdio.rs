@@ -1,0 +1,198 @@
+//! Carries a program's standard streams between the host's descriptors and pipes that are the sandbox's. The host's own descriptors (its
+//! terminal above all) are never handed in.
+
+use creto_enablement_common::Result;
+use parking_lot::Mutex;
+use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
+use rustix::io::Errno;
+use rustix::pipe::{PipeFlags, pipe_with};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
+
+/// Captured output beyond this is dropped, and said so.
+const MOST_CAPTURED: usize = 64 << 20;
+/// How long output may trail the program's end, when something it left behind holds the pipe open.
+const TRAIL: Duration = Duration::from_millis(500);
+
+/// Where input comes from.
+pub enum Source {
+    /// Nowhere.
+    Null,
+    /// These bytes.
+    Bytes(Vec<u8>),
+    /// A descriptor of the host.
+    Descriptor(OwnedFd),
+}
+
+/// Where output goes.
+pub enum Sink {
+    /// Nowhere.
+    Null,
+    /// Into the result.
+    Capture,
+    /// To a descriptor of the host.
+    Descriptor(OwnedFd),
+}
+
+/// What was captured.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Captured {
+    /// The bytes.
+    pub bytes: Vec<u8>,
+    /// True where there were more.
+    pub truncated: bool,
+}
+
+/// One program's streams.
+pub struct Streams {
+    stop: Arc<OwnedFd>,
+    finished: mpsc::Receiver<()>,
+    outputs: usize,
+    captured: [Arc<Mutex<Captured>>; 2],
+}
+
+impl Streams {
+    /// Starts to carry; gives back the sandbox's ends.
+    pub fn start(stdin: Source, stdout: Sink, stderr: Sink) -> Result<(Self, [OwnedFd; 3])> {
+        let stop = Arc::new(eventfd(0, EventfdFlags::CLOEXEC).map_err(std::io::Error::from)?);
+        let (done, finished) = mpsc::channel();
+        let captured = [Arc::default(), Arc::default()];
+        let (theirs_in, ours_in) = pipe_with(PipeFlags::CLOEXEC).map_err(std::io::Error::from)?;
+        if !matches!(stdin, Source::Null) {
+            let stop = stop.clone();
+            spawn(move || feed(stdin, &ours_in, &stop))?;
+        }
+        let [out, err] = &captured;
+        let theirs_out = Self::output(stdout, out, &stop, &done)?;
+        let theirs_err = Self::output(stderr, err, &stop, &done)?;
+        Ok((Self { stop, finished, outputs: 2, captured }, [theirs_in, theirs_out, theirs_err]))
+    }
+
+    fn output(sink: Sink, into: &Arc<Mutex<Captured>>, stop: &Arc<OwnedFd>, done: &mpsc::Sender<()>) -> Result<OwnedFd> {
+        let (ours, theirs) = pipe_with(PipeFlags::CLOEXEC).map_err(std::io::Error::from)?;
+        let (into, stop, done) = (into.clone(), stop.clone(), done.clone());
+        spawn(move || {
+            drain(&ours, &sink, &into, &stop);
+            // Nobody listens any more where the run was given up.
+            let _ = done.send(());
+        })?;
+        Ok(theirs)
+    }
+
+    /// Called when the program has ended: waits a little for its last output, and gives back what was captured.
+    pub fn finish(mut self) -> [Captured; 2] {
+        let deadline = Instant::now() + TRAIL;
+        while self.outputs > 0 && self.finished.recv_timeout(deadline.saturating_duration_since(Instant::now())).is_ok() {
+            self.outputs -= 1;
+        }
+        self.end();
+        while self.outputs > 0 && self.finished.recv_timeout(Duration::from_secs(5)).is_ok() {
+            self.outputs -= 1;
+        }
+        self.captured.each_ref().map(|one| std::mem::take(&mut *one.lock()))
+    }
+
+    fn end(&self) {
+        // A full counter means that it was signalled already.
+        let _ = rustix::io::write(&*self.stop, &1_u64.to_ne_bytes());
+    }
+}
+
+impl Drop for Streams {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+fn spawn(work: impl FnOnce() + Send + 'static) -> Result<()> {
+    std::thread::Builder::new().name("creto-stdio".into()).stack_size(256 * 1024).spawn(work)?;
+    Ok(())
+}
+
+/// Waits until `fd` is ready; false when it is time to stop.
+fn ready(fd: &impl AsFd, flags: PollFlags, stop: &OwnedFd) -> bool {
+    loop {
+        let mut both = [PollFd::new(fd, flags), PollFd::new(stop, PollFlags::IN)];
+        match poll(&mut both, None) {
+            Err(Errno::INTR) => {}
+            Err(_) => return false,
+            Ok(_) => {
+                let [fd, stop] = both;
+                if !fd.revents().is_empty() {
+                    return true;
+                }
+                if !stop.revents().is_empty() {
+                    return false;
+                }
+            }
+        }
+    }
+}
+
+fn feed(source: Source, pipe: &OwnedFd, stop: &OwnedFd) {
+    match source {
+        Source::Null => {}
+        Source::Bytes(bytes) => drop(pass_on(&bytes, pipe, stop)),
+        Source::Descriptor(from) => {
+            let mut buffer = vec![0; 65_536];
+            while ready(&from, PollFlags::IN, stop) {
+                match rustix::io::read(&from, &mut buffer) {
+                    Ok(0) => return,
+                    Ok(got) if pass_on(buffer.get(..got).unwrap_or_default(), pipe, stop) => {}
+                    Err(Errno::INTR | Errno::AGAIN) => {}
+                    Ok(_) | Err(_) => return,
+                }
+            }
+        }
+    }
+}
+
+/// Writes in pieces that a pipe takes whole, so that a program which does not read cannot hold the thread.
+fn pass_on(bytes: &[u8], pipe: &OwnedFd, stop: &OwnedFd) -> bool {
+    for piece in bytes.chunks(4096) {
+        if !ready(pipe, PollFlags::OUT, stop) || rustix::io::retry_on_intr(|| rustix::io::write(pipe, piece)).is_err() {
+            return false;
+        }
+    }
+    true
+}
+
+fn drain(pipe: &OwnedFd, sink: &Sink, into: &Mutex<Captured>, stop: &OwnedFd) {
+    let mut buffer = vec![0; 65_536];
+    while ready(pipe, PollFlags::IN, stop) {
+        let got = match rustix::io::read(pipe, &mut buffer) {
+            Ok(0) => return,
+            Ok(got) => buffer.get(..got).unwrap_or_default(),
+            Err(Errno::INTR) => continue,
+            Err(_) => return,
+        };
+        match sink {
+            Sink::Null => {}
+            Sink::Capture => {
+                let mut captured = into.lock();
+                let room = MOST_CAPTURED.saturating_sub(captured.bytes.len()).min(got.len());
+                captured.truncated |= room < got.len();
+                captured.bytes.extend_from_slice(got.get(..room).unwrap_or_default());
+            }
+            // Where nobody reads any more, the program gets its broken pipe.
+            Sink::Descriptor(to) => {
+                if !write_all(to, got) {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+fn write_all(to: &OwnedFd, mut bytes: &[u8]) -> bool {
+    while !bytes.is_empty() {
+        match rustix::io::write(to, bytes) {
+            Ok(sent) => bytes = bytes.get(sent..).unwrap_or_default(),
+            Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) => drop(poll(&mut [PollFd::new(to, PollFlags::OUT)], None)),
+            Err(_) => return false,
+        }
+    }
+    true
+}
