@@ -25,9 +25,12 @@ from sqlalchemy import (
 
 __all__ = [
     "Word",
+    "agent_keys",
     "agents",
     "announcements",
     "approvers",
+    "attachments",
+    "authorities",
     "credits",
     "epochs",
     "grants",
@@ -44,8 +47,6 @@ __all__ = [
     "quota_boosts",
     "quota_rules",
     "quota_windows",
-    "receipts",
-    "replay",
     "secrets",
 ]
 
@@ -124,6 +125,17 @@ numbers = Table(
 
 # --- identities -----------------------------------------------------------------------------------------------------
 
+authorities = Table(
+    "authorities",
+    metadata,
+    Column("trust_domain", Text, primary_key=True),
+    Column("suite", Text, nullable=False),
+    Column("verifying_key", Text, nullable=False),
+    Column("certificates", JSON, nullable=False),  # self-signed, DER in base64, one for each algorithm
+    Column("sealed_key", LargeBinary),  # none for the trust domains of others
+    Column("created", Word, nullable=False),
+)
+
 agents = Table(
     "agents",
     metadata,
@@ -132,12 +144,24 @@ agents = Table(
     Column("path", JSON, nullable=False),  # [organisation, team, ...] above it
     Column("suite", Text, nullable=False),
     Column("state", Text, nullable=False),  # active, revoked
-    Column("ski", LargeBinary, unique=True),  # key identifier of its signing certificate
-    Column("certificates", JSON, nullable=False),  # PEM, by use
-    Column("sealed_keys", LargeBinary),  # none for agents of others
+    Column("own", Boolean, nullable=False),  # False: imported, its secret keys are elsewhere
     Column("created", Word, nullable=False),
     Column("revoked", Word),
     Index(None, "name"),
+)
+
+agent_keys = Table(
+    "agent_keys",
+    metadata,
+    Column("agent", Text, ForeignKey("agents.id"), primary_key=True),
+    Column("generation", Integer, primary_key=True),  # 1, 2, ... with each rotation
+    Column("fingerprint", Text, nullable=False, unique=True),
+    Column("statement", Text, nullable=False),  # by which the trust domain vouches for it: DSSE with its certificates
+    Column("sealed_signing_key", LargeBinary),
+    Column("sealed_kem_key", LargeBinary),
+    Column("valid_until", BigInteger, nullable=False),  # seconds since the epoch
+    Column("retires", BigInteger),  # seconds since the epoch; what it signed counts until then, and it signs no more
+    Column("created", Word, nullable=False),
 )
 
 approvers = Table(
@@ -230,25 +254,26 @@ mailbox = Table(
     Column("sender", Text, nullable=False),
     Column("message_id", Text, nullable=False),
     Column("envelope", LargeBinary, nullable=False),
-    Column("attachment", LargeBinary),
-    Column("state", Text, nullable=False),  # waiting, leased, acked, refused
+    Column("state", Text, nullable=False),  # waiting, taken, acked, refused
     Column("attempts", Integer, nullable=False, default=0),
-    Column("leased_until", Word),
+    Column("holder", Text),  # process that has taken it
+    Column("held_until", BigInteger),  # seconds since the epoch
     Column("priority", Integer, nullable=False, default=0),
+    Column("turn", BigInteger, nullable=False),  # grows with its sender's backlog: who floods waits behind itself
+    Column("receipt", Text),  # DSSE, once it was verified and opened
     Column("arrived", Word, nullable=False),
-    Column("expires", Word, nullable=False),
+    Column("expires", BigInteger, nullable=False),  # seconds since the epoch
     UniqueConstraint("recipient", "sender", "message_id"),
-    Index(None, "recipient", "state", "seq"),
+    Index(None, "recipient", "state", "priority", "turn", "seq"),
     sqlite_autoincrement=True,
 )
 
-replay = Table(
-    "replay",
+attachments = Table(
+    "attachments",
     metadata,
-    Column("recipient", Text, primary_key=True),
-    Column("sender", Text, primary_key=True),
-    Column("message_id", Text, primary_key=True),
-    Column("expires", Word, nullable=False, index=True),
+    Column("digest", LargeBinary, primary_key=True),  # SHA-512 of the sealed blob
+    Column("blob", LargeBinary, nullable=False),
+    Column("expires", BigInteger, nullable=False),  # seconds since the epoch
 )
 
 outgoing = Table(
@@ -258,21 +283,13 @@ outgoing = Table(
     Column("message_id", Text, primary_key=True),
     Column("recipient", Text, primary_key=True),
     Column("envelope", LargeBinary, nullable=False),
-    Column("state", Text, nullable=False, index=True),  # waiting, sent, received, expired
+    Column("state", Text, nullable=False),  # waiting, received, refused, expired
     Column("attempts", Integer, nullable=False, default=0),
-    Column("next_attempt", Word),
+    Column("next_attempt", BigInteger, nullable=False),  # seconds since the epoch
+    Column("receipt", Text),  # DSSE, signed by the recipient
     Column("created", Word, nullable=False),
-    Column("expires", Word, nullable=False),
-)
-
-receipts = Table(
-    "receipts",
-    metadata,
-    Column("sender", Text, primary_key=True),
-    Column("message_id", Text, primary_key=True),
-    Column("recipient", Text, primary_key=True),
-    Column("statement", LargeBinary, nullable=False),
-    Column("received", Word, nullable=False),
+    Column("expires", BigInteger, nullable=False),  # seconds since the epoch
+    Index(None, "state", "next_attempt"),
 )
 
 # --- metering -------------------------------------------------------------------------------------------------------

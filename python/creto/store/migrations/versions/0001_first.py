@@ -18,13 +18,10 @@ def upgrade() -> None:
         sa.Column("path", sa.JSON(), nullable=False),
         sa.Column("suite", sa.Text(), nullable=False),
         sa.Column("state", sa.Text(), nullable=False),
-        sa.Column("ski", sa.LargeBinary(), nullable=True),
-        sa.Column("certificates", sa.JSON(), nullable=False),
-        sa.Column("sealed_keys", sa.LargeBinary(), nullable=True),
+        sa.Column("own", sa.Boolean(), nullable=False),
         sa.Column("created", creto.store.tables.Word(), nullable=False),
         sa.Column("revoked", creto.store.tables.Word(), nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_agents")),
-        sa.UniqueConstraint("ski", name=op.f("uq_agents_ski")),
     )
     op.create_index(op.f("ix_agents_name"), "agents", ["name"], unique=False)
     op.create_table(
@@ -41,6 +38,23 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_approvers")),
         sa.UniqueConstraint("name", name=op.f("uq_approvers_name")),
         sa.UniqueConstraint("token_digest", name=op.f("uq_approvers_token_digest")),
+    )
+    op.create_table(
+        "attachments",
+        sa.Column("digest", sa.LargeBinary(), nullable=False),
+        sa.Column("blob", sa.LargeBinary(), nullable=False),
+        sa.Column("expires", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("digest", name=op.f("pk_attachments")),
+    )
+    op.create_table(
+        "authorities",
+        sa.Column("trust_domain", sa.Text(), nullable=False),
+        sa.Column("suite", sa.Text(), nullable=False),
+        sa.Column("verifying_key", sa.Text(), nullable=False),
+        sa.Column("certificates", sa.JSON(), nullable=False),
+        sa.Column("sealed_key", sa.LargeBinary(), nullable=True),
+        sa.Column("created", creto.store.tables.Word(), nullable=False),
+        sa.PrimaryKeyConstraint("trust_domain", name=op.f("pk_authorities")),
     )
     op.create_table(
         "credits",
@@ -104,18 +118,25 @@ def upgrade() -> None:
         sa.Column("sender", sa.Text(), nullable=False),
         sa.Column("message_id", sa.Text(), nullable=False),
         sa.Column("envelope", sa.LargeBinary(), nullable=False),
-        sa.Column("attachment", sa.LargeBinary(), nullable=True),
         sa.Column("state", sa.Text(), nullable=False),
         sa.Column("attempts", sa.Integer(), nullable=False),
-        sa.Column("leased_until", creto.store.tables.Word(), nullable=True),
+        sa.Column("holder", sa.Text(), nullable=True),
+        sa.Column("held_until", sa.BigInteger(), nullable=True),
         sa.Column("priority", sa.Integer(), nullable=False),
+        sa.Column("turn", sa.BigInteger(), nullable=False),
+        sa.Column("receipt", sa.Text(), nullable=True),
         sa.Column("arrived", creto.store.tables.Word(), nullable=False),
-        sa.Column("expires", creto.store.tables.Word(), nullable=False),
+        sa.Column("expires", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("seq", name=op.f("pk_mailbox")),
         sa.UniqueConstraint("recipient", "sender", "message_id", name=op.f("uq_mailbox_recipient_sender_message_id")),
         sqlite_autoincrement=True,
     )
-    op.create_index(op.f("ix_mailbox_recipient_state_seq"), "mailbox", ["recipient", "state", "seq"], unique=False)
+    op.create_index(
+        op.f("ix_mailbox_recipient_state_priority_turn_seq"),
+        "mailbox",
+        ["recipient", "state", "priority", "turn", "seq"],
+        unique=False,
+    )
     op.create_table(
         "meta",
         sa.Column("name", sa.Text(), nullable=False),
@@ -155,12 +176,13 @@ def upgrade() -> None:
         sa.Column("envelope", sa.LargeBinary(), nullable=False),
         sa.Column("state", sa.Text(), nullable=False),
         sa.Column("attempts", sa.Integer(), nullable=False),
-        sa.Column("next_attempt", creto.store.tables.Word(), nullable=True),
+        sa.Column("next_attempt", sa.BigInteger(), nullable=False),
+        sa.Column("receipt", sa.Text(), nullable=True),
         sa.Column("created", creto.store.tables.Word(), nullable=False),
-        sa.Column("expires", creto.store.tables.Word(), nullable=False),
+        sa.Column("expires", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("sender", "message_id", "recipient", name=op.f("pk_outgoing")),
     )
-    op.create_index(op.f("ix_outgoing_state"), "outgoing", ["state"], unique=False)
+    op.create_index(op.f("ix_outgoing_state_next_attempt"), "outgoing", ["state", "next_attempt"], unique=False)
     op.create_table(
         "oversight_requests",
         sa.Column("id", sa.Text(), nullable=False),
@@ -218,30 +240,27 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("key", "end", name=op.f("pk_quota_windows")),
     )
     op.create_table(
-        "receipts",
-        sa.Column("sender", sa.Text(), nullable=False),
-        sa.Column("message_id", sa.Text(), nullable=False),
-        sa.Column("recipient", sa.Text(), nullable=False),
-        sa.Column("statement", sa.LargeBinary(), nullable=False),
-        sa.Column("received", creto.store.tables.Word(), nullable=False),
-        sa.PrimaryKeyConstraint("sender", "message_id", "recipient", name=op.f("pk_receipts")),
-    )
-    op.create_table(
-        "replay",
-        sa.Column("recipient", sa.Text(), nullable=False),
-        sa.Column("sender", sa.Text(), nullable=False),
-        sa.Column("message_id", sa.Text(), nullable=False),
-        sa.Column("expires", creto.store.tables.Word(), nullable=False),
-        sa.PrimaryKeyConstraint("recipient", "sender", "message_id", name=op.f("pk_replay")),
-    )
-    op.create_index(op.f("ix_replay_expires"), "replay", ["expires"], unique=False)
-    op.create_table(
         "secrets",
         sa.Column("name", sa.Text(), nullable=False),
         sa.Column("agent", sa.Text(), nullable=False),
         sa.Column("sealed", sa.LargeBinary(), nullable=False),
         sa.Column("created", creto.store.tables.Word(), nullable=False),
         sa.PrimaryKeyConstraint("name", "agent", name=op.f("pk_secrets")),
+    )
+    op.create_table(
+        "agent_keys",
+        sa.Column("agent", sa.Text(), nullable=False),
+        sa.Column("generation", sa.Integer(), nullable=False),
+        sa.Column("fingerprint", sa.Text(), nullable=False),
+        sa.Column("statement", sa.Text(), nullable=False),
+        sa.Column("sealed_signing_key", sa.LargeBinary(), nullable=True),
+        sa.Column("sealed_kem_key", sa.LargeBinary(), nullable=True),
+        sa.Column("valid_until", sa.BigInteger(), nullable=False),
+        sa.Column("retires", sa.BigInteger(), nullable=True),
+        sa.Column("created", creto.store.tables.Word(), nullable=False),
+        sa.ForeignKeyConstraint(["agent"], ["agents.id"], name=op.f("fk_agent_keys_agent")),
+        sa.PrimaryKeyConstraint("agent", "generation", name=op.f("pk_agent_keys")),
+        sa.UniqueConstraint("fingerprint", name=op.f("uq_agent_keys_fingerprint")),
     )
     op.create_table(
         "announcements",
