@@ -93,7 +93,7 @@ class Precedents:
                 approved=row.state != "denied",
                 by=row.decided_by or "",
                 reason=row.reason or "",
-                text=_line(row.action, row.resource),
+                text=_line(row.core),
                 decided_us=(row.decided or 0) >> 12,
             )
             for key, score in near
@@ -146,5 +146,9 @@ def describe(core: bytes) -> str:
     return " ".join(words)
 
 
-def _line(action: str, resource: str) -> str:
-    return f"{action} {resource}"
+def _line(core: bytes) -> str:
+    from creto.oversight._plain import values
+
+    act = json.loads(core)
+    facts = ", ".join(f"{name} {text}" for name, text in values(act["context"]))
+    return f"{act['action']} {act['resource']}" + (f" ({facts})" if facts else "")

@@ -1,0 +1,195 @@
+"""Who may do what at the inbox: tokens, sessions, the limit on guesses, and the checks against other sites.
+
+A page is for a session (a cookie, made from the token); the API is for a token in each request and reads no cookie.
+"""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+import anyio
+from starlette.requests import Request
+
+from creto.errors import CretoError, InvalidInputError, UnauthorizedError
+from creto.oversight import Approver, Approvers
+
+__all__ = ["Access", "Session", "TooManyGuessesError"]
+
+COOKIE = "creto_inbox"
+_SESSION_SECONDS = 12 * 3600
+_MOST_SESSIONS = 1000
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+class TooManyGuessesError(UnauthorizedError):
+    """Too many wrong tokens came from one address, or from all together."""
+
+
+@dataclass(slots=True)
+class Session:
+    """A signed-in approver's browser."""
+
+    approver: Approver
+    token: str = field(repr=False)
+    csrf: str = field(repr=False, default_factory=lambda: secrets.token_urlsafe(32))
+    until: float = field(default_factory=lambda: time.monotonic() + _SESSION_SECONDS)
+
+
+class _Bucket:
+    """Lets `burst` guesses through at once, and one more each `every` seconds."""
+
+    def __init__(self, burst: float, every: float) -> None:
+        self.burst, self.every = burst, every
+        self.left, self.at = burst, time.monotonic()
+
+    def wait(self) -> float:
+        """Seconds until the next guess may be made."""
+        now = time.monotonic()
+        self.left = min(self.burst, self.left + (now - self.at) / self.every)
+        self.at = now
+        return 0.0 if self.left >= 1.0 else (1.0 - self.left) * self.every
+
+    def take(self) -> None:
+        self.left -= 1.0
+
+
+class Access:
+    """The doors of one inbox.
+
+    Args:
+        approvers: Whose tokens open it.
+        hosts: `host:port` names that it answers to, beside those of this machine itself.
+        secure: It is reached over https only.
+    """
+
+    def __init__(self, approvers: Approvers, hosts: Iterable[str] = (), *, secure: bool = False) -> None:
+        self._approvers = approvers
+        self._hosts = {host.lower() for host in hosts}
+        self.secure = secure
+        self._sessions: OrderedDict[str, Session] = OrderedDict()
+        self._guesses: OrderedDict[str, _Bucket] = OrderedDict()
+        self._everyone = _Bucket(100, 0.6)
+        self._lock = threading.Lock()
+
+    # --- tokens -------------------------------------------------------------------------------------------------------
+
+    async def by_token(self, request: Request, token: str) -> Approver:
+        """The approver whose token this is.
+
+        Raises:
+            TooManyGuessesError: Too many wrong tokens came before; a right one counts as before.
+            UnauthorizedError: It is nobody's.
+        """
+        approver = await anyio.to_thread.run_sync(self._approvers.by_token, token)
+        if approver is not None:
+            return approver
+        client = request.client.host if request.client else "?"
+        with self._lock:
+            bucket = self._guesses.pop(client, None) or _Bucket(10, 6.0)
+            self._guesses[client] = bucket
+            while len(self._guesses) > 10_000:
+                self._guesses.popitem(last=False)
+            wait = max(bucket.wait(), self._everyone.wait())
+            if wait == 0.0:
+                bucket.take()
+                self._everyone.take()
+        if wait > 0.0:
+            raise TooManyGuessesError("too many wrong tokens; wait a little", retry_after=wait)
+        raise UnauthorizedError("this token opens nothing; `creto approver token NAME` gives a new one")
+
+    async def bearer(self, request: Request) -> Approver:
+        """The approver whose token is in the request's `Authorization` header.
+
+        Raises:
+            UnauthorizedError: There is none, or it is nobody's.
+        """
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not token:
+            raise UnauthorizedError("say who you are: `Authorization: Bearer <inbox token>`")
+        return await self.by_token(request, token.strip())
+
+    # --- sessions -----------------------------------------------------------------------------------------------------
+
+    def open(self, approver: Approver, token: str) -> str:
+        """Begins a session and returns the cookie's value."""
+        id = secrets.token_urlsafe(32)
+        with self._lock:
+            self._sessions[id] = Session(approver, token)
+            while len(self._sessions) > _MOST_SESSIONS:
+                self._sessions.popitem(last=False)
+        return id
+
+    async def session(self, request: Request) -> Session | None:
+        """The session of a request; it ends with the approver's right to answer, and with its token."""
+        with self._lock:
+            session = self._sessions.get(request.cookies.get(COOKIE, ""))
+        if session is None or time.monotonic() > session.until:
+            return None
+        approver = await anyio.to_thread.run_sync(self._approvers.by_token, session.token)
+        if approver is None or approver.id != session.approver.id:
+            self.close(request)
+            return None
+        session.approver = approver
+        return session
+
+    def close(self, request: Request) -> None:
+        """Ends the session of a request."""
+        with self._lock:
+            self._sessions.pop(request.cookies.get(COOKIE, ""), None)
+
+    # --- other sites --------------------------------------------------------------------------------------------------
+
+    def require_host(self, request: Request) -> None:
+        """Refuses a name that is not ours: a page elsewhere may have pointed its own name at this machine.
+
+        Raises:
+            InvalidInputError: The request was sent to another name.
+        """
+        host = request.headers.get("host", "").lower()
+        name = urlsplit(f"//{host}").hostname or ""
+        if host not in self._hosts and name not in _LOOPBACK:
+            raise InvalidInputError("this inbox does not answer to that name")
+
+    def require_same_site(self, request: Request) -> None:
+        """Refuses what a page of another site sends.
+
+        Raises:
+            UnauthorizedError: The browser says that it came from elsewhere.
+        """
+        fetch = request.headers.get("sec-fetch-site")
+        origin = request.headers.get("origin")
+        if fetch not in (None, "same-origin", "none") or (
+            origin is not None and urlsplit(origin).netloc.lower() != request.headers.get("host", "").lower()
+        ):
+            raise UnauthorizedError("this was sent by another site, and counts for nothing")
+
+    @staticmethod
+    def require_csrf(session: Session, given: str) -> None:
+        """Refuses a form that this inbox did not write for this session.
+
+        Raises:
+            UnauthorizedError: The token in the form is missing or wrong.
+        """
+        if not hmac.compare_digest(session.csrf.encode(), given.encode("utf-8", "surrogatepass")):
+            raise UnauthorizedError("this form is not from your page of the inbox; open the request again")
+
+
+def status_of(error: CretoError) -> int:
+    """The HTTP status for an error."""
+    if isinstance(error, TooManyGuessesError):
+        return 429
+    return {
+        "NotFound": 404,
+        "InvalidInput": 422,
+        "Unauthorized": 403,
+        "Timeout": 503,
+        "LedgerFull": 503,
+        "SignatureVerificationFailed": 409,
+    }.get(error.kind, 500)

@@ -1,0 +1,119 @@
+"""The inbox as one ASGI application."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from starlette.applications import Starlette
+from starlette.convertors import Convertor, register_url_convertor
+from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from creto.errors import CretoError, NotFoundError
+from creto.oversight import Desk
+from creto.server._access import Access
+from creto.server._api import Api
+from creto.server._events import Events
+from creto.server._pages import Pages
+
+__all__ = ["inbox_app"]
+
+_HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self'; "
+        "form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    # `no-referrer` would make browsers send `Origin: null` with our own forms.
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
+}
+
+
+class _Answer(Convertor[str]):
+    regex = "approve|deny"
+
+    def convert(self, value: str) -> str:
+        return value
+
+    def to_string(self, value: str) -> str:
+        return value
+
+
+register_url_convertor("answer", _Answer())
+
+
+def inbox_app(desk: Desk, *, hosts: Iterable[str] = (), secure: bool = False) -> ASGIApp:
+    """The inbox over a desk: pages for people, `/api` for programs.
+
+    Args:
+        desk: Where the requests are.
+        hosts: `host:port` names that it answers to, beside this machine's own.
+        secure: It is reached over https only: cookies say so.
+    """
+    access = Access(desk.approvers, hosts, secure=secure)
+    pages, api, events = Pages(desk, access), Api(desk, access), Events(desk, access)
+
+    async def failed(request: Request, error: Exception) -> Response:
+        if not isinstance(error, CretoError):
+            raise error
+        return api.problem(error) if request.url.path.startswith("/api/") else pages.problem(error)
+
+    async def refused(request: Request, error: Exception) -> Response:
+        if isinstance(error, HTTPException) and error.status_code != 404:
+            return PlainTextResponse(f"{error.detail}\n", error.status_code, error.headers)
+        return await failed(request, NotFoundError("there is no such page"))
+
+    async def healthy(_: Request) -> Response:
+        return PlainTextResponse("ok\n")
+
+    app = Starlette(
+        routes=[
+            *pages.routes(),
+            *api.routes(),
+            Route("/events", events.stream, methods=["GET"]),
+            Route("/healthz", healthy, methods=["GET"]),
+            Mount("/static", StaticFiles(directory=Path(__file__).parent / "static")),
+        ],
+        exception_handlers={CretoError: failed, HTTPException: refused},
+    )
+    return _Doorman(app, access, failed)
+
+
+class _Doorman:
+    """Checks the name that a request was sent to, and sets the headers of every answer."""
+
+    def __init__(self, app: ASGIApp, access: Access, failed: object) -> None:
+        self._app = app
+        self._access = access
+        self._failed = failed
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        cached = scope["path"].startswith("/static/")
+
+        async def headed(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in _HEADERS.items():
+                    headers[name] = value
+                headers["Cache-Control"] = "no-cache" if cached else "no-store"
+            await send(message)
+
+        request = Request(scope)
+        try:
+            self._access.require_host(request)
+        except CretoError as error:
+            await PlainTextResponse(f"{error}\n", 421)(scope, receive, headed)
+            return
+        await self._app(scope, receive, headed)

@@ -1,0 +1,203 @@
+"""The pages: sign in, what waits, one request, and the two buttons. Only a POST with the session's own form decides."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+from urllib.parse import parse_qsl
+
+import anyio
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.routing import Route
+
+from creto.errors import CretoError, InvalidInputError, UnauthorizedError
+from creto.oversight import Desk
+from creto.server import _view as view
+from creto.server._access import COOKIE, Access, Session, status_of
+
+__all__ = ["Pages"]
+
+_FORM = 64 * 1024
+_RECENT = 30
+
+
+class Pages:
+    """The inbox for people.
+
+    Args:
+        desk: Where the requests are.
+        access: Who may come in.
+    """
+
+    def __init__(self, desk: Desk, access: Access) -> None:
+        self._desk = desk
+        self._access = access
+        self._templates = Environment(
+            loader=PackageLoader("creto.server"),
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+
+    def routes(self) -> list[Route]:
+        """The paths; those that decide take POST alone."""
+        return [
+            Route("/", self.waiting, methods=["GET"]),
+            Route("/history", self.history, methods=["GET"]),
+            Route("/login", self.login, methods=["GET"]),
+            Route("/login", self.sign_in, methods=["POST"]),
+            Route("/logout", self.sign_out, methods=["POST"]),
+            Route("/r/{id}", self.request, methods=["GET"]),
+            Route("/r/{id}/{answer:answer}", self.decide, methods=["POST"]),
+        ]
+
+    # --- pages --------------------------------------------------------------------------------------------------------
+
+    async def waiting(self, request: Request) -> Response:
+        """What waits for an answer, and what was answered lately."""
+        session = await self._access.session(request)
+        if session is None:
+            return self._to_login(request)
+        pending = await anyio.to_thread.run_sync(self._desk.pending)
+        cards = [view.card(one, session.approver) for one in pending]
+        recent = [one for one in await anyio.to_thread.run_sync(self._desk.all, _RECENT) if not one.open]
+        name = "_waiting.html" if request.query_params.get("part") == "waiting" else "waiting.html"
+        return self._page(name, session, waiting=cards, recent=[view.card(one, session.approver) for one in recent[:8]])
+
+    async def history(self, request: Request) -> Response:
+        """Everything that was asked, the newest first."""
+        session = await self._access.session(request)
+        if session is None:
+            return self._to_login(request)
+        found = await anyio.to_thread.run_sync(self._desk.all, 200)
+        return self._page("history.html", session, requests=[view.card(one, session.approver) for one in found])
+
+    async def request(self, request: Request) -> Response:
+        """One request, whole."""
+        session = await self._access.session(request)
+        if session is None:
+            return self._to_login(request)
+        return await self._request(session, request.path_params["id"])
+
+    async def _request(self, session: Session, id: str, problem: str | None = None, status: int = 200) -> Response:
+        found = await anyio.to_thread.run_sync(self._desk.find, id)
+        shown = await anyio.to_thread.run_sync(view.page, self._desk, found, session.approver)
+        return self._page("request.html", session, status=status, request=shown, problem=problem)
+
+    async def login(self, request: Request) -> Response:
+        """The page that asks for the token."""
+        return self._page("login.html", None, next=_inside(request.query_params.get("next", "/")), problem=None)
+
+    # --- what changes something ---------------------------------------------------------------------------------------
+
+    async def sign_in(self, request: Request) -> Response:
+        """Begins a session with a token."""
+        self._access.require_same_site(request)
+        form = await _form(request)
+        onward = _inside(form.get("next", "/"))
+        token = form.get("token", "").strip()
+        try:
+            approver = await self._access.by_token(request, token)
+        except UnauthorizedError as error:
+            status = status_of(error)
+            page = self._page(
+                "login.html", None, status=401 if status == 403 else status, next=onward, problem=str(error)
+            )
+            if error.retry_after is not None:
+                page.headers["Retry-After"] = str(int(error.retry_after) + 1)
+            return page
+        response = RedirectResponse(onward, status_code=303)
+        response.set_cookie(
+            COOKIE,
+            self._access.open(approver, token),
+            httponly=True,
+            samesite="lax",  # strict would sign people out who follow a link from their mail
+            secure=self._access.secure,
+            max_age=12 * 3600,
+            path="/",
+        )
+        return response
+
+    async def sign_out(self, request: Request) -> Response:
+        """Ends the session."""
+        session, _ = await self._of_our_form(request)
+        if session is not None:
+            self._access.close(request)
+        response = RedirectResponse("/login", status_code=303)
+        response.delete_cookie(COOKIE, path="/")
+        return response
+
+    async def decide(self, request: Request) -> Response:
+        """Takes the answer about the very act that was shown."""
+        session, form = await self._of_our_form(request)
+        if session is None:
+            return self._to_login(request, f"/r/{request.path_params['id']}")
+        id = request.path_params["id"]
+        found = await anyio.to_thread.run_sync(self._desk.find, id)
+        approved = request.path_params["answer"] == "approve"
+        try:
+            if form.get("seen", "") != view.seen(found):
+                raise InvalidInputError("the form is for another act than this request; look at it again")
+            answer = self._desk.approve if approved else self._desk.deny
+            reason = form.get("reason", "").strip()[:2000]
+            await anyio.to_thread.run_sync(partial(answer, found, session.approver, reason))
+        except CretoError as error:
+            return await self._request(session, found.id, str(error), status_of(error))
+        return RedirectResponse(f"/r/{found.id}", status_code=303)
+
+    async def _of_our_form(self, request: Request) -> tuple[Session | None, dict[str, str]]:
+        self._access.require_same_site(request)
+        session = await self._access.session(request)
+        if session is None:
+            return None, {}
+        form = await _form(request)
+        self._access.require_csrf(session, form.get("csrf", ""))
+        return session, form
+
+    # --- rendering ----------------------------------------------------------------------------------------------------
+
+    def _page(self, name: str, session: Session | None, *, status: int = 200, **values: Any) -> HTMLResponse:
+        text = self._templates.get_template(name).render(
+            approver=session.approver.name if session else None, csrf=session.csrf if session else None, **values
+        )
+        return HTMLResponse(text, status_code=status)
+
+    def problem(self, error: CretoError) -> HTMLResponse:
+        """The page for an error."""
+        return self._page("problem.html", None, status=status_of(error), problem=str(error))
+
+    @staticmethod
+    def _to_login(request: Request, onward: str | None = None) -> Response:
+        from urllib.parse import quote
+
+        return RedirectResponse(f"/login?next={quote(onward or request.url.path)}", status_code=303)
+
+
+def _inside(path: str) -> str:
+    """A path of ours, whatever was asked for: a sign-in must not send people elsewhere."""
+    return path if path.startswith("/") and not path.startswith(("//", "/\\")) and path.isprintable() else "/"
+
+
+async def _form(request: Request) -> dict[str, str]:
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/x-www-form-urlencoded":
+        raise InvalidInputError("a form is sent as `application/x-www-form-urlencoded`")
+    body = await read(request, _FORM)
+    return dict(parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=20))
+
+
+async def read(request: Request, most: int) -> bytes:
+    """The body of a request.
+
+    Raises:
+        InvalidInputError: It is larger than `most` bytes.
+    """
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > most:
+            raise InvalidInputError(f"the body is larger than {most} bytes")
+    return body
