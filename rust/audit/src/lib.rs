@@ -1,1 +1,29 @@
-//! The ledger.
+//! The ledger: nothing acknowledged is lost, and everything that is there can be proved to be there.
+//!
+//! A process writes one shard. Records go to a segment first, one sync for all that waits; from there the hash tree of RFC 6962 is derived and
+//! laid out as C2SP tlog-tiles, and signed checkpoints are published. Readers need files only. This crate never reads policy, never
+//! calls Python and never deletes a record.
+
+mod cbor;
+pub mod disk;
+pub mod encoding;
+mod fork;
+mod ids;
+mod ledger;
+pub mod merkle;
+pub mod note;
+mod publisher;
+mod queue;
+mod reader;
+mod recovery;
+mod sealed;
+pub mod segment;
+mod shard;
+pub mod tile;
+mod tree;
+mod writer;
+
+pub use ledger::{Ledger, Options};
+pub use queue::Done;
+pub use reader::{Shard, View};
+pub use shard::names as shards;

@@ -1,0 +1,340 @@
+//! The writing side of the ledger: one shard, held by this process.
+
+use crate::disk::{Disk, Machine};
+use crate::encoding::{self, MAX_RECORD};
+use crate::fork;
+use crate::ids::Ids;
+use crate::note::CheckpointSigner;
+use crate::publisher::{Published, Publisher, Work, first_capacity};
+use crate::queue::{Done, Meta, Queue, Stop};
+use crate::reader::Shard;
+use crate::recovery::recover;
+use crate::shard::{self, Held};
+use crate::writer::Writer;
+use creto_enablement_common::ports::{AuditSink, Clock, Ticket};
+use creto_enablement_common::{Error, ErrorKind, RecordRef, Result, ResultExt};
+use parking_lot::Mutex;
+use std::cell::RefCell;
+use std::hash::{BuildHasher, Hasher};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{SyncSender, channel, sync_channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+const ORIGIN: &str = "origin";
+
+/// How a ledger is opened.
+#[derive(Clone)]
+pub struct Options {
+    /// What origins begin with, such as `creto.local/ledger`.
+    pub origin: String,
+    /// The file system; the machine's own but in tests of power loss.
+    pub disk: Arc<dyn Disk>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { origin: "creto.local/ledger".into(), disk: Arc::new(Machine) }
+    }
+}
+
+/// The ledger of a state folder, for writing.
+pub struct Ledger {
+    queue: Arc<Queue>,
+    writer: Arc<Mutex<Writer>>,
+    published: Arc<Published>,
+    publisher: SyncSender<Work>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    held: Mutex<Option<Held>>,
+    path: PathBuf,
+    name: String,
+    origin: String,
+    disk: Arc<dyn Disk>,
+    replayed: u64,
+    generation: u64,
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+impl Ledger {
+    /// Takes over a free shard of the ledger in `folder`, or makes one, and recovers what its last holder left.
+    ///
+    /// # Errors
+    /// `Integrity` where what the last holder left is damaged, `LedgerFull` where there is no space, and those of the file system.
+    pub fn open(folder: &Path, clock: &dyn Clock, signer: Arc<dyn CheckpointSigner>, options: Options) -> Result<Arc<Self>> {
+        let generation = fork::generation();
+        let held = shard::acquire(folder)?;
+        let (path, name) = (held.path.clone(), held.name.clone());
+        let disk = options.disk;
+        let origin = origin(&*disk, &path, &format!("{}/{}/{name}", options.origin, folder_id()))?;
+        let recovered = recover(&disk, &path).context(|| format!("opening the ledger in `{}`", folder.display()))?;
+        let next_index = recovered.tree.size();
+        let queue = Arc::new(Queue::default());
+        let published = Arc::new(Published::default());
+        published.set(recovered.published);
+        let (publisher, work) = sync_channel(64);
+        let (ready_sender, ready) = sync_channel(2);
+        let (spare_sender, spare) = channel();
+        queue.add_room(recovered.current.room().saturating_sub(recovered.offset));
+        let writer = Arc::new(Mutex::new(Writer {
+            disk: Arc::clone(&disk),
+            shard: path.clone(),
+            queue: Arc::clone(&queue),
+            current: recovered.current,
+            offset: recovered.offset,
+            next_index,
+            ids: Ids::new(clock.now().word()),
+            ready,
+            publisher: publisher.clone(),
+            spare,
+            bytes: Vec::new(),
+            metas: Vec::new(),
+            callbacks: Vec::new(),
+        }));
+        let publishing = Publisher {
+            disk: Arc::clone(&disk),
+            shard: path.clone(),
+            origin: origin.clone(),
+            signer,
+            tree: recovered.tree,
+            queue: Arc::clone(&queue),
+            published: Arc::clone(&published),
+            work,
+            ready: ready_sender,
+            spare: spare_sender,
+            capacity: first_capacity() * 4,
+            wanted: true,
+            due: (next_index > recovered.published).then(Instant::now),
+        };
+        let threads = vec![
+            thread("creto-publish", move || publishing.run())?,
+            thread("creto-ledger", {
+                let (queue, writer) = (Arc::clone(&queue), Arc::clone(&writer));
+                move || {
+                    while queue.wait_for_work() {
+                        writer.lock().commit();
+                    }
+                }
+            })?,
+        ];
+        Ok(Arc::new(Self {
+            queue,
+            writer,
+            published,
+            publisher,
+            threads: Mutex::new(threads),
+            held: Mutex::new(Some(held)),
+            path,
+            name,
+            origin,
+            disk,
+            replayed: recovered.replayed,
+            generation,
+        }))
+    }
+
+    /// The name of the shard.
+    pub fn shard(&self) -> &str {
+        &self.name
+    }
+
+    /// What its checkpoints are signed under.
+    pub fn origin(&self) -> &str {
+        &self.origin
+    }
+
+    /// How many records were found in segments at opening: 0 where the last holder closed the shard.
+    pub const fn replayed(&self) -> u64 {
+        self.replayed
+    }
+
+    /// The shard for reading.
+    pub fn reader(&self) -> Shard {
+        Shard::open(Arc::clone(&self.disk), &self.path)
+    }
+
+    fn check_fork(&self) -> Result<()> {
+        if self.generation == fork::now() { Ok(()) } else { Err(Error::new(ErrorKind::Forked).with_context("using the ledger")) }
+    }
+
+    fn push(&self, record: &RecordRef<'_>, once: bool, done: Option<Done>, wait: bool) -> Result<Option<Ticket>> {
+        self.check_fork()?;
+        SCRATCH.with_borrow_mut(|scratch| {
+            scratch.clear();
+            encoding::encode(record, scratch);
+            if scratch.len() > MAX_RECORD {
+                let what = format!("a record of {} bytes; a record holds at most {MAX_RECORD}, so keep bodies elsewhere and record their digest", scratch.len());
+                return Err(Error::invalid(what));
+            }
+            let meta = Meta { length: scratch.len() as u32, once, timestamp: record.timestamp.word(), id: record.id };
+            Ok(self.queue.push(scratch, meta, done, wait)?.map(Ticket))
+        })
+    }
+
+    /// As `enqueue`, but never waits: none where the queue is full at the moment.
+    pub fn try_enqueue(&self, record: &RecordRef<'_>) -> Result<Option<Ticket>> {
+        self.push(record, false, None, false)
+    }
+
+    /// As `enqueue`, for a record that may have been offered before, by this process or an earlier holder of the shard.
+    pub fn enqueue_once(&self, record: &RecordRef<'_>) -> Result<Ticket> {
+        self.push(record, true, None, true)?.ok_or_else(|| Error::new(ErrorKind::LedgerFull))
+    }
+
+    /// Puts a record in the queue and calls `done`, on the writer's thread, with its index once it is on disk.
+    pub fn enqueue_then(&self, record: &RecordRef<'_>, done: Done) -> Result<Ticket> {
+        self.push(record, false, Some(done), true)?.ok_or_else(|| Error::new(ErrorKind::LedgerFull))
+    }
+
+    /// Calls `done` once a record is on disk; at once where it is.
+    pub fn when_durable(&self, ticket: Ticket, done: Done) -> Result<()> {
+        self.check_fork()?;
+        self.queue.when_durable(ticket.0, done);
+        Ok(())
+    }
+
+    /// Waits at most so long until a record is on disk; false where it is not yet.
+    ///
+    /// # Errors
+    /// What ended the ledger, where the record can no longer get there.
+    pub fn wait_durable_for(&self, ticket: Ticket, most: Duration) -> Result<bool> {
+        self.check_fork()?;
+        let until = Instant::now() + most;
+        loop {
+            if self.queue.durable() >= ticket.0 {
+                return Ok(true);
+            }
+            if let Some(stop) = self.queue.stopped() {
+                // Closing writes what was taken; any other end does not.
+                if stop.kind != ErrorKind::NotFound || self.threads.lock().is_empty() {
+                    return if self.queue.durable() >= ticket.0 { Ok(true) } else { Err(stop.error()) };
+                }
+            }
+            // The caller writes by itself where nobody else does: two changes of thread cost as much as the sync.
+            if let Some(mut writer) = self.writer.try_lock() {
+                writer.commit();
+                continue;
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(false);
+            }
+            self.queue.wait_acknowledged(ticket.0, left.min(Duration::from_millis(20)));
+        }
+    }
+
+    /// Writes all that waits, publishes a checkpoint over it, and returns how many records it covers.
+    ///
+    /// # Errors
+    /// `Timeout` where that takes longer than `most`, or what ended the ledger.
+    pub fn publish(&self, most: Duration) -> Result<u64> {
+        self.check_fork()?;
+        let until = Instant::now() + most;
+        let size = {
+            let Some(mut writer) = self.writer.try_lock_for(most) else { return Err(late()) };
+            writer.commit();
+            writer.next_index
+        };
+        if let Some(stop) = self.queue.stopped() {
+            return Err(stop.error());
+        }
+        self.publisher.send(Work::Publish).map_err(|_| self.ended())?;
+        if self.published.wait(size, until.saturating_duration_since(Instant::now())) {
+            return Ok(size);
+        }
+        if self.published.ended() { Err(self.ended()) } else { Err(late()) }
+    }
+
+    fn ended(&self) -> Error {
+        self.queue.stopped().map_or_else(|| Error::internal("the publisher of the ledger has ended"), |stop| stop.error())
+    }
+
+    /// Records covered by the checkpoint on disk.
+    pub fn published(&self) -> u64 {
+        self.published.size()
+    }
+
+    /// Writes and publishes all that was taken, makes it durable as tiles, and gives the shard free. A second call does nothing.
+    ///
+    /// # Errors
+    /// What kept it from doing so.
+    pub fn close(&self) -> Result<()> {
+        self.check_fork()?;
+        let threads = std::mem::take(&mut *self.threads.lock());
+        if threads.is_empty() {
+            return Ok(());
+        }
+        let before = self.queue.stopped();
+        self.queue.stop(Stop { kind: ErrorKind::NotFound, why: "the ledger is closed; open it again".into() });
+        self.writer.lock().commit();
+        let _ = self.publisher.send(Work::Close);
+        let mut panicked = false;
+        for thread in threads {
+            panicked |= thread.join().is_err();
+        }
+        *self.held.lock() = None;
+        let size = self.writer.lock().next_index;
+        match before {
+            Some(stop) => Err(stop.error()),
+            None if panicked => Err(Error::internal("a thread of the ledger ended in a panic")),
+            None if self.published.size() < size => Err(Error::new(ErrorKind::LedgerFull)
+                .with_context(format!("the last {} records are on disk, but no checkpoint over them could be written", size - self.published.size()))),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Drop for Ledger {
+    fn drop(&mut self) {
+        if self.generation == fork::now() {
+            // Nobody is left to tell; whoever wants to know calls `close`.
+            let _ = self.close();
+        } else {
+            // The threads live in the parent.
+            self.threads.lock().drain(..).for_each(std::mem::forget);
+        }
+    }
+}
+
+impl AuditSink for Ledger {
+    fn enqueue(&self, record: &RecordRef<'_>) -> Result<Ticket> {
+        self.push(record, false, None, true)?.ok_or_else(|| Error::new(ErrorKind::LedgerFull))
+    }
+
+    fn wait_durable(&self, ticket: Ticket) -> Result<()> {
+        while !self.wait_durable_for(ticket, Duration::from_secs(1))? {}
+        Ok(())
+    }
+}
+
+fn late() -> Error {
+    Error::new(ErrorKind::Timeout).with_context("publishing a checkpoint")
+}
+
+fn thread(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
+    std::thread::Builder::new().name(name.into()).spawn(work).context(|| format!("starting the thread `{name}`"))
+}
+
+/// Sets the ledgers of different folders apart.
+fn folder_id() -> String {
+    let random = std::collections::hash_map::RandomState::new().build_hasher().finish();
+    format!("{random:016x}")
+}
+
+/// The origin of a shard, chosen once.
+fn origin(disk: &dyn Disk, shard: &Path, new: &str) -> Result<String> {
+    let path = shard.join(ORIGIN);
+    match disk.read(&path) {
+        Ok(bytes) if !bytes.is_empty() => {
+            String::from_utf8(bytes).map_err(|_| Error::new(ErrorKind::Integrity).with_context(format!("`{}` is not text", path.display())))
+        }
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::from(e).with_context(format!("reading `{}`", path.display()))),
+        _ => {
+            crate::disk::replace(disk, &path, new.as_bytes(), true).context(|| format!("writing `{}`", path.display()))?;
+            Ok(new.to_owned())
+        }
+    }
+}

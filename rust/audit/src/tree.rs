@@ -1,0 +1,208 @@
+//! The tree as it grows: full tiles and bundles are written when they fill, partial ones when a checkpoint needs them.
+
+use crate::disk::{self, Disk};
+use crate::merkle::{Edge, leaf_hash, root_of};
+use crate::tile::{self, HEIGHT, Kind, WIDTH};
+use creto_enablement_common::{Digest, Error, ErrorKind, Result, ResultExt};
+use std::collections::BTreeSet;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// What of a tree has been written since it was last made durable.
+#[derive(Default)]
+struct Unsynced {
+    files: BTreeSet<PathBuf>,
+}
+
+/// The right edge of the tiles of one shard.
+pub struct Tree {
+    shard: PathBuf,
+    size: u64,
+    /// The hashes of the tile of each level that is not full yet.
+    levels: Vec<Vec<Digest>>,
+    bundle: Vec<u8>,
+    unsynced: Unsynced,
+    /// Partial tiles whose full tile has been written.
+    outgrown: Vec<PathBuf>,
+}
+
+impl Tree {
+    /// The tree of no records.
+    pub fn new(shard: &Path) -> Self {
+        Self { shard: shard.to_owned(), size: 0, levels: Vec::new(), bundle: Vec::new(), unsynced: Unsynced::default(), outgrown: Vec::new() }
+    }
+
+    /// The tree of `size` records, from its tiles on disk.
+    ///
+    /// # Errors
+    /// `Integrity` where a tile is missing, has another width, or leads to another root.
+    pub fn load(disk: &dyn Disk, shard: &Path, size: u64, root: &Digest) -> Result<Self> {
+        let mut tree = Self::new(shard);
+        tree.size = size;
+        let mut level = 0;
+        while let Some(nodes) = size.checked_shr(HEIGHT * level).filter(|nodes| *nodes > 0) {
+            let width = nodes % WIDTH;
+            tree.levels.push(if width == 0 {
+                Vec::new()
+            } else {
+                let bytes = read(disk, &tile::path(shard, Kind::Hashes(level), nodes / WIDTH, width))?;
+                tile::hashes(&bytes).filter(|hashes| hashes.len() as u64 == width).ok_or_else(|| damaged(shard, size))?
+            });
+            level += 1;
+        }
+        if !size.is_multiple_of(WIDTH) {
+            tree.bundle = read(disk, &tile::path(shard, Kind::Entries, size / WIDTH, size % WIDTH))?;
+            let entries = tile::entries(&tree.bundle, size % WIDTH)?;
+            if tree.levels.first().is_none_or(|hashes| !entries.iter().map(|e| leaf_hash(e)).eq(hashes.iter().copied())) {
+                return Err(damaged(shard, size));
+            }
+        }
+        if tree.root() == *root { Ok(tree) } else { Err(damaged(shard, size)) }
+    }
+
+    /// How many records.
+    pub const fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// The root over all of them.
+    pub fn root(&self) -> Digest {
+        let roots = self.levels.iter().rev().flat_map(|hashes| {
+            let mut edge = Edge::default();
+            hashes.iter().for_each(|hash| edge.push(*hash));
+            edge.roots().to_vec()
+        });
+        // INVARIANT: a tile of width w holds one root for each bit of w, so the number of roots fits the size.
+        Edge::from_parts(self.size, roots.collect()).unwrap_or_default().root()
+    }
+
+    /// Adds a record; writes what becomes full.
+    pub fn push(&mut self, disk: &dyn Disk, entry: &[u8]) -> Result<()> {
+        // What can fail comes before what counts, so that the same record can be pushed again after a full disk.
+        let full = self.size % WIDTH == WIDTH - 1;
+        tile::push_entry(&mut self.bundle, entry);
+        let leaf = leaf_hash(entry);
+        if !full {
+            match self.levels.first_mut() {
+                Some(first) => first.push(leaf),
+                None => self.levels.push(vec![leaf]),
+            }
+            self.size += 1;
+            return Ok(());
+        }
+        let kept = self.bundle.len() - entry.len() - 2;
+        let result = self.fill(disk, leaf);
+        match result {
+            Ok(()) => self.bundle.clear(),
+            Err(_) => self.bundle.truncate(kept),
+        }
+        result
+    }
+
+    /// Adds the record that fills a bundle, and with it one tile or more.
+    fn fill(&mut self, disk: &dyn Disk, leaf: Digest) -> Result<()> {
+        self.write(disk, Kind::Entries, self.size / WIDTH, WIDTH, &self.bundle.clone())?;
+        let mut hash = leaf;
+        let mut level = 0;
+        let mut filled = Vec::new();
+        loop {
+            let mut hashes = self.levels.get(level as usize).cloned().unwrap_or_default();
+            hashes.push(hash);
+            let full = hashes.len() as u64 == WIDTH;
+            if full {
+                self.write(disk, Kind::Hashes(level), self.size.checked_shr(HEIGHT * (level + 1)).unwrap_or(0), WIDTH, hashes.as_flattened())?;
+                hash = root_of(&hashes);
+                hashes.clear();
+            }
+            filled.push(hashes);
+            level += 1;
+            if !full {
+                break;
+            }
+        }
+        for (level, hashes) in filled.into_iter().enumerate() {
+            match self.levels.get_mut(level) {
+                Some(place) => *place = hashes,
+                None => self.levels.push(hashes),
+            }
+        }
+        self.size += 1;
+        Ok(())
+    }
+
+    fn write(&mut self, disk: &dyn Disk, kind: Kind, index: u64, width: u64, bytes: &[u8]) -> Result<()> {
+        let path = tile::path(&self.shard, kind, index, width);
+        disk::write_whole(disk, &path, bytes, false).context(|| format!("writing `{}`", path.display()))?;
+        if width == WIDTH {
+            self.outgrown.push(tile::path(&self.shard, kind, index, 1));
+        }
+        self.unsynced.files.insert(path);
+        Ok(())
+    }
+
+    /// Writes the partial tiles that a checkpoint over the present size needs.
+    pub fn write_partial(&mut self, disk: &dyn Disk) -> Result<()> {
+        for level in 0..self.levels.len() {
+            let Some(hashes) = self.levels.get(level).filter(|hashes| !hashes.is_empty()) else { continue };
+            let (bytes, width) = (hashes.as_flattened().to_vec(), hashes.len() as u64);
+            let level = level as u32;
+            self.write(disk, Kind::Hashes(level), self.size.checked_shr(HEIGHT * (level + 1)).unwrap_or(0), width, &bytes)?;
+        }
+        if !self.size.is_multiple_of(WIDTH) {
+            let bundle = std::mem::take(&mut self.bundle);
+            let written = self.write(disk, Kind::Entries, self.size / WIDTH, self.size % WIDTH, &bundle);
+            self.bundle = bundle;
+            written?;
+        }
+        Ok(())
+    }
+
+    /// Returns once all that was written is on disk, names and all.
+    pub fn sync(&mut self, disk: &dyn Disk) -> Result<()> {
+        let mut folders = BTreeSet::new();
+        for path in &self.unsynced.files {
+            match disk.open(path, false) {
+                // A partial tile that its full tile has replaced in the meantime.
+                Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+                other => other.and_then(|file| file.sync()).context(|| format!("syncing `{}`", path.display()))?,
+            }
+            let mut folder = path.parent();
+            while let Some(parent) = folder.filter(|parent| parent.starts_with(&self.shard)) {
+                if !folders.insert(parent.to_owned()) {
+                    break;
+                }
+                folder = parent.parent();
+            }
+        }
+        for folder in folders.iter().rev() {
+            disk.sync_folder(folder).context(|| format!("syncing `{}`", folder.display()))?;
+        }
+        self.unsynced.files.clear();
+        Ok(())
+    }
+
+    /// Removes partial tiles whose full tile is there and that no checkpoint on disk needs.
+    pub fn remove_outgrown(&mut self, disk: &dyn Disk) {
+        for one in std::mem::take(&mut self.outgrown) {
+            let Some(folder) = one.parent() else { continue };
+            // What cannot be removed is clutter, no fault: the full tile is what readers take.
+            for name in disk.list(folder).unwrap_or_default() {
+                let path = folder.join(name);
+                self.unsynced.files.remove(&path);
+                let _ = disk.remove(&path);
+            }
+            let _ = disk.remove(folder);
+        }
+    }
+}
+
+fn read(disk: &dyn Disk, path: &Path) -> Result<Vec<u8>> {
+    disk.read(path).map_err(|e| match e.kind() {
+        io::ErrorKind::NotFound => Error::new(ErrorKind::Integrity).with_context(format!("`{}` is missing", path.display())),
+        _ => Error::from(e).with_context(format!("reading `{}`", path.display())),
+    })
+}
+
+fn damaged(shard: &Path, size: u64) -> Error {
+    Error::new(ErrorKind::Integrity).with_context(format!("the tiles of `{}` do not lead to the root over its first {size} records", shard.display()))
+}

@@ -1,0 +1,142 @@
+//! Puts what waits on disk: one write and one sync for all of it, then tells everyone.
+//!
+//! An error of a write or a sync is final for this ledger: what the kernel has dropped it may not tell twice.
+
+use crate::disk::{Backing, Disk};
+use crate::ids::Ids;
+use crate::publisher::Work;
+use crate::queue::{Done, Meta, Queue, Stop};
+use crate::reader::Shard;
+use crate::segment::{self, MAX_FRAME, START};
+use creto_enablement_common::{Error, ErrorKind, Result, ResultExt};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender};
+
+/// A segment that is ready to take frames.
+pub struct Ready {
+    pub backing: Box<dyn Backing>,
+    pub capacity: u64,
+}
+
+impl Ready {
+    /// Bytes of frames that surely fit.
+    pub const fn room(&self) -> u64 {
+        self.capacity.saturating_sub(START + MAX_FRAME)
+    }
+}
+
+/// What writes segments; behind a lock, since a blocking caller may do the writing itself.
+pub struct Writer {
+    pub disk: Arc<dyn Disk>,
+    pub shard: PathBuf,
+    pub queue: Arc<Queue>,
+    pub current: Ready,
+    pub offset: u64,
+    pub next_index: u64,
+    pub ids: Ids,
+    pub ready: Receiver<Ready>,
+    pub publisher: SyncSender<Work>,
+    pub spare: Receiver<Vec<u8>>,
+    pub bytes: Vec<u8>,
+    pub metas: Vec<Meta>,
+    pub callbacks: Vec<(u64, Done)>,
+}
+
+impl Writer {
+    /// Writes all that waits, syncs once (once more where a segment ends), and tells those who wait.
+    pub fn commit(&mut self) {
+        let (mut bytes, mut metas, mut callbacks) =
+            (std::mem::take(&mut self.bytes), std::mem::take(&mut self.metas), std::mem::take(&mut self.callbacks));
+        let last = self.queue.take(&mut bytes, &mut metas, &mut callbacks);
+        let first = last - metas.len() as u64;
+        let mut indexes = Vec::new();
+        let result = match self.queue.stopped().filter(|stop| stop.kind != ErrorKind::NotFound) {
+            Some(stop) => Err(stop.error()),
+            None => self.write(&bytes, &metas, if callbacks.is_empty() { None } else { Some(&mut indexes) }),
+        };
+        match &result {
+            Ok(()) => self.queue.acknowledge(last),
+            Err(error) => self.queue.stop(Stop::of(error)),
+        }
+        for (ticket, done) in callbacks.drain(..) {
+            done(match &result {
+                Ok(()) => Ok(ticket.checked_sub(first + 1).and_then(|at| indexes.get(at as usize).copied().flatten())),
+                Err(error) => Err(Stop::of(error).error()),
+            });
+        }
+        bytes.clear();
+        metas.clear();
+        (self.bytes, self.metas, self.callbacks) = (bytes, metas, callbacks);
+    }
+
+    fn write(&mut self, bytes: &[u8], metas: &[Meta], mut indexes: Option<&mut Vec<Option<u64>>>) -> Result<()> {
+        let mut frames = self.spare.try_recv().unwrap_or_default();
+        frames.clear();
+        let mut start = self.next_index;
+        let mut rest = bytes;
+        for meta in metas {
+            let Some((payload, more)) = rest.split_at_checked(meta.length as usize) else {
+                return Err(Error::internal("the queue holds fewer bytes than records"));
+            };
+            rest = more;
+            if !self.is_new(meta)? {
+                self.queue.add_room(segment::frame_length(payload.len()));
+                if let Some(indexes) = indexes.as_mut() {
+                    indexes.push(None);
+                }
+                continue;
+            }
+            let length = segment::frame_length(payload.len());
+            if self.offset + frames.len() as u64 + length > self.current.capacity {
+                frames = self.flush(frames, start)?;
+                self.next_segment()?;
+                start = self.next_index;
+            }
+            segment::push(&mut frames, self.next_index, (self.next_index - start) as u32, payload);
+            if let Some(indexes) = indexes.as_mut() {
+                indexes.push(Some(self.next_index));
+            }
+            self.next_index += 1;
+        }
+        self.flush(frames, start).map(|_| ())
+    }
+
+    fn is_new(&mut self, meta: &Meta) -> Result<bool> {
+        if !self.ids.insert(&meta.id, meta.timestamp) {
+            return Ok(false);
+        }
+        if !meta.once || !self.ids.may_be_older(meta.timestamp) {
+            return Ok(true);
+        }
+        Shard::open(Arc::clone(&self.disk), &self.shard).appended_since(meta.timestamp, &meta.id).map(|found| !found)
+    }
+
+    /// Writes and syncs frames, hands them to the publisher, and returns an empty buffer.
+    fn flush(&mut self, frames: Vec<u8>, first: u64) -> Result<Vec<u8>> {
+        if frames.is_empty() {
+            return Ok(frames);
+        }
+        let failed = || format!("writing records {first} to {} of `{}`", self.next_index - 1, self.shard.display());
+        self.current.backing.write_at(&frames, self.offset).context(failed)?;
+        self.current.backing.sync().context(failed)?;
+        self.offset += frames.len() as u64;
+        // INVARIANT: only what is on disk reaches the publisher, so no checkpoint covers more.
+        self.publisher.send(Work::Records(frames)).map_err(|_| Error::internal("the publisher of the ledger has ended"))?;
+        Ok(self.spare.try_recv().map(|mut spare| { spare.clear(); spare }).unwrap_or_default())
+    }
+
+    fn next_segment(&mut self) -> Result<()> {
+        let ready = self.ready.recv().map_err(|_| Error::internal("the publisher of the ledger has ended"))?;
+        let name = segment::path(&self.shard, self.next_index);
+        let failed = || format!("beginning the segment `{}`", name.display());
+        ready.backing.write_at(&segment::header(self.next_index), 0).context(failed)?;
+        ready.backing.sync().context(failed)?;
+        let folder = self.shard.join(segment::FOLDER);
+        self.disk.rename(&folder.join(segment::NEXT), &name).context(failed)?;
+        self.disk.sync_folder(&folder).context(failed)?;
+        self.current = ready;
+        self.offset = START;
+        self.publisher.send(Work::SegmentEnded).map_err(|_| Error::internal("the publisher of the ledger has ended"))
+    }
+}
