@@ -207,6 +207,14 @@ fn pairs<'a, T>(reader: &mut Reader<'a>, value: impl Fn(&mut Reader<'a>) -> Resu
     (0..count / 2).map(|_| Ok((reader.text()?.to_owned(), value(reader)?))).collect()
 }
 
+/// Checks that bytes are a record.
+///
+/// # Errors
+/// As `decode`.
+pub fn check(bytes: &[u8]) -> Result<()> {
+    decode(bytes).map(|_| ())
+}
+
 /// Calls `use_it` with the record borrowed, as an append takes it.
 pub fn borrowed<T>(record: &AuditRecord, use_it: impl FnOnce(&RecordRef<'_>) -> T) -> T {
     let chain: Vec<&str> = record.delegation_chain.iter().map(String::as_str).collect();

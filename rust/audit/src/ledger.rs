@@ -4,13 +4,13 @@ use crate::disk::{Disk, Machine};
 use crate::encoding::{self, MAX_RECORD};
 use crate::fork;
 use crate::ids::Ids;
-use crate::note::CheckpointSigner;
 use crate::publisher::{Published, Publisher, Work, first_capacity};
 use crate::queue::{Done, Meta, Queue, Stop};
 use crate::reader::Shard;
 use crate::recovery::recover;
 use crate::shard::{self, Held};
 use crate::writer::Writer;
+use creto_crypto::SigningKey;
 use creto_enablement_common::ports::{AuditSink, Clock, Ticket};
 use creto_enablement_common::{Error, ErrorKind, RecordRef, Result, ResultExt};
 use parking_lot::Mutex;
@@ -64,7 +64,7 @@ impl Ledger {
     ///
     /// # Errors
     /// `Integrity` where what the last holder left is damaged, `LedgerFull` where there is no space, and those of the file system.
-    pub fn open(folder: &Path, clock: &dyn Clock, signer: Arc<dyn CheckpointSigner>, options: Options) -> Result<Arc<Self>> {
+    pub fn open(folder: &Path, clock: &dyn Clock, signer: SigningKey, options: Options) -> Result<Arc<Self>> {
         let generation = fork::generation();
         let held = shard::acquire(folder)?;
         let (path, name) = (held.path.clone(), held.name.clone());

@@ -4,24 +4,9 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use creto_enablement_common::{Algorithm, Digest, Error, ErrorKind, Result, Signature};
+use creto_crypto::{SigningKey, VerifyingKey};
+use creto_enablement_common::{Algorithm, Digest, Error, ErrorKind, Result};
 use sha2::{Digest as _, Sha256};
-
-/// Signs checkpoints: one signature for each algorithm of its suite.
-pub trait CheckpointSigner: Send + Sync {
-    /// The public keys, in the order of the suite.
-    fn publics(&self) -> Vec<(Algorithm, Vec<u8>)>;
-    /// Signs with every algorithm of the suite, in the same order.
-    fn sign(&self, message: &[u8]) -> Result<Vec<Signature>>;
-}
-
-/// Checks what a `CheckpointSigner` signed.
-pub trait CheckpointVerifier: Send + Sync {
-    /// The public keys; a checkpoint counts only if all of them have signed it.
-    fn publics(&self) -> Vec<(Algorithm, Vec<u8>)>;
-    /// True where the signature of one algorithm holds.
-    fn holds(&self, algorithm: Algorithm, message: &[u8], signature: &[u8]) -> bool;
-}
 
 /// The bytes that stand for an algorithm in key ids and verifier keys.
 fn type_bytes(algorithm: Algorithm) -> Vec<u8> {
@@ -154,18 +139,18 @@ impl Note {
         out
     }
 
-    /// Checks that every key of one verifier has signed under `name`.
+    /// Checks that every key of a set has signed under `name`.
     ///
     /// # Errors
-    /// `SignatureVerificationFailed` naming the key that has not.
-    pub fn verify(&self, name: &str, verifier: &dyn CheckpointVerifier) -> Result<()> {
-        for (algorithm, public) in verifier.publics() {
-            let id = key_id(name, algorithm, &public);
+    /// `SignatureVerificationFailed` naming the algorithm whose signature is missing or does not hold.
+    pub fn verify(&self, name: &str, keys: &VerifyingKey) -> Result<()> {
+        for algorithm in keys.suite().signers() {
+            let id = key_id(name, *algorithm, keys.public(*algorithm).unwrap_or_default());
             let holds = self
                 .lines
                 .iter()
                 .find(|line| line.name == name && line.id == id)
-                .is_some_and(|line| verifier.holds(algorithm, self.text.as_bytes(), &line.signature));
+                .is_some_and(|line| keys.verify_with(*algorithm, self.text.as_bytes(), &line.signature).is_ok());
             if !holds {
                 return Err(Error::new(ErrorKind::SignatureVerificationFailed).with_context(format!("the {algorithm} signature of `{name}`")));
             }
@@ -178,14 +163,16 @@ impl Note {
 ///
 /// # Errors
 /// The signer's.
-pub fn sign(checkpoint: &Checkpoint, signer: &dyn CheckpointSigner) -> Result<Note> {
+pub fn sign(checkpoint: &Checkpoint, signer: &SigningKey) -> Result<Note> {
     let text = checkpoint.text();
-    let signatures = signer.sign(text.as_bytes())?;
+    let keys = signer.verifying_key();
     let lines = signer
-        .publics()
-        .iter()
-        .zip(signatures)
-        .map(|((algorithm, public), made)| Line { name: checkpoint.origin.clone(), id: key_id(&checkpoint.origin, *algorithm, public), signature: made.bytes })
+        .sign(text.as_bytes())?
+        .into_iter()
+        .map(|made| {
+            let public = keys.public(made.algorithm).unwrap_or_default();
+            Line { name: checkpoint.origin.clone(), id: key_id(&checkpoint.origin, made.algorithm, public), signature: made.bytes }
+        })
         .collect();
     Ok(Note { text, lines })
 }

@@ -1,12 +1,13 @@
 //! Turns what is on disk into tiles and signed checkpoints, and makes the next segment, all off the path of those who wait.
 
 use crate::disk::{self, Disk};
-use crate::note::{self, Checkpoint, CheckpointSigner};
+use crate::note::{self, Checkpoint};
 use crate::queue::{Queue, Stop};
 use crate::sealed;
 use crate::segment::{self, START};
 use crate::tree::Tree;
 use crate::writer::Ready;
+use creto_crypto::SigningKey;
 use creto_enablement_common::{Error, ErrorKind, Result, ResultExt};
 use parking_lot::{Condvar, Mutex};
 use std::path::PathBuf;
@@ -81,7 +82,7 @@ pub struct Publisher {
     pub disk: Arc<dyn Disk>,
     pub shard: PathBuf,
     pub origin: String,
-    pub signer: Arc<dyn CheckpointSigner>,
+    pub signer: SigningKey,
     pub tree: Tree,
     pub queue: Arc<Queue>,
     pub published: Arc<Published>,
@@ -172,7 +173,7 @@ impl Publisher {
         }
         self.tree.write_partial(&*self.disk)?;
         let checkpoint = Checkpoint { origin: self.origin.clone(), size: self.tree.size(), root: self.tree.root() };
-        let note = note::sign(&checkpoint, &*self.signer).context(|| "signing a checkpoint".into())?;
+        let note = note::sign(&checkpoint, &self.signer).context(|| "signing a checkpoint".into())?;
         let path = self.shard.join(CHECKPOINT);
         disk::replace(&*self.disk, &path, note.to_text().as_bytes(), true).context(|| format!("writing `{}`", path.display()))?;
         self.published.set(checkpoint.size);

@@ -181,11 +181,28 @@ impl View<'_> {
         Ok(found)
     }
 
-    /// The hashes of one tile, as wide as the size says.
+    /// The shard.
+    pub const fn shard(&self) -> &Shard {
+        self.shard
+    }
+
+    /// The bytes of one entry bundle.
+    pub fn bundle(&self, index: u64) -> Result<Vec<u8>> {
+        self.shard.tile(Kind::Entries, index, self.size)
+    }
+
+    /// The hashes of one tile, as wide as the size says; kept, since a proof asks for a tile more than once.
     pub fn tile(&self, level: u32, index: u64) -> Result<Arc<Vec<Digest>>> {
         if let Some(tile) = self.tiles.lock().get(&(level, index)) {
             return Ok(Arc::clone(tile));
         }
+        let hashes = Arc::new(self.read_tile(level, index)?);
+        self.tiles.lock().insert((level, index), Arc::clone(&hashes));
+        Ok(hashes)
+    }
+
+    /// The same, not kept.
+    pub fn read_tile(&self, level: u32, index: u64) -> Result<Vec<Digest>> {
         let width = tile::width(level, index, self.size) as usize;
         let bytes = self.shard.tile(Kind::Hashes(level), index, self.size)?;
         let mut hashes = tile::hashes(&bytes).filter(|hashes| hashes.len() >= width && width > 0).ok_or_else(|| {
@@ -193,8 +210,6 @@ impl View<'_> {
             Error::new(ErrorKind::Integrity).with_context(format!("`{}` does not hold {width} hashes", path.display()))
         })?;
         hashes.truncate(width);
-        let hashes = Arc::new(hashes);
-        self.tiles.lock().insert((level, index), Arc::clone(&hashes));
         Ok(hashes)
     }
 

@@ -1,0 +1,151 @@
+//! What the ledger promises to whoever writes it.
+
+mod common;
+
+use common::{Folder, id, key, record};
+use creto_audit::{Proof, encoding, verify};
+use creto_enablement_common::ErrorKind;
+use creto_enablement_common::ports::{AuditSink, Durability};
+use std::sync::atomic::AtomicU64;
+use std::sync::mpsc;
+use std::time::Duration;
+
+const LONG: Duration = Duration::from_secs(20);
+
+#[test]
+fn what_is_appended_can_be_read_proved_and_verified() {
+    let (folder, key) = (Folder::new("append"), key());
+    let (clock, ledger) = (folder.clock(), folder.open(&key));
+    for number in 0..1_000 {
+        let durability = if number % 50 == 0 { Durability::Strict } else { Durability::Relaxed };
+        ledger.append(&record(number, clock.now()), durability).unwrap();
+    }
+    assert_eq!(ledger.publish(LONG).unwrap(), 1_000);
+    let shard = ledger.reader();
+    let keys = [key.verifying_key().clone()];
+    let counted = AtomicU64::new(0);
+    let verified = verify(&shard, &keys, &[], &counted).unwrap();
+    assert_eq!(verified.checkpoint.size, 1_000);
+    assert_eq!(counted.into_inner(), 1_000);
+    for index in [0, 255, 256, 767, 999] {
+        let entry = shard.at(1_000).entry(index).unwrap();
+        assert_eq!(encoding::decode(&entry).unwrap().id, id(index));
+        let proof = Proof::make(&shard, index).unwrap();
+        assert_eq!(Proof::parse(&proof.to_text()).unwrap(), proof);
+        proof.verify(&entry, key.verifying_key()).unwrap();
+        let mut other = entry.clone();
+        other[20] ^= 1;
+        assert_eq!(proof.verify(&other, key.verifying_key()).unwrap_err().kind(), &ErrorKind::Integrity);
+        assert_eq!(proof.verify(&entry, common::key().verifying_key()).unwrap_err().kind(), &ErrorKind::SignatureVerificationFailed);
+    }
+    ledger.close().unwrap();
+}
+
+#[test]
+fn the_next_holder_goes_on_where_the_last_one_ended() {
+    let (folder, key) = (Folder::new("reopen"), key());
+    let clock = folder.clock();
+    let mut next = 0;
+    for round in 1..6 {
+        let ledger = folder.open(&key);
+        assert_eq!((ledger.shard(), ledger.replayed()), ("0000", 0));
+        for _ in 0..round * 100 {
+            ledger.append(&record(next, clock.now()), Durability::Relaxed).unwrap();
+            next += 1;
+        }
+        ledger.close().unwrap();
+        assert_eq!(ledger.published(), next);
+        assert_eq!(ledger.append(&record(0, clock.now()), Durability::Relaxed).unwrap_err().to_string(), "the ledger is closed; open it again: not found");
+    }
+    let size = verify(&folder.shard("0000"), &[key.verifying_key().clone()], &[], &AtomicU64::new(0)).unwrap().checkpoint.size;
+    assert_eq!(size, 1_500);
+}
+
+#[test]
+fn a_record_offered_twice_is_there_once() {
+    let (folder, key) = (Folder::new("twice"), key());
+    let clock = folder.clock();
+    let first = clock.now();
+    let ledger = folder.open(&key);
+    for number in [1, 2, 1, 3, 2, 1] {
+        ledger.append(&record(number, first), Durability::Strict).unwrap();
+    }
+    ledger.close().unwrap();
+    // The next holder does not remember them, but finds those that are offered under a fixed id.
+    let ledger = folder.open(&key);
+    for number in [3, 4, 1] {
+        let ticket = ledger.enqueue_once(&record(number, first)).unwrap();
+        ledger.wait_durable(ticket).unwrap();
+    }
+    ledger.close().unwrap();
+    let mut ids = Vec::new();
+    let shard = folder.shard("0000");
+    let size = shard.checkpoint().unwrap().unwrap().1.size;
+    shard.at(size).each_entry(0, size, |_, entry| {
+        ids.push(encoding::decode(entry)?.id);
+        Ok(())
+    }).unwrap();
+    assert_eq!(ids, [id(1), id(2), id(3), id(4)]);
+}
+
+#[test]
+fn callbacks_are_told_the_index_once_the_record_is_on_disk() {
+    let (folder, key) = (Folder::new("callbacks"), key());
+    let (clock, ledger) = (folder.clock(), folder.open(&key));
+    let (sender, receiver) = mpsc::channel();
+    for number in 0..500 {
+        let sender = sender.clone();
+        ledger.enqueue_then(&record(number, clock.now()), Box::new(move |result| sender.send(result).unwrap())).unwrap();
+    }
+    let told: Vec<u64> = receiver.iter().take(500).map(|result| result.unwrap().unwrap()).collect();
+    assert_eq!(told, (0..500).collect::<Vec<_>>());
+}
+
+#[test]
+fn threads_append_at_once_and_nothing_is_lost() {
+    let (folder, key) = (Folder::new("threads"), key());
+    let (clock, ledger) = (folder.clock(), folder.open(&key));
+    std::thread::scope(|scope| {
+        for thread in 0..8_u64 {
+            let (clock, ledger) = (&clock, &ledger);
+            scope.spawn(move || {
+                for number in 0..200 {
+                    ledger.append(&record(thread * 1_000 + number, clock.now()), Durability::Strict).unwrap();
+                }
+            });
+        }
+    });
+    ledger.close().unwrap();
+    assert_eq!(verify(&folder.shard("0000"), &[key.verifying_key().clone()], &[], &AtomicU64::new(0)).unwrap().checkpoint.size, 1_600);
+}
+
+#[test]
+fn segments_grow_and_those_that_are_sealed_go() {
+    let (folder, key) = (Folder::new("segments"), key());
+    let (clock, ledger) = (folder.clock(), folder.open(&key));
+    let body = "x".repeat(4_000);
+    for number in 0..6_000 {
+        let detail = [("body", body.as_str())];
+        ledger.append(&creto_enablement_common::RecordRef { detail: &detail, ..record(number, clock.now()) }, Durability::Relaxed).unwrap();
+    }
+    ledger.close().unwrap();
+    let left = std::fs::read_dir(folder.ledger().join("0000/segments")).unwrap().count();
+    assert!(left <= 2, "{left} segments left");
+    assert_eq!(verify(&folder.shard("0000"), &[key.verifying_key().clone()], &[], &AtomicU64::new(0)).unwrap().checkpoint.size, 6_000);
+    let ledger = folder.open(&key);
+    assert_eq!(ledger.replayed(), 0);
+    ledger.append(&record(6_000, clock.now()), Durability::Strict).unwrap();
+    ledger.close().unwrap();
+    assert_eq!(ledger.published(), 6_001);
+}
+
+#[test]
+fn a_record_that_is_too_long_is_refused_with_what_to_do() {
+    let (folder, key) = (Folder::new("long"), key());
+    let (clock, ledger) = (folder.clock(), folder.open(&key));
+    let body = "x".repeat(70_000);
+    let detail = [("body", body.as_str())];
+    let error = ledger.append(&creto_enablement_common::RecordRef { detail: &detail, ..record(0, clock.now()) }, Durability::Strict).unwrap_err();
+    assert!(error.to_string().contains("keep bodies elsewhere and record their digest"), "{error}");
+    ledger.append(&record(1, clock.now()), Durability::Strict).unwrap();
+}
