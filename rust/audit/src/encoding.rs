@@ -252,7 +252,8 @@ mod tests {
         let words = (".{0,30}", vec(".{0,20}", 0..4), ".{0,20}", ".{0,40}", ".{0,30}");
         let outcome = option::of(prop_oneof![Just(Outcome::Success), ".{0,20}".prop_map(Outcome::Failure)]);
         let kinds = prop_oneof![Just(RecordKind::Intent), Just(RecordKind::Outcome), Just(RecordKind::Refusal), Just(RecordKind::Event)];
-        let rest = (any::<u64>(), any::<[u8; 16]>(), any::<[u8; 16]>(), kinds, option::of(any::<[u8; 32]>()), option::of(any::<[u8; 32]>()));
+        let rest =
+            (any::<u64>(), any::<[u8; 16]>(), any::<[u8; 16]>(), kinds, option::of(any::<[u8; 32]>()), option::of(any::<[u8; 32]>()));
         let maps = (vec((".{0,9}", any::<u64>()), 0..4), vec((".{0,9}", ".{0,9}"), 0..4));
         (words, outcome, rest, maps).prop_map(|((who, chain, what, resource, why), outcome, rest, (usage, detail))| AuditRecord {
             who,

@@ -166,7 +166,10 @@ impl Ledger {
             scratch.clear();
             encoding::encode(record, scratch);
             if scratch.len() > MAX_RECORD {
-                let what = format!("a record of {} bytes; a record holds at most {MAX_RECORD}, so keep bodies elsewhere and record their digest", scratch.len());
+                let what = format!(
+                    "a record of {} bytes; a record holds at most {MAX_RECORD}, so keep bodies elsewhere and record their digest",
+                    scratch.len()
+                );
                 return Err(Error::invalid(what));
             }
             let meta = Meta { length: scratch.len() as u32, once, timestamp: record.timestamp.word(), id: record.id };
@@ -280,8 +283,10 @@ impl Ledger {
         match before {
             Some(stop) => Err(stop.error()),
             None if panicked => Err(Error::internal("a thread of the ledger ended in a panic")),
-            None if self.published.size() < size => Err(Error::new(ErrorKind::LedgerFull)
-                .with_context(format!("the last {} records are on disk, but no checkpoint over them could be written", size - self.published.size()))),
+            None if self.published.size() < size => Err(Error::new(ErrorKind::LedgerFull).with_context(format!(
+                "the last {} records are on disk, but no checkpoint over them could be written",
+                size - self.published.size()
+            ))),
             None => Ok(()),
         }
     }

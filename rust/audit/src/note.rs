@@ -152,7 +152,9 @@ impl Note {
                 .find(|line| line.name == name && line.id == id)
                 .is_some_and(|line| keys.verify_with(*algorithm, self.text.as_bytes(), &line.signature).is_ok());
             if !holds {
-                return Err(Error::new(ErrorKind::SignatureVerificationFailed).with_context(format!("the {algorithm} signature of `{name}`")));
+                return Err(
+                    Error::new(ErrorKind::SignatureVerificationFailed).with_context(format!("the {algorithm} signature of `{name}`"))
+                );
             }
         }
         Ok(())

@@ -183,14 +183,20 @@ impl Publisher {
 
     /// Makes the published tree durable by itself, so that the segments behind it are not needed any more.
     fn seal(&mut self) -> Result<()> {
+        if self.tree.is_sealed() {
+            return Ok(());
+        }
         self.tree.sync(&*self.disk)?;
         sealed::write(&*self.disk, &self.shard, self.tree.size(), &self.tree.root())?;
+        self.tree.set_sealed();
+        self.tree.remove_outgrown(&*self.disk);
         let mut segments = segment::all(&*self.disk, &self.shard)?;
         // The last one is the writer's.
         segments.pop();
         for first in segments {
             let path = segment::path(&self.shard, first);
-            let next_is_sealed = segment::all(&*self.disk, &self.shard)?.iter().find(|next| **next > first).is_some_and(|next| *next <= self.tree.size());
+            let next_is_sealed =
+                segment::all(&*self.disk, &self.shard)?.iter().find(|next| **next > first).is_some_and(|next| *next <= self.tree.size());
             if next_is_sealed {
                 self.disk.remove(&path).context(|| format!("removing `{}`", path.display()))?;
             }
@@ -252,7 +258,10 @@ fn is_full(error: &Error) -> bool {
     let mut source: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(current) = source {
         if let Some(io) = current.downcast_ref::<std::io::Error>() {
-            return matches!(io.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded | std::io::ErrorKind::FileTooLarge);
+            return matches!(
+                io.kind(),
+                std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded | std::io::ErrorKind::FileTooLarge
+            );
         }
         source = current.source();
     }

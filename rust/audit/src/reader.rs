@@ -159,7 +159,8 @@ impl View<'_> {
             let stop = end.min((tile + 1) * WIDTH);
             while at < stop {
                 let entry = entries.next().ok_or_else(|| {
-                    Error::new(ErrorKind::Integrity).with_context(format!("record {at} is missing from its bundle in `{}`", self.shard.path.display()))
+                    Error::new(ErrorKind::Integrity)
+                        .with_context(format!("record {at} is missing from its bundle in `{}`", self.shard.path.display()))
                 })?;
                 if at >= index {
                     each(at, entry)?;
@@ -236,7 +237,8 @@ impl Nodes for View<'_> {
         let tile = self.tile(level / HEIGHT, first / WIDTH)?;
         let at = (first % WIDTH) as usize;
         let hashes = tile.get(at..at + (1 << within)).ok_or_else(|| {
-            Error::new(ErrorKind::Integrity).with_context(format!("a node of the tree in `{}` is not in its tile", self.shard.path.display()))
+            Error::new(ErrorKind::Integrity)
+                .with_context(format!("a node of the tree in `{}` is not in its tile", self.shard.path.display()))
         })?;
         Ok(root_of(hashes))
     }

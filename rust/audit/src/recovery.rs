@@ -34,12 +34,19 @@ pub fn recover(disk: &Arc<dyn Disk>, shard: &Path) -> Result<Recovered> {
     let mut last = None;
     for (at, first) in segments.iter().enumerate() {
         let path = segment::path(shard, *first);
-        let damaged = |what: String| Error::new(ErrorKind::Integrity).with_context(what).with_context(format!("reading `{}`", path.display()));
+        let damaged =
+            |what: String| Error::new(ErrorKind::Integrity).with_context(what).with_context(format!("reading `{}`", path.display()));
         if *first > tree.size() {
             return Err(damaged(format!("the segment begins with record {first}, but what comes before ends with record {}", tree.size())));
         }
         let bytes = disk.read(&path).context(|| format!("reading `{}`", path.display()))?;
-        let end = segment::scan(&bytes, *first, &path, |frame| if frame.index == tree.size() { tree.push(&**disk, frame.payload) } else { Ok(()) })?;
+        let end =
+            segment::scan(
+                &bytes,
+                *first,
+                &path,
+                |frame| if frame.index == tree.size() { tree.push(&**disk, frame.payload) } else { Ok(()) },
+            )?;
         match segments.get(at + 1) {
             Some(next) if *next != end.next => {
                 return Err(damaged(format!("the segment ends before record {}, but the next one begins with record {next}", end.next)));
@@ -60,7 +67,8 @@ pub fn recover(disk: &Arc<dyn Disk>, shard: &Path) -> Result<Recovered> {
             let what = format!("the records do not lead to the root that was published over {} of them", checkpoint.size);
             return Err(Error::new(ErrorKind::Integrity).with_context(what).with_context(format!("recovering `{}`", shard.display())));
         }
-        Some((_, checkpoint)) if checkpoint.size == tree.size() => checkpoint.size,
+        // What was replayed is published anew: the tiles of that checkpoint may have been lost.
+        Some((_, checkpoint)) if checkpoint.size == sealed => sealed,
         _ => 0,
     };
     let (current, offset) = match last {
@@ -84,6 +92,9 @@ fn first_segment(disk: &dyn Disk, shard: &Path, first: u64) -> Result<Ready> {
     let ready = make_segment(disk, shard, publisher::first_capacity())?;
     let begun = ready.backing.write_at(&segment::header(first), 0).and_then(|()| ready.backing.sync());
     let named = begun.and_then(|()| disk.rename(&folder.join(segment::NEXT), &segment::path(shard, first)));
-    named.and_then(|()| disk.sync_folder(&folder)).and_then(|()| disk.sync_folder(shard)).context(|| format!("making the first segment of `{}`", shard.display()))?;
+    named
+        .and_then(|()| disk.sync_folder(&folder))
+        .and_then(|()| disk.sync_folder(shard))
+        .context(|| format!("making the first segment of `{}`", shard.display()))?;
     Ok(ready)
 }

@@ -79,7 +79,12 @@ pub fn frame(bytes: &[u8]) -> Option<Frame<'_>> {
     hash.update(bytes.get(0..4)?);
     hash.update(bytes.get(8..HEAD)?);
     hash.update(payload);
-    (hash.finalize() == crc).then_some(Frame { index, write: index.checked_sub(u64::from(back))?, payload, length: frame_length(payload.len()) })
+    (hash.finalize() == crc).then_some(Frame {
+        index,
+        write: index.checked_sub(u64::from(back))?,
+        payload,
+        length: frame_length(payload.len()),
+    })
 }
 
 /// The block that a segment begins with.
@@ -138,7 +143,8 @@ pub fn scan(bytes: &[u8], first: u64, place: &Path, mut each: impl FnMut(&Frame<
     while let Some(rest) = bytes.get(behind..).filter(|rest| rest.len() > HEAD) {
         // The index decides first: it is cheap, and stale frames of a segment used again are older than its first record.
         let index = word::<8>(rest, 8).map_or(0, u64::from_le_bytes);
-        if index > end.next && index - end.next < bytes.len() as u64
+        if index > end.next
+            && index - end.next < bytes.len() as u64
             && let Some(later) = frame(rest)
             && later.write > end.next
         {

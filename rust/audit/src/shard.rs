@@ -80,7 +80,8 @@ fn take(folder: &Path, name: &str) -> Result<Option<Held>> {
 
 /// Takes over a free shard, or makes one.
 pub fn acquire(folder: &Path) -> Result<Held> {
-    let private = |path: &Path| DirBuilder::new().recursive(true).mode(0o700).create(path).context(|| format!("making `{}`", path.display()));
+    let private =
+        |path: &Path| DirBuilder::new().recursive(true).mode(0o700).create(path).context(|| format!("making `{}`", path.display()));
     private(folder)?;
     loop {
         let names = names(folder)?;

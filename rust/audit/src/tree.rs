@@ -24,12 +24,22 @@ pub struct Tree {
     unsynced: Unsynced,
     /// Partial tiles whose full tile has been written.
     outgrown: Vec<PathBuf>,
+    /// The size that was last sealed: recovery begins with its partial tiles, and their full tiles may not be on disk yet.
+    sealed: u64,
 }
 
 impl Tree {
     /// The tree of no records.
     pub fn new(shard: &Path) -> Self {
-        Self { shard: shard.to_owned(), size: 0, levels: Vec::new(), bundle: Vec::new(), unsynced: Unsynced::default(), outgrown: Vec::new() }
+        Self {
+            shard: shard.to_owned(),
+            size: 0,
+            levels: Vec::new(),
+            bundle: Vec::new(),
+            unsynced: Unsynced::default(),
+            outgrown: Vec::new(),
+            sealed: 0,
+        }
     }
 
     /// The tree of `size` records, from its tiles on disk.
@@ -39,6 +49,7 @@ impl Tree {
     pub fn load(disk: &dyn Disk, shard: &Path, size: u64, root: &Digest) -> Result<Self> {
         let mut tree = Self::new(shard);
         tree.size = size;
+        tree.sealed = size;
         let mut level = 0;
         while let Some(nodes) = size.checked_shr(HEIGHT * level).filter(|nodes| *nodes > 0) {
             let width = nodes % WIDTH;
@@ -110,7 +121,13 @@ impl Tree {
             hashes.push(hash);
             let full = hashes.len() as u64 == WIDTH;
             if full {
-                self.write(disk, Kind::Hashes(level), self.size.checked_shr(HEIGHT * (level + 1)).unwrap_or(0), WIDTH, hashes.as_flattened())?;
+                self.write(
+                    disk,
+                    Kind::Hashes(level),
+                    self.size.checked_shr(HEIGHT * (level + 1)).unwrap_or(0),
+                    WIDTH,
+                    hashes.as_flattened(),
+                )?;
                 hash = root_of(&hashes);
                 hashes.clear();
             }
@@ -181,19 +198,48 @@ impl Tree {
         Ok(())
     }
 
-    /// Removes partial tiles whose full tile is there and that no checkpoint on disk needs.
+    /// True where the present size has been sealed.
+    pub const fn is_sealed(&self) -> bool {
+        self.size == self.sealed
+    }
+
+    /// Takes note that the present size has been sealed.
+    pub fn set_sealed(&mut self) {
+        let before = std::mem::replace(&mut self.sealed, self.size);
+        self.outgrown.extend(partial(before).filter(|(level, index, _)| tile::width(*level, *index, self.size) == WIDTH).flat_map(
+            |(level, index, width)| {
+                let bundle = (level == 0).then(|| tile::path(&self.shard, Kind::Entries, index, width));
+                bundle.into_iter().chain([tile::path(&self.shard, Kind::Hashes(level), index, width)])
+            },
+        ));
+    }
+
+    /// Removes partial tiles whose full tile is there, but for those of the sealed size.
     pub fn remove_outgrown(&mut self, disk: &dyn Disk) {
+        let kept: Vec<PathBuf> = partial(self.sealed)
+            .flat_map(|(level, index, width)| [Kind::Entries, Kind::Hashes(level)].map(|kind| tile::path(&self.shard, kind, index, width)))
+            .collect();
         for one in std::mem::take(&mut self.outgrown) {
             let Some(folder) = one.parent() else { continue };
             // What cannot be removed is clutter, no fault: the full tile is what readers take.
             for name in disk.list(folder).unwrap_or_default() {
                 let path = folder.join(name);
-                self.unsynced.files.remove(&path);
-                let _ = disk.remove(&path);
+                if !kept.contains(&path) {
+                    self.unsynced.files.remove(&path);
+                    let _ = disk.remove(&path);
+                }
             }
             let _ = disk.remove(folder);
         }
     }
+}
+
+/// The partial tiles of a size: level, index, width.
+fn partial(size: u64) -> impl Iterator<Item = (u32, u64, u64)> {
+    (0..64 / HEIGHT).filter_map(move |level| {
+        let nodes = size >> (HEIGHT * level);
+        (!nodes.is_multiple_of(WIDTH)).then(|| (level, nodes / WIDTH, nodes % WIDTH))
+    })
 }
 
 fn read(disk: &dyn Disk, path: &Path) -> Result<Vec<u8>> {
@@ -204,5 +250,6 @@ fn read(disk: &dyn Disk, path: &Path) -> Result<Vec<u8>> {
 }
 
 fn damaged(shard: &Path, size: u64) -> Error {
-    Error::new(ErrorKind::Integrity).with_context(format!("the tiles of `{}` do not lead to the root over its first {size} records", shard.display()))
+    Error::new(ErrorKind::Integrity)
+        .with_context(format!("the tiles of `{}` do not lead to the root over its first {size} records", shard.display()))
 }

@@ -96,7 +96,9 @@ fn check_bundle(view: &View<'_>, index: u64) -> Result<()> {
     let mut bundle = Bundle::new(&bytes);
     let mut at = index * WIDTH;
     let wrong = |at: u64, what: &str| {
-        Error::new(ErrorKind::Integrity).with_context(format!("record {at} {what}")).with_context(format!("shard `{}`", view.shard().name()))
+        Error::new(ErrorKind::Integrity)
+            .with_context(format!("record {at} {what}"))
+            .with_context(format!("shard `{}`", view.shard().name()))
     };
     for hash in hashes.iter() {
         let entry = bundle.next().ok_or_else(|| wrong(at, "is missing from its bundle"))?;

@@ -123,7 +123,14 @@ impl Writer {
         self.offset += frames.len() as u64;
         // INVARIANT: only what is on disk reaches the publisher, so no checkpoint covers more.
         self.publisher.send(Work::Records(frames)).map_err(|_| Error::internal("the publisher of the ledger has ended"))?;
-        Ok(self.spare.try_recv().map(|mut spare| { spare.clear(); spare }).unwrap_or_default())
+        Ok(self
+            .spare
+            .try_recv()
+            .map(|mut spare| {
+                spare.clear();
+                spare
+            })
+            .unwrap_or_default())
     }
 
     fn next_segment(&mut self) -> Result<()> {

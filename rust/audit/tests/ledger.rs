@@ -55,7 +55,10 @@ fn the_next_holder_goes_on_where_the_last_one_ended() {
         }
         ledger.close().unwrap();
         assert_eq!(ledger.published(), next);
-        assert_eq!(ledger.append(&record(0, clock.now()), Durability::Relaxed).unwrap_err().to_string(), "the ledger is closed; open it again: not found");
+        assert_eq!(
+            ledger.append(&record(0, clock.now()), Durability::Relaxed).unwrap_err().to_string(),
+            "the ledger is closed; open it again: not found"
+        );
     }
     let size = verify(&folder.shard("0000"), &[key.verifying_key().clone()], &[], &AtomicU64::new(0)).unwrap().checkpoint.size;
     assert_eq!(size, 1_500);
@@ -81,10 +84,13 @@ fn a_record_offered_twice_is_there_once() {
     let mut ids = Vec::new();
     let shard = folder.shard("0000");
     let size = shard.checkpoint().unwrap().unwrap().1.size;
-    shard.at(size).each_entry(0, size, |_, entry| {
-        ids.push(encoding::decode(entry)?.id);
-        Ok(())
-    }).unwrap();
+    shard
+        .at(size)
+        .each_entry(0, size, |_, entry| {
+            ids.push(encoding::decode(entry)?.id);
+            Ok(())
+        })
+        .unwrap();
     assert_eq!(ids, [id(1), id(2), id(3), id(4)]);
 }
 
@@ -145,7 +151,8 @@ fn a_record_that_is_too_long_is_refused_with_what_to_do() {
     let (clock, ledger) = (folder.clock(), folder.open(&key));
     let body = "x".repeat(70_000);
     let detail = [("body", body.as_str())];
-    let error = ledger.append(&creto_enablement_common::RecordRef { detail: &detail, ..record(0, clock.now()) }, Durability::Strict).unwrap_err();
+    let error =
+        ledger.append(&creto_enablement_common::RecordRef { detail: &detail, ..record(0, clock.now()) }, Durability::Strict).unwrap_err();
     assert!(error.to_string().contains("keep bodies elsewhere and record their digest"), "{error}");
     ledger.append(&record(1, clock.now()), Durability::Strict).unwrap();
 }
