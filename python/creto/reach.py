@@ -48,7 +48,9 @@ class Follower(AsyncIterator[str]):
         self._lock = threading.Lock()
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._pid = os.getpid()
-        self._closer = weakref.finalize(self, os.close, self._wake)
+        self._ended = False
+        # Not at the end of the iteration: a number given away while someone waits on it could be another file's by then.
+        weakref.finalize(self, os.close, self._wake)
 
     def _tell(self, topic: str, key: str) -> None:
         if self._topic is not None and topic not in {self._topic, EVERYTHING}:
@@ -58,8 +60,7 @@ class Follower(AsyncIterator[str]):
                 self._keys = {EVERYTHING: None}
             else:
                 self._keys[key] = None
-            if self._closer.alive:
-                os.eventfd_write(self._wake, 1)
+            os.eventfd_write(self._wake, 1)
 
     def __aiter__(self) -> Self:
         return self
@@ -68,9 +69,9 @@ class Follower(AsyncIterator[str]):
         while True:
             if self._pid != os.getpid():
                 raise ForkedError("this follower belongs to the parent process; follow again in the child")
-            if not self._closer.alive:
-                raise StopAsyncIteration
             with self._lock:
+                if self._ended:
+                    raise StopAsyncIteration
                 if self._keys:
                     key = next(iter(self._keys))
                     del self._keys[key]
@@ -83,7 +84,8 @@ class Follower(AsyncIterator[str]):
         """Ends the iteration."""
         with self._lock:
             self._reach._followers.discard(self)
-            self._closer()
+            self._ended = True
+            os.eventfd_write(self._wake, 1)
 
     async def __aenter__(self) -> Self:
         return self
