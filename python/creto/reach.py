@@ -49,7 +49,7 @@ class Follower(AsyncIterator[str]):
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._pid = os.getpid()
         self._ended = False
-        # Not at the end of the iteration: a number given away while someone waits on it could be another file's by then.
+        # Not at the end of the iteration: the number could be another file's by the time a waiter looks at it again.
         weakref.finalize(self, os.close, self._wake)
 
     def _tell(self, topic: str, key: str) -> None:

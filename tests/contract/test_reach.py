@@ -11,6 +11,7 @@ from pathlib import Path
 
 import anyio
 import pytest
+from sqlalchemy import text
 
 from creto.errors import ForkedError, UnauthorizedError
 from creto.reach import EVERYTHING, Reach
