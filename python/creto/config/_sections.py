@@ -238,8 +238,8 @@ class Price(Section):
     meter: Name
     """What is priced."""
     model: Literal["per_unit", "flat", "graduated", "volume", "package", "percentage", "dynamic"] = "per_unit"
-    """How: per unit, once a period, by steps, by the step that all of it falls in, by packages, as a share of the quantity (an amount of
-    money), or the quantity itself (a price that each event brings with it)."""
+    """How: per unit, once a period, by steps, by the step that all of it falls in, by packages, as a share of the
+    quantity (an amount of money), or the quantity itself (each event brings its price with it)."""
     unit_price: Decimal = Field(default=Decimal(0), ge=0, allow_inf_nan=False)
     """Per unit; for flat the fee of the period; for package that of one package; for percentage the percents."""
     per: Annotated[Decimal, Field(gt=0, allow_inf_nan=False)] = Decimal(1)

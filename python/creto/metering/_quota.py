@@ -13,7 +13,8 @@ from creto import _core
 if TYPE_CHECKING:
     import numpy
 
-    from creto.config import Quota, Settings
+    from creto.config import Settings
+    from creto.config._sections import Quota
     from creto.metering._leases import Leases
 
 __all__ = ["Chains", "QuotaEnforcer", "Reservation"]
@@ -27,8 +28,8 @@ class QuotaEnforcer(_core.QuotaEnforcer):
     """Counts before the act, along the whole path of who acts for whom, on all quotas or on none.
 
     Args:
-        rules: What is limited: dicts with `scope` (`team`, `team:research`), `meter`, `limit`, and optionally `window` (`1m`, `day`),
-            `kind`, `time_zone`, `burst`, `soft`, `overage`, `share`.
+        rules: What is limited: dicts with `scope` (`team`, `team:research`), `meter`, `limit`, and optionally `window`
+            (`1m`, `day`), `kind`, `time_zone`, `burst`, `soft`, `overage`, `share`.
         hold_seconds: How long a reservation is held that nobody settles.
 
     Raises:
@@ -79,7 +80,7 @@ class QuotaEnforcer(_core.QuotaEnforcer):
             usage: Quantities by meter, in the meter's smallest unit.
 
         Raises:
-            QuotaExceededError: It would not; the text names the quota, `retry_after` says in how many seconds there is room.
+            QuotaExceededError: It would not; the text names the quota, `retry_after` is when there is room, in seconds.
 
         Example:
             >>> import anyio
@@ -89,7 +90,7 @@ class QuotaEnforcer(_core.QuotaEnforcer):
         self.check_quota_nowait(path, dict(usage))
 
     async def reserve(self, path: Sequence[str], usage: Mapping[str, int]) -> Reservation:
-        """Holds `usage` on every quota along `path`; leases units from the authority first where there are none left here.
+        """Holds `usage` on every quota along `path`; leases units first where there are none left here.
 
         Args:
             path: Names, organisation first.
@@ -98,19 +99,15 @@ class QuotaEnforcer(_core.QuotaEnforcer):
         Raises:
             QuotaExceededError: It does not fit.
         """
-        from creto.errors import QuotaExceededError
-
-        try:
-            return self.reserve_nowait(path, dict(usage))
-        except QuotaExceededError as error:
-            if self.leases is None or not self.short(error):
-                raise
-        await self.leases.refill()
-        return self.reserve_nowait(path, dict(usage))
+        wanted = dict(usage)
+        if self.leases is None:
+            return self.reserve_nowait(path, wanted)
+        held: Reservation = await self.leases.supply_async(lambda: self.reserve_nowait(path, wanted))
+        return held
 
     @staticmethod
     def short(error: BaseException) -> bool:
-        """True where a refusal is for lack of leased units, not of room: `await quota.leases.refill()` and ask once more."""
+        """True where a refusal is for lack of leased units, not of room: `quota.leases.supply` gets some."""
         return "no units leased" in getattr(error, "context", ())
 
     def chains(self, meter: str, paths: Iterable[Sequence[str]]) -> Chains:

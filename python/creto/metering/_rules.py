@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from creto.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from creto.config import Quota
+    from creto.config._sections import Quota
 
 __all__ = ["MONEY_SCALE", "cost_meter", "rule", "rules_json"]
 

@@ -298,7 +298,7 @@ quota_windows = Table(
     "quota_windows",
     metadata,
     Column("key", Text, primary_key=True),  # organisation, level, name, meter, window as written
-    Column("end", BigInteger, primary_key=True),  # of the window, microseconds since the epoch; 2^63-1 where it has none
+    Column("end", BigInteger, primary_key=True),  # microseconds since the epoch; 2^63-1 where it has none
     Column("granted", BigInteger, nullable=False, default=0),  # units that holders have or had, never above the limit
     Column("quota_limit", BigInteger, nullable=False, default=0),  # as of the last grant, boosts included
 )

@@ -5,4 +5,7 @@
 
 pub mod quota;
 
-pub use quota::{Amounts, Batch, Boost, Counter, LeaseGrant, LeaseNeed, Level, Notice, Prepared, QuotaEnforcer, QuotaRule, Refusal, ReplayRecord, Scope, Span};
+pub use quota::{
+    Amounts, Batch, Boost, Counter, LeaseGrant, LeaseNeed, Level, Notice, Prepared, QuotaEnforcer, QuotaRule, Refusal, ReplayRecord, Scope,
+    Span,
+};

@@ -63,7 +63,8 @@ fn one_act_counts_once_on_an_agent_that_stands_twice_in_its_own_chain() {
 
 #[test]
 fn many_quotas_on_one_chain_all_count() {
-    let rules: Vec<String> = (1..=9).map(|h| format!(r#"{{"scope": "agent", "meter": "m", "limit": {}, "window": "{h}h"}}"#, h * 10)).collect();
+    let rules: Vec<String> =
+        (1..=9).map(|h| format!(r#"{{"scope": "agent", "meter": "m", "limit": {}, "window": "{h}h"}}"#, h * 10)).collect();
     let quota = enforcer(&format!("[{}]", rules.join(",")));
     let path = ["acme", "t", "a", "b", "c"];
     quota.consume(&path, &[("m", 7)], at(0)).unwrap();
@@ -188,7 +189,8 @@ fn a_boost_widens_one_name_until_it_ends() {
 
 #[test]
 fn new_rules_keep_the_counts_of_those_that_only_changed_their_limit() {
-    let quota = enforcer(r#"[{"scope": "team", "meter": "m", "limit": 10, "window": "1h"}, {"scope": "agent", "meter": "m", "limit": 10}]"#);
+    let quota =
+        enforcer(r#"[{"scope": "team", "meter": "m", "limit": 10, "window": "1h"}, {"scope": "agent", "meter": "m", "limit": 10}]"#);
     let prepared = quota.prepare(&PATH, &["m"]).unwrap();
     assert!(prepared.take(8, at(0)));
     let rules = r#"[{"scope": "team", "meter": "m", "limit": 9, "window": "1h"}, {"scope": "organisation", "meter": "m", "limit": 3}]"#;
@@ -228,7 +230,7 @@ fn a_shared_quota_spends_only_what_was_leased() {
         end: need.end,
         units,
         until: at(30).micros(),
-        total,
+        total: Some(total),
     };
     assert!(quota.grant(&grant(10, 40), at(0)).unwrap());
     (0..10).for_each(|_| quota.consume(&PATH, &[("m", 1)], at(1)).unwrap());

@@ -32,7 +32,8 @@ fn envelope_seal<'py>(
     chain: Option<&[u8]>,
 ) -> PyResult<Bound<'py, PyBytes>> {
     let from = agent_id(py, sender)?;
-    let to: Vec<(AgentId, creto_crypto::KemPublicKey)> = to.iter().map(|identity| (identity.0.id.clone(), identity.0.kem_key().clone())).collect();
+    let to: Vec<(AgentId, creto_crypto::KemPublicKey)> =
+        to.iter().map(|identity| (identity.0.id.clone(), identity.0.kem_key().clone())).collect();
     let message = Outgoing {
         from: &from,
         to: &to,
@@ -106,8 +107,7 @@ fn envelope_verify(
     now: u64,
 ) -> PyResult<VerifiedEnvelope> {
     let me = agent_id(py, me)?;
-    let acceptance =
-        Acceptance { me: &me, directory: &directory.0, suite: Suite::parse(suite).or_raise(py)?, max_bytes, max_life, now };
+    let acceptance = Acceptance { me: &me, directory: &directory.0, suite: Suite::parse(suite).or_raise(py)?, max_bytes, max_life, now };
     let bytes = envelope.as_bytes();
     let inner = py.detach(|| creto_messaging::verify(bytes, &acceptance)).or_raise(py)?;
     Ok(VerifiedEnvelope { inner, envelope: envelope.clone().unbind() })
@@ -116,7 +116,8 @@ fn envelope_verify(
 /// What an envelope says of itself, verified by nobody: to show it, or to find out whose keys are needed.
 #[pyfunction]
 fn envelope_header<'py>(py: Python<'py>, envelope: &[u8], suite: &str) -> PyResult<Bound<'py, PyDict>> {
-    let header = Suite::parse(suite).map_err(Error::from).and_then(|suite| creto_messaging::unverified_header(envelope, suite)).or_raise(py)?;
+    let header =
+        Suite::parse(suite).map_err(Error::from).and_then(|suite| creto_messaging::unverified_header(envelope, suite)).or_raise(py)?;
     fields(py, &header)
 }
 

@@ -3,11 +3,16 @@
 use crate::error::IntoPy;
 use creto_enablement_common::ports::{QuotaEnforcer as _, ReservationId};
 use creto_enablement_common::{Error, Result, Timestamp};
-use creto_metering::{Amounts, Batch, Boost, Counter, LeaseGrant, LeaseNeed, Level, Prepared, QuotaEnforcer as Enforcer, QuotaRule, Refusal, ReplayRecord, Scope};
+use creto_metering::{
+    Amounts, Batch, Boost, Counter, LeaseGrant, LeaseNeed, Level, Prepared, QuotaEnforcer as Enforcer, QuotaRule, Refusal, ReplayRecord,
+    Scope,
+};
 use parking_lot::RwLock;
 use pyo3::buffer::PyBuffer;
 use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes, PyDict, PyList, PyString, PyTuple};
+use rustix::event::{EventfdFlags, eventfd};
+use std::os::fd::{IntoRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -89,7 +94,13 @@ impl QuotaEnforcer {
 
     /// Raises QuotaExceededError where `usage` would not fit; takes nothing.
     #[pyo3(signature = (path, usage, *, now = None))]
-    fn check_quota_nowait<'py>(&self, py: Python<'py>, path: &Bound<'py, PyAny>, usage: &Bound<'py, PyDict>, now: Option<u64>) -> PyResult<()> {
+    fn check_quota_nowait<'py>(
+        &self,
+        py: Python<'py>,
+        path: &Bound<'py, PyAny>,
+        usage: &Bound<'py, PyDict>,
+        now: Option<u64>,
+    ) -> PyResult<()> {
         let (path, usage) = (names(py, path)?, Quantities::read(py, usage)?);
         self.inner.check_quota(&texts(&path)?, &usage.refs()?, time(now)).or_raise(py)
     }
@@ -197,7 +208,11 @@ impl QuotaEnforcer {
     }
 
     /// Counts what records of the ledger say was used: (path, usage, timestamp word, act id of 16 bytes), each act once; how many.
-    fn replay<'py>(&self, py: Python<'py>, records: Vec<(Bound<'py, PyAny>, Bound<'py, PyDict>, u64, Bound<'py, PyBytes>)>) -> PyResult<usize> {
+    fn replay<'py>(
+        &self,
+        py: Python<'py>,
+        records: Vec<(Bound<'py, PyAny>, Bound<'py, PyDict>, u64, Bound<'py, PyBytes>)>,
+    ) -> PyResult<usize> {
         let read: Vec<_> = records
             .iter()
             .map(|(path, usage, word, act)| {
@@ -205,14 +220,27 @@ impl QuotaEnforcer {
                 PyResult::Ok((names(py, path)?, Quantities::read(py, usage)?, *word, act))
             })
             .collect::<PyResult<_>>()?;
-        let views: Vec<_> = read.iter().map(|(path, usage, word, act)| PyResult::Ok((texts(path)?, usage.refs()?, *word, *act))).collect::<PyResult<_>>()?;
-        let records = views.iter().map(|(path, usage, word, act)| ReplayRecord {
-            path,
-            usage,
-            at: Timestamp::from_word(*word).micros(),
-            act: *act,
-        });
+        let views: Vec<_> = read
+            .iter()
+            .map(|(path, usage, word, act)| PyResult::Ok((texts(path)?, usage.refs()?, *word, *act)))
+            .collect::<PyResult<_>>()?;
+        let records =
+            views.iter().map(|(path, usage, word, act)| ReplayRecord { path, usage, at: Timestamp::from_word(*word).micros(), act: *act });
         self.inner.replay(records).or_raise(py)
+    }
+
+    /// A descriptor that becomes readable when units are wanted; the caller owns it.
+    fn wake_fd(&self, py: Python<'_>) -> PyResult<i32> {
+        let made = || -> std::io::Result<OwnedFd> {
+            let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+            let ours = wake.try_clone()?;
+            // A full counter means that a wake-up is already due.
+            let set = self.inner.wake_by(move || {
+                let _ = rustix::io::write(&ours, &1_u64.to_ne_bytes());
+            });
+            if set { Ok(wake) } else { Err(std::io::Error::other("the wake-up of this enforcer was taken before")) }
+        };
+        made().map(IntoRawFd::into_raw_fd).or_raise(py)
     }
 
     /// What has to be leased since the last call, as dicts.
@@ -223,13 +251,21 @@ impl QuotaEnforcer {
 
     /// Every lease held, as dicts.
     #[pyo3(signature = (*, now = None))]
-    fn leases<'py>(&self, py: Python<'py>, now: Option<u64>) -> PyResult<Vec<Bound<'py, PyDict>>> {
+    fn leases_held<'py>(&self, py: Python<'py>, now: Option<u64>) -> PyResult<Vec<Bound<'py, PyDict>>> {
         self.inner.leases(time(now)).iter().map(|need| need_dict(py, need)).collect()
     }
 
     /// Takes over granted units (a dict of `lease_needs`, units, usable until in microseconds, what all hold together); False where they go back.
-    #[pyo3(signature = (need, units, until, total, *, now = None))]
-    fn grant(&self, py: Python<'_>, need: &Bound<'_, PyDict>, units: u64, until: u64, total: u64, now: Option<u64>) -> PyResult<bool> {
+    #[pyo3(signature = (need, units, until, total = None, *, now = None))]
+    fn grant(
+        &self,
+        py: Python<'_>,
+        need: &Bound<'_, PyDict>,
+        units: u64,
+        until: u64,
+        total: Option<u64>,
+        now: Option<u64>,
+    ) -> PyResult<bool> {
         let need = need_of(py, need)?;
         let grant = LeaseGrant {
             organisation: &need.organisation,
@@ -245,7 +281,7 @@ impl QuotaEnforcer {
         self.inner.grant(&grant, time(now)).or_raise(py)
     }
 
-    /// Gives up what is leased and not used (a dict of `leases`); how many units go back.
+    /// Gives up what is leased and not used (a dict of `leases_held`); how many units go back.
     #[pyo3(signature = (lease, *, now = None))]
     fn surrender(&self, py: Python<'_>, lease: &Bound<'_, PyDict>, now: Option<u64>) -> PyResult<u64> {
         self.inner.surrender(&need_of(py, lease)?, time(now)).or_raise(py)

@@ -28,7 +28,14 @@ impl Authority {
 
     /// Puts a stored authority together again.
     #[staticmethod]
-    fn unseal(py: Python<'_>, trust_domain: &str, sealed: &[u8], certificates: Vec<Vec<u8>>, sealer: &Sealer, label: &str) -> PyResult<Self> {
+    fn unseal(
+        py: Python<'_>,
+        trust_domain: &str,
+        sealed: &[u8],
+        certificates: Vec<Vec<u8>>,
+        sealer: &Sealer,
+        label: &str,
+    ) -> PyResult<Self> {
         let key = sealer.0.unseal_signing_key(sealed, label).or_raise(py)?;
         creto_nhi::Authority::from_parts(trust_domain, key, certificates).map(Self).or_raise(py)
     }

@@ -78,7 +78,16 @@ impl Batch {
     }
 
     #[expect(clippy::too_many_arguments, reason = "the inside of one loop, kept apart so that the lock's scope is plain")]
-    fn run(&self, org: &mut Organisation, organisation: u32, start: usize, which: &[u32], amounts: Amounts<'_>, now: u64, fitted: &mut [u8]) -> usize {
+    fn run(
+        &self,
+        org: &mut Organisation,
+        organisation: u32,
+        start: usize,
+        which: &[u32],
+        amounts: Amounts<'_>,
+        now: u64,
+        fitted: &mut [u8],
+    ) -> usize {
         let end = which.len().min(start + TURN);
         for position in start..end {
             let Some((own, line)) = which.get(position).and_then(|n| self.entries.get(*n as usize)).copied() else { return end };

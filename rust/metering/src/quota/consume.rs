@@ -94,7 +94,7 @@ impl Organisation {
         let allowed = self.allowance(line, now);
         let fits = line.used.checked_add(amount).is_some_and(|used| used <= allowed);
         if !fits && installed.rule.share == Share::Store {
-            self.want(number);
+            self.want(number, amount);
         }
         fits
     }

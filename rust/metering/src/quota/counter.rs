@@ -97,6 +97,8 @@ pub struct Side {
     pub end: u64,
     /// What the authority said is used by all together, for texts.
     pub used_elsewhere: u64,
+    /// How many units the largest act needs that did not fit.
+    pub wanted: u64,
     /// Nanoseconds given back to a rate, ever: what was taken before a return stands that much nearer than it did.
     pub refunded: u64,
     /// True while a request for more is on its way.

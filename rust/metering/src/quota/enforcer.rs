@@ -4,7 +4,7 @@ use super::counter::Installed;
 use super::install::{Boost, merge};
 use super::lease::{LeaseGrant, LeaseNeed};
 use super::lock::Lock;
-use super::organisation::Organisation;
+use super::organisation::{Organisation, Waker};
 use super::refusal::{Notice, Refusal};
 use super::replay::{Counter, ReplayRecord};
 use super::reservation::split;
@@ -42,6 +42,7 @@ pub struct QuotaEnforcer {
     rules: Mutex<Vec<Arc<Installed>>>,
     boosts: Mutex<Vec<Boost>>,
     hold: u64,
+    waker: Waker,
 }
 
 /// A chain and its meters, looked up once.
@@ -60,6 +61,7 @@ impl QuotaEnforcer {
             rules: Mutex::new(merge(&[], rules)),
             boosts: Mutex::default(),
             hold: u64::try_from(hold.as_micros()).unwrap_or(NEVER),
+            waker: Waker::default(),
         }
     }
 
@@ -78,7 +80,7 @@ impl QuotaEnforcer {
         }
         let number = u32::try_from(organisations.list.len()).ok().filter(|n| *n < 1 << 20);
         let number = number.ok_or_else(|| Error::invalid("no room for another organisation"))?;
-        let made = Arc::new(Guarded { number, name: name.into(), lock: Lock::new(Organisation::new(rules.clone())) });
+        let made = Arc::new(Guarded { number, name: name.into(), lock: Lock::new(Organisation::new(rules.clone(), self.waker.clone())) });
         organisations.by_name.insert(name.into(), Arc::clone(&made));
         organisations.list.push(Arc::clone(&made));
         let mut inner = made.lock.lock();
@@ -274,6 +276,11 @@ impl QuotaEnforcer {
         let mut found = Vec::new();
         self.each(|name, org| org.leases(name, now.micros(), &mut found));
         found
+    }
+
+    /// Calls `wake`, which must not wait, whenever units are wanted; the first call counts. False where there was one before.
+    pub fn wake_by(&self, wake: impl Fn() + Send + Sync + 'static) -> bool {
+        self.waker.0.set(Box::new(wake)).is_ok()
     }
 
     /// Takes over units that the authority granted; false where they have to go back.

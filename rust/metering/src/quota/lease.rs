@@ -55,18 +55,22 @@ pub struct LeaseGrant<'a> {
     pub units: u64,
     /// Until when they may be used, in microseconds since the epoch.
     pub until: u64,
-    /// How many all holders have together, these included.
-    pub total: u64,
+    /// How many all holders have together, these included; none where that is not news.
+    pub total: Option<u64>,
 }
 
 impl Organisation {
     /// Notes that a counter needs units now.
-    pub(super) fn want(&mut self, number: u32) {
-        if let Some(side) = self.side_of(number)
-            && !side.asked
-        {
+    pub(super) fn want(&mut self, number: u32, amount: u64) {
+        let used = self.line(number).used;
+        let Some(side) = self.side_of(number) else { return };
+        side.wanted = side.wanted.max(used.saturating_add(amount).saturating_sub(side.leased));
+        if !side.asked {
             side.asked = true;
             self.short.push(number);
+            if let Some(wake) = self.waker.0.get() {
+                wake();
+            }
         }
     }
 
@@ -74,7 +78,7 @@ impl Organisation {
     pub(super) fn want_early(&mut self, number: u32) {
         let line = self.line(number);
         if self.side(line).is_some_and(|side| side.leased < NEVER && line.used >= side.leased.saturating_sub(side.last_lease / 2)) {
-            self.want(number);
+            self.want(number, 0);
         }
     }
 
@@ -86,10 +90,10 @@ impl Organisation {
     /// What is needed, since the last call.
     pub(super) fn needs(&mut self, organisation: &str, now: u64, into: &mut Vec<LeaseNeed>) {
         for number in std::mem::take(&mut self.short) {
-            if let Some(side) = self.side_of(number) {
-                side.asked = false;
-            }
             into.extend(self.need(organisation, number, now));
+            if let Some(side) = self.side_of(number) {
+                (side.asked, side.wanted) = (false, 0);
+            }
         }
     }
 
@@ -116,7 +120,7 @@ impl Organisation {
             window: installed.rule.window.clone(),
             end: side.end,
             limit,
-            want: (limit / PART).max(1),
+            want: (limit / PART).max(1).max(side.wanted),
             leased: side.leased,
             used: line.used,
         })
@@ -126,7 +130,8 @@ impl Organisation {
         let node = self.names.find(level, name)?;
         (0..self.rules.len() as u32).find_map(|rule| {
             let installed = self.rules.get(rule as usize)?;
-            let same = installed.live && installed.rule.share == Share::Store && installed.rule.meter == meter && installed.rule.window == window;
+            let same =
+                installed.live && installed.rule.share == Share::Store && installed.rule.meter == meter && installed.rule.window == window;
             same.then(|| self.find_counter(node, rule)).flatten()
         })
     }
@@ -147,7 +152,9 @@ impl Organisation {
             side.last_lease = grant.units;
         }
         side.lease_until = grant.until;
-        side.used_elsewhere = grant.total.saturating_sub(side.leased);
+        if let Some(total) = grant.total {
+            side.used_elsewhere = total.saturating_sub(side.leased);
+        }
         self.line_mut(number).due = side_due(self, number, now);
         self.rebound(number, &installed, now);
         true
@@ -161,7 +168,6 @@ impl Organisation {
         let Some(side) = self.side_of(number).filter(|side| side.end == need.end) else { return 0 };
         let unused = side.leased.saturating_sub(used);
         side.leased -= unused;
-        side.used_elsewhere = side.used_elsewhere.saturating_add(0);
         self.rebound(number, &installed, now);
         unused
     }

@@ -7,10 +7,20 @@ use super::refusal::{Notice, Refusal};
 use super::reservation::Holds;
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// At most this many notices wait to be fetched; later ones are dropped, since every crossing repeats in the next window.
 const MOST_NOTICES: usize = 4_096;
+
+/// Called when units are wanted; set at most once.
+#[derive(Clone, Default)]
+pub struct Waker(pub(super) Arc<OnceLock<Box<dyn Fn() + Send + Sync>>>);
+
+impl std::fmt::Debug for Waker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Waker({})", if self.0.get().is_some() { "set" } else { "none" })
+    }
+}
 
 /// What the lock guards.
 #[derive(Debug)]
@@ -31,12 +41,13 @@ pub struct Organisation {
     pub(super) notices: Vec<Notice>,
     /// Lines that want units leased.
     pub(super) short: Vec<u32>,
+    pub(super) waker: Waker,
     pub(super) hasher: RandomState,
     void: Line,
 }
 
 impl Organisation {
-    pub(super) fn new(rules: Vec<Arc<Installed>>) -> Self {
+    pub(super) fn new(rules: Vec<Arc<Installed>>, waker: Waker) -> Self {
         Self {
             names: Names::default(),
             meters: Vec::new(),
@@ -50,6 +61,7 @@ impl Organisation {
             holds: Holds::default(),
             notices: Vec::new(),
             short: Vec::new(),
+            waker,
             hasher: RandomState::default(),
             void: Line::path(NONE),
         }

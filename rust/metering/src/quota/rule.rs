@@ -57,7 +57,11 @@ impl Scope {
             "organisation" => Level::Organisation,
             "team" => Level::Team,
             "agent" => Level::Agent,
-            _ => return Err(Error::invalid(format!("quota scope `{text}`: write `organisation`, `team` or `agent`, for one of them as `team:NAME`"))),
+            _ => {
+                return Err(Error::invalid(format!(
+                    "quota scope `{text}`: write `organisation`, `team` or `agent`, for one of them as `team:NAME`"
+                )));
+            }
         };
         if name.is_empty() {
             return Err(Error::invalid(format!("quota scope `{text}`: the name after `:` is empty")));
@@ -159,7 +163,13 @@ impl QuotaRule {
             .collect::<Result<_>>()?;
         for (i, rule) in rules.iter().enumerate() {
             if rules.iter().take(i).any(|other| rule.same_count(other)) {
-                return Err(Error::invalid(format!("quota rule {}: there are two for `{}`, `{}`, `{}`", i + 1, rule.scope, rule.meter, rule.window)));
+                return Err(Error::invalid(format!(
+                    "quota rule {}: there are two for `{}`, `{}`, `{}`",
+                    i + 1,
+                    rule.scope,
+                    rule.meter,
+                    rule.window
+                )));
             }
         }
         Ok(rules)
@@ -251,10 +261,16 @@ mod tests {
             (r#"[{"scope": "x", "meter": "m", "limit": 1}]"#, "quota rule 1: invalid input: quota scope `x`"),
             (r#"[{"scope": "team", "meter": "m", "limit": 1, "kind": "gcra"}]"#, "needs a `window`"),
             (r#"[{"scope": "team", "meter": "m", "limit": 1, "kind": "concurrent", "window": "1m"}]"#, "has no `window`"),
-            (r#"[{"scope": "team", "meter": "m", "limit": 1, "window": "1m", "time_zone": "Mars/X", "kind": "calendar"}]"#, "calendar window `1m`"),
+            (
+                r#"[{"scope": "team", "meter": "m", "limit": 1, "window": "1m", "time_zone": "Mars/X", "kind": "calendar"}]"#,
+                "calendar window `1m`",
+            ),
             (r#"[{"scope": "team", "meter": "m", "limit": -1}]"#, "quota rules:"),
             (r#"[{"scope": "team", "meter": "m", "limit": 1, "colour": 2}]"#, "unknown field `colour`"),
-            (r#"[{"scope": "team", "meter": "m", "limit": 1}, {"scope": "team:*", "meter": "m", "limit": 2}]"#, "there are two for `team:*`"),
+            (
+                r#"[{"scope": "team", "meter": "m", "limit": 1}, {"scope": "team:*", "meter": "m", "limit": 2}]"#,
+                "there are two for `team:*`",
+            ),
             (r#"[{"scope": "team", "meter": "m", "limit": 1, "kind": "gcra", "window": "1m", "share": "store"}]"#, "counts per process"),
         ] {
             let error = QuotaRule::parse_list(json).unwrap_err().to_string();

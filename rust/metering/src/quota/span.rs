@@ -101,7 +101,8 @@ impl Span {
     pub fn calendar(unit: &str, zone: &str) -> Result<Self> {
         let unit = Unit::parse(unit)
             .ok_or_else(|| Error::invalid(format!("calendar window `{unit}`: write `minute`, `hour`, `day`, `week`, `month` or `year`")))?;
-        let zone = TimeZone::get(zone).map_err(|_| Error::invalid(format!("time zone `{zone}`: write a name such as `Europe/Zurich` or `UTC`")))?;
+        let zone = TimeZone::get(zone)
+            .map_err(|_| Error::invalid(format!("time zone `{zone}`: write a name such as `Europe/Zurich` or `UTC`")))?;
         Ok(Self::Calendar(unit, zone))
     }
 

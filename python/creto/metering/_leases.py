@@ -1,0 +1,233 @@
+"""Keeps an enforcer supplied with units leased from an authority, from a thread of its own.
+
+More is asked for when half of a lease is spent, so that acts do not wait; an idle lease goes back.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import threading
+import time
+import weakref
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+import anyio
+
+from creto.errors import CretoError
+
+if TYPE_CHECKING:
+    from creto.metering._authority import Authority, DeadLease
+    from creto.metering._quota import QuotaEnforcer
+
+__all__ = ["Leases"]
+
+_MARGIN = 0.9  # of a lease's life, after which it is not spent any more: clocks differ
+
+
+class Leases:
+    """The supply of one enforcer. Use it as a context manager, or `close` it: what is not spent goes back then.
+
+    Args:
+        quota: The enforcer; its rules with `share` = `store` are supplied.
+        authority: Who hands out units.
+        ttl: Seconds that a lease lives without being renewed.
+        on_outage: `deny`, or `allow` acts beyond what is leased while the authority cannot be asked; `beyond`
+            counts them.
+        shard: Of the ledger, where this process records its acts.
+        relaxed: True where acts may be recorded later than they are done.
+        settle: Says how many units a dead holder spent, by its records; none where that cannot be said (yet).
+
+    Example:
+        >>> import tempfile
+        >>> from creto.metering import Leases, QuotaEnforcer, StoreAuthority
+        >>> from creto.store import Store
+        >>> quota = QuotaEnforcer([{"scope": "team", "meter": "m", "limit": 64, "share": "store"}])
+        >>> with Store(tempfile.mkdtemp()) as store, Leases(quota, StoreAuthority(store)) as leases:
+        ...     leases.supply(lambda: quota.consume_nowait(["acme", "t"], {"m": 1}))
+        ...     quota.counters()[0]["used"]
+        1
+    """
+
+    def __init__(
+        self,
+        quota: QuotaEnforcer,
+        authority: Authority,
+        *,
+        ttl: float = 60.0,
+        on_outage: Literal["deny", "allow"] = "deny",
+        shard: str = "",
+        relaxed: bool = False,
+        settle: Callable[[DeadLease], int | None] | None = None,
+    ) -> None:
+        self.quota = quota
+        self.authority = authority
+        self.ttl = ttl
+        self.on_outage = on_outage
+        self.shard = shard
+        self.relaxed = relaxed
+        self.asked = 0
+        """How often the authority was asked."""
+        self.beyond = 0
+        """Units allowed while it could not be."""
+        self.failure: CretoError | None = None
+        """Why it could not be asked, the last time; None once it could."""
+        self._settle = settle
+        self._lock = threading.Lock()
+        self._closed = False
+        self._wake = quota.wake_fd()
+        self._last: dict[tuple[Any, ...], int] = {}
+        self._begin()
+        self._pid = os.getpid()
+        quota.leases = self
+        os.register_at_fork(after_in_child=_weak(self._after_fork))
+        self._thread = threading.Thread(target=self._run, name="creto-leases", daemon=True)
+        self._thread.start()
+
+    def _begin(self) -> None:
+        self.holder = f"{os.getpid()}-{os.urandom(8).hex()}"
+
+    def _after_fork(self) -> None:
+        # The wake-up belongs to the parent. The child asks when it has to, and its leases end by themselves.
+        self._lock = threading.Lock()
+        self._begin()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def refill_blocking(self) -> int:
+        """Asks the authority for what is wanted now; how many units came.
+
+        Raises:
+            CretoError: The authority could not be asked, and `on_outage` is `deny`.
+        """
+        with self._lock:
+            needs = self.quota.lease_needs()
+            return self._lease(needs) if needs else 0
+
+    async def refill(self) -> int:
+        """The same, without holding up the event loop."""
+        return await anyio.to_thread.run_sync(self.refill_blocking)
+
+    def supply(self, take: Callable[[], Any], rounds: int = 8) -> Any:
+        """Calls `take`, asking the authority when it fails for lack of leased units.
+
+        Args:
+            take: What takes or reserves units, and raises QuotaExceededError.
+            rounds: How often it may ask: one act can need units of several quotas.
+        """
+        empty = 0
+        for _ in range(rounds):
+            try:
+                return take()
+            except CretoError as error:
+                # None may come because another thread's came just now: one more try tells.
+                empty = 0 if self.quota.short(error) and self.refill_blocking() else empty + 1
+                if empty > 1 or not self.quota.short(error):
+                    raise
+        return take()
+
+    async def supply_async(self, take: Callable[[], Any]) -> Any:
+        """The same, without holding up the event loop."""
+        try:
+            return take()
+        except CretoError as error:
+            if not self.quota.short(error):
+                raise
+        return await anyio.to_thread.run_sync(self.supply, take)
+
+    def _lease(self, needs: list[dict[str, Any]]) -> int:
+        now = time.time()
+        self.asked += 1
+        try:
+            until = int((now + self.ttl) * 1e6)
+            grants = self.authority.lease(self.holder, needs, until, shard=self.shard, relaxed=self.relaxed)
+        except CretoError as error:
+            self.failure = error
+            if self.on_outage == "deny":
+                raise
+            return sum(self._allow(need, now) for need in needs)
+        self.failure = None
+        usable = int((now + self.ttl * _MARGIN) * 1e6)
+        back = [(g.need, g.units) for g in grants if not self.quota.grant(g.need, g.units, usable, g.total) and g.units]
+        if back:
+            self.authority.give_back(self.holder, back)
+        return sum(g.units for g in grants) - sum(units for _, units in back)
+
+    def _allow(self, need: Mapping[str, Any], now: float) -> int:
+        units = int(need["want"])
+        self.beyond += units
+        usable = int((now + min(self.ttl, 5.0)) * 1e6)
+        return units if self.quota.grant(dict(need), units, usable, int(need["leased"]) + units) else 0
+
+    def tick(self) -> None:
+        """Renews leases in use, gives idle ones back, and settles those of dead holders."""
+        now = time.time()
+        with self._lock:
+            held = self.quota.leases_held()
+            idle = [lease for lease in held if self._last.get(_identity(lease)) == lease["used"] < lease["leased"]]
+            busy = [lease for lease in held if lease not in idle]
+            self._last = {_identity(lease): int(lease["used"]) for lease in held}
+            back = [(lease, self.quota.surrender(lease)) for lease in idle]
+            if back:
+                self.authority.give_back(self.holder, [(lease, units) for lease, units in back if units])
+            if busy:
+                self.authority.report(self.holder, busy, int((now + self.ttl) * 1e6))
+                for lease in busy:
+                    self.quota.grant(lease, 0, int((now + self.ttl * _MARGIN) * 1e6))
+        if self._settle is not None:
+            for dead in self.authority.dead(int(now * 1e6)):
+                spent = self._settle(dead)
+                if spent is not None:
+                    self.authority.settle(dead, spent)
+
+    def _run(self) -> None:
+        due = time.monotonic() + self.ttl / 3
+        while not self._closed:
+            readable, _, _ = select.select([self._wake], [], [], max(0.0, due - time.monotonic()))
+            if self._closed:
+                return
+            # An outage is told by `failure`, and to whoever asks for units; this thread tries again.
+            with contextlib.suppress(CretoError):
+                if readable:
+                    os.read(self._wake, 8)
+                    self.refill_blocking()
+                if time.monotonic() >= due:
+                    due = time.monotonic() + self.ttl / 3
+                    self.tick()
+
+    def close(self) -> None:
+        """Gives back what was not spent."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._pid == os.getpid():
+            os.eventfd_write(self._wake, 1)
+            self._thread.join()
+        os.close(self._wake)
+        self.quota.leases = None
+        with self._lock:
+            back = [(lease, self.quota.surrender(lease)) for lease in self.quota.leases_held()]
+            if back:
+                self.authority.give_back(self.holder, back)
+
+
+def _weak(method: Callable[[], None]) -> Callable[[], None]:
+    """Calls a method while its object lives, without keeping it alive: fork handlers cannot be taken back."""
+    reference = weakref.WeakMethod(method)
+
+    def call() -> None:
+        living = reference()
+        if living is not None:
+            living()
+
+    return call
+
+
+def _identity(lease: Mapping[str, Any]) -> tuple[Any, ...]:
+    return tuple(lease[name] for name in ("organisation", "level", "name", "meter", "window", "end"))

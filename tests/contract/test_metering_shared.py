@@ -1,0 +1,166 @@
+"""Processes that share a quota: units are moved, never copied, so nothing is spent twice, whoever dies."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from creto.errors import ConnectionFailedError, CretoError, QuotaExceededError
+from creto.metering import Leases, QuotaEnforcer, StoreAuthority
+from creto.store import Store
+
+PATH = ("acme", "research", "spiffe://acme.test/agent/reader")
+RULES = [{"scope": "team", "meter": "m", "limit": 500, "share": "store"}]
+SPEND = """
+import sys
+from creto.errors import QuotaExceededError
+from creto.metering import Leases, QuotaEnforcer, StoreAuthority
+from creto.store import Store
+place, most, end = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+quota = QuotaEnforcer([{"scope": "team", "meter": "m", "limit": 500, "share": "store"}])
+leases = Leases(quota, StoreAuthority(Store(place)), ttl=float(sys.argv[4]))
+spent = 0
+try:
+    while spent < most:
+        leases.supply(lambda: quota.consume_nowait(("acme", "research", "a"), {"m": 1}))
+        spent += 1
+        print(spent, flush=True)
+except QuotaExceededError:
+    pass
+if end == "die":
+    import os
+    os.kill(os.getpid(), 9)
+if end == "close":
+    leases.close()
+"""
+
+
+def spender(place: object, most: int, end: str = "close", ttl: float = 60.0) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", SPEND, str(place), str(most), end, str(ttl)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
+def spent(process: subprocess.Popen[str]) -> int:
+    lines = process.communicate(timeout=60)[0].split()
+    return int(lines[-1]) if lines else 0
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    with Store(tmp_path) as made:
+        yield made
+
+
+def test_four_processes_that_race_for_500_units_get_exactly_500(store: Store, tmp_path: Path) -> None:
+    racers = [spender(tmp_path, 1000) for _ in range(4)]
+    total = sum(spent(racer) for racer in racers)
+    # Who met the end first may have missed what others gave back after: the rest is still there, to the unit.
+    total += spent(spender(tmp_path, 1000))
+    assert total == 500
+    assert StoreAuthority(store).usage(0)[0]["used"] == 500
+
+
+def test_what_a_killed_process_had_leased_is_never_spent_again_until_its_records_settle_it(
+    store: Store, tmp_path: Path
+) -> None:
+    dead = spender(tmp_path, 7, "die", ttl=0.3)
+    by_dead = spent(dead)
+    assert dead.returncode == -signal.SIGKILL
+    assert by_dead == 7
+    others = spent(spender(tmp_path, 1000))
+    stranded = 500 - by_dead - others
+    assert 0 <= stranded <= 500 * 5 // 100
+
+    time.sleep(0.4)
+    authority = StoreAuthority(store)
+    lost = authority.dead(time.time_ns() // 1000)
+    assert [lease.units - 7 for lease in lost] == [stranded]
+    assert authority.settle(lost[0], by_dead) == stranded
+    assert authority.settle(lost[0], by_dead) == 0
+    assert by_dead + others + spent(spender(tmp_path, 1000)) == 500
+
+
+def test_what_relaxed_records_may_have_lost_stays_spent(store: Store) -> None:
+    authority = StoreAuthority(store)
+    quota = QuotaEnforcer(RULES)
+    with pytest.raises(QuotaExceededError, match="no units leased"):
+        quota.consume_nowait(PATH, {"m": 1})
+    now = time.time_ns() // 1000
+    needs = quota.lease_needs()
+    for holder, relaxed in (("strict", False), ("relaxed", True)):
+        authority.lease(holder, needs, now - 1, relaxed=relaxed)
+    freed = {lease.holder: authority.settle(lease, 1) for lease in authority.dead(now)}
+    assert freed == {"strict": needs[0]["want"] - 1, "relaxed": 0}
+
+
+def test_an_idle_lease_goes_back_and_an_expired_one_is_not_spent(store: Store) -> None:
+    authority = StoreAuthority(store)
+    quota = QuotaEnforcer(RULES)
+    with Leases(quota, authority, ttl=30.0) as leases:
+        leases.supply(lambda: quota.consume_nowait(PATH, {"m": 1}))
+        leases.tick()
+        leases.tick()
+        assert authority.usage(0)[0]["held"] == 0
+        assert authority.usage(0)[0]["used"] == 1
+
+
+class Broken:
+    """An authority behind a line that is down."""
+
+    def lease(self, *_: object, **__: object) -> list[object]:
+        raise ConnectionFailedError("the store does not answer")
+
+    report = give_back = dead = settle = lease
+
+
+def test_an_outage_denies_what_is_not_leased_unless_told_otherwise() -> None:
+    quota = QuotaEnforcer(RULES)
+    leases = Leases(quota, Broken())
+    with pytest.raises(CretoError):
+        leases.supply(lambda: quota.consume_nowait(PATH, {"m": 1}))
+    assert isinstance(leases.failure, ConnectionFailedError)
+    leases.close()
+
+    quota = QuotaEnforcer(RULES)
+    leases = Leases(quota, Broken(), on_outage="allow")
+    leases.supply(lambda: quota.consume_nowait(PATH, {"m": 1}))
+    assert leases.beyond >= 1
+    quota.leases = None
+
+
+def test_a_forked_child_has_none_of_its_parents_units(store: Store, tmp_path: Path) -> None:
+    quota = QuotaEnforcer([{"scope": "team", "meter": "m", "limit": 64000, "share": "store"}])
+    with Leases(quota, StoreAuthority(store)) as leases:
+        leases.supply(lambda: quota.consume_nowait(PATH, {"m": 1}))
+        child = os.fork()
+        if child == 0:
+            try:
+                quota.consume_nowait(PATH, {"m": 1})
+            except QuotaExceededError as error:
+                os._exit(0 if quota.short(error) else 3)
+            os._exit(4)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        quota.consume_nowait(PATH, {"m": 1})
+
+
+def test_units_are_asked_for_before_the_last_are_gone(store: Store) -> None:
+    quota = QuotaEnforcer([{"scope": "team", "meter": "m", "limit": 3_200_000, "window": "day", "share": "store"}])
+    with Leases(quota, StoreAuthority(store)) as leases:
+        leases.supply(lambda: quota.consume_nowait(PATH, {"m": 1}))
+        waited = 0
+        for _ in range(40_000):
+            try:
+                quota.consume_nowait(PATH, {"m": 10})
+            except QuotaExceededError:
+                waited += 1
+                leases.supply(lambda: quota.consume_nowait(PATH, {"m": 10}))
+        assert leases.asked <= 40
+        assert quota.counters()[0]["used"] == 400_001
+        assert waited <= 4
