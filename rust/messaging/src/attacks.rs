@@ -59,12 +59,12 @@ fn a_known_writer_who_signs_anothers_name_is_refused_with_the_one_answer() {
     // The wrong key of the right recipient, and a late message, answer the same bytes.
     let verified_envelope = world.seal(0, &[2], b"x");
     let acceptance = world.acceptance(2);
-    texts.push(verify(&verified_envelope, &acceptance).unwrap().open(&verified_envelope, &[world.agents[1].kem.clone()]).unwrap_err().to_string());
-    for acceptance in [
-        Acceptance { now: NOW + 60, ..acceptance },
-        Acceptance { now: NOW - 61, ..acceptance },
-        Acceptance { max_life: 59, ..acceptance },
-    ] {
+    texts.push(
+        verify(&verified_envelope, &acceptance).unwrap().open(&verified_envelope, &[world.agents[1].kem.clone()]).unwrap_err().to_string(),
+    );
+    for acceptance in
+        [Acceptance { now: NOW + 60, ..acceptance }, Acceptance { now: NOW - 61, ..acceptance }, Acceptance { max_life: 59, ..acceptance }]
+    {
         texts.push(verify(&verified_envelope, &acceptance).unwrap_err().to_string());
     }
     texts.dedup();
@@ -95,7 +95,7 @@ fn a_length_of_a_gigabyte_is_refused_before_anything_is_allocated() {
     let mut envelope = world.seal(0, &[1], b"hello");
     envelope.splice(1..4, [0x84, 0x40, 0, 0, 0]);
     assert!(world.open(1, &envelope).is_err());
-    let error = verify(&vec![0x30; 101], &Acceptance { max_bytes: 100, ..world.acceptance(1) }).unwrap_err();
+    let error = verify(&[0x30; 101], &Acceptance { max_bytes: 100, ..world.acceptance(1) }).unwrap_err();
     assert!(error.to_string().contains("101 bytes"), "{error}");
 }
 

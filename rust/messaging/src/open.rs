@@ -92,7 +92,10 @@ fn sealed() -> Error {
 }
 
 fn fixed<'a, const N: usize>(element: &Element<'a>, what: &str) -> Result<&'a [u8; N]> {
-    element.content.try_into().map_err(|_| Error::invalid(format!("the {what} of the envelope has {} bytes, not {N}", element.content.len())))
+    element
+        .content
+        .try_into()
+        .map_err(|_| Error::invalid(format!("the {what} of the envelope has {} bytes, not {N}", element.content.len())))
 }
 
 /// Verifies a message: size, encoding, suite, signatures, writer, addressing and times, in this order.
@@ -145,7 +148,11 @@ fn signed_by(parts: &Parts<'_>, acceptance: &Acceptance<'_>) -> Result<Arc<Agent
         valid &= signer.attributes == expected;
         valid &= key.verify_with(algorithm, &signed, signer.signature).is_ok();
     }
-    if valid { Ok(sender) } else { Err(Error::new(ErrorKind::SignatureVerificationFailed).with_context(format!("the message from `{}`", parts.header.from))) }
+    if valid {
+        Ok(sender)
+    } else {
+        Err(Error::new(ErrorKind::SignatureVerificationFailed).with_context(format!("the message from `{}`", parts.header.from)))
+    }
 }
 
 /// Reads an envelope of the profile; what is not in the profile has no reading.
@@ -251,7 +258,8 @@ fn read_signers<'a>(set: &Element<'a>, profile: &Profile) -> Result<Vec<Signer<'
     let mut found = Vec::with_capacity(profile.signers.len());
     // Exactly one for each algorithm of the suite, in the order that a SET OF gives them: shorter first.
     for (algorithm, identifier) in &profile.signers {
-        let missing = |_| Error::new(ErrorKind::SignatureVerificationFailed).with_context(format!("the signature of {algorithm} is missing"));
+        let missing =
+            |_| Error::new(ErrorKind::SignatureVerificationFailed).with_context(format!("the signature of {algorithm} is missing"));
         let mut signer = walk.expect(asn1::SEQUENCE).map_err(missing)?.walk()?;
         signer.exactly(&[asn1::INTEGER, 1, 3])?;
         let key = KeyId(*fixed(&signer.expect(asn1::implicit(0))?, "key identifier")?);

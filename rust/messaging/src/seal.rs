@@ -140,5 +140,9 @@ pub fn seal(message: &Outgoing<'_>, key: &SigningKey) -> Result<Vec<u8>> {
         asn1::put_header(&mut out, asn1::OCTET_STRING, algorithm.signature_len());
         key.sign_with(*algorithm, &to_sign, &mut out).map_err(failed)?;
     }
-    if out.len() == element_len(outer_len) { Ok(out) } else { Err(Error::internal("an envelope came out with another length than was reckoned")) }
+    if out.len() == element_len(outer_len) {
+        Ok(out)
+    } else {
+        Err(Error::internal("an envelope came out with another length than was reckoned"))
+    }
 }

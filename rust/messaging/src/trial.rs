@@ -63,7 +63,14 @@ impl World {
     }
 
     pub fn acceptance(&self, me: usize) -> Acceptance<'_> {
-        Acceptance { me: &self.agents[me].id, directory: &self.directory, suite: self.suite, max_bytes: 1 << 22, max_life: 300, now: NOW + 1 }
+        Acceptance {
+            me: &self.agents[me].id,
+            directory: &self.directory,
+            suite: self.suite,
+            max_bytes: 1 << 22,
+            max_life: 300,
+            now: NOW + 1,
+        }
     }
 
     pub fn open(&self, me: usize, envelope: &[u8]) -> Result<Vec<u8>> {

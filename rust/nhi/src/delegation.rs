@@ -207,6 +207,22 @@ impl Hop {
     }
 }
 
+/// Every name in a chain that nobody has verified yet: only to have them at hand before it is.
+pub fn unverified_names(hops: &[Hop]) -> Result<Vec<AgentId>, Refusal> {
+    let mut names = Vec::new();
+    for (index, hop) in hops.iter().take(MAX_HOPS).enumerate() {
+        let payload = dsse::unverified_payload(&hop.0).map_err(|error| Refusal::at(index, error))?;
+        let statement: Statement = serde_json::from_slice(&payload).map_err(|error| Refusal::at(index, error))?;
+        for name in statement.subject.iter().map(|subject| &subject.name).chain([&statement.predicate.delegator]) {
+            let id = AgentId::parse(name).map_err(|why| Refusal::at(index, why))?;
+            if !names.contains(&id) {
+                names.push(id);
+            }
+        }
+    }
+    Ok(names)
+}
+
 /// Knows the identities that a name has: the current one, those kept for verifying only, none that was revoked.
 pub trait Keys: Sync {
     /// All of them.

@@ -10,7 +10,7 @@ mod identity;
 mod spiffe;
 
 pub use authority::{Authority, CLOCK_SKEW_SECONDS, TrustDomain};
-pub use delegation::{ChainCache, DelegationChain, Hop, HopRequest, Keys, Refusal, Verification};
+pub use delegation::{ChainCache, DelegationChain, Hop, HopRequest, Keys, Refusal, Verification, unverified_names};
 pub use directory::Directory;
 pub use identity::AgentIdentity;
 pub use spiffe::{AgentId, is_trust_domain};

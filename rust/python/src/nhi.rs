@@ -265,9 +265,21 @@ impl ChainCache {
         let verification = Verification { keys: &*directory.0, audience, now };
         match py.detach(|| self.0.verify(&hops, &verification, epoch)) {
             Ok(inner) => Ok(Chain { inner, epoch }),
-            Err(refusal) => Err(to_py(py, &Error::new(ErrorKind::Unauthorized).with_context(refusal.to_string()))),
+            Err(refusal) => Err(refused(py, &refusal)),
         }
     }
+}
+
+fn refused(py: Python<'_>, refusal: &creto_nhi::Refusal) -> PyErr {
+    to_py(py, &Error::new(ErrorKind::Unauthorized).with_context(refusal.to_string()))
+}
+
+/// Every name in a chain that nobody has verified yet.
+#[pyfunction]
+fn delegation_names(py: Python<'_>, hops: Vec<String>) -> PyResult<Vec<String>> {
+    let hops: Vec<Hop> = hops.into_iter().map(Hop).collect();
+    let names = creto_nhi::unverified_names(&hops).map_err(|refusal| refused(py, &refusal))?;
+    Ok(names.iter().map(|id| id.as_str().to_owned()).collect())
 }
 
 /// Signs a hop: the delegator lets the delegatee act for it, within the attenuation (Cedar), at the audience, for some time.
@@ -299,5 +311,6 @@ pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<Chain>()?;
     module.add_class::<ChainCache>()?;
     module.add_function(wrap_pyfunction!(delegate, module)?)?;
+    module.add_function(wrap_pyfunction!(delegation_names, module)?)?;
     Ok(())
 }

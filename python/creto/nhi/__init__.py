@@ -1,0 +1,43 @@
+"""Non-human identities: agents with sealed keys, certificates, and delegation between them.
+
+Example:
+    >>> import tempfile
+    >>> from creto.nhi import Identities
+    >>> from creto.store import Store
+    >>> with Store(tempfile.mkdtemp()) as store:
+    ...     identities = Identities(store)
+    ...     agent = identities.agent("researcher")
+    ...     agent.id, agent == identities.agent("researcher")
+    ('spiffe://creto.local/agent/researcher', True)
+"""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from creto._core import Chain as Chain
+    from creto._core import Identity as Identity
+    from creto.nhi._agent import Agent as Agent
+    from creto.nhi._identities import Identities as Identities
+    from creto.nhi._identities import Summary as Summary
+
+_HOMES = {
+    "Agent": "creto.nhi._agent",
+    "Chain": "creto._core",
+    "Identities": "creto.nhi._identities",
+    "Identity": "creto._core",
+    "Summary": "creto.nhi._identities",
+}
+
+__all__ = ["Agent", "Chain", "Identities", "Identity", "Summary"]
+
+
+def __getattr__(name: str) -> object:
+    # Typing with `Agent` must not cost the import of SQLAlchemy.
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module `creto.nhi` has no attribute `{name}`")
+    from importlib import import_module
+
+    value = getattr(import_module(home), name)
+    globals()[name] = value
+    return value

@@ -1,0 +1,53 @@
+"""An agent as its owner holds it: a name, an identity that others can check, and handles to keys that stay in Rust."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from creto import _core
+
+__all__ = ["Agent"]
+
+
+@dataclass(frozen=True, slots=True)
+class Agent:
+    """An agent that this store holds the keys of; `Identities.agent` makes one.
+
+    Args:
+        id: `spiffe://<trust domain>/agent/<name>`.
+        name: The last part of the id.
+        path: Names above it, organisation first.
+        identity: What others know of it.
+        chain: Whom it acts for: each delegator's id and the Cedar text that bounds what it passed on; empty for itself.
+        delegation: The verified chain behind `chain`.
+    """
+
+    id: str
+    name: str
+    path: tuple[str, ...]
+    identity: _core.Identity = field(repr=False, compare=False)
+    signing_key: _core.SigningKey = field(repr=False, compare=False)
+    kem_keys: tuple[_core.KemKey, ...] = field(repr=False, compare=False)
+    chain: tuple[tuple[str, str], ...] = ()
+    delegation: _core.Chain | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def suite(self) -> str:
+        """`standard` or `cnsa2`."""
+        return self.identity.suite
+
+    def acting_for(self, chain: _core.Chain) -> Agent:
+        """The same agent under a delegation chain that ends at it.
+
+        Args:
+            chain: What `Identities.verify` gave.
+
+        Raises:
+            UnauthorizedError: The chain ends at another agent.
+        """
+        from creto.errors import UnauthorizedError
+
+        links = chain.links
+        if links[-1] != self.id:
+            raise UnauthorizedError(f"the delegation chain ends at `{links[-1]}`, so `{self.id}` cannot act under it")
+        return replace(self, chain=tuple(chain.attenuations), delegation=chain)

@@ -1,0 +1,706 @@
+"""The identities of a store: made on first use, rotated, revoked, delegated between, exported and imported."""
+
+from __future__ import annotations
+
+import base64
+import json
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import anyio.to_thread
+from sqlalchemy import Row, select, update
+
+from creto import _core
+from creto.errors import AlreadyExistsError, InvalidInputError, NotFoundError, UnauthorizedError
+from creto.nhi._agent import Agent
+from creto.nhi._names import agent_id, name_of
+from creto.store.tables import agent_keys, agents, authorities, epochs
+
+if TYPE_CHECKING:
+    from creto.reach import Reach
+    from creto.store import Store, Transaction
+
+__all__ = ["Identities", "Summary"]
+
+T = TypeVar("T")
+
+_YEAR = 365 * 24 * 3600
+_AUTHORITY_SECONDS = 20 * _YEAR
+_BUNDLE = "urn:creto:bundle:1"
+_BUNDLE_TYPE = "application/vnd.creto.bundle+json"
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """An agent as a list shows it.
+
+    Args:
+        id: Its SPIFFE id.
+        path: Names above it, organisation first.
+        suite: Of its keys.
+        state: `active` or `revoked`.
+        own: Whether this store holds its secret keys.
+        generation: How often its keys were made; 1 for the first.
+        fingerprint: SHA-256 of its verifying keys, in hexadecimal.
+        valid_until: Seconds since the epoch.
+    """
+
+    id: str
+    path: tuple[str, ...]
+    suite: str
+    state: str
+    own: bool
+    generation: int
+    fingerprint: str
+    valid_until: int
+
+
+class Identities:
+    """The agents of a store, and what is known of those of others.
+
+    Args:
+        store: Where they are kept, keys sealed.
+        trust_domain: The name of this store's own trust domain.
+        suite: Of new keys: `standard` or `cnsa2`; identities of another suite are refused.
+        passphrase: Seals the keys (Argon2id), in place of the key file in the state folder.
+        sealer: Seals the keys, in place of both; needed where the store is a database without a folder.
+        reach: Tells this process what others changed; without it a change is seen at the next `refresh`.
+        lifetime: Seconds for which new keys are valid.
+        overlap: Seconds for which a rotated key still verifies and opens what was made before.
+        clock: Seconds since the epoch.
+
+    Raises:
+        InvalidInputError: The trust domain cannot be one, or the sealing key does not open the store's keys.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        trust_domain: str = "creto.local",
+        suite: str = "standard",
+        passphrase: bytes | None = None,
+        sealer: _core.Sealer | None = None,
+        reach: Reach | None = None,
+        lifetime: int = _YEAR,
+        overlap: int = 24 * 3600,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        if sealer is None:
+            if store.folder is None:
+                raise InvalidInputError(
+                    f"the store `{store.place}` has no folder for a sealing key; give `sealer=` or use a state folder"
+                )
+            sealer = _core.Sealer.open(store.folder / "keys", passphrase)
+        self.trust_domain = trust_domain
+        self.suite = suite
+        self.directory = _core.Directory()
+        self._store = store
+        self._sealer = sealer
+        self._lifetime = lifetime
+        self._overlap = overlap
+        self._clock = clock
+        self._chains = _core.ChainCache()
+        self._lock = threading.RLock()
+        self._agents: dict[str, Agent] = {}
+        self._domains: dict[str, _core.TrustDomain] = {}
+        self._known: dict[str, int] = {}
+        self._epoch = 0
+        self._authority = self._open_authority()
+        self._domains[trust_domain] = self._authority.domain
+        self.refresh()
+        if reach is not None:
+            reach.on("identity", lambda _key: self.refresh())
+
+    # --- the trust domain ---------------------------------------------------------------------------------------------
+
+    def _open_authority(self) -> _core.Authority:
+        with self._store.read() as tx:
+            row = tx.first(select(authorities).where(authorities.c.trust_domain == self.trust_domain))
+        if row is None:
+            made = _core.Authority.generate(self.trust_domain, self.suite, self._now(), _AUTHORITY_SECONDS)
+            with self._store.begin() as tx:
+                if tx.insert_once(
+                    authorities,
+                    trust_domain=self.trust_domain,
+                    suite=self.suite,
+                    verifying_key=made.domain.verifying_key.to_text(),
+                    certificates=[_text(der) for der in made.domain.certificates()],
+                    sealed_key=made.seal(self._sealer, _authority_label(self.trust_domain)),
+                    created=tx.now,
+                ):
+                    tx.outbox(
+                        {
+                            "who": f"spiffe://{self.trust_domain}",
+                            "what": "identity:found",
+                            "resource": self.trust_domain,
+                            "detail": {"fingerprint": made.domain.verifying_key.fingerprint, "suite": self.suite},
+                        }
+                    )
+                row = tx.first(select(authorities).where(authorities.c.trust_domain == self.trust_domain))
+        assert row is not None  # inserted by us, or by whoever was first
+        if row.suite != self.suite:
+            raise InvalidInputError(
+                f"trust domain `{self.trust_domain}` was made with suite `{row.suite}`, and `{self.suite}` is "
+                "configured; use another trust domain for another suite"
+            )
+        if row.sealed_key is None:
+            raise InvalidInputError(f"trust domain `{self.trust_domain}` was imported, and its keys are elsewhere")
+        return _core.Authority.unseal(
+            self.trust_domain,
+            row.sealed_key,
+            [_bytes(text) for text in row.certificates],
+            self._sealer,
+            _authority_label(self.trust_domain),
+        )
+
+    def domain(self, trust_domain: str | None = None) -> _core.TrustDomain:
+        """A trust domain that is known here.
+
+        Args:
+            trust_domain: Its name; this store's own where there is none.
+
+        Raises:
+            NotFoundError: It was never imported.
+        """
+        name = trust_domain or self.trust_domain
+        with self._lock:
+            found = self._domains.get(name)
+            if found is not None:
+                return found
+        with self._store.read() as tx:
+            row = tx.first(select(authorities).where(authorities.c.trust_domain == name))
+        if row is None:
+            raise NotFoundError(f"trust domain `{name}` is not known here; run `creto agent import` with its bundle")
+        made = _core.TrustDomain.from_parts(
+            name, _core.VerifyingKey.from_text(row.verifying_key), [_bytes(text) for text in row.certificates]
+        )
+        with self._lock:
+            return self._domains.setdefault(name, made)
+
+    # --- agents -------------------------------------------------------------------------------------------------------
+
+    def agent(self, name: str, *, path: Sequence[str] = ()) -> Agent:
+        """The agent of this name, made on first use; of two that make it at once, one wins and the other reads.
+
+        Args:
+            name: Its name in the trust domain, or its whole SPIFFE id.
+            path: Names above it, organisation first; used when it is made.
+
+        Raises:
+            InvalidInputError: The name is not one.
+            UnauthorizedError: It was revoked, or its keys are elsewhere.
+        """
+        id = agent_id(name, self.trust_domain)
+        held = self._agents.get(id)
+        if held is not None:
+            return held
+        with self._lock:
+            with self._store.read() as tx:
+                row = tx.first(select(agents).where(agents.c.id == id))
+            if row is None:
+                self._make(id, path)
+            return self._load(id)
+
+    def find(self, name: str) -> _core.Identity:
+        """The identity of an agent, of this store or imported: what one needs to write to it or to check it.
+
+        Raises:
+            NotFoundError: There is none of this name.
+            UnauthorizedError: It was revoked.
+        """
+        id = agent_id(name, self.trust_domain)
+        found = self.directory.find(id)
+        if found is not None:
+            return found
+        with self._lock, self._store.read() as tx:
+            self._admit(tx, id)
+        found = self.directory.find(id)
+        if found is None:
+            raise NotFoundError(f"no agent `{id}` is known here; make it, or run `creto agent import` with its bundle")
+        return found
+
+    def list(self) -> list[Summary]:
+        """Every agent, of this store and imported, by id."""
+        with self._store.read() as tx:
+            rows = tx.all(
+                select(agents, agent_keys.c.generation, agent_keys.c.fingerprint, agent_keys.c.valid_until)
+                .join(agent_keys, agent_keys.c.agent == agents.c.id)
+                .order_by(agents.c.id, agent_keys.c.generation)
+            )
+        newest = {row.id: row for row in rows}
+        return [
+            Summary(r.id, tuple(r.path), r.suite, r.state, r.own, r.generation, r.fingerprint, r.valid_until)
+            for r in newest.values()
+        ]
+
+    def show(self, name: str) -> Summary:
+        """One of `list`.
+
+        Raises:
+            NotFoundError: There is none of this name.
+        """
+        id = agent_id(name, self.trust_domain)
+        for summary in self.list():
+            if summary.id == id:
+                return summary
+        raise NotFoundError(f"no agent `{id}` is known here")
+
+    def _make(self, id: str, path: Sequence[str]) -> None:
+        # Before the transaction: making keys takes longer than anything in it.
+        values = self._fresh_keys(id, 1)
+        with self._store.begin() as tx:
+            if not tx.insert_once(
+                agents,
+                id=id,
+                name=name_of(id),
+                path=list(path),
+                suite=self.suite,
+                state="active",
+                own=True,
+                created=tx.now,
+                revoked=None,
+            ):
+                return
+            tx.insert(agent_keys, created=tx.now, **values)
+            self._record(tx, "identity:create", id, values)
+
+    def _fresh_keys(self, id: str, generation: int) -> dict[str, Any]:
+        signing = _core.SigningKey.generate(self.suite)
+        kem = _core.KemKey.generate(self.suite)
+        now = self._now()
+        statement = self._authority.issue(id, signing.verifying_key, kem, now, self._lifetime)
+        return {
+            "agent": id,
+            "generation": generation,
+            "fingerprint": signing.verifying_key.fingerprint,
+            "statement": statement,
+            "sealed_signing_key": signing.seal(self._sealer, _key_label(id, generation, "signing")),
+            "sealed_kem_key": kem.seal(self._sealer, _key_label(id, generation, "kem")),
+            "valid_until": now + self._lifetime,
+            "retires": None,
+        }
+
+    def _load(self, id: str) -> Agent:
+        with self._store.read() as tx:
+            row = tx.first(select(agents).where(agents.c.id == id))
+            if row is None:
+                raise NotFoundError(f"no agent `{id}` is known here")
+            if row.state != "active":
+                raise UnauthorizedError(f"agent `{id}` was revoked")
+            if not row.own:
+                raise UnauthorizedError(f"agent `{id}` was imported: its keys are elsewhere, so it cannot act here")
+            keys = self._admit(tx, id)
+        current = keys[0]
+        identity = self.directory.find(id)
+        if identity is None or current.valid_until <= self._now():
+            raise UnauthorizedError(f"the keys of agent `{id}` have expired; run `creto agent rotate {row.name}`")
+        unseal = self._sealer
+        agent = Agent(
+            id=id,
+            name=row.name,
+            path=tuple(row.path),
+            identity=identity,
+            signing_key=_core.SigningKey.unseal(
+                current.sealed_signing_key, unseal, _key_label(id, current.generation, "signing")
+            ),
+            kem_keys=tuple(
+                _core.KemKey.unseal(key.sealed_kem_key, unseal, _key_label(id, key.generation, "kem")) for key in keys
+            ),
+        )
+        self._agents[id] = agent
+        return agent
+
+    def _admit(self, tx: Transaction, id: str) -> list[Row[Any]]:
+        """Reads an agent's keys into the directory, the newest first; none where it is revoked or unknown."""
+        state = tx.scalar(select(agents.c.state).where(agents.c.id == id))
+        self.directory.forget(id)
+        if state is None:
+            return []
+        if state != "active":
+            raise UnauthorizedError(f"agent `{id}` was revoked")
+        now = self._now()
+        rows = [
+            row
+            for row in tx.all(
+                select(agent_keys).where(agent_keys.c.agent == id).order_by(agent_keys.c.generation.desc())
+            )
+            if row.retires is None or row.retires > now
+        ]
+        domain = self.domain(id.removeprefix("spiffe://").split("/", 1)[0])
+        for row in rows:
+            self.directory.add(domain.admit(row.statement))
+        self._known[id] = rows[0].generation if rows else 0
+        return rows
+
+    # --- rotation and revocation --------------------------------------------------------------------------------------
+
+    async def rotate(self, name: str) -> Agent:
+        """Gives an agent new keys; the old ones verify and open for the overlap, and sign no more.
+
+        Raises:
+            NotFoundError: There is none of this name.
+            UnauthorizedError: It was revoked, or its keys are elsewhere.
+        """
+        return await _in_thread(self.rotate_blocking, name)
+
+    def rotate_blocking(self, name: str) -> Agent:
+        """`rotate`, in this thread."""
+        id = agent_id(name, self.trust_domain)
+        with self._store.read() as tx:
+            row = tx.first(select(agents).where(agents.c.id == id))
+            before = tx.scalar(
+                select(agent_keys.c.generation).where(agent_keys.c.agent == id).order_by(agent_keys.c.generation.desc())
+            )
+        if row is None:
+            raise NotFoundError(f"no agent `{id}` is known here")
+        if row.state != "active" or not row.own:
+            raise UnauthorizedError(f"agent `{id}` was revoked, or its keys are elsewhere; it cannot be rotated here")
+        values = self._fresh_keys(id, int(before) + 1)
+        with self._store.begin() as tx:
+            state = tx.scalar(select(agents.c.state).where(agents.c.id == id))
+            if state != "active":
+                raise UnauthorizedError(f"agent `{id}` was revoked")
+            if tx.insert_once(agent_keys, created=tx.now, **values):
+                tx.execute(
+                    update(agent_keys)
+                    .where(
+                        agent_keys.c.agent == id,
+                        agent_keys.c.generation < values["generation"],
+                        agent_keys.c.retires.is_(None),
+                    )
+                    .values(retires=self._now() + self._overlap)
+                )
+                self._record(tx, "identity:rotate", id, values)
+                self._changed(tx, id)
+        self.refresh()
+        with self._lock:
+            self._agents.pop(id, None)
+            return self._load(id)
+
+    async def revoke(self, name: str, reason: str = "") -> None:
+        """Ends an agent for good: in every process within a second, and whatever it passed on with it.
+
+        Args:
+            name: Its name or id.
+            reason: Recorded.
+
+        Raises:
+            NotFoundError: There is none of this name.
+        """
+        await _in_thread(self.revoke_blocking, name, reason)
+
+    def revoke_blocking(self, name: str, reason: str = "") -> None:
+        """`revoke`, in this thread."""
+        id = agent_id(name, self.trust_domain)
+        with self._store.begin() as tx:
+            if tx.scalar(select(agents.c.state).where(agents.c.id == id)) is None:
+                raise NotFoundError(f"no agent `{id}` is known here")
+            if tx.swap(agents, (agents.c.id == id) & (agents.c.state == "active"), state="revoked", revoked=tx.now):
+                self._record(tx, "identity:revoke", id, {}, why=reason)
+                self._changed(tx, id)
+        self.refresh()
+
+    @property
+    def epoch(self) -> int:
+        """Moves with every revocation and rotation; what was verified under an older one is verified again."""
+        return self._epoch
+
+    def refresh(self) -> None:
+        """Takes over what other processes changed; called by reach."""
+        with self._lock:
+            with self._store.read() as tx:
+                epoch = int(tx.scalar(select(epochs.c.value).where(epochs.c.name == "revocation")) or 0)
+                if epoch == self._epoch:
+                    return
+                known = list(self._known)
+                for id in known:
+                    self._agents.pop(id, None)
+                    try:
+                        self._admit(tx, id)
+                    except UnauthorizedError:
+                        del self._known[id]
+            self._epoch = epoch
+
+    def _changed(self, tx: Transaction, id: str) -> None:
+        tx.bump("revocation")
+        tx.publish("identity", id)
+
+    def _record(self, tx: Transaction, what: str, id: str, values: dict[str, Any], why: str = "") -> None:
+        detail = {name: values[name] for name in ("fingerprint", "generation") if name in values}
+        tx.outbox({"who": f"spiffe://{self.trust_domain}", "what": what, "resource": id, "why": why, "detail": detail})
+
+    # --- delegation ---------------------------------------------------------------------------------------------------
+
+    async def delegate(
+        self,
+        delegator: str,
+        delegatee: str,
+        *,
+        attenuation: str = "permit(principal, action, resource);",
+        audience: str | None = None,
+        seconds: int = 3600,
+        depth: int = 0,
+        previous: Sequence[str] = (),
+    ) -> list[str]:
+        """Lets one agent act for another, within an attenuation.
+
+        Args:
+            delegator: Who passes on; an agent whose keys are here.
+            delegatee: Who may act for it.
+            attenuation: Cedar policies: what a chain allows is what every link's policies allow.
+            audience: Where it counts; this trust domain where none is given.
+            seconds: How long it holds; never longer than the chain before it.
+            depth: How many further hops may follow; at most one less than the hop before it allows.
+            previous: The chain that ends at the delegator, where it acts for somebody itself.
+
+        Returns:
+            The whole chain: one DSSE envelope for each hop, the newest last.
+
+        Raises:
+            UnauthorizedError: The chain so far does not hold.
+            InvalidInputError: The hop would reach further than the one before it.
+        """
+        return await _in_thread(
+            lambda: self.delegate_blocking(
+                delegator,
+                delegatee,
+                attenuation=attenuation,
+                audience=audience,
+                seconds=seconds,
+                depth=depth,
+                previous=previous,
+            )
+        )
+
+    def delegate_blocking(
+        self,
+        delegator: str,
+        delegatee: str,
+        *,
+        attenuation: str = "permit(principal, action, resource);",
+        audience: str | None = None,
+        seconds: int = 3600,
+        depth: int = 0,
+        previous: Sequence[str] = (),
+    ) -> list[str]:
+        """`delegate`, in this thread."""
+        signer = self.agent(delegator)
+        place = audience or self.trust_domain
+        chain = self.verify(previous, audience=place) if previous else None
+        now = self._now()
+        expiry = now + seconds
+        if chain is not None:
+            expiry = min(expiry, chain.expiry)
+        hop = _core.delegate(
+            signer.id,
+            signer.signing_key,
+            self.find(delegatee),
+            attenuation=attenuation,
+            audience=place,
+            issued_at=now,
+            expiry=expiry,
+            depth=depth,
+            previous=chain,
+        )
+        with self._store.begin() as tx:
+            tx.outbox(
+                {
+                    "who": signer.id,
+                    "what": "identity:delegate",
+                    "resource": agent_id(delegatee, self.trust_domain),
+                    "delegation_chain": chain.links if chain else [],
+                    "detail": {"audience": place, "expiry": expiry, "depth": depth, "attenuation": attenuation[:1000]},
+                }
+            )
+        return [*previous, hop]
+
+    def verify(self, hops: Sequence[str], *, audience: str | None = None) -> _core.Chain:
+        """Verifies a delegation chain, or finds it verified already; offline.
+
+        Args:
+            hops: DSSE envelopes, the first hop first.
+            audience: Where it is to count; this trust domain where none is given.
+
+        Raises:
+            UnauthorizedError: It does not hold; the text says which hop and why.
+        """
+        for name in _core.delegation_names(list(hops)):
+            if self.directory.find(name) is None:
+                try:
+                    self.find(name)
+                except NotFoundError as error:
+                    raise UnauthorizedError(
+                        f"the delegation chain names an agent that is not known: {error}"
+                    ) from error
+        return self._chains.verify(list(hops), self.directory, audience or self.trust_domain, self._now(), self._epoch)
+
+    # --- bundles ------------------------------------------------------------------------------------------------------
+
+    def export(self, *names: str) -> str:
+        """A bundle that others import: this trust domain's certificates and the identities of agents, signed by it.
+
+        Args:
+            names: Agents; every active one of this store where none is given.
+
+        Returns:
+            JSON. It holds public keys only.
+        """
+        wanted = [agent_id(name, self.trust_domain) for name in names] or [
+            summary.id for summary in self.list() if summary.own and summary.state == "active"
+        ]
+        statements: list[str] = []
+        with self._store.read() as tx:
+            for id in wanted:
+                if tx.scalar(select(agents.c.state).where(agents.c.id == id)) != "active":
+                    raise NotFoundError(f"no active agent `{id}` is known here")
+                now = self._now()
+                rows = tx.all(select(agent_keys).where(agent_keys.c.agent == id).order_by(agent_keys.c.generation))
+                statements.extend(row.statement for row in rows if row.retires is None or row.retires > now)
+        domain = self._authority.domain
+        payload = {
+            "kind": _BUNDLE,
+            "trust_domain": self.trust_domain,
+            "suite": self.suite,
+            "verifying_key": domain.verifying_key.to_text(),
+            "certificates": [_text(der) for der in domain.certificates()],
+            "issued_at": self._now(),
+            "identities": statements,
+        }
+        return _core.dsse_sign(self._authority.key, _BUNDLE_TYPE, json.dumps(payload).encode())
+
+    def import_blocking(self, bundle: str, *, fingerprint: str | None = None) -> list[str]:
+        """Takes in a bundle of another trust domain, or of this one from another machine.
+
+        Args:
+            bundle: What `export` gave.
+            fingerprint: SHA-256 of the trust domain's keys, as its owner told you otherwise; needed the first time.
+
+        Returns:
+            The ids that are known now.
+
+        Raises:
+            UnauthorizedError: The trust domain is new and its fingerprint was not given, or is another.
+            InvalidInputError: It is not a bundle.
+            SignatureVerificationFailedError: It was changed on its way.
+        """
+        try:
+            unverified = json.loads(base64.b64decode(json.loads(bundle)["payload"]))
+            key = _core.VerifyingKey.from_text(unverified["verifying_key"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise InvalidInputError("this is not a bundle that `creto agent export` wrote") from error
+        payload = json.loads(_core.dsse_verify(key, _BUNDLE_TYPE, bundle))
+        if payload.get("kind") != _BUNDLE:
+            raise InvalidInputError("this is a signed document of another kind, not a bundle of agents")
+        name = str(payload["trust_domain"])
+        if payload["suite"] != self.suite:
+            raise InvalidInputError(
+                f"trust domain `{name}` uses suite `{payload['suite']}`, and only `{self.suite}` is accepted here"
+            )
+        known = self._known_key(name)
+        if known is None and fingerprint is None:
+            raise UnauthorizedError(
+                f"trust domain `{name}` is new here; compare its fingerprint {key.fingerprint} with what its owner "
+                "tells you by another way, and give it with `--fingerprint`"
+            )
+        if (known is not None and known != key) or (fingerprint is not None and fingerprint != key.fingerprint):
+            raise UnauthorizedError(
+                f"the bundle was signed by {key.fingerprint}, which is not the key known for trust domain `{name}`"
+            )
+        domain = _core.TrustDomain.from_parts(name, key, [_bytes(text) for text in payload["certificates"]])
+        identities = [(statement, domain.admit(statement)) for statement in payload["identities"]]
+        with self._store.begin() as tx:
+            tx.insert_once(
+                authorities,
+                trust_domain=name,
+                suite=payload["suite"],
+                verifying_key=key.to_text(),
+                certificates=payload["certificates"],
+                sealed_key=None,
+                created=tx.now,
+            )
+            for statement, identity in identities:
+                self._take_in(tx, statement, identity)
+            tx.outbox(
+                {
+                    "who": f"spiffe://{self.trust_domain}",
+                    "what": "identity:import",
+                    "resource": name,
+                    "detail": {"fingerprint": key.fingerprint, "identities": len(identities)},
+                }
+            )
+            self._changed(tx, name)
+        self.refresh()
+        return sorted({identity.id for _, identity in identities})
+
+    async def import_(self, bundle: str, *, fingerprint: str | None = None) -> list[str]:
+        """`import_blocking`, awaited."""
+        return await _in_thread(lambda: self.import_blocking(bundle, fingerprint=fingerprint))
+
+    def _known_key(self, name: str) -> _core.VerifyingKey | None:
+        try:
+            return self.domain(name).verifying_key
+        except NotFoundError:
+            return None
+
+    def _take_in(self, tx: Transaction, statement: str, identity: _core.Identity) -> None:
+        tx.insert_once(
+            agents,
+            id=identity.id,
+            name=name_of(identity.id),
+            path=[],
+            suite=identity.suite,
+            state="active",
+            own=False,
+            created=tx.now,
+            revoked=None,
+        )
+        fingerprint = identity.verifying_key.fingerprint
+        owner = tx.scalar(select(agent_keys.c.agent).where(agent_keys.c.fingerprint == fingerprint))
+        if owner == identity.id:
+            return
+        if owner is not None:
+            raise AlreadyExistsError(f"the keys of `{identity.id}` are known here as those of `{owner}`")
+        last = tx.scalar(
+            select(agent_keys.c.generation)
+            .where(agent_keys.c.agent == identity.id)
+            .order_by(agent_keys.c.generation.desc())
+        )
+        tx.insert(
+            agent_keys,
+            agent=identity.id,
+            generation=int(last or 0) + 1,
+            fingerprint=fingerprint,
+            statement=statement,
+            sealed_signing_key=None,
+            sealed_kem_key=None,
+            valid_until=identity.validity[1],
+            retires=None,
+            created=tx.now,
+        )
+
+    def _now(self) -> int:
+        return int(self._clock())
+
+
+def _authority_label(trust_domain: str) -> str:
+    return f"authority {trust_domain}"
+
+
+def _key_label(id: str, generation: int, use: str) -> str:
+    return f"agent {id} {generation} {use}"
+
+
+def _text(der: bytes) -> str:
+    return base64.b64encode(der).decode()
+
+
+def _bytes(text: str) -> bytes:
+    return base64.b64decode(text, validate=True)
+
+
+async def _in_thread(function: Callable[..., T], *args: Any) -> T:
+    return await anyio.to_thread.run_sync(function, *args)
