@@ -6,9 +6,15 @@ The public names, loaded when first used, and nothing else.
 TYPE_CHECKING = False  # typing's own import would cost half of ours
 if TYPE_CHECKING:
     from creto.errors import CretoError as CretoError
+    from creto.layer import EnablementLayer as EnablementLayer
+    from creto.layer import open as open
+    from creto.layer import open_blocking as open_blocking
 
 _HOMES = {
     "CretoError": "creto.errors",
+    "EnablementLayer": "creto.layer",
+    "open": "creto.layer",
+    "open_blocking": "creto.layer",
 }
 
 __all__ = sorted(_HOMES)

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
 import anyio
+import anyio.to_thread
 
 from creto import _bridge, _core
 from creto._guard import acting, guard
@@ -28,10 +29,75 @@ if TYPE_CHECKING:
     from creto.oversight import Clearance
     from creto.runtime import Box
 
-__all__ = ["Act", "Durability", "EnablementLayer", "open"]
+__all__ = ["Act", "Durability", "EnablementLayer", "open", "open_blocking"]
 
 R = TypeVar("R")
+_PRINCIPALS = 10_000
 Durability = Literal["strict", "relaxed"]
+
+
+@asynccontextmanager
+async def open(
+    state: str | os.PathLike[str] | None = None, *, config: Iterable[str | os.PathLike[str]] = ()
+) -> AsyncIterator[EnablementLayer]:
+    """Opens the layer: policies, quotas, prices and approvers from the configuration, embedded, without a server.
+
+    Args:
+        state: The state folder; `CRETO_STATE`, or `~/.local/state/creto`, where there is none.
+        config: Configuration files that override the others.
+
+    Raises:
+        InvalidInputError: The configuration or a policy is not right; the text says what and where.
+
+    Example:
+        >>> import asyncio, creto
+        >>> async def main():
+        ...     async with creto.open() as layer:
+        ...         return layer.agent("researcher").id
+        >>> asyncio.run(main())
+        'spiffe://creto.local/agent/researcher'
+    """
+    from creto._parts import Parts
+
+    parts = await anyio.to_thread.run_sync(
+        lambda: Parts(Path(state) if state is not None else None, [Path(file) for file in config])
+    )
+    layer = EnablementLayer(parts)
+    try:
+        await parts.recover()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(parts.live.watch)
+            try:
+                yield layer
+            finally:
+                tasks.cancel_scope.cancel()
+    finally:
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(parts.close)
+
+
+@contextmanager
+def open_blocking(
+    state: str | os.PathLike[str] | None = None, *, config: Iterable[str | os.PathLike[str]] = ()
+) -> Iterator[EnablementLayer]:
+    """`open` for code without an event loop: one runs in a thread beside it. Use the methods that end in `_blocking`.
+
+    Args:
+        state: As for `open`.
+        config: As for `open`.
+
+    Example:
+        >>> import creto
+        >>> with creto.open_blocking() as layer:
+        ...     agent = layer.agent("researcher")
+        ...     layer.perform_blocking(agent, "tool:call", "add", lambda: 1 + 1)
+        2
+    """
+    from anyio.from_thread import start_blocking_portal
+
+    with start_blocking_portal() as portal, portal.wrap_async_context_manager(open(state, config=config)) as layer:
+        layer._portal = portal
+        yield layer
 
 
 class Act:
@@ -70,7 +136,8 @@ class EnablementLayer:
         self._gate = parts.gate
         self._ledger = parts.ledger
         self._durability: Durability = parts.settings.audit.durability
-        self._principals: dict[str, tuple[int, _core.Principal]] = {}
+        self._principals: dict[tuple[str, tuple[tuple[str, str], ...]], tuple[int, _core.Principal]] = {}
+        self._suite = parts.settings.common.suite
         self._portal: BlockingPortal | None = None
 
     # --- who ----------------------------------------------------------------------------------------------------------
@@ -98,12 +165,17 @@ class EnablementLayer:
 
     def principal(self, agent: Agent) -> _core.Principal:
         """The prepared form of an agent: its chain and the path of its quotas."""
-        held = self._principals.get(agent.id)
+        key = (agent.id, agent.chain)
         epoch = self.parts.identities.epoch
+        held = self._principals.get(key)
         if held is not None and held[0] == epoch:
             return held[1]
-        made = self._gate.principal(agent.id, self.parts.quota_path(agent), agent.chain)
-        self._principals[agent.id] = (epoch, made)
+        for link, _ in ((agent.id, ""), *agent.chain):
+            self.parts.identities.find(link)  # raises where it was revoked
+        made = self._gate.principal(agent.id, self.parts.quota_path(agent), list(agent.chain))
+        if len(self._principals) >= _PRINCIPALS:
+            self._principals.clear()
+        self._principals[key] = (epoch, made)
         return made
 
     # --- acts ---------------------------------------------------------------------------------------------------------
@@ -212,6 +284,46 @@ class EnablementLayer:
         """
         return guard(self, action, resource, context, usage, agent, durability)
 
+    # --- sandboxes and messages ---------------------------------------------------------------------------------------
+
+    def sandbox(
+        self, agent: Agent, workdir: str | os.PathLike[str] = ".", **options: Any
+    ) -> AbstractAsyncContextManager[Confined]:
+        """A sandbox for this agent, claimed from the warm pool; what it does is decided and recorded act by act.
+
+        Args:
+            agent: Who runs in it.
+            workdir: The folder it sees; changes land beside it, and are applied at the end where policy allows.
+            options: `backend`, `env`, `hosts`, `secrets`; see `creto.runtime`.
+        """
+        from creto._confined import confined
+
+        return confined(self, agent, workdir, **options)
+
+    async def send(self, agent: Agent, to: str | Iterable[str], body: bytes, **options: Any) -> str:
+        """Sends a sealed and signed message.
+
+        Args:
+            agent: The sender.
+            to: The recipient's name or SPIFFE id, or several.
+            body: At most `messaging.max_message_size_bytes` bytes.
+            options: `content_type`, `in_reply_to`, `priority`, `expires`; see `creto.messaging`.
+
+        Returns:
+            The message's id.
+
+        Raises:
+            DeliveryDeniedError: Policy does not let this message be sent.
+            NotFoundError: No identity of the recipient is known.
+        """
+        return await self.parts.mailbox.send(agent, to, body, **options)
+
+    def inbox(self, agent: Agent, **options: Any) -> AsyncIterator[Message]:
+        """The messages of an agent, as they come; each is given again until it is acknowledged."""
+        return self.parts.mailbox.inbox(agent, **options)
+
+    # --- inside -------------------------------------------------------------------------------------------------------
+
     async def _ask(
         self,
         principal: _core.Principal,
@@ -224,7 +336,9 @@ class EnablementLayer:
         preview: str | None,
     ) -> tuple[_core.Permit, Clearance]:
         """Asks humans, then goes in again: policy and quota may have changed while they thought."""
-        act = self._gate.act(principal, action, resource, context, usage)
+        act = _core.Act(
+            principal.agent, action, resource, chain=principal.chain, context=context, usage=usage, suite=self._suite
+        )
         policies = list(asked.policy_ids)
         while True:
             clearance = await self.parts.desk.ask(

@@ -196,7 +196,11 @@ def _as_mapping(settings: Any) -> dict[str, Any]:
         return {}
     if not isinstance(settings, Mapping):
         dump = getattr(settings, "model_dump", None)
-        settings = dump() if dump is not None else {name: getattr(settings, name) for name in _SETTINGS if hasattr(settings, name)}
+        settings = (
+            dump()
+            if dump is not None
+            else {name: getattr(settings, name) for name in _SETTINGS if hasattr(settings, name)}
+        )
     return {name: settings[name] for name in _SETTINGS if settings.get(name) is not None}
 
 
@@ -209,7 +213,16 @@ def _environment_trees() -> list[Path]:
 def _surroundings(home: Path) -> dict[str, str]:
     """The environment that every program gets: paths, and how the terminal and the user's language are."""
     folders = [str(tree / "bin") for tree in _environment_trees()]
-    folders += [str(Path(sys.base_prefix) / "bin"), "/usr/local/sbin", "/usr/local/bin", "/usr/local/go/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"]
+    folders += [
+        str(Path(sys.base_prefix) / "bin"),
+        "/usr/local/sbin",
+        "/usr/local/bin",
+        "/usr/local/go/bin",
+        "/usr/sbin",
+        "/usr/bin",
+        "/sbin",
+        "/bin",
+    ]
     shown = {name: value for name, value in os.environ.items() if name in _SHOWN or name.startswith("LC_")}
     return {
         **shown,

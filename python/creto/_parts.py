@@ -1,0 +1,151 @@
+"""The parts of a layer, opened in the order in which they need each other, and closed in the reverse."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from creto import _core
+
+if TYPE_CHECKING:
+    from creto.audit import AuditClient
+    from creto.config import Live, Settings
+    from creto.messaging import Mailbox
+    from creto.metering import QuotaEnforcer
+    from creto.nhi import Agent, Identities
+    from creto.oversight import Desk
+    from creto.oversight._desk import Found
+    from creto.reach import Reach
+    from creto.store import Store
+
+__all__ = ["Parts"]
+
+
+class Parts:
+    """One of each part, over one state folder.
+
+    Args:
+        state: The state folder; `CRETO_STATE` or the user's own by default.
+        config: Configuration files that override the others.
+        project: The folder whose `creto.toml` counts if it is trusted; the working folder by default.
+    """
+
+    def __init__(self, state: Path | None = None, config: Iterable[Path] = (), project: Path | None = None) -> None:
+        from creto.audit import AuditClient, open_ledger
+        from creto.config import Live
+        from creto.messaging import Mailbox
+        from creto.metering import QuotaEnforcer
+        from creto.nhi import Identities
+        from creto.oversight import open_desk
+        from creto.reach import Reach
+        from creto.store import Store, open_folder
+
+        with ExitStack() as closing:
+            self.folder: Path = open_folder(state)
+            self.live: Live = Live(tuple(config), state=self.folder, project=project, record=self._record)
+            settings = self.live.current
+            self.clock = _core.HybridLogicalClock(str(self.folder / "clock"))
+            self.clock.install()
+            self.sealer = _core.Sealer.open(self.folder / "keys")
+            url = settings.common.store_url
+            self.store: Store = Store(url.get_secret_value() if url else self.folder, clock=self.clock.now)
+            closing.callback(self.store.close)
+            self.ledger: _core.Ledger = open_ledger(
+                self.folder, self.clock, self.sealer, trust_domain=settings.common.trust_domain
+            )
+            closing.callback(self.ledger.close_blocking)
+            self.audit: AuditClient = AuditClient(self.ledger, self.store)
+            self.store.attach(self.audit)
+            self.reach: Reach = Reach(self.store, self.folder)
+            closing.callback(self.reach.close)
+            self.identities: Identities = Identities(
+                self.store,
+                trust_domain=settings.common.trust_domain,
+                suite=settings.common.suite,
+                sealer=self.sealer,
+                reach=self.reach,
+            )
+            self.policy = _core.PolicyEngine()
+            self._install(settings)
+            self.live.follow(self._install)
+            self.reach.on("identity", lambda _key: self._refresh_agents())
+            self.quota: QuotaEnforcer = QuotaEnforcer.from_settings(settings)
+            self.gate = _core.Gate(self.policy, self.quota, self.ledger, self.clock)
+            self.desk: Desk = open_desk(self.store, settings, self.reach, self.sealer)
+            self.mailbox: Mailbox = Mailbox(self.store, self.identities, self.reach)
+            self._closing = closing.pop_all()
+
+    @property
+    def settings(self) -> Settings:
+        """The configuration as it stands now."""
+        return self.live.current
+
+    async def recover(self) -> None:
+        """Says how acts ended whose process is gone; none of them is run again."""
+        await self.desk.recover(self._found)
+
+    async def _found(self, act: str) -> Found:
+        records = [record async for record in self.audit.query(act=act)]
+        kinds = {record["kind"]: record for record in records}
+        if "outcome" in kinds:
+            return "success" if kinds["outcome"]["outcome"] == "success" else "failure"
+        return "intent" if "intent" in kinds else "nothing"
+
+    def close(self) -> None:
+        """Closes every part, the last opened first."""
+        self._closing.close()
+
+    def quota_path(self, agent: Agent) -> list[str]:
+        """Where an agent's quotas are: the organisation, its teams, the agent, then each of its delegators."""
+        above = list(agent.path) or [self.settings.common.trust_domain]
+        return [*above, agent.id, *(link for link, _ in agent.chain if link != agent.id)]
+
+    def _record(self, record: dict[str, Any]) -> None:
+        self.audit.log_nowait(record)
+
+    # --- policy -------------------------------------------------------------------------------------------------------
+
+    def _install(self, settings: Settings) -> None:
+        """Puts the configured policy set in force; one that does not parse or validate raises, and the old one serves."""
+        from creto.authz import starter, starter_schema
+
+        files = settings.policy_files()
+        policies = "\n".join(text.decode() for _, text in files) if files else starter()
+        schema_file = settings.authz.schema_file
+        schema = settings.read(schema_file).decode() if schema_file else starter_schema()
+        digest, _warnings = self.policy.install(policies, schema, json.dumps(self._agent_entities()))
+        self._record(
+            {
+                "who": f"spiffe://{settings.common.trust_domain}",
+                "what": "policy:install",
+                "resource": digest.hex(),
+                "policy": digest,
+                "detail": {"files": ", ".join(str(path) for path, _ in files) or "starter"},
+            }
+        )
+
+    def _refresh_agents(self) -> None:
+        self.policy.upsert_entities(json.dumps(self._agent_entities()))
+
+    def _agent_entities(self) -> list[dict[str, Any]]:
+        entities: dict[tuple[str, str], dict[str, Any]] = {}
+
+        def add(kind: str, name: str, parents: list[tuple[str, str]], attributes: dict[str, Any]) -> None:
+            entities[kind, name] = {
+                "uid": {"type": kind, "id": name},
+                "attrs": attributes,
+                "parents": [{"type": t, "id": i} for t, i in parents],
+            }
+
+        for agent in self.identities.list():
+            parents: list[tuple[str, str]] = []
+            for place, name in enumerate(agent.path):
+                kind = "Organization" if place == 0 else "Team"
+                if (kind, name) not in entities:
+                    add(kind, name, parents[-1:] if kind == "Team" and place == 1 else [], {})
+                parents.append((kind, name))
+            add("Agent", agent.id, parents, {"revoked": agent.state == "revoked"})
+        return list(entities.values())
