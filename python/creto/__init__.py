@@ -17,7 +17,7 @@ _HOMES = {
     "open_blocking": "creto.layer",
 }
 
-__all__ = sorted(_HOMES)
+__all__ = ["CretoError", "EnablementLayer", "open", "open_blocking"]
 
 
 def __getattr__(name: str) -> object:

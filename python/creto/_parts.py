@@ -109,7 +109,7 @@ class Parts:
     # --- policy -------------------------------------------------------------------------------------------------------
 
     def _install(self, settings: Settings) -> None:
-        """Puts the configured policy set in force; one that does not parse or validate raises, and the old one serves."""
+        """Puts the configured policy set in force; one that is not right raises, and the old one serves."""
         from creto.authz import starter, starter_schema
 
         files = settings.policy_files()

@@ -23,11 +23,11 @@ from creto.errors import InvalidInputError, OversightRequiredError
 if TYPE_CHECKING:
     from anyio.from_thread import BlockingPortal
 
+    from creto._confined import Confined
     from creto._parts import Parts
     from creto.messaging import Message
     from creto.nhi import Agent
     from creto.oversight import Clearance
-    from creto.runtime import Box
 
 __all__ = ["Act", "Durability", "EnablementLayer", "open", "open_blocking"]
 
@@ -65,12 +65,17 @@ async def open(
     layer = EnablementLayer(parts)
     try:
         await parts.recover()
+        raised: Exception | None = None
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(parts.live.watch)
             try:
                 yield layer
+            except Exception as error:  # noqa: BLE001 - raised below, outside the group, which would wrap it
+                raised = error
             finally:
                 tasks.cancel_scope.cancel()
+        if raised is not None:
+            raise raised
     finally:
         with anyio.CancelScope(shield=True):
             await anyio.to_thread.run_sync(parts.close)
@@ -199,7 +204,7 @@ class EnablementLayer:
             agent: Who acts.
             action: `namespace:verb`, such as `http:get`.
             resource: On what; `Type::"id"`, or the bare id where the schema names one type for the action.
-            operation: What is done; called with the `Act` if it takes an argument. What it returns is awaited if it can be.
+            operation: What is done; called with the `Act` if it takes an argument; what it returns is awaited.
             context: The circumstances, by name: what policies decide on and approvers agree to.
             usage: What it is expected to use, by meter, in the meter's smallest unit; reserved before, charged after.
             durability: `strict`: the intent is on disk before the operation starts, the outcome before this returns.
