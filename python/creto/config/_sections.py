@@ -146,20 +146,30 @@ class Oversight(Section):
 class Runtime(Section):
     """Sandboxes."""
 
-    default_backend: Literal["gvisor", "process", "kata", "sgx"] = _setting("gvisor")
+    default_backend: Literal["gvisor", "process"] = _setting("gvisor")
     """What isolates."""
     warm_pool_min_size: int = _setting(10, ge=0, le=10_000)
     """How many sandboxes stand ready at least."""
     warm_pool_max_size: int = _setting(100, ge=1, le=10_000)
     """How many there are at most."""
-    memory_limit_bytes: int | None = _setting(None, ge=1 << 20)
-    """Memory of one sandbox."""
+    memory_limit_bytes: int = _setting(4 << 30, ge=64 << 20)
+    """Memory of each process in a sandbox; of the whole sandbox where the machine has control groups."""
     disk_limit_bytes: int = _setting(1 << 30, ge=1 << 20)
-    """What one sandbox may write."""
-    max_processes: int = _setting(512, ge=1)
+    """What one sandbox may write to its working folder."""
+    scratch_limit_bytes: int = _setting(256 << 20, ge=1 << 20)
+    """What it may write to `/tmp`."""
+    max_processes: int = _setting(512, ge=8)
     """Processes and threads inside one sandbox."""
+    max_open_files: int = _setting(4096, ge=32)
+    """Open files of one process."""
+    cpu_limit_milli: int = _setting(0, ge=0)
+    """Processors of one sandbox, in thousandths, where the machine has control groups; 0 is no limit."""
     run_timeout_seconds: Seconds | None = _setting(None)
     """How long one run may take."""
+    hosts: dict[str, str] = _setting({})
+    """Names that lead to an address of your choice, `{"packages.example": "127.0.0.1:8080"}`; no other way leads to a private address."""
+    trees: list[Path] = _setting([], path=True)
+    """Further folders of this machine that sandboxes may read, at the same path."""
 
     @model_validator(mode="after")
     def _pool(self) -> Runtime:

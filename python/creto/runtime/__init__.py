@@ -4,21 +4,30 @@ This package knows nothing of policy: it takes hooks that decide, and tells them
 """
 
 from creto.runtime._attestation import attestation, statement
-from creto.runtime._box import Box, Hooks, Program, Result
+from creto.runtime._box import Box, Connection, Hooks, Program, Result
 from creto.runtime._changes import Change
+from creto.runtime._doctor import examine
 from creto.runtime._pool import Pool
+from creto.runtime._registry import clean, running
 from creto.runtime._runsc import RUNSC_VERSION, find_runsc, install_runsc
+from creto.runtime._secrets import Secret, Secrets
 
 __all__ = [
     "RUNSC_VERSION",
     "Box",
     "Change",
+    "Connection",
     "Hooks",
     "Pool",
     "Program",
     "Result",
+    "Secret",
+    "Secrets",
     "attestation",
+    "clean",
+    "examine",
     "find_runsc",
     "install_runsc",
+    "running",
     "statement",
 ]

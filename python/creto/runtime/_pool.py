@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 from creto import _bridge
 from creto.errors import InvalidInputError
 from creto.runtime._box import Box, Hooks
+from creto.runtime._registry import clean, enter
 from creto.runtime._runsc import find_runsc
 
 if TYPE_CHECKING:
@@ -21,7 +22,19 @@ if TYPE_CHECKING:
 __all__ = ["Pool"]
 
 _SHOWN = ("COLORTERM", "LANG", "LANGUAGE", "NO_COLOR", "TERM", "TZ")
-_SETTINGS = ("default_backend", "warm_pool_min_size", "warm_pool_max_size", "limits")
+_SETTINGS = (
+    "cpu_limit_milli",
+    "default_backend",
+    "disk_limit_bytes",
+    "hosts",
+    "max_open_files",
+    "max_processes",
+    "memory_limit_bytes",
+    "scratch_limit_bytes",
+    "trees",
+    "warm_pool_max_size",
+    "warm_pool_min_size",
+)
 
 
 class Pool:
@@ -55,9 +68,9 @@ class Pool:
         self._settings = _as_mapping(settings)
         self.backend: str = backend or self._settings.get("default_backend", "gvisor")
         self._state_folder = Path(state_folder)
-        self._hosts = dict(hosts or {})
+        self._hosts = {**self._settings.pop("hosts", {}), **(hosts or {})}
         self._protected = [Path(state_folder), *map(Path, protected)]
-        self._trees = [*map(Path, trees), *_environment_trees()]
+        self._trees = [*map(Path, (*self._settings.pop("trees", ()), *trees)), *_environment_trees()]
         self._pool: _core.SandboxPool | None = None
         self._lock: Any = None
 
@@ -96,6 +109,7 @@ class Pool:
         python = Path(getattr(sys, "_base_executable", sys.executable))
         folder = self._state_folder / "sandbox"
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        clean(self._state_folder)
         spec = {
             "folder": str(folder),
             "backend": self.backend,
@@ -134,6 +148,7 @@ class Pool:
         *,
         secrets: Mapping[str, str] | None = None,
         env: Mapping[str, str] | None = None,
+        hidden: Sequence[str] = (),
         seconds: float = 120.0,
     ) -> AsyncIterator[Box]:
         """Takes a sandbox for one agent and one working folder; it is gone at the end of the `async with`.
@@ -144,6 +159,7 @@ class Pool:
             hooks: Who decides about connections, programs and changes.
             secrets: Environment that is never in a file, an argument, a log or an attestation.
             env: More environment; the caller's own is not passed on.
+            hidden: Paths below the folder that are not in view inside.
             seconds: How long to wait for a sandbox.
 
         Raises:
@@ -159,8 +175,11 @@ class Pool:
         surroundings = {**_surroundings(home), **(env or {})}
         lease = await _bridge.wait(
             lambda bridge, token: self._started.claim(
-                agent_id, str(folder), str(home), surroundings, dict(secrets or {}), seconds, bridge, token
+                agent_id, str(folder), list(hidden), str(home), surroundings, dict(secrets or {}), seconds, bridge, token
             )
+        )
+        entry = await anyio.to_thread.run_sync(
+            enter, self._state_folder, {"sandbox": lease.id, "backend": self.backend, "agent": agent_id, "workdir": str(folder)}
         )
         try:
             async with anyio.create_task_group() as tasks:
@@ -173,6 +192,7 @@ class Pool:
         finally:
             with anyio.CancelScope(shield=True):
                 await _bridge.wait(lease.close)
+                entry.unlink(missing_ok=True)
 
     async def close(self) -> None:
         """Ends every sandbox that waits."""

@@ -60,7 +60,7 @@ fn build(spec: Spec) -> Result<Pool> {
     let root = host.folder().join("root");
     let (place, shown) = (root.clone(), image.clone());
     host.call(move || shown.write(&place, &nameserver()))?;
-    let limits = spec.settings.limits.clone();
+    let limits = spec.settings.limits();
     let mould = Mould { backend, host, image, root, limits, upstreams, protected: spec.protected };
     Pool::new(mould, spec.settings.warm_pool_min_size as usize, spec.settings.warm_pool_max_size as usize)
 }
@@ -100,13 +100,14 @@ impl SandboxPool {
     }
 
     /// Completes with a claimed sandbox.
-    #[pyo3(signature = (agent, workdir, home, env, secrets, seconds, bridge, token))]
+    #[pyo3(signature = (agent, workdir, hidden, home, env, secrets, seconds, bridge, token))]
     #[allow(clippy::too_many_arguments, reason = "one crossing carries the whole claim")]
     fn claim(
         &self,
         py: Python<'_>,
         agent: String,
         workdir: PathBuf,
+        hidden: Vec<PathBuf>,
         home: PathBuf,
         env: BTreeMap<String, String>,
         secrets: BTreeMap<String, String>,
@@ -115,7 +116,7 @@ impl SandboxPool {
         token: u64,
     ) -> PyResult<()> {
         let pool = self.0.clone();
-        let claim = Claim { agent, workdir, home, env, secrets };
+        let claim = Claim { agent, workdir, hidden, home, env, secrets };
         later(bridge, token, move || {
             let lease = pool.claim(claim, Duration::from_secs_f64(seconds.clamp(0.0, 86_400.0)))?;
             Ok(Box::new(move |py: Python<'_>| Ok(Py::new(py, SandboxLease(Mutex::new(Some(Arc::new(lease)))))?.into_any())))

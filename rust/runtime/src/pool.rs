@@ -35,6 +35,8 @@ struct State {
 
 struct Shared {
     mould: Arc<Mould>,
+    /// When this process started, so that a later one of the same number is not taken for it.
+    born: u64,
     least: usize,
     most: usize,
     state: Mutex<State>,
@@ -57,7 +59,7 @@ impl Pool {
     pub fn new(mould: Mould, least: usize, most: usize) -> Result<Self> {
         let most = most.max(1);
         let state = Mutex::new(State::default());
-        let shared = Arc::new(Shared { mould: Arc::new(mould), least: least.min(most), most, state, changed: Condvar::new() });
+        let shared = Arc::new(Shared { mould: Arc::new(mould), born: born()?, least: least.min(most), most, state, changed: Condvar::new() });
         // Two at a time: starting is bound by processors, and the program that waits for the first wants them too.
         for _ in 0..2 {
             let shared = shared.clone();
@@ -175,7 +177,7 @@ impl Shared {
             }
             state.starting += 1;
             state.made += 1;
-            let id = format!("creto-{}-{}", std::process::id(), state.made);
+            let id = format!("creto-{}-{}-{}", std::process::id(), self.born, state.made);
             drop(state);
             let started = Sandbox::start(&self.mould, &id);
             state = self.state.lock();
@@ -200,6 +202,13 @@ impl Shared {
             self.changed.notify_all();
         }
     }
+}
+
+/// The start time of this process in ticks since boot: field 22 of its `stat`, the twentieth after the name in parentheses.
+fn born() -> Result<u64> {
+    let stat = std::fs::read_to_string("/proc/self/stat")?;
+    let fields = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+    fields.split_whitespace().nth(19).and_then(|text| text.parse().ok()).ok_or_else(|| Error::internal("`/proc/self/stat` cannot be read"))
 }
 
 impl Lease {

@@ -72,6 +72,8 @@ pub struct Claim {
     pub agent: String,
     /// The working folder; must exist.
     pub workdir: PathBuf,
+    /// Paths below the working folder that are not in view.
+    pub hidden: Vec<PathBuf>,
     /// Home inside; an empty folder in memory.
     pub home: PathBuf,
     /// Environment of every program.
@@ -206,7 +208,8 @@ impl Sandbox {
         let lower = open_folder(&workdir)?;
         let owner = File::from(lower.try_clone()?).metadata()?;
         let (slot, disk, path, opened) = (self.slot.clone(), self.mould.limits.disk, workdir.clone(), lower.try_clone()?);
-        let upper = self.mould.host.call(move || slot.occupy(&path, &opened, disk))?;
+        let hidden = claim.hidden.clone();
+        let upper = self.mould.host.call(move || slot.occupy(&path, &opened, disk, &hidden))?;
         let limits = &self.mould.limits;
         let message = json!({
             "do": "claim",
@@ -277,7 +280,11 @@ impl Sandbox {
     /// What was changed in the working folder so far.
     pub fn changes(&self) -> Result<Vec<Change>> {
         let claimed = self.claimed()?;
-        changes::between(&claimed.lower, &claimed.upper)
+        let mut found = changes::between(&claimed.lower, &claimed.upper)?;
+        // What was never in view was not deleted by the program.
+        let hidden = |path: &Path| claimed.claim.hidden.iter().any(|place| path.starts_with(place));
+        found.retain(|change| change.kind != changes::Kind::Deleted || !hidden(&change.path));
+        Ok(found)
     }
 
     /// The content of a file before and after, at most `most` bytes of each; none where there is none.

@@ -4,12 +4,11 @@ use creto_enablement_common::{ConfigError, EnablementConfig};
 use serde::{Deserialize, Serialize};
 
 /// What one sandbox may use.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Limits {
     /// Bytes that may be written to the working folder.
     pub disk: u64,
-    /// Bytes of `/tmp`, and of the home, each.
+    /// Bytes of `/tmp`.
     pub scratch: u64,
     /// Bytes of memory: of each process, and of the whole sandbox where the machine has control groups.
     pub memory: u64,
@@ -19,12 +18,6 @@ pub struct Limits {
     pub files: u32,
     /// Processors, in thousandths; 0 is no limit.
     pub cpu_milli: u32,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self { disk: 1 << 30, scratch: 256 << 20, memory: 4 << 30, processes: 512, files: 4096, cpu_milli: 0 }
-    }
 }
 
 /// The section `[runtime]`.
@@ -37,13 +30,47 @@ pub struct RuntimeConfig {
     pub warm_pool_min_size: u32,
     /// Sandboxes at all, claimed ones included.
     pub warm_pool_max_size: u32,
-    /// Of each sandbox.
-    pub limits: Limits,
+    /// `Limits::memory`
+    pub memory_limit_bytes: u64,
+    /// `Limits::disk`
+    pub disk_limit_bytes: u64,
+    /// `Limits::scratch`
+    pub scratch_limit_bytes: u64,
+    /// `Limits::processes`
+    pub max_processes: u32,
+    /// `Limits::files`
+    pub max_open_files: u32,
+    /// `Limits::cpu_milli`
+    pub cpu_limit_milli: u32,
+}
+
+impl RuntimeConfig {
+    /// What each sandbox may use.
+    pub fn limits(&self) -> Limits {
+        Limits {
+            disk: self.disk_limit_bytes,
+            scratch: self.scratch_limit_bytes,
+            memory: self.memory_limit_bytes,
+            processes: self.max_processes,
+            files: self.max_open_files,
+            cpu_milli: self.cpu_limit_milli,
+        }
+    }
 }
 
 impl Default for RuntimeConfig {
     fn default() -> Self {
-        Self { default_backend: "gvisor".into(), warm_pool_min_size: 10, warm_pool_max_size: 100, limits: Limits::default() }
+        Self {
+            default_backend: "gvisor".into(),
+            warm_pool_min_size: 10,
+            warm_pool_max_size: 100,
+            memory_limit_bytes: 4 << 30,
+            disk_limit_bytes: 1 << 30,
+            scratch_limit_bytes: 256 << 20,
+            max_processes: 512,
+            max_open_files: 4096,
+            cpu_limit_milli: 0,
+        }
     }
 }
 
@@ -61,14 +88,16 @@ impl EnablementConfig for RuntimeConfig {
                 format!("{} is more than `runtime.warm_pool_max_size`, {}", self.warm_pool_min_size, self.warm_pool_max_size),
             );
         }
-        if self.limits.disk < 1 << 20 || self.limits.scratch < 1 << 20 {
-            return wrong("limits", "`disk` and `scratch` have to be 1 MiB at least".into());
-        }
-        if self.limits.memory < 64 << 20 {
-            return wrong("limits.memory", "has to be 64 MiB at least, or nothing starts".into());
-        }
-        if self.limits.processes < 8 || self.limits.files < 32 {
-            return wrong("limits", "`processes` has to be 8 at least and `files` 32, or nothing starts".into());
+        for (name, value, least) in [
+            ("disk_limit_bytes", self.disk_limit_bytes, 1 << 20),
+            ("scratch_limit_bytes", self.scratch_limit_bytes, 1 << 20),
+            ("memory_limit_bytes", self.memory_limit_bytes, 64 << 20),
+            ("max_processes", self.max_processes.into(), 8),
+            ("max_open_files", self.max_open_files.into(), 32),
+        ] {
+            if value < least {
+                return wrong(name, format!("{value} is too little for anything to start; {least} is the least"));
+            }
         }
         Ok(())
     }

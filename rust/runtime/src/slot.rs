@@ -8,7 +8,7 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 /// One slot; all its calls must run on the host thread.
 #[derive(Clone, Debug)]
@@ -36,7 +36,8 @@ impl Slot {
 
     /// Puts an overlay over the folder at `path` into the slot; it appears in the sandbox. At most `bytes` can be written. Gives back the
     /// layer that takes the writes. `opened` is the same folder as the caller has it: should the path lead elsewhere by now, nothing is done.
-    pub fn occupy(&self, path: &Path, opened: &OwnedFd, bytes: u64) -> Result<OwnedFd> {
+    /// Paths in `hidden` are not in view.
+    pub fn occupy(&self, path: &Path, opened: &OwnedFd, bytes: u64, hidden: &[PathBuf]) -> Result<OwnedFd> {
         // Opened anew, since a lower layer has to be of this thread's own mount namespace.
         let lower = open_folder(path)?;
         let found = fs::File::from(lower.try_clone()?).metadata()?;
@@ -56,6 +57,9 @@ impl Slot {
         // The root of the overlay takes mode and owner from the upper layer's root.
         fs::set_permissions(&upper, fs::Permissions::from_mode(found.mode() & 0o7777))?;
         chown(&upper, Some(found.uid()), Some(found.gid()))?;
+        for path in hidden {
+            hide(&lower, &upper, path).context(|| format!("hiding `{}` from the sandbox", path.display()))?;
+        }
         // Named by descriptor: a path could contain the option's own separators, or lead elsewhere by now.
         let lower = format!("/proc/thread-self/fd/{}", lower.as_raw_fd());
         let mut options = format!("lowerdir={lower},upperdir=").into_bytes();
@@ -77,6 +81,31 @@ impl Slot {
         }
         let _ = fs::remove_dir_all(&self.folder);
     }
+}
+
+/// Puts a whiteout over a path of the lower layer, so that the overlay shows nothing there.
+fn hide(lower: &OwnedFd, upper: &Path, path: &Path) -> Result<()> {
+    use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, makedev, mknodat, openat2};
+    if path.components().any(|part| !matches!(part, Component::Normal(_))) {
+        return Err(Error::invalid("a path to hide has to be plain and below the working folder"));
+    }
+    let mut below = PathBuf::new();
+    for part in path.parent().map(Path::components).into_iter().flatten() {
+        below.push(part);
+        let place = upper.join(&below);
+        if place.is_dir() {
+            continue;
+        }
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+        let found = fs::File::from(openat2(lower, &below, flags, Mode::empty(), resolve).map_err(io::Error::from)?).metadata()?;
+        fs::create_dir(&place)?;
+        fs::set_permissions(&place, fs::Permissions::from_mode(found.mode() & 0o7777))?;
+        chown(&place, Some(found.uid()), Some(found.gid()))?;
+    }
+    let whiteout = mknodat(rustix::fs::CWD, upper.join(path), FileType::CharacterDevice, Mode::empty(), makedev(0, 0));
+    whiteout.map_err(io::Error::from)?;
+    Ok(())
 }
 
 fn text(bytes: &[u8]) -> Result<CString> {

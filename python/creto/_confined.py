@@ -1,0 +1,190 @@
+"""Puts a sandbox under the layer: each program, connection and change of it is an act, performed in the layer's order."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from creto.errors import CretoError, InvalidInputError
+from creto.runtime import Box, Change, Pool, Secrets, statement
+
+if TYPE_CHECKING:
+    from creto.layer import EnablementLayer
+    from creto.nhi import Agent
+
+__all__ = ["LayerHooks", "confined"]
+
+_MOST_NAMES = 200_000
+# What was installed or built is no place for the user's own secrets, and its files have names of all kinds.
+_NOT_WALKED = {".git", ".tools", ".venv", "__pycache__", "node_modules", "site-packages", "target", "venv"}
+
+
+class LayerHooks:
+    """Decides for one sandbox by asking the layer.
+
+    Args:
+        layer: Who decides, charges and records.
+        agent: On whose behalf.
+    """
+
+    def __init__(self, layer: EnablementLayer, agent: Agent) -> None:
+        self._layer = layer
+        self._agent = agent
+        self.denied: list[tuple[str, str, CretoError]] = []
+        """Every act that was refused: action, resource and why."""
+
+    async def _perform(self, action: str, resource: str, context: dict[str, Any], usage: dict[str, int], preview: str | None) -> None:
+        try:
+            await self._layer.perform(
+                self._agent, action, resource, lambda: None, context=context, usage=usage, preview=preview
+            )
+        except CretoError as error:
+            self.denied.append((action, resource, error))
+            raise
+
+    async def egress(self, host: str, port: int, scheme: str | None) -> bool:
+        """Performs `net:connect`; returns once it is recorded."""
+        context: dict[str, Any] = {"host": host, "port": port}
+        if scheme:
+            context["scheme"] = scheme
+        await self._perform("net:connect", f"{host}:{port}", context, {"connections": 1}, None)
+        return True
+
+    async def command(self, argv: Sequence[str]) -> bool:
+        """Performs `process:exec`."""
+        await self._perform("process:exec", argv[0], {"argv": " ".join(argv)}, {"programs": 1}, None)
+        return True
+
+    async def changes(self, changes: list[Change]) -> list[Change]:
+        """Performs `fs:write` for each change, and gives back those that may be carried out."""
+        agreed: list[Change] = []
+        refused: set[str] = set()
+        for change in changes:
+            if change.refused:
+                refused.add(change.path)
+                continue
+            # A folder that stays away takes what is in it along.
+            if any(change.path.startswith(f"{path}/") for path in refused):
+                continue
+            try:
+                await self._write(change)
+                agreed.append(change)
+            except CretoError:
+                if change.kind == "added" and change.shape == "folder":
+                    refused.add(change.path)
+        return agreed
+
+    async def _write(self, change: Change) -> None:
+        context: dict[str, Any] = {"path": change.path, "change": change.kind}
+        if change.size_after is not None:
+            context["bytes"] = change.size_after
+        if change.digest_after:
+            context["sha256"] = change.digest_after
+        await self._perform("fs:write", change.path, context, {"files_changed": 1}, change.diff or str(change))
+
+
+@asynccontextmanager
+async def confined(
+    layer: EnablementLayer,
+    agent: Agent,
+    workdir: str | os.PathLike[str] = ".",
+    *,
+    backend: str | None = None,
+    pool: Pool | None = None,
+    env: Mapping[str, str] | None = None,
+    hosts: Mapping[str, str] | None = None,
+    warm: int | None = None,
+) -> AsyncIterator[Box]:
+    """A sandbox whose every act goes through the layer; `EnablementLayer.sandbox`.
+
+    Args:
+        layer: Who decides, charges and records.
+        agent: Who is inside.
+        workdir: The folder that it works in; what it changes there is asked about by `Box.settle`.
+        backend: `gvisor` or `process`; the configuration's unless said.
+        pool: Where the sandbox comes from; one of its own unless given.
+        env: More environment for programs.
+        hosts: Names that lead to an address of your choice, beside the configuration's.
+        warm: How many sandboxes to keep waiting, in a pool of its own.
+
+    Raises:
+        UnauthorizedError: The agent may not read the folder.
+        InvalidInputError: The folder holds creto's own state, keys or configuration, or lies in them.
+        SandboxSpawnFailedError: No sandbox could be started.
+    """
+    import anyio
+
+    parts = layer.parts
+    hooks = LayerHooks(layer, agent)
+    await hooks._perform("fs:read", ".", {"path": "."}, {}, None)
+    hidden = await anyio.to_thread.run_sync(_hidden, layer, agent, Path(workdir))
+    secrets = await anyio.to_thread.run_sync(_secrets, layer, agent)
+    own = pool is None
+    if pool is None:
+        settings = parts.settings.runtime.model_dump()
+        settings["warm_pool_min_size"] = 0 if warm is None else warm
+        pool = Pool(settings, parts.folder, backend=backend, hosts=hosts, protected=_configuration())
+    try:
+        async with pool.claim(agent.id, workdir, hooks, secrets=secrets, env=env, hidden=hidden) as box:
+            box.hidden = hidden
+            yield box
+    finally:
+        if own:
+            await pool.close()
+
+
+def _configuration() -> list[Path]:
+    """Where creto's configuration is: no agent may read or rewrite what decides about it."""
+    config = os.environ.get("XDG_CONFIG_HOME")
+    return [Path("/etc/creto"), (Path(config) if config else Path.home() / ".config") / "creto"]
+
+
+def _hidden(layer: EnablementLayer, agent: Agent, workdir: Path) -> list[str]:
+    """Files of the folder that the agent may not read: they are not in view at all."""
+    check = layer.parts.policy.check_nowait
+    hidden: list[str] = []
+    seen = 0
+    for folder, folders, files in os.walk(workdir):
+        folders[:] = [name for name in folders if name not in _NOT_WALKED]
+        for name in files:
+            path = os.path.relpath(os.path.join(folder, name), workdir)
+            seen += 1
+            if not check(agent.id, "fs:read", path, {"path": path}).allowed:
+                hidden.append(path)
+        if seen > _MOST_NAMES:
+            raise InvalidInputError(f"`{workdir}` holds more than {_MOST_NAMES} files; name a smaller working folder")
+    return sorted(hidden)
+
+
+def _secrets(layer: EnablementLayer, agent: Agent) -> dict[str, str]:
+    """The agent's secrets, of those that policy lets it use."""
+    parts = layer.parts
+    found = Secrets(parts.store, parts.sealer).of(agent.id)
+    return {name: value for name, value in found.items() if parts.policy.check_nowait(agent.id, "secret:use", name, {}).allowed}
+
+
+async def attest(layer: EnablementLayer, pool: Pool, agent: Agent, box: Box) -> str:
+    """The signed attestation of a claimed sandbox, as DSSE JSON, signed with the agent's own keys.
+
+    Args:
+        layer: Whose policy was in force.
+        pool: Where the sandbox comes from.
+        agent: Who is inside.
+        box: The sandbox.
+    """
+    import json
+
+    from creto import _core
+
+    made = statement(
+        await pool.facts(),
+        agent=agent.id,
+        sandbox=box.id,
+        policy_digest=(layer.parts.policy.digest or b"").hex(),
+        agent_key=agent.key.verifying_key.fingerprint,
+    )
+    payload = json.dumps(made, sort_keys=True, separators=(",", ":")).encode()
+    return _core.dsse_sign(agent.key, _core.IN_TOTO, payload)

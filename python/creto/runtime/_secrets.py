@@ -1,0 +1,114 @@
+"""Secrets that sandboxes get by agent: sealed in the store, opened only for a claim, never in a file, an argument or a log."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, NamedTuple
+
+from creto.errors import InvalidInputError, NotFoundError
+
+if TYPE_CHECKING:
+    from creto import _core
+    from creto.store import Store, Transaction
+
+__all__ = ["EVERY_AGENT", "Secret", "Secrets"]
+
+EVERY_AGENT = "*"
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
+# Names that change how programs are found or loaded: a secret is a value, not a way to take a program over.
+_TAKEN = re.compile(r"PATH|HOME|SHELL|IFS|ENV|BASH_ENV|(LD|DYLD|PYTHON|CRETO)_.*|PYTHON.*")
+
+
+class Secret(NamedTuple):
+    """A secret by name; its value is not told."""
+
+    name: str
+    agent: str
+    created: int
+    """When it was set, as a word of the state folder's clock."""
+
+
+class Secrets:
+    """The secrets of one store.
+
+    Args:
+        store: Where they are, sealed.
+        sealer: Seals and opens them.
+    """
+
+    def __init__(self, store: Store, sealer: _core.Sealer) -> None:
+        self._store = store
+        self._sealer = sealer
+
+    def set(self, name: str, value: str, *, agent: str = EVERY_AGENT) -> None:
+        """Keeps a secret, in place of an earlier one of the same name and agent.
+
+        Args:
+            name: The environment variable that it is to be.
+            value: Text; no zero bytes.
+            agent: The SPIFFE id of who gets it; every agent unless said.
+
+        Raises:
+            InvalidInputError: The name is no name of a variable, or one that programs are found or loaded by.
+        """
+        if not _NAME.fullmatch(name):
+            raise InvalidInputError(f"`{name}` is no name of an environment variable: letters, digits and `_`, no digit first")
+        if _TAKEN.fullmatch(name):
+            raise InvalidInputError(f"`{name}` decides how programs are found or loaded; choose another name")
+        if "\0" in value:
+            raise InvalidInputError(f"the value of `{name}` has a zero byte in it, which no environment variable can hold")
+        sealed = self._sealer.seal(value.encode(), _label(name, agent))
+        with self._store.begin() as tx:
+            self._remove(tx, name, agent)
+            from creto.store import tables
+
+            tx.insert(tables.secrets, name=name, agent=agent, sealed=sealed, created=tx.now)
+            tx.outbox({"who": agent, "what": "secret:set", "resource": name, "outcome": "success", "kind": "event"})
+
+    def remove(self, name: str, *, agent: str = EVERY_AGENT) -> None:
+        """Forgets a secret.
+
+        Raises:
+            NotFoundError: There is none of this name for this agent.
+        """
+        with self._store.begin() as tx:
+            if not self._remove(tx, name, agent):
+                raise NotFoundError(f"there is no secret `{name}` for `{agent}`; `creto secret list` shows what there is")
+            tx.outbox({"who": agent, "what": "secret:remove", "resource": name, "outcome": "success", "kind": "event"})
+
+    @staticmethod
+    def _remove(tx: Transaction, name: str, agent: str) -> bool:
+        from creto.store import tables
+
+        secrets = tables.secrets
+        gone = tx.execute(secrets.delete().where(secrets.c.name == name, secrets.c.agent == agent))
+        return bool(gone.rowcount)
+
+    def all(self) -> list[Secret]:
+        """What there is, by name, without values."""
+        from creto.store import tables
+
+        secrets = tables.secrets
+        with self._store.read() as tx:
+            columns = secrets.select().with_only_columns(secrets.c.name, secrets.c.agent, secrets.c.created)
+            return [Secret(*row) for row in tx.all(columns.order_by(secrets.c.name, secrets.c.agent))]
+
+    def of(self, agent: str) -> dict[str, str]:
+        """The secrets that an agent gets: its own, and those of every agent that it has none of its own for.
+
+        Args:
+            agent: Its SPIFFE id.
+        """
+        from creto.store import tables
+
+        secrets = tables.secrets
+        with self._store.read() as tx:
+            rows = tx.all(secrets.select().where(secrets.c.agent.in_([agent, EVERY_AGENT])))
+        found: dict[str, str] = {}
+        for row in sorted(rows, key=lambda row: row.agent != EVERY_AGENT):
+            found[row.name] = self._sealer.open_sealed(row.sealed, _label(row.name, row.agent)).decode()
+        return found
+
+
+def _label(name: str, agent: str) -> str:
+    return f"secret/{agent}/{name}"
