@@ -4,8 +4,12 @@
 //! rebuilt from the ledger's records (`QuotaEnforcer::replay`) or leased from an authority that the caller talks to.
 
 pub mod quota;
+pub mod rating;
+pub mod usage;
 
 pub use quota::{
     Amounts, Batch, Boost, Counter, LeaseGrant, LeaseNeed, Level, Notice, Prepared, QuotaEnforcer, QuotaRule, Refusal, ReplayRecord, Scope,
     Span,
 };
+pub use rating::ActPrice;
+pub use usage::{Aggregate, Bucket, Event, Query, Total, UsageTable};

@@ -47,13 +47,16 @@ fn build(spec: Spec) -> Result<Pool> {
     let mut upstreams = Upstreams::new();
     for (name, address) in &spec.hosts {
         let name = normal(name).ok_or_else(|| Error::invalid(format!("`{name}` in `hosts` is no host name")))?;
-        let address = address.parse().map_err(|_| Error::invalid(format!("`{address}` in `hosts` is no address and port, as `127.0.0.1:8080`")))?;
+        let address =
+            address.parse().map_err(|_| Error::invalid(format!("`{address}` in `hosts` is no address and port, as `127.0.0.1:8080`")))?;
         upstreams.insert(name, address);
     }
     let backend: Box<dyn Backend> = match (spec.backend.as_str(), spec.runsc) {
         ("gvisor", Some(runsc)) => Box::new(Gvisor::new(&runsc)?),
         ("gvisor", None) => return Err(Error::invalid("the backend `gvisor` needs the path of runsc")),
-        (other, _) => return Err(Error::invalid(format!("`{other}` is no backend; known are {}", creto_runtime::backend::NAMES.join(", ")))),
+        (other, _) => {
+            return Err(Error::invalid(format!("`{other}` is no backend; known are {}", creto_runtime::backend::NAMES.join(", "))));
+        }
     };
     let image = Arc::new(Image::of_this_machine(&spec.python, &spec.prefix, &spec.trees)?);
     let host = Host::start(&spec.folder)?;
@@ -254,7 +257,12 @@ impl SandboxLease {
         let sender = bridge.sender();
         let lease = self.lease().or_raise(py)?;
         lease.sandbox().desk().next(Box::new(move |event| {
-            sender.send(token, Ok(Box::new(move |py: Python<'_>| Ok(event.map(|e| event_dict(py, &e)).transpose()?.into_pyobject(py)?.into_any().unbind()))));
+            sender.send(
+                token,
+                Ok(Box::new(move |py: Python<'_>| {
+                    Ok(event.map(|e| event_dict(py, &e)).transpose()?.into_pyobject(py)?.into_any().unbind())
+                })),
+            );
         }));
         Ok(())
     }
@@ -291,7 +299,13 @@ impl SandboxLease {
     }
 
     /// Carries out the changes at these paths, as long as path, kind and digests are still those that were listed.
-    fn apply(&self, py: Python<'_>, agreed: Vec<(PathBuf, String, Option<String>, Option<String>)>, bridge: &Bridge, token: u64) -> PyResult<()> {
+    fn apply(
+        &self,
+        py: Python<'_>,
+        agreed: Vec<(PathBuf, String, Option<String>, Option<String>)>,
+        bridge: &Bridge,
+        token: u64,
+    ) -> PyResult<()> {
         let lease = self.lease().or_raise(py)?;
         later(bridge, token, move || {
             lease.sandbox().apply_agreed(&agreed)?;
