@@ -190,7 +190,7 @@ impl Gate {
                 digest: None,
                 policy,
                 usage: act.usage,
-                detail: &[],
+                detail: &[("path", principal.path_text())],
             })
             .ok()
     }

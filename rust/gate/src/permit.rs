@@ -127,7 +127,7 @@ impl Permit {
                 digest: self.digest.as_ref(),
                 policy: Some(&self.policy),
                 usage,
-                detail: &[],
+                detail: &[("path", self.principal.path_text())],
             })
         })
     }

@@ -18,6 +18,8 @@ pub struct Link {
 pub struct Principal {
     agent: Arc<str>,
     path: Vec<Arc<str>>,
+    /// The same as a JSON list, for records: usage is billed and quota rebuilt by it.
+    path_text: Box<str>,
     chain: Vec<Link>,
 }
 
@@ -41,7 +43,8 @@ impl Principal {
                 Self::MOST_LINKS
             )));
         }
-        Ok(Self { agent: agent.into(), path: path.iter().map(|&node| node.into()).collect(), chain })
+        let path_text = serde_json::Value::from(path.to_vec()).to_string().into();
+        Ok(Self { agent: agent.into(), path_text, path.iter().map(|&node| node.into()).collect(), chain })
     }
 
     /// The acting agent's id.
@@ -52,6 +55,11 @@ impl Principal {
     /// The quota path, the organisation first.
     pub fn path(&self) -> &[Arc<str>] {
         &self.path
+    }
+
+    /// The quota path as a JSON list.
+    pub fn path_text(&self) -> &str {
+        &self.path_text
     }
 
     /// The links of the chain, the first delegator first.
