@@ -44,7 +44,7 @@ impl Principal {
             )));
         }
         let path_text = serde_json::Value::from(path.to_vec()).to_string().into();
-        Ok(Self { agent: agent.into(), path_text, path.iter().map(|&node| node.into()).collect(), chain })
+        Ok(Self { agent: agent.into(), path_text, path: path.iter().map(|&node| node.into()).collect(), chain })
     }
 
     /// The acting agent's id.
