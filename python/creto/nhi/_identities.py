@@ -223,7 +223,7 @@ class Identities:
             raise NotFoundError(f"no agent `{id}` is known here; make it, or run `creto agent import` with its bundle")
         return found
 
-    def list(self) -> list[Summary]:
+    def agents(self) -> list[Summary]:
         """Every agent, of this store and imported, by id."""
         with self._store.read() as tx:
             rows = tx.all(
@@ -238,13 +238,13 @@ class Identities:
         ]
 
     def show(self, name: str) -> Summary:
-        """One of `list`.
+        """One of `agents`.
 
         Raises:
             NotFoundError: There is none of this name.
         """
         id = agent_id(name, self.trust_domain)
-        for summary in self.list():
+        for summary in self.agents():
             if summary.id == id:
                 return summary
         raise NotFoundError(f"no agent `{id}` is known here")
@@ -550,7 +550,7 @@ class Identities:
             JSON. It holds public keys only.
         """
         wanted = [agent_id(name, self.trust_domain) for name in names] or [
-            summary.id for summary in self.list() if summary.own and summary.state == "active"
+            summary.id for summary in self.agents() if summary.own and summary.state == "active"
         ]
         statements: list[str] = []
         with self._store.read() as tx:

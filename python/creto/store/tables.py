@@ -44,6 +44,7 @@ __all__ = [
     "outbox",
     "outgoing",
     "oversight_requests",
+    "questions",
     "quota_boosts",
     "quota_rules",
     "quota_windows",
@@ -253,19 +254,29 @@ mailbox = Table(
     Column("recipient", Text, nullable=False),
     Column("sender", Text, nullable=False),
     Column("message_id", Text, nullable=False),
-    Column("envelope", LargeBinary, nullable=False),
-    Column("state", Text, nullable=False),  # waiting, taken, acked, refused
+    Column("in_reply_to", Text),
+    Column("envelope", LargeBinary, nullable=False),  # emptied with the last use of it
+    Column("state", Text, nullable=False),  # waiting, taken, acked, refused, denied
+    Column("reason", Text),  # of refused and denied
     Column("attempts", Integer, nullable=False, default=0),
     Column("holder", Text),  # process that has taken it
     Column("held_until", BigInteger),  # seconds since the epoch
     Column("priority", Integer, nullable=False, default=0),
     Column("turn", BigInteger, nullable=False),  # grows with its sender's backlog: who floods waits behind itself
-    Column("receipt", Text),  # DSSE, once it was verified and opened
+    Column("receipt", Text),  # DSSE, signed by the recipient with the acknowledgement
     Column("arrived", Word, nullable=False),
     Column("expires", BigInteger, nullable=False),  # seconds since the epoch
     UniqueConstraint("recipient", "sender", "message_id"),
     Index(None, "recipient", "state", "priority", "turn", "seq"),
     sqlite_autoincrement=True,
+)
+
+questions = Table(
+    "questions",
+    metadata,
+    Column("message_id", Text, primary_key=True),  # a request whose reply goes to whoever waits for it, not to an inbox
+    Column("sender", Text, nullable=False),
+    Column("until", BigInteger, nullable=False),  # seconds since the epoch
 )
 
 attachments = Table(

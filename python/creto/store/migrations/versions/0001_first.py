@@ -117,8 +117,10 @@ def upgrade() -> None:
         sa.Column("recipient", sa.Text(), nullable=False),
         sa.Column("sender", sa.Text(), nullable=False),
         sa.Column("message_id", sa.Text(), nullable=False),
+        sa.Column("in_reply_to", sa.Text(), nullable=True),
         sa.Column("envelope", sa.LargeBinary(), nullable=False),
         sa.Column("state", sa.Text(), nullable=False),
+        sa.Column("reason", sa.Text(), nullable=True),
         sa.Column("attempts", sa.Integer(), nullable=False),
         sa.Column("holder", sa.Text(), nullable=True),
         sa.Column("held_until", sa.BigInteger(), nullable=True),
@@ -212,6 +214,13 @@ def upgrade() -> None:
     )
     op.create_index(op.f("ix_oversight_requests_core_digest"), "oversight_requests", ["core_digest"], unique=False)
     op.create_index(op.f("ix_oversight_requests_state"), "oversight_requests", ["state"], unique=False)
+    op.create_table(
+        "questions",
+        sa.Column("message_id", sa.Text(), nullable=False),
+        sa.Column("sender", sa.Text(), nullable=False),
+        sa.Column("until", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("message_id", name=op.f("pk_questions")),
+    )
     op.create_table(
         "quota_boosts",
         sa.Column("id", sa.Text(), nullable=False),

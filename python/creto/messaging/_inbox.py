@@ -1,0 +1,120 @@
+"""What comes in for one agent: verified, opened, and handed out one at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import weakref
+from collections import deque
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any, Self
+
+import anyio
+import anyio.to_thread
+
+from creto.errors import ForkedError, UnauthorizedError
+from creto.messaging import _rows
+from creto.messaging._message import Message
+
+if TYPE_CHECKING:
+    from creto.messaging._mailbox import Mailbox
+    from creto.nhi import Agent
+
+__all__ = ["Inbox"]
+
+_NET = 0.5  # seconds between looks at the store where no wake-up came
+_DIRECT = 256  # messages that wait in memory before their senders do
+
+
+class Inbox(AsyncIterator[Message]):
+    """The messages for an agent; iterate it, and close it when done.
+
+    A message that does not verify is refused, recorded, and never handed out.
+    """
+
+    def __init__(self, mailbox: Mailbox, agent: Agent, hold: int) -> None:
+        self._mailbox = mailbox
+        self._agent = agent
+        self._hold = hold
+        self._direct: deque[bytes] = deque()
+        self._seen: dict[tuple[str, str], int] = {}
+        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._closer = weakref.finalize(self, os.close, self._wake)
+        self._pid = os.getpid()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Message:
+        while True:
+            if self._pid != os.getpid():
+                raise ForkedError("this inbox belongs to the parent process; open one in the child")
+            if not self._closer.alive:
+                raise StopAsyncIteration
+            self._drain()
+            message = await self._next_direct() or await self._next_stored()
+            if message is not None:
+                return message
+            await self._wait()
+
+    async def _next_direct(self) -> Message | None:
+        while self._direct:
+            envelope = self._direct.popleft()
+            message = await self._mailbox._open_direct(self._agent, envelope, self._seen)
+            if message is not None:
+                return message
+        return None
+
+    async def _next_stored(self, reply_to: str | None = None) -> Message | None:
+        while True:
+            found = await anyio.to_thread.run_sync(
+                self._mailbox._take, self._agent, self._hold, reply_to, abandon_on_cancel=False
+            )
+            if found is None:
+                return None
+            message: Message | None = found
+            held = message._held
+            try:
+                await self._mailbox._authorize_receiving(self._agent, message)
+            except UnauthorizedError as denial:
+                if held is not None:
+                    await self._mailbox._deny(held, str(denial))
+                continue
+            except BaseException:
+                # Interrupted before anybody saw it: it goes back as it was.
+                if held is not None:
+                    with anyio.CancelScope(shield=True):
+                        await self._mailbox._store.run(_rows.give_back, held, False)
+                raise
+            return message
+
+    async def _wait(self) -> None:
+        with anyio.move_on_after(_NET):
+            await anyio.wait_readable(self._wake)
+
+    def _drain(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_read(self._wake)
+
+    def _notify(self) -> None:
+        if self._closer.alive:
+            os.eventfd_write(self._wake, 1)
+
+    def _put_direct(self, envelope: bytes) -> bool:
+        """Hands over an envelope in memory; False where too many wait already."""
+        if len(self._direct) >= _DIRECT:
+            return False
+        self._direct.append(envelope)
+        self._notify()
+        return True
+
+    def close(self) -> None:
+        """Ends the iteration."""
+        self._mailbox._closed(self)
+        self._closer()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: Any) -> None:
+        self.close()
