@@ -122,7 +122,7 @@ class Mailbox:
             content_type: Its media type; `text/plain` or `application/octet-stream` where none is given.
             in_reply_to: The id of the message that it answers.
             priority: `non-urgent`, `normal` or `urgent`.
-            expires_in: Seconds until it stops to count: by default and at most a day, five minutes where it is not durable.
+            expires_in: Seconds until it stops to count, by default and at most: a day; five minutes if not durable.
             durable: Kept in the store until it is acknowledged. Where False, it is handed to inboxes that are open in
                 this process, and lost with it.
             receipt: Waits until every recipient has acknowledged it.
