@@ -28,4 +28,6 @@ pub struct Ruling {
     pub audit: AuditWhen,
     /// Digest of the policy set that decided.
     pub policy_set: Digest,
+    /// When the version that decided was made, by a set installed or entities changed, in microseconds since the Unix epoch; 0 without one.
+    pub made: u64,
 }

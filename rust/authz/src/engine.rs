@@ -1,18 +1,25 @@
 //! The engine: the policy set that serves, swapped whole.
+//!
+//! Checks read one immutable version behind an atomic pointer and never wait. Whoever writes (a new set, a changed entity) makes the next
+//! version under a lock of its own and puts it in place.
 
-use crate::annotation::{Marks, marks};
 use crate::answer::{Answer, Ruling};
+use crate::entities::{Entities, Hierarchy};
 use crate::finding::Finding;
-use crate::limits::Limits;
+use crate::limits::{Limits, check_json};
+use crate::name::parse_entity;
 use crate::reference;
-use crate::source::{Parsed, Sources, as_error, parse};
-use arc_swap::ArcSwapOption;
-use cedar_policy::Effect;
+use crate::set::{Hop, Party, Policy, Set, Tally, shape_of, take_in};
+use crate::source::{Sources, as_error, on_large_stack, parse, parse_policies};
+use arc_swap::{ArcSwap, ArcSwapOption, Guard};
+use cedar_policy::{Entity, PolicySet};
 use creto_enablement_common::ports::{AuditWhen, Authorizer, Verdict};
-use creto_enablement_common::{CheckRef, Decision, Digest, Error, Result};
+use creto_enablement_common::{CheckRef, Decision, Digest, Error, ErrorKind, Fields, Result};
 use parking_lot::Mutex;
-use std::collections::HashMap;
+use smallvec::SmallVec;
+use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// A change to the entities that policies see.
 #[derive(Clone, Copy, Debug)]
@@ -23,23 +30,65 @@ pub enum EntityChange<'a> {
     Remove(&'a [(&'a str, &'a str)]),
 }
 
-/// What a delegation hop was narrowed to: policies of another agent, compiled once.
-#[derive(Debug)]
-pub struct Attenuation {
-    policies: cedar_policy::PolicySet,
+/// One version: policies and entities that belong together.
+pub(crate) struct Snapshot {
+    pub(crate) set: Arc<Set>,
+    pub(crate) entities: Entities,
+    made: u64,
 }
 
-struct Snapshot {
-    parsed: Parsed,
-    marks: HashMap<Arc<str>, (Effect, Marks)>,
+struct Writer {
+    set: Arc<Set>,
+    entities: Entities,
+    hierarchy: Hierarchy,
+    /// How many entities have had their standing worked out.
+    settled: u32,
 }
 
 /// Decides by the installed policy set; with none installed, everything is denied.
 #[derive(Default)]
 pub struct Engine {
     current: ArcSwapOption<Snapshot>,
-    install: Mutex<()>,
+    writer: Mutex<Option<Writer>>,
     limits: Limits,
+}
+
+/// What a delegation hop was narrowed to: policies of another agent, compiled once, and again when the set that serves changes.
+#[derive(Debug)]
+pub struct Attenuation {
+    policies: PolicySet,
+    compiled: ArcSwap<Hop>,
+}
+
+/// One version held still, for several questions to the same policies and entities.
+pub struct View(Guard<Option<Arc<Snapshot>>>);
+
+/// A principal, an action and a resource looked up beforehand; good as long as it is wanted, whatever is installed.
+#[derive(Clone, Debug)]
+pub struct Prepared {
+    epoch: u64,
+    principal: Named,
+    action: Named,
+    resource: Option<Named>,
+}
+
+#[derive(Clone, Debug)]
+struct Named {
+    kind_name: Arc<str>,
+    id: Arc<str>,
+    kind: Option<u32>,
+    number: Option<u32>,
+}
+
+/// Cedar's answer by numbers of policies; `View::policy_id` names them.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// True for Allow.
+    pub allowed: bool,
+    /// The policies that determine the answer, in no order.
+    pub determining: SmallVec<[u32; 8]>,
+    /// The policies that erred, in no order.
+    pub erring: SmallVec<[u32; 4]>,
 }
 
 impl Engine {
@@ -53,51 +102,84 @@ impl Engine {
     /// # Errors
     /// `InvalidInput` with what was found.
     pub fn install(&self, sources: &Sources<'_>) -> Result<(Digest, Vec<Finding>)> {
-        let _one_at_a_time = self.install.lock();
+        let mut writer = self.writer.lock();
         let mut parsed = parse(sources, &self.limits).map_err(|found| as_error(&found, sources.policies))?;
         let warnings = std::mem::take(&mut parsed.warnings);
         let digest = parsed.digest;
-        self.current.store(Some(Arc::new(Snapshot::new(parsed))));
+        let (set, entities, hierarchy) = on_large_stack(|| Set::new(parsed))??;
+        let set = Arc::new(set);
+        self.publish(&set, &entities);
+        let settled = entities.count();
+        *writer = Some(Writer { set, entities, hierarchy, settled });
         Ok((digest, warnings))
     }
 
-    /// Changes entities; policies are not compiled again.
+    fn publish(&self, set: &Arc<Set>, entities: &Entities) {
+        let made = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_micros() as u64);
+        self.current.store(Some(Arc::new(Snapshot { set: Arc::clone(set), entities: entities.clone(), made })));
+    }
+
+    /// Changes entities; policies are not compiled again, and no check waits.
     ///
     /// # Errors
-    /// `InvalidInput` where an entity does not fit the schema or closes a cycle; nothing is changed then.
+    /// `InvalidInput` where an entity does not fit the schema or would descend from itself; nothing is changed then.
     pub fn change_entities(&self, change: EntityChange<'_>) -> Result<()> {
-        let _one_at_a_time = self.install.lock();
-        let Some(old) = self.current.load_full() else {
+        let mut writer = self.writer.lock();
+        let Some(writer) = &mut *writer else {
             return Err(Error::invalid("no policy set is installed; install one before changing its entities"));
         };
-        let refuse = |e: cedar_policy::entities_errors::EntitiesError| Error::invalid(format!("entities: {e}"));
-        let entities = old.parsed.entities.clone();
-        let schema = old.parsed.schema.as_ref();
-        let entities = match change {
+        let touched = match change {
             EntityChange::Upsert(json) => {
-                let fresh = crate::source::parse_entities(json, schema, &self.limits).map_err(|found| as_error(&found, json))?;
-                entities.upsert_entities(fresh, schema).map_err(refuse)?
+                let parsed = self.parse_entities(json, &writer.set)?;
+                writer.upsert(&parsed)?
             }
-            EntityChange::Remove(uids) => {
-                let uids = uids.iter().map(|(kind, id)| reference::uid(kind, id)).collect::<Result<Vec<_>>>()?;
-                entities.remove_entities(uids).map_err(refuse)?
-            }
+            EntityChange::Remove(uids) => writer.remove(uids),
         };
-        let parsed = Parsed {
-            policies: old.parsed.policies.clone(),
-            schema: old.parsed.schema.clone(),
-            open: old.parsed.open.clone(),
-            entities,
-            digest: old.parsed.digest,
-            warnings: Vec::new(),
-        };
-        self.current.store(Some(Arc::new(Snapshot::new(parsed))));
+        writer.settle(&touched)?;
+        self.publish(&writer.set, &writer.entities);
         Ok(())
+    }
+
+    /// Adds or replaces entities that are parsed already.
+    ///
+    /// # Errors
+    /// As `change_entities`.
+    pub fn upsert(&self, entities: &[Entity]) -> Result<()> {
+        let mut writer = self.writer.lock();
+        let Some(writer) = &mut *writer else {
+            return Err(Error::invalid("no policy set is installed; install one before changing its entities"));
+        };
+        let touched = writer.upsert(entities)?;
+        writer.settle(&touched)?;
+        self.publish(&writer.set, &writer.entities);
+        Ok(())
+    }
+
+    fn parse_entities(&self, json: &str, set: &Set) -> Result<Vec<Entity>> {
+        check_json("entities", json, self.limits.entity_bytes, self.limits.nesting)?;
+        let wrong = |what: String| Error::invalid(format!("entities: {what}"));
+        let values: Vec<serde_json::Value> = serde_json::from_str(json).map_err(|e| wrong(format!("not a JSON array of entities: {e}")))?;
+        let entities: Vec<Entity> = values
+            .into_iter()
+            .map(|value| Entity::from_json_value(value, set.parsed.schema.as_ref()).map_err(|e| wrong(crate::finding::with_causes(&e))))
+            .collect::<Result<_>>()?;
+        Ok(entities)
     }
 
     /// Digest of the installed set.
     pub fn digest(&self) -> Option<Digest> {
-        self.current.load().as_ref().map(|s| s.parsed.digest)
+        self.current.load().as_ref().map(|s| s.set.parsed.digest)
+    }
+
+    /// How many policies serve, and the bytes of their compiled form.
+    pub fn size(&self) -> (usize, usize) {
+        self.current.load().as_ref().map_or((0, 0), |s| (s.set.len(), s.set.bytes()))
+    }
+
+    /// The version that serves now, held still.
+    #[inline]
+    pub fn view(&self) -> View {
+        View(self.current.load())
     }
 
     /// Cedar's answer, with nothing of ours added: no schema check of the request, no oversight.
@@ -105,21 +187,74 @@ impl Engine {
     /// # Errors
     /// `InvalidInput` where the request cannot be read.
     pub fn answer(&self, check: &CheckRef<'_>) -> Result<Answer> {
+        self.view().answer(check)
+    }
+
+    /// Cedar's answer in cedar-policy's own words: each erring policy with its error.
+    ///
+    /// # Errors
+    /// `InvalidInput` where the request cannot be read, or no set is installed.
+    pub fn errors_in_words(&self, check: &CheckRef<'_>) -> Result<Vec<(String, String)>> {
         let snapshot = self.current.load();
-        let Some(snapshot) = &*snapshot else {
-            return Ok(Answer { allowed: false, determining: Vec::new(), erring: Vec::new() });
-        };
-        let request = reference::request(check, &snapshot.parsed, false)?;
-        Ok(reference::answer(&snapshot.parsed, &request).0)
+        let snapshot = snapshot.as_ref().ok_or_else(|| Error::invalid("no policy set is installed"))?;
+        let request = reference::request(check, &snapshot.set.parsed, false)?;
+        Ok(reference::answer(&snapshot.set.parsed, &request).1)
     }
 
     /// What is to be done about the act; every doubt is a denial.
+    #[inline]
     pub fn rule(&self, check: &CheckRef<'_>) -> Ruling {
-        let snapshot = self.current.load();
-        match &*snapshot {
+        match &*self.current.load() {
             None => Ruling::denied("no policy set is installed".to_owned(), [0; 32]),
             Some(snapshot) => snapshot.rule(check),
         }
+    }
+
+    /// Looks up an agent and an action, and a resource where it is known beforehand.
+    ///
+    /// # Errors
+    /// `InvalidInput` where a name cannot be read.
+    pub fn prepare(&self, agent: &str, action: &str, resource: Option<&str>) -> Result<Prepared> {
+        let view = self.current.load();
+        let own =
+            |party: Party<'_>| Named { kind_name: party.kind_name.into(), id: party.id.into(), kind: party.kind, number: party.number };
+        let Some(snapshot) = &*view else {
+            return Err(Error::invalid("no policy set is installed; install one before preparing checks"));
+        };
+        let (mut buffers, check) = (Buffers::default(), CheckRef { agent, action, resource: resource.unwrap_or("?"), context: &[] });
+        let (principal, action) = snapshot.who(&check, &mut buffers.principal, &mut buffers.action)?;
+        let (principal, action_party) = (own(principal), own(action));
+        let resource = match resource {
+            Some(_) => Some(own(snapshot.what(&check, &action, &mut buffers.resource)?)),
+            None => None,
+        };
+        Ok(Prepared { epoch: snapshot.set.epoch, principal, action: action_party, resource })
+    }
+
+    /// What is to be done about a prepared act. `resource` names it where it was not prepared.
+    pub fn rule_prepared(&self, prepared: &Prepared, resource: Option<&str>, context: Fields<'_>) -> Ruling {
+        let view = self.current.load();
+        let Some(snapshot) = &*view else { return Ruling::denied("no policy set is installed".to_owned(), [0; 32]) };
+        let same = prepared.epoch == snapshot.set.epoch;
+        let (principal, action) = (snapshot.party(&prepared.principal, same), snapshot.party(&prepared.action, same));
+        let mut buffer = Cow::Borrowed("");
+        let resource = match (&prepared.resource, resource) {
+            (_, Some(name)) => {
+                let check = CheckRef { agent: principal.id, action: action.id, resource: name, context };
+                match snapshot.what(&check, &action, &mut buffer) {
+                    Ok(party) => party,
+                    Err(error) => return Ruling::denied(error.to_string(), snapshot.set.parsed.digest),
+                }
+            }
+            (Some(named), None) => snapshot.party(named, same),
+            (None, None) => return Ruling::denied("no resource was named".to_owned(), snapshot.set.parsed.digest),
+        };
+        let texts = || (party_text(&principal), party_text(&action), party_text(&resource));
+        if !snapshot.fits(&principal, &action, &resource, context) {
+            let (agent, action, resource) = texts();
+            return snapshot.misfit(&CheckRef { agent: &agent, action: &action, resource: &resource, context });
+        }
+        snapshot.ruling(&snapshot.set.tally(&snapshot.entities, principal, action, resource, context), |n| snapshot.set.policy(n))
     }
 
     /// Compiles the text of a delegation hop. Its policies see the acting agent as principal; it must permit what the main set permits.
@@ -128,101 +263,373 @@ impl Engine {
     /// `InvalidInput` where it is too long, nested too deep, or not Cedar.
     pub fn attenuation(&self, text: &str) -> Result<Arc<Attenuation>> {
         let limits = Limits { policy_bytes: self.limits.attenuation_bytes, ..self.limits };
-        let policies =
-            crate::source::on_large_stack(|| crate::source::parse_policies(text, &limits))?.map_err(|found| as_error(&found, text))?;
-        Ok(Arc::new(Attenuation { policies }))
+        let view = self.current.load();
+        let nobody = Entities::default();
+        let (epoch, entities) = view.as_ref().map_or((0, &nobody), |snapshot| (snapshot.set.epoch, &snapshot.entities));
+        on_large_stack(|| {
+            let policies = parse_policies(text, &limits).map_err(|found| as_error(&found, text))?;
+            let compiled = ArcSwap::from_pointee(Hop::new(&policies, epoch, entities)?);
+            Ok(Arc::new(Attenuation { policies, compiled }))
+        })?
     }
 
-    /// What a delegation hop says about an act.
+    /// What a delegation hop says about an act that the main set was asked about already.
     pub fn rule_attenuation(&self, attenuation: &Attenuation, check: &CheckRef<'_>) -> Ruling {
-        let snapshot = self.current.load();
-        let Some(snapshot) = &*snapshot else {
-            return Ruling::denied("no policy set is installed".to_owned(), [0; 32]);
+        let view = self.current.load();
+        let Some(snapshot) = &*view else { return Ruling::denied("no policy set is installed".to_owned(), [0; 32]) };
+        let digest = snapshot.set.parsed.digest;
+        let mut buffers = Buffers::default();
+        let parties = snapshot
+            .who(check, &mut buffers.principal, &mut buffers.action)
+            .and_then(|(principal, action)| Ok((principal, action, snapshot.what(check, &action, &mut buffers.resource)?)));
+        let (principal, action, resource) = match parties {
+            Ok(parties) => parties,
+            Err(error) => return Ruling::denied(error.to_string(), digest),
         };
-        let parsed = Parsed {
-            policies: attenuation.policies.clone(),
-            schema: snapshot.parsed.schema.clone(),
-            open: snapshot.parsed.open.clone(),
-            entities: snapshot.parsed.entities.clone(),
-            digest: snapshot.parsed.digest,
-            warnings: Vec::new(),
-        };
-        Snapshot::new(parsed).rule(check)
+        let mut hop = attenuation.compiled.load();
+        if !hop.fits(snapshot.set.epoch, &snapshot.entities) {
+            match on_large_stack(|| Hop::new(&attenuation.policies, snapshot.set.epoch, &snapshot.entities)).and_then(|made| made) {
+                Ok(made) => attenuation.compiled.store(Arc::new(made)),
+                Err(error) => return Ruling::denied(error.to_string(), digest),
+            }
+            hop = attenuation.compiled.load();
+        }
+        let tally = hop.tally(&snapshot.entities, principal, action, resource, check.context);
+        snapshot.ruling(&tally, |number| hop.policy(number))
     }
 }
 
-impl Snapshot {
-    fn new(parsed: Parsed) -> Self {
-        let marks = parsed
-            .policies
-            .policies()
-            .map(|policy| {
-                let id = policy.id().to_string();
-                let said = marks(&id, policy.effect(), |key| policy.annotation(key));
-                (Arc::from(id), (policy.effect(), said))
-            })
-            .collect();
-        Self { parsed, marks }
+#[derive(Default)]
+struct Buffers<'a> {
+    principal: Cow<'a, str>,
+    action: Cow<'a, str>,
+    resource: Cow<'a, str>,
+}
+
+fn party_text(party: &Party<'_>) -> String {
+    format!("{}::\"{}\"", party.kind_name, party.id.escape_debug())
+}
+
+impl View {
+    /// Cedar's answer, with nothing of ours added.
+    ///
+    /// # Errors
+    /// `InvalidInput` where the request cannot be read.
+    pub fn answer(&self, check: &CheckRef<'_>) -> Result<Answer> {
+        let Some(snapshot) = &*self.0 else {
+            return Ok(Answer { allowed: false, determining: Vec::new(), erring: Vec::new() });
+        };
+        snapshot.readable(check.context)?;
+        let mut buffers = Buffers::default();
+        let (principal, action) = snapshot.who(check, &mut buffers.principal, &mut buffers.action)?;
+        let resource = snapshot.what(check, &action, &mut buffers.resource)?;
+        let outcome = outcome(&snapshot.set.tally(&snapshot.entities, principal, action, resource, check.context));
+        let names = |numbers: &[u32]| {
+            let mut names: Vec<Arc<str>> =
+                numbers.iter().filter_map(|n| snapshot.set.policy(*n)).map(|policy| Arc::clone(&policy.id)).collect();
+            names.sort_unstable();
+            names
+        };
+        Ok(Answer { allowed: outcome.allowed, determining: names(&outcome.determining), erring: names(&outcome.erring) })
     }
 
-    fn rule(&self, check: &CheckRef<'_>) -> Ruling {
-        let digest = self.parsed.digest;
-        let request = match reference::request(check, &self.parsed, true) {
-            Ok(request) => request,
-            Err(error) => return Ruling::denied(error.to_string(), digest),
+    /// Cedar's answer to borrowed strings, by numbers.
+    ///
+    /// # Errors
+    /// `InvalidInput` where the request cannot be read.
+    #[inline]
+    pub fn outcome(&self, check: &CheckRef<'_>) -> Result<Outcome> {
+        let Some(snapshot) = &*self.0 else { return Ok(outcome(&Tally::default())) };
+        let mut buffers = Buffers::default();
+        let (principal, action) = snapshot.who(check, &mut buffers.principal, &mut buffers.action)?;
+        let resource = snapshot.what(check, &action, &mut buffers.resource)?;
+        Ok(outcome(&snapshot.set.tally(&snapshot.entities, principal, action, resource, check.context)))
+    }
+
+    /// Cedar's answer to a prepared request, by numbers; none where it was prepared without a resource.
+    #[inline]
+    pub fn outcome_prepared(&self, prepared: &Prepared, context: Fields<'_>) -> Option<Outcome> {
+        let snapshot = self.0.as_ref()?;
+        let same = prepared.epoch == snapshot.set.epoch;
+        let principal = snapshot.party(&prepared.principal, same);
+        let action = snapshot.party(&prepared.action, same);
+        let resource = snapshot.party(prepared.resource.as_ref()?, same);
+        Some(outcome(&snapshot.set.tally(&snapshot.entities, principal, action, resource, context)))
+    }
+
+    /// The id of a policy.
+    pub fn policy_id(&self, number: u32) -> Option<&str> {
+        Some(&self.0.as_ref()?.set.policy(number)?.id)
+    }
+}
+
+fn outcome(tally: &Tally) -> Outcome {
+    let allowed = tally.forbids.is_empty() && !tally.permits.is_empty();
+    let determining = if allowed { tally.permits.clone() } else { SmallVec::from_slice(&tally.forbids) };
+    Outcome { allowed, determining, erring: tally.erring.clone() }
+}
+
+impl Snapshot {
+    /// The principal and the action of a check.
+    #[inline]
+    fn who<'a>(
+        &self,
+        check: &CheckRef<'a>,
+        principal: &'a mut Cow<'a, str>,
+        action: &'a mut Cow<'a, str>,
+    ) -> Result<(Party<'a>, Party<'a>)> {
+        let set = &self.set;
+        let principal = match parse_entity(check.agent)? {
+            None => {
+                let kind_name = reference::principal_type(check.agent);
+                let kind = if kind_name == "Agent" { set.agent_kind } else { set.approver_kind };
+                Party { kind: Some(kind), number: self.entities.find(kind, check.agent), kind_name, id: check.agent }
+            }
+            Some(name) => self.typed(name.kind, name.id, principal),
         };
-        let (answer, _) = reference::answer(&self.parsed, &request);
-        let effect = |id: &Arc<str>| self.marks.get(id).map_or(Effect::Forbid, |(effect, _)| *effect);
-        if let Some(id) = answer.erring.iter().find(|id| effect(id) == Effect::Forbid) {
+        let action = match parse_entity(check.action)? {
+            None => {
+                let known = set.shapes.as_ref().and_then(|shapes| shapes.action(check.action)).map(|action| action.number);
+                let number = known.or_else(|| self.entities.find(set.action_kind, check.action));
+                Party { kind: Some(set.action_kind), number, kind_name: "Action", id: check.action }
+            }
+            Some(name) => self.typed(name.kind, name.id, action),
+        };
+        Ok((principal, action))
+    }
+
+    /// The resource of a check.
+    #[inline]
+    fn what<'a>(&'a self, check: &CheckRef<'a>, action: &Party<'_>, buffer: &'a mut Cow<'a, str>) -> Result<Party<'a>> {
+        if let Some(name) = parse_entity(check.resource)? {
+            return Ok(self.typed(name.kind, name.id, buffer));
+        }
+        let sole = shape_of(&self.set, action).and_then(|action| action.sole_resource());
+        let Some((kind, kind_name)) = sole.and_then(|kind| Some((kind, self.entities.types().name(kind)?))) else {
+            // Cold: cedar-policy's side says why.
+            return match reference::request(check, &self.set.parsed, false) {
+                Err(error) => Err(error),
+                Ok(_) => Err(Error::invalid(format!("`{}` has no type; write `Type::\"{}\"`", check.resource, check.resource))),
+            };
+        };
+        Ok(Party { kind: Some(kind), number: self.entities.find(kind, check.resource), kind_name, id: check.resource })
+    }
+
+    fn typed<'a>(&self, kind_name: &'a str, id: Cow<'a, str>, buffer: &'a mut Cow<'a, str>) -> Party<'a> {
+        *buffer = id;
+        let id: &'a str = buffer;
+        let kind = self.entities.types().number(kind_name);
+        Party { kind, number: kind.and_then(|kind| self.entities.find(kind, id)), kind_name, id }
+    }
+
+    #[inline]
+    fn party<'a>(&self, named: &'a Named, same: bool) -> Party<'a> {
+        let (mut kind, mut number) = (named.kind, named.number);
+        if !same || number.is_none() {
+            kind = self.entities.types().number(&named.kind_name);
+            number = kind.and_then(|kind| self.entities.find(kind, &named.id));
+        }
+        Party { kind, number, kind_name: &named.kind_name, id: &named.id }
+    }
+
+    #[inline]
+    fn fits(&self, principal: &Party<'_>, action: &Party<'_>, resource: &Party<'_>, context: Fields<'_>) -> bool {
+        let Some(shapes) = &self.set.shapes else { return self.readable(context).is_ok() };
+        match (shape_of(&self.set, action), principal.kind, resource.kind) {
+            (Some(shape), Some(principal_kind), Some(resource_kind)) => {
+                shapes.fits(shape, (principal_kind, principal.id), (resource_kind, resource.id), context, &self.entities)
+            }
+            _ => false,
+        }
+    }
+
+    /// Refuses a context that no request can have: a name that stands twice, or an extension value of no valid form.
+    fn readable(&self, context: Fields<'_>) -> Result<()> {
+        for (at, (name, value)) in context.iter().enumerate() {
+            if context.iter().take(at).any(|(other, _)| other == name) {
+                return Err(Error::invalid(format!("the context names `{name}` twice")));
+            }
+            readable_value(name, value)?;
+        }
+        Ok(())
+    }
+
+    /// The denial of a request that does not fit, in cedar-policy's words.
+    #[cold]
+    fn misfit(&self, check: &CheckRef<'_>) -> Ruling {
+        let why = match reference::request(check, &self.set.parsed, true) {
+            Err(error) => match error.kind() {
+                ErrorKind::InvalidInput(what) => what.clone(),
+                _ => error.to_string(),
+            },
+            Ok(_) => "the request does not fit the schema".to_owned(),
+        };
+        Ruling::denied(why, self.set.parsed.digest)
+    }
+
+    #[inline]
+    fn rule(&self, check: &CheckRef<'_>) -> Ruling {
+        let mut buffers = Buffers::default();
+        let parties = self
+            .who(check, &mut buffers.principal, &mut buffers.action)
+            .and_then(|(principal, action)| Ok((principal, action, self.what(check, &action, &mut buffers.resource)?)));
+        let Ok((principal, action, resource)) = parties else { return self.misfit(check) };
+        if !self.fits(&principal, &action, &resource, check.context) {
+            return self.misfit(check);
+        }
+        self.ruling(&self.set.tally(&self.entities, principal, action, resource, check.context), |number| self.set.policy(number))
+    }
+
+    /// A plain forbid denies, then the lack of a permit, then oversight asks; a forbid that erred counts as one that forbids.
+    #[inline]
+    fn ruling<'a>(&self, tally: &Tally, policy: impl Fn(u32) -> Option<&'a Policy>) -> Ruling {
+        let digest = self.set.parsed.digest;
+        let first = |numbers: &[u32], wanted: &dyn Fn(&Policy) -> bool| {
+            numbers.iter().filter_map(|n| policy(*n)).filter(|p| wanted(p)).map(|p| &p.id).min().cloned()
+        };
+        if !tally.erring.is_empty()
+            && let Some(id) = first(&tally.erring, &|policy| policy.forbid)
+        {
             return Ruling::denied(format!("policy `{id}` forbids by a condition that erred"), digest);
         }
-        if answer.allowed {
-            return self.allowed(&answer.determining, Vec::new());
-        }
         let mut oversight = Vec::new();
-        for id in &answer.determining {
-            match self.marks.get(id).and_then(|(_, marks)| marks.oversight.clone()) {
-                Some(policy) => oversight.push(policy),
-                None => return Ruling::denied(format!("policy `{id}` forbids it"), digest),
+        if !tally.forbids.is_empty() {
+            if let Some(id) = first(&tally.forbids, &|policy| policy.oversight.is_none()) {
+                return Ruling::denied(format!("policy `{id}` forbids it"), digest);
             }
+            oversight.extend(tally.forbids.iter().filter_map(|n| policy(*n)).filter_map(|policy| policy.oversight.clone()));
+            oversight.sort_unstable();
+            oversight.dedup();
         }
-        if oversight.is_empty() {
+        let permit = match *tally.permits {
+            [only] => policy(only).map(|policy| Arc::clone(&policy.id)),
+            _ => first(&tally.permits, &|_| true),
+        };
+        if permit.is_none() {
             return Ruling::denied("no policy permits it".to_owned(), digest);
         }
-        oversight.sort_unstable();
-        oversight.dedup();
-        // Only oversight forbids stood in the way: asked again without them, what would the permits say?
-        let mut without = self.parsed.policies.clone();
-        for (id, _) in self.marks.iter().filter(|(_, (_, marks))| marks.oversight.is_some()) {
-            let id = cedar_policy::PolicyId::new(id);
-            if without.remove_static(id.clone()).is_err() && without.unlink(id).is_err() {
-                return Ruling::denied("internal fault: an oversight policy could not be set aside".to_owned(), digest);
-            }
-        }
-        let response = cedar_policy::Authorizer::new().is_authorized(&request, &without, &self.parsed.entities);
-        if response.decision() == cedar_policy::Decision::Deny {
-            return Ruling::denied("no policy permits it".to_owned(), digest);
-        }
-        let mut permits: Vec<Arc<str>> = response.diagnostics().reason().map(|id| Arc::from(id.to_string())).collect();
-        permits.sort_unstable();
-        self.allowed(&permits, oversight)
-    }
-
-    fn allowed(&self, permits: &[Arc<str>], oversight: Vec<Arc<str>>) -> Ruling {
-        let after = |id: &Arc<str>| self.marks.get(id).is_some_and(|(_, marks)| marks.audit == AuditWhen::After);
-        let audit = if permits.iter().any(after) { AuditWhen::After } else { AuditWhen::Before };
+        let after = tally.permits.iter().any(|n| policy(*n).is_some_and(|policy| policy.after));
         let decision = match oversight.first() {
             Some(first) => Decision::RequiresOversight { policy_id: first.to_string() },
             None => Decision::Allow,
         };
-        Ruling { decision, oversight, permit: permits.first().cloned(), audit, policy_set: self.parsed.digest }
+        Ruling {
+            decision,
+            oversight,
+            permit,
+            audit: if after { AuditWhen::After } else { AuditWhen::Before },
+            policy_set: digest,
+            made: self.made,
+        }
+    }
+}
+
+fn readable_value(name: &str, value: &creto_enablement_common::Value<'_>) -> Result<()> {
+    use creto_enablement_common::Value;
+    match value {
+        Value::Extension(..) if crate::value::Val::asked(value).is_err() => {
+            Err(Error::invalid(format!("the context's `{name}` is not of its extension's form")))
+        }
+        Value::Set(items) => items.iter().try_for_each(|item| readable_value(name, item)),
+        Value::Record(fields) => fields.iter().enumerate().try_for_each(|(at, (inner, value))| {
+            if fields.iter().take(at).any(|(other, _)| other == inner) {
+                return Err(Error::invalid(format!("the context's `{name}` names `{inner}` twice")));
+            }
+            readable_value(inner, value)
+        }),
+        _ => Ok(()),
+    }
+}
+
+impl Writer {
+    /// Takes entities in; gives those whose standing has to be worked out anew.
+    fn upsert(&mut self, entities: &[Entity]) -> Result<SmallVec<[u32; 8]>> {
+        let mut taken: SmallVec<[_; 2]> = SmallVec::new();
+        for entity in entities {
+            let fresh = take_in(entity.as_ref(), &mut self.entities)?;
+            if taken.iter().any(|(number, _, _): &(u32, _, _)| *number == fresh.0) {
+                return Err(Error::invalid(format!("entities: `{}` stands twice", entity.uid())));
+            }
+            taken.push(fresh);
+        }
+        self.refuse_cycles(&taken)?;
+        let mut touched = SmallVec::new();
+        for (number, parents, facts) in taken {
+            if self.hierarchy.parents(number) != &*parents || !self.entities.record(number).is_some_and(|record| record.present) {
+                self.hierarchy.set_parents(number, &parents);
+                touched.push(number);
+                touched.extend(self.hierarchy.descendants(number));
+            }
+            if let Some(record) = self.entities.record_mut(number) {
+                record.present = true;
+                record.facts = Arc::new(facts);
+            }
+        }
+        Ok(touched)
+    }
+
+    /// Walks up from each new entity along the new edges, where there are new ones, and the old ones elsewhere.
+    fn refuse_cycles(&self, taken: &[(u32, SmallVec<[u32; 4]>, crate::entities::Facts)]) -> Result<()> {
+        for (start, parents, _) in taken {
+            let mut seen: SmallVec<[u32; 16]> = SmallVec::new();
+            let mut open: SmallVec<[u32; 16]> = parents.iter().copied().collect();
+            while let Some(number) = open.pop() {
+                if number == *start {
+                    let (kind, id) = self.entities.name(number).unwrap_or_default();
+                    return Err(Error::invalid(format!("entities: `{kind}::\"{id}\"` would descend from itself")));
+                }
+                if seen.contains(&number) {
+                    continue;
+                }
+                seen.push(number);
+                match taken.iter().find(|(other, _, _)| *other == number) {
+                    Some((_, parents, _)) => open.extend(parents.iter().copied()),
+                    None => open.extend(self.hierarchy.parents(number).iter().copied()),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn remove(&mut self, uids: &[(&str, &str)]) -> SmallVec<[u32; 8]> {
+        let mut touched: SmallVec<[u32; 8]> = SmallVec::new();
+        for (kind, id) in uids {
+            let Some(number) = self.entities.types().number(kind).and_then(|kind| self.entities.find(kind, id)) else { continue };
+            touched.push(number);
+            touched.extend(self.hierarchy.descendants(number));
+            self.hierarchy.set_parents(number, &[]);
+            self.hierarchy.orphan(number);
+            if let Some(record) = self.entities.record_mut(number) {
+                record.present = false;
+                record.facts = Arc::default();
+            }
+        }
+        touched
+    }
+
+    /// Works out anew where the entities stand. An action unlike all before has the policies sliced again.
+    fn settle(&mut self, touched: &[u32]) -> Result<()> {
+        // What was only named so far (a parent, a value) has no standing yet.
+        let fresh = self.settled..self.entities.count();
+        for number in touched.iter().copied().chain(fresh) {
+            match self.set.settle(number, &self.hierarchy, &mut self.entities) {
+                Err(error) if *error.kind() == ErrorKind::NotFound => {
+                    let set = self.set.sliced_again(&self.hierarchy, &mut self.entities)?;
+                    self.set = Arc::new(set);
+                    break;
+                }
+                other => other?,
+            }
+        }
+        self.settled = self.entities.count();
+        Ok(())
     }
 }
 
 impl Ruling {
     /// A denial.
     pub fn denied(reason: String, policy_set: Digest) -> Self {
-        Self { decision: Decision::Deny { reason }, oversight: Vec::new(), permit: None, audit: AuditWhen::Before, policy_set }
+        Self { decision: Decision::Deny { reason }, oversight: Vec::new(), permit: None, audit: AuditWhen::Before, policy_set, made: 0 }
     }
 }
 

@@ -31,9 +31,9 @@ pub struct Finding {
 
 impl Finding {
     /// A finding from one of cedar-policy's diagnostics.
-    pub fn from_diagnostic(severity: Severity, rule: &'static str, policy: Option<String>, found: &(impl Diagnostic + ?Sized)) -> Self {
+    pub fn from_diagnostic(severity: Severity, rule: &'static str, policy: Option<String>, found: &dyn Diagnostic) -> Self {
         let label = found.labels().and_then(|mut labels| labels.next());
-        let mut message = found.to_string();
+        let mut message = with_causes_of(found);
         if let Some(text) = label.as_ref().and_then(|label| label.label()) {
             message = format!("{message} ({text})");
         }
@@ -54,6 +54,33 @@ impl Finding {
         let line_start = before.rfind('\n').map_or(0, |at| at + 1);
         Some((before.matches('\n').count() + 1, before.get(line_start..)?.chars().count() + 1))
     }
+}
+
+fn with_causes_of(found: &dyn Diagnostic) -> String {
+    let mut text = found.to_string();
+    let mut next = std::error::Error::source(found);
+    while let Some(cause) = next {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        next = cause.source();
+    }
+    text
+}
+
+/// An error's text with those of its causes, which cedar-policy keeps apart.
+pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        next = cause.source();
+    }
+    text
 }
 
 impl fmt::Display for Finding {

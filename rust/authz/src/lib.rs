@@ -6,14 +6,23 @@
 mod annotation;
 mod answer;
 mod engine;
+mod entities;
+mod eval;
+mod extension;
 mod finding;
+mod index;
 mod limits;
 mod name;
+mod pattern;
+mod program;
 mod reference;
+mod set;
+mod shape;
 mod source;
+mod value;
 
 pub use answer::{Answer, Ruling};
-pub use engine::{Attenuation, Engine, EntityChange};
+pub use engine::{Attenuation, Engine, EntityChange, Outcome, Prepared, View};
 pub use finding::{Finding, Severity};
 pub use limits::{Limits, check_json, check_text};
 pub use name::{EntityName, parse_entity};
