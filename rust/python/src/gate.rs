@@ -1,9 +1,11 @@
 //! `creto-gate` for Python.
 
+use crate::authz::PolicyEngine;
 use crate::error::{IntoPy, to_py};
 use crate::oversight::{PyGrant, act_of};
 use crate::value::{borrow, hold};
 use creto_crypto::Suite;
+use creto_enablement_common::ports::{AuditSink, Clock, QuotaEnforcer};
 use creto_enablement_common::{Error, OutcomeRef, Usage};
 use creto_gate::{Act, Gate as InnerGate, Grant, Permit as InnerPermit, Principal as InnerPrincipal, Refusal};
 use pyo3::prelude::*;
@@ -85,6 +87,15 @@ pub struct Gate(InnerGate);
 
 #[pymethods]
 impl Gate {
+    /// A gate over these parts.
+    #[new]
+    fn new(policy: &PolicyEngine, quota: &crate::metering::QuotaEnforcer, ledger: &crate::audit::Ledger, clock: &crate::consensus::HybridLogicalClock) -> Self {
+        let quota: Arc<dyn QuotaEnforcer> = quota.shared();
+        let audit: Arc<dyn AuditSink> = ledger.shared();
+        let clock: Arc<dyn Clock> = clock.shared();
+        Self(InnerGate::new(policy.shared(), quota, audit, clock))
+    }
+
     /// Prepares a principal. `path` is the quota path, the organisation first; `chain` holds ids, or pairs of an id and the Cedar text that
     /// the hop to it was narrowed to.
     #[pyo3(signature = (agent, path=Vec::new(), chain=Vec::new()))]
