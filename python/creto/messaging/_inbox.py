@@ -51,11 +51,15 @@ class Inbox(AsyncIterator[Message]):
                 raise ForkedError("this inbox belongs to the parent process; open one in the child")
             if not self._closer.alive:
                 raise StopAsyncIteration
-            self._drain()
-            message = await self._next_direct() or await self._next_stored()
+            message = await self.ready()
             if message is not None:
                 return message
             await self._wait()
+
+    async def ready(self) -> Message | None:
+        """The next message that is here already, or None."""
+        self._drain()
+        return await self._next_direct() or await self._next_stored()
 
     async def _next_direct(self) -> Message | None:
         while self._direct:

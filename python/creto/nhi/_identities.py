@@ -205,6 +205,15 @@ class Identities:
                 self._make(id, path)
             return self._load(id)
 
+    def current(self, agent: Agent) -> Agent:
+        """The agent with the keys that it has now, acting for whom it acted.
+
+        Raises:
+            UnauthorizedError: It was revoked.
+        """
+        now = self.agent(agent.id)
+        return now if agent.delegation is None else now.acting_for(agent.delegation)
+
     def find(self, name: str) -> _core.Identity:
         """The identity of an agent, of this store or imported: what one needs to write to it or to check it.
 
@@ -605,6 +614,11 @@ class Identities:
             raise UnauthorizedError(
                 f"trust domain `{name}` is new here; compare its fingerprint {key.fingerprint} with what its owner "
                 "tells you by another way, and give it with `--fingerprint`"
+            )
+        if name == self.trust_domain and known != key:
+            raise UnauthorizedError(
+                f"the bundle comes from another trust domain that is also named `{name}`; one of the two must take a name "
+                "of its own (`common.trust_domain`) before they can know each other"
             )
         if (known is not None and known != key) or (fingerprint is not None and fingerprint != key.fingerprint):
             raise UnauthorizedError(

@@ -1,0 +1,172 @@
+"""`creto message`: send and read sealed messages between agents."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from creto.cli._frame import Frame, json_option, pass_frame
+
+if TYPE_CHECKING:
+    from creto.messaging import Mailbox, Message
+    from creto.nhi import Identities
+
+__all__ = ["command"]
+
+
+@asynccontextmanager
+async def _mailbox(frame: Frame) -> AsyncIterator[tuple[Identities, Mailbox]]:
+    from creto.messaging import Mailbox
+    from creto.nhi import Identities
+    from creto.reach import Reach
+
+    common, messaging = frame.settings.common, frame.settings.messaging
+    with frame.store() as store, Reach(store) as reach:
+        identities = Identities(store, trust_domain=common.trust_domain, suite=common.suite, reach=reach)
+        yield (
+            identities,
+            Mailbox(
+                store,
+                identities,
+                reach,
+                max_message_size=messaging.max_message_size_bytes,
+                delivery_timeout=float(messaging.delivery_timeout_seconds),
+            ),
+        )
+
+
+@click.group()
+def command() -> None:
+    """Messages between agents, sealed for their recipients and signed by their sender.
+
+    Whoever runs these commands holds the agents' keys, so policy is not asked; `message:send` is asked of agents in the
+    library and in sandboxes.
+    """
+
+
+@command.command()
+@click.argument("sender")
+@click.argument("to", nargs=-1, required=True)
+@click.option("--file", type=click.File("rb"), help="The content; else it is read from standard input.")
+@click.option("--text", help="The content, as text.")
+@click.option("--content-type", help="Its media type.")
+@click.option("--reply-to", help="The id of the message that it answers.")
+@click.option("--priority", type=click.Choice(["non-urgent", "normal", "urgent"]), default="normal", show_default=True)
+@click.option("--wait", is_flag=True, help="Wait until every recipient has acknowledged it.")
+@json_option
+@pass_frame
+def send(
+    frame: Frame,
+    sender: str,
+    to: tuple[str, ...],
+    file: Any,
+    text: str | None,
+    content_type: str | None,
+    reply_to: str | None,
+    priority: str,
+    wait: bool,
+) -> None:
+    """Seal a message from one agent and put it into the mailboxes of others.
+
+    \b
+    Example:
+      creto message send researcher reviewer --text "the report is done"
+    """
+    body: str | bytes = text if text is not None else (file.read() if file else sys.stdin.buffer.read())
+
+    async def run() -> None:
+        async with _mailbox(frame) as (identities, mailbox):
+            sent = await mailbox.send(
+                identities.agent(sender),
+                list(to),
+                body,
+                content_type=content_type,
+                in_reply_to=reply_to,
+                priority=priority,
+                receipt=wait,
+            )
+            data = {"id": sent.id, "to": list(sent.to), "bytes": sent.size, "state": await sent.state()}
+            frame.show(data, f"sent {sent.id} to {', '.join(sent.to)} ({sent.size} bytes sealed)")
+
+    frame.run(run)
+
+
+@command.command()
+@click.argument("agent")
+@click.option("--follow", is_flag=True, help="Go on until stopped.")
+@click.option("--ack/--peek", default=True, help="Acknowledge what is shown, or leave it for another time.")
+@json_option
+@pass_frame
+def inbox(frame: Frame, agent: str, follow: bool, ack: bool) -> None:
+    """Read what has come in for an agent.
+
+    \b
+    Example:
+      creto message inbox reviewer
+      creto message inbox reviewer --follow --json
+    """
+
+    async def run() -> None:
+        async with _mailbox(frame) as (identities, mailbox), mailbox.inbox(identities.agent(agent)) as opened:
+            peeked: list[Message] = []
+            try:
+                while True:
+                    message = await (opened.__anext__() if follow else opened.ready())
+                    if message is None:
+                        break
+                    frame.line(_data(message), _text(message))
+                    if ack:
+                        await message.ack()
+                    else:
+                        peeked.append(message)
+            finally:
+                for message in peeked:
+                    await message.release()
+
+    frame.run(run)
+
+
+@command.command()
+@click.argument("file", type=click.Path(exists=True, path_type=Path))
+@json_option
+@pass_frame
+def show(frame: Frame, file: Path) -> None:
+    """Show what an envelope says of itself, without opening it; nothing of it is verified.
+
+    \b
+    Example:
+      creto message show envelope.der
+    """
+    from creto import _core
+
+    frame.show(_core.envelope_header(file.read_bytes(), frame.settings.common.suite))
+
+
+def _data(message: Message) -> dict[str, Any]:
+    import base64
+
+    fields = ("id", "sender", "to", "content_type", "date", "expires", "in_reply_to", "priority", "redelivered")
+    data = {name: getattr(message, name) for name in fields}
+    try:
+        return {**data, "text": message.text}
+    except UnicodeDecodeError:
+        return {**data, "base64": base64.b64encode(message.body).decode()}
+
+
+def _text(message: Message) -> str:
+    from creto.oversight._plain import plain
+
+    when = datetime.fromtimestamp(message.date, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    again = "  (delivered before, and not acknowledged)" if message.redelivered else ""
+    head = f"{message.id}  {when}  from {message.sender}{again}"
+    try:
+        # What an agent wrote must not be able to move the cursor or recolour the terminal.
+        return head + "\n" + "\n".join("  " + line for line in plain(message.text, lines=True).splitlines())
+    except UnicodeDecodeError:
+        return f"{head}\n  {len(message.body)} bytes of {plain(message.content_type)}"
