@@ -21,7 +21,13 @@ AGENT = "spiffe://creto.local/agent/researcher"
 
 
 def record(number: int = 0, **fields: Any) -> dict[str, Any]:
-    return {"who": AGENT, "what": "http:get", "resource": f"https://example.org/{number}", "why": "policy `reads`", **fields}
+    return {
+        "who": AGENT,
+        "what": "http:get",
+        "resource": f"https://example.org/{number}",
+        "why": "policy `reads`",
+        **fields,
+    }
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@
 //! A CBOR map with small integer keys in ascending order; what is empty or absent is left out. The specification's fields come first.
 
 use crate::cbor::{self, ARRAY, MAP, Reader, UNSIGNED};
-use creto_enablement_common::{AuditRecord, Error, Outcome, OutcomeRef, RecordKind, RecordRef, Result, Timestamp};
+use creto_enablement_common::{AuditRecord, Digest, Error, Outcome, OutcomeRef, RecordKind, RecordRef, Result, Timestamp};
 
 /// The version that is written.
 pub const VERSION: u64 = 1;
@@ -113,12 +113,110 @@ pub fn encode(record: &RecordRef<'_>, out: &mut Vec<u8>) {
     }
 }
 
+/// One field, or one element of a list, as it is met in the bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "named as the fields of `AuditRecord`")]
+pub enum Field<'a> {
+    Who(&'a str),
+    Link(&'a str),
+    What(&'a str),
+    Resource(&'a str),
+    Why(&'a str),
+    Outcome(OutcomeRef<'a>),
+    Timestamp(Timestamp),
+    Id([u8; 16]),
+    Act([u8; 16]),
+    Kind(RecordKind),
+    Digest(Digest),
+    Policy(Digest),
+    Usage(&'a str, u64),
+    Detail(&'a str, &'a str),
+}
+
+/// Reads the bytes of a record, field by field, allocating nothing.
+///
+/// # Errors
+/// `InvalidInput` for bytes that `encode` cannot have made: what is read always encodes to the same bytes.
+pub fn walk<'a>(bytes: &'a [u8], mut each: impl FnMut(Field<'a>)) -> Result<()> {
+    let mut reader = Reader::new(bytes);
+    let mut seen = 0_u32;
+    let mut next = K_VERSION;
+    for _ in 0..reader.count(MAP)? {
+        let name = reader.head(UNSIGNED)?;
+        if name < next || name > K_DETAIL {
+            return Err(Error::invalid(format!("field {name} is out of order or not of version {VERSION}")));
+        }
+        next = name + 1;
+        seen |= 1 << name;
+        match name {
+            K_VERSION => match reader.head(UNSIGNED)? {
+                VERSION => {}
+                other => return Err(Error::invalid(format!("a record of version {other}; this release reads version {VERSION}"))),
+            },
+            K_WHO => each(Field::Who(reader.text()?)),
+            K_CHAIN => {
+                for _ in 0..filled(reader.count(ARRAY)?)? {
+                    each(Field::Link(reader.text()?));
+                }
+            }
+            K_WHAT => each(Field::What(reader.text()?)),
+            K_RESOURCE => each(Field::Resource(reader.text()?)),
+            K_WHY => {
+                let why = reader.text()?;
+                filled(why.len())?;
+                each(Field::Why(why));
+            }
+            K_OUTCOME => each(Field::Outcome(if reader.yes() { OutcomeRef::Success } else { OutcomeRef::Failure(reader.text()?) })),
+            K_TIMESTAMP => each(Field::Timestamp(Timestamp::from_word(reader.head(UNSIGNED)?))),
+            K_ID => each(Field::Id(reader.fixed()?)),
+            K_ACT => each(Field::Act(reader.fixed()?)),
+            K_KIND => each(Field::Kind(match reader.head(UNSIGNED)? {
+                0 => RecordKind::Intent,
+                1 => RecordKind::Outcome,
+                2 => RecordKind::Refusal,
+                3 => RecordKind::Event,
+                other => return Err(Error::invalid(format!("kind {other} is not of version {VERSION}"))),
+            })),
+            K_DIGEST => each(Field::Digest(reader.fixed()?)),
+            K_POLICY => each(Field::Policy(reader.fixed()?)),
+            K_USAGE => {
+                for _ in 0..half(reader.count(ARRAY)?)? {
+                    let meter = reader.text()?;
+                    each(Field::Usage(meter, reader.head(UNSIGNED)?));
+                }
+            }
+            K_DETAIL => {
+                for _ in 0..half(reader.count(ARRAY)?)? {
+                    let name = reader.text()?;
+                    each(Field::Detail(name, reader.text()?));
+                }
+            }
+            _ => return Err(Error::invalid(format!("field {name} is not of version {VERSION}"))),
+        }
+    }
+    let needed = [K_VERSION, K_WHO, K_WHAT, K_RESOURCE, K_TIMESTAMP, K_ID, K_ACT, K_KIND].iter().fold(0_u32, |all, k| all | 1 << k);
+    if seen & needed != needed {
+        return Err(Error::invalid("a field that every record has is missing"));
+    }
+    if !reader.is_empty() {
+        return Err(Error::invalid("there is more after the record"));
+    }
+    Ok(())
+}
+
+fn filled(count: usize) -> Result<usize> {
+    if count == 0 { Err(Error::invalid("an empty field is written")) } else { Ok(count) }
+}
+
+fn half(count: usize) -> Result<usize> {
+    if filled(count)?.is_multiple_of(2) { Ok(count / 2) } else { Err(Error::invalid("a name lacks its value")) }
+}
+
 /// Reads the bytes of a record; `signature` stays empty.
 ///
 /// # Errors
-/// `InvalidInput` for bytes that `encode` cannot have made: what is read back always encodes to the same bytes.
+/// As `walk`.
 pub fn decode(bytes: &[u8]) -> Result<AuditRecord> {
-    let mut reader = Reader::new(bytes);
     let mut record = AuditRecord {
         who: String::new(),
         delegation_chain: Vec::new(),
@@ -136,83 +234,32 @@ pub fn decode(bytes: &[u8]) -> Result<AuditRecord> {
         usage: Vec::new(),
         detail: Vec::new(),
     };
-    let mut seen = 0_u32;
-    let mut next = K_VERSION;
-    for _ in 0..reader.count(MAP)? {
-        let name = reader.head(UNSIGNED)?;
-        if name < next || name > K_DETAIL {
-            return Err(Error::invalid(format!("field {name} is out of order or not of version {VERSION}")));
-        }
-        next = name + 1;
-        seen |= 1 << name;
-        match name {
-            K_VERSION => match reader.head(UNSIGNED)? {
-                VERSION => {}
-                other => return Err(Error::invalid(format!("a record of version {other}; this release reads version {VERSION}"))),
-            },
-            K_WHO => record.who = reader.text()?.to_owned(),
-            K_CHAIN => record.delegation_chain = list(&mut reader, |r| Ok(r.text()?.to_owned()))?,
-            K_WHAT => record.what = reader.text()?.to_owned(),
-            K_RESOURCE => record.resource = reader.text()?.to_owned(),
-            K_WHY => record.why = filled(reader.text()?)?,
-            K_OUTCOME => {
-                record.outcome = Some(if reader.yes() { Outcome::Success } else { Outcome::Failure(reader.text()?.to_owned()) });
-            }
-            K_TIMESTAMP => record.timestamp = Timestamp::from_word(reader.head(UNSIGNED)?),
-            K_ID => record.id = reader.fixed()?,
-            K_ACT => record.act = reader.fixed()?,
-            K_KIND => {
-                record.kind = match reader.head(UNSIGNED)? {
-                    0 => RecordKind::Intent,
-                    1 => RecordKind::Outcome,
-                    2 => RecordKind::Refusal,
-                    3 => RecordKind::Event,
-                    other => return Err(Error::invalid(format!("kind {other} is not of version {VERSION}"))),
-                }
-            }
-            K_DIGEST => record.digest = Some(reader.fixed()?),
-            K_POLICY => record.policy = Some(reader.fixed()?),
-            K_USAGE => record.usage = pairs(&mut reader, |r| r.head(UNSIGNED))?,
-            K_DETAIL => record.detail = pairs(&mut reader, |r| Ok(r.text()?.to_owned()))?,
-            _ => return Err(Error::invalid(format!("field {name} is not of version {VERSION}"))),
-        }
-    }
-    let needed = [K_VERSION, K_WHO, K_WHAT, K_RESOURCE, K_TIMESTAMP, K_ID, K_ACT, K_KIND].iter().fold(0_u32, |all, k| all | 1 << k);
-    if seen & needed != needed {
-        return Err(Error::invalid("a field that every record has is missing"));
-    }
-    if !reader.is_empty() {
-        return Err(Error::invalid("there is more after the record"));
-    }
+    walk(bytes, |field| match field {
+        Field::Who(text) => text.clone_into(&mut record.who),
+        Field::Link(text) => record.delegation_chain.push(text.to_owned()),
+        Field::What(text) => text.clone_into(&mut record.what),
+        Field::Resource(text) => text.clone_into(&mut record.resource),
+        Field::Why(text) => text.clone_into(&mut record.why),
+        Field::Outcome(OutcomeRef::Success) => record.outcome = Some(Outcome::Success),
+        Field::Outcome(OutcomeRef::Failure(why)) => record.outcome = Some(Outcome::Failure(why.to_owned())),
+        Field::Timestamp(timestamp) => record.timestamp = timestamp,
+        Field::Id(id) => record.id = id,
+        Field::Act(act) => record.act = act,
+        Field::Kind(kind) => record.kind = kind,
+        Field::Digest(digest) => record.digest = Some(digest),
+        Field::Policy(digest) => record.policy = Some(digest),
+        Field::Usage(meter, quantity) => record.usage.push((meter.to_owned(), quantity)),
+        Field::Detail(name, value) => record.detail.push((name.to_owned(), value.to_owned())),
+    })?;
     Ok(record)
-}
-
-fn filled(text: &str) -> Result<String> {
-    if text.is_empty() { Err(Error::invalid("an empty field is written")) } else { Ok(text.to_owned()) }
-}
-
-fn list<'a, T>(reader: &mut Reader<'a>, one: impl Fn(&mut Reader<'a>) -> Result<T>) -> Result<Vec<T>> {
-    let count = reader.count(ARRAY)?;
-    if count == 0 {
-        return Err(Error::invalid("an empty field is written"));
-    }
-    (0..count).map(|_| one(reader)).collect()
-}
-
-fn pairs<'a, T>(reader: &mut Reader<'a>, value: impl Fn(&mut Reader<'a>) -> Result<T>) -> Result<Vec<(String, T)>> {
-    let count = reader.count(ARRAY)?;
-    if count == 0 || count % 2 == 1 {
-        return Err(Error::invalid("pairs of name and value are empty or lack a half"));
-    }
-    (0..count / 2).map(|_| Ok((reader.text()?.to_owned(), value(reader)?))).collect()
 }
 
 /// Checks that bytes are a record.
 ///
 /// # Errors
-/// As `decode`.
+/// As `walk`.
 pub fn check(bytes: &[u8]) -> Result<()> {
-    decode(bytes).map(|_| ())
+    walk(bytes, |_| {})
 }
 
 /// Calls `use_it` with the record borrowed, as an append takes it.

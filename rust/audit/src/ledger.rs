@@ -12,7 +12,7 @@ use crate::shard::{self, Held};
 use crate::writer::Writer;
 use creto_crypto::SigningKey;
 use creto_enablement_common::ports::{AuditSink, Clock, Ticket};
-use creto_enablement_common::{Error, ErrorKind, RecordRef, Result, ResultExt};
+use creto_enablement_common::{Digest, Error, ErrorKind, RecordRef, Result, ResultExt};
 use parking_lot::Mutex;
 use std::cell::RefCell;
 use std::hash::{BuildHasher, Hasher};
@@ -29,13 +29,17 @@ const ORIGIN: &str = "origin";
 pub struct Options {
     /// What origins begin with, such as `creto.local/ledger`.
     pub origin: String,
+    /// The longest time between checkpoints while records come.
+    pub every: Duration,
+    /// The most records between checkpoints.
+    pub every_records: u64,
     /// The file system; the machine's own but in tests of power loss.
     pub disk: Arc<dyn Disk>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { origin: "creto.local/ledger".into(), disk: Arc::new(Machine) }
+        Self { origin: "creto.local/ledger".into(), every: Duration::from_secs(1), every_records: 10_000, disk: Arc::new(Machine) }
     }
 }
 
@@ -107,6 +111,8 @@ impl Ledger {
             spare: spare_sender,
             capacity: first_capacity() * 4,
             wanted: true,
+            every: options.every,
+            every_records: options.every_records.max(1),
             due: (next_index > recovered.published).then(Instant::now),
         };
         let threads = vec![
@@ -187,6 +193,17 @@ impl Ledger {
         self.push(record, true, None, true)?.ok_or_else(|| Error::new(ErrorKind::LedgerFull))
     }
 
+    /// Keeps the bytes of a batch on disk, then puts its record in the queue; the record is to name `root`. Read back by `read_batch`.
+    ///
+    /// # Errors
+    /// `AlreadyExists` where other bytes are kept under this root, and those of `enqueue`.
+    pub fn append_batch(&self, record: &RecordRef<'_>, root: &Digest, bytes: &[u8]) -> Result<Ticket> {
+        self.check_fork()?;
+        let folder = self.path.parent().unwrap_or(&self.path);
+        crate::batch::keep(&*self.disk, folder, root, bytes)?;
+        self.enqueue_once(record)
+    }
+
     /// Puts a record in the queue and calls `done`, on the writer's thread, with its index once it is on disk.
     pub fn enqueue_then(&self, record: &RecordRef<'_>, done: Done) -> Result<Ticket> {
         self.push(record, false, Some(done), true)?.ok_or_else(|| Error::new(ErrorKind::LedgerFull))
@@ -197,6 +214,11 @@ impl Ledger {
         self.check_fork()?;
         self.queue.when_durable(ticket.0, done);
         Ok(())
+    }
+
+    /// The ticket of the last record that was taken.
+    pub fn last(&self) -> Ticket {
+        Ticket(self.queue.pending.lock().taken)
     }
 
     /// Waits at most so long until a record is on disk; false where it is not yet.

@@ -4,9 +4,11 @@
 //! laid out as C2SP tlog-tiles, and signed checkpoints are published. Readers need files only. This crate never reads policy, never
 //! calls Python and never deletes a record.
 
+mod batch;
 mod cbor;
 pub mod disk;
 pub mod encoding;
+mod follow;
 mod fork;
 mod ids;
 mod ledger;
@@ -14,6 +16,7 @@ pub mod merkle;
 pub mod note;
 mod proof;
 mod publisher;
+mod query;
 mod queue;
 mod reader;
 mod recovery;
@@ -25,8 +28,11 @@ mod tree;
 mod verify;
 mod writer;
 
+pub use batch::{keep as keep_batch, read as read_batch};
+pub use follow::Follower;
 pub use ledger::{Ledger, Options};
 pub use proof::Proof;
+pub use query::{Ended, Filter, Found, query};
 pub use queue::Done;
 pub use reader::{Shard, View};
 pub use shard::names as shards;

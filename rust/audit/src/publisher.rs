@@ -17,8 +17,6 @@ use std::time::{Duration, Instant};
 
 /// The name of the checkpoint in a shard.
 pub const CHECKPOINT: &str = "checkpoint";
-const EVERY: Duration = Duration::from_secs(1);
-const EVERY_RECORDS: u64 = 10_000;
 const RETRY: Duration = Duration::from_millis(250);
 /// Segments begin small, so that a short run leaves little, and grow.
 const SMALLEST: u64 = 1 << 20;
@@ -92,6 +90,8 @@ pub struct Publisher {
     pub capacity: u64,
     /// True while a segment has to be made.
     pub wanted: bool,
+    pub every: Duration,
+    pub every_records: u64,
     pub due: Option<Instant>,
 }
 
@@ -112,7 +112,8 @@ impl Publisher {
                 Ok(Work::Records(frames)) => {
                     self.take(&frames)?;
                     let _ = self.spare.send(frames);
-                    self.due.get_or_insert_with(|| Instant::now() + EVERY);
+                    let every = self.every;
+                    self.due.get_or_insert_with(|| Instant::now() + every);
                 }
                 Ok(Work::SegmentEnded) => {
                     self.wanted = true;
@@ -127,7 +128,7 @@ impl Publisher {
                 }
                 Err(RecvTimeoutError::Timeout) => self.keep_trying(Self::publish)?,
             }
-            if self.tree.size() - self.published.size() >= EVERY_RECORDS {
+            if self.tree.size() - self.published.size() >= self.every_records {
                 self.keep_trying(Self::publish)?;
             }
         }

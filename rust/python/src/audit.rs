@@ -6,9 +6,10 @@ use crate::crypto::{SigningKey, VerifyingKey};
 use crate::error::{self, IntoPy};
 use creto_audit::disk::Machine;
 use creto_audit::note::{self, Checkpoint, Note};
-use creto_audit::{Options, Proof, Shard, encoding};
+use creto_audit::{Ended, Filter, Follower, Options, Proof, Shard, encoding};
 use creto_enablement_common::ports::Ticket;
 use creto_enablement_common::{AuditRecord, Digest, Error, ErrorKind, Outcome, OutcomeRef, RecordKind, RecordRef, Result, Timestamp};
+use parking_lot::Mutex;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyString};
@@ -61,6 +62,16 @@ where
         out.push((name.cast_into::<PyString>()?, value.extract::<T>()?));
     }
     Ok(out)
+}
+
+fn kind_of(py: Python<'_>, name: &str) -> PyResult<RecordKind> {
+    match name {
+        "intent" => Ok(RecordKind::Intent),
+        "outcome" => Ok(RecordKind::Outcome),
+        "refusal" => Ok(RecordKind::Refusal),
+        "event" => Ok(RecordKind::Event),
+        other => Err(error::to_py(py, &Error::invalid(format!("a kind is intent, outcome, refusal or event, not `{other}`")))),
+    }
 }
 
 /// Reads a record from a dict, fills in what may be missing, and hands it on borrowed.
@@ -117,13 +128,7 @@ fn with_record<'py, T>(
     let act = get(intern!(py, "act"))?.map_or(Ok(id), |value| fixed("act", &value))?;
     let kind = match get(intern!(py, "kind"))? {
         None => RecordKind::Event,
-        Some(value) => match value.cast::<PyString>()?.to_str()? {
-            "intent" => RecordKind::Intent,
-            "outcome" => RecordKind::Outcome,
-            "refusal" => RecordKind::Refusal,
-            "event" => RecordKind::Event,
-            other => return Err(error::to_py(py, &Error::invalid(format!("a kind is intent, outcome, refusal or event, not `{other}`")))),
-        },
+        Some(value) => kind_of(py, value.cast::<PyString>()?.to_str()?)?,
     };
     let digest: Option<Digest> = get(intern!(py, "digest"))?.map(|value| fixed("digest", &value)).transpose()?;
     let policy: Option<Digest> = get(intern!(py, "policy"))?.map(|value| fixed("policy", &value)).transpose()?;
@@ -246,10 +251,18 @@ impl Ledger {
 impl Ledger {
     /// Takes over a free shard of the ledger in `folder`, or makes one, and recovers what its last holder left.
     #[new]
-    #[pyo3(signature = (folder, clock, signer, *, origin = "creto.local/ledger"))]
-    fn new(py: Python<'_>, folder: PathBuf, clock: &HybridLogicalClock, signer: &SigningKey, origin: &str) -> PyResult<Self> {
+    #[pyo3(signature = (folder, clock, signer, *, origin = "creto.local/ledger", checkpoint_seconds = 1.0, checkpoint_records = 10_000))]
+    fn new(
+        py: Python<'_>,
+        folder: PathBuf,
+        clock: &HybridLogicalClock,
+        signer: &SigningKey,
+        origin: &str,
+        checkpoint_seconds: f64,
+        checkpoint_records: u64,
+    ) -> PyResult<Self> {
         let (clock, signer) = (clock.shared(), signer.0.clone());
-        let options = Options { origin: origin.to_owned(), ..Options::default() };
+        let options = Options { origin: origin.to_owned(), every: Duration::from_secs_f64(checkpoint_seconds.clamp(0.01, 86_400.0)), every_records: checkpoint_records, ..Options::default() };
         let inner = py.detach(|| creto_audit::Ledger::open(&folder, &*clock, signer, options)).or_raise(py)?;
         Ok(Self { inner, clock })
     }
@@ -316,10 +329,27 @@ impl Ledger {
         last.map_or(Ok(()), |ticket| self.durable_blocking(py, ticket.0, None))
     }
 
+    /// Keeps the bytes of a batch on disk and appends its record; returns the record's ticket once both are on disk. `root` is 32 bytes or hexadecimal.
+    fn append_batch(&self, py: Python<'_>, record: &Bound<'_, PyDict>, root: &Bound<'_, PyAny>, batch: &[u8]) -> PyResult<u64> {
+        let root: Digest = fixed("root", root)?;
+        let ticket = with_record(record, &self.clock, |record| {
+            // The strings of the record are borrowed from Python objects that this call keeps alive.
+            py.detach(|| self.inner.append_batch(record, &root, batch))
+        })?
+        .or_raise(py)?;
+        self.durable_blocking(py, ticket.0, None)?;
+        Ok(ticket.0)
+    }
+
     /// Completes once the record with this ticket, and all before it, are on disk.
     fn durable(&self, py: Python<'_>, ticket: u64, bridge: &Bridge, token: u64) -> PyResult<()> {
         let sender = bridge.sender();
         self.inner.when_durable(Ticket(ticket), Box::new(move |result| sender.done(token, result.map(|_| ())))).or_raise(py)
+    }
+
+    /// Completes once all records that were taken so far are on disk.
+    fn flushed(&self, py: Python<'_>, bridge: &Bridge, token: u64) -> PyResult<()> {
+        self.durable(py, self.inner.last().0, bridge, token)
     }
 
     /// Returns once the record with this ticket, and all before it, are on disk.
@@ -428,6 +458,57 @@ impl LedgerShard {
         Ok(list)
     }
 
+    /// The records that match, the latest `limit` of them, in order, as dicts with `covered`: whether the latest checkpoint covers them.
+    #[pyo3(signature = (*, agent = None, action = None, resource = None, act = None, id = None, kind = None, outcome = None, since = None, until = None, limit = 1000))]
+    #[allow(clippy::too_many_arguments, reason = "keyword-only, one for each column")]
+    fn query<'py>(
+        &self,
+        py: Python<'py>,
+        agent: Option<String>,
+        action: Option<String>,
+        resource: Option<String>,
+        act: Option<Bound<'py, PyAny>>,
+        id: Option<Bound<'py, PyAny>>,
+        kind: Option<&str>,
+        outcome: Option<&str>,
+        since: Option<u64>,
+        until: Option<u64>,
+        limit: usize,
+    ) -> PyResult<Bound<'py, PyList>> {
+        let filter = Filter {
+            agent,
+            action,
+            resource,
+            act: act.map(|act| fixed("act", &act)).transpose()?,
+            id: id.map(|id| fixed("id", &id)).transpose()?,
+            kind: kind.map(|kind| kind_of(py, kind)).transpose()?,
+            outcome: match outcome {
+                None => None,
+                Some("success") => Some(Ended::Success),
+                Some("failure") => Some(Ended::Failure),
+                Some("refused") => Some(Ended::Refused),
+                Some(other) => {
+                    let what = format!("an outcome is looked for as success, failure or refused, not `{other}`");
+                    return Err(error::to_py(py, &Error::invalid(what)));
+                }
+            },
+            from: since.map(Timestamp::from_word),
+            until: until.map(Timestamp::from_word),
+        };
+        let list = PyList::empty(py);
+        for found in py.detach(|| creto_audit::query(&self.0, &filter, limit)).or_raise(py)? {
+            let dict = to_dict(py, self.0.name(), found.index, &found.record)?;
+            dict.set_item(intern!(py, "covered"), found.covered)?;
+            list.append(dict)?;
+        }
+        Ok(list)
+    }
+
+    /// Follows the shard from record `next` on.
+    fn follow(&self, next: u64) -> LedgerFollower {
+        LedgerFollower(Mutex::new(Follower::new(self.0.clone(), Arc::new(Machine), next)))
+    }
+
     /// The bytes of one record: what its leaf is the hash of.
     fn entry<'py>(&self, py: Python<'py>, index: u64, size: u64) -> PyResult<Bound<'py, PyBytes>> {
         Ok(PyBytes::new(py, &py.detach(|| self.0.at(size).entry(index)).or_raise(py)?))
@@ -475,6 +556,30 @@ impl LedgerShard {
     }
 }
 
+/// A place in one shard; what has come since is read once.
+#[pyclass(frozen, module = "creto._core")]
+pub struct LedgerFollower(Mutex<Follower>);
+
+#[pymethods]
+impl LedgerFollower {
+    /// The records that have come since last asked, in order, as dicts.
+    fn poll<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        let mut records = Vec::new();
+        let name = py
+            .detach(|| {
+                let mut follower = self.0.lock();
+                follower.poll(|index, entry| records.push((index, encoding::decode(entry))))?;
+                Result::<String>::Ok(follower.shard().name().to_owned())
+            })
+            .or_raise(py)?;
+        let list = PyList::empty(py);
+        for (index, record) in records {
+            list.append(to_dict(py, &name, index, &record.or_raise(py)?)?)?;
+        }
+        Ok(list)
+    }
+}
+
 /// Counts records as they are verified; may be read from another thread.
 #[pyclass(frozen, module = "creto._core")]
 #[derive(Default)]
@@ -508,6 +613,13 @@ fn ledger_verify_proof<'py>(py: Python<'py>, proof: &str, entry: &[u8], key: &Ve
     checkpoint_dict(py, &proof.note, &checkpoint)
 }
 
+/// The bytes of a batch of the ledger in `folder`, by its root.
+#[pyfunction]
+fn ledger_read_batch<'py>(py: Python<'py>, folder: PathBuf, root: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
+    let root: Digest = fixed("root", root)?;
+    Ok(PyBytes::new(py, &py.detach(|| creto_audit::read_batch(&Machine, &folder, &root)).or_raise(py)?))
+}
+
 /// The record that bytes of an entry are, as a dict.
 #[pyfunction]
 #[pyo3(signature = (entry, shard = "", index = 0))]
@@ -525,7 +637,9 @@ fn ledger_verifier_keys(origin: &str, key: &VerifyingKey) -> Vec<String> {
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<Ledger>()?;
     module.add_class::<LedgerShard>()?;
+    module.add_class::<LedgerFollower>()?;
     module.add_class::<Progress>()?;
+    module.add_function(wrap_pyfunction!(ledger_read_batch, module)?)?;
     module.add_function(wrap_pyfunction!(ledger_shards, module)?)?;
     module.add_function(wrap_pyfunction!(ledger_verify_proof, module)?)?;
     module.add_function(wrap_pyfunction!(ledger_decode, module)?)?;

@@ -1,0 +1,41 @@
+"""The ledger: what was done, by whom and why; append-only, and provable to whoever has nothing but its files and a public key.
+
+Nothing here decides or changes anything else; the store decides, the ledger proves.
+"""
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from creto.audit._client import AuditClient as AuditClient
+    from creto.audit._keys import open_ledger as open_ledger
+    from creto.audit._keys import signing_key as signing_key
+    from creto.audit._keys import trusted_keys as trusted_keys
+    from creto.audit._reading import Proof as Proof
+    from creto.audit._reading import Verified as Verified
+    from creto.audit._record import AuditRecord as AuditRecord
+
+_HOMES = {
+    "AuditClient": "creto.audit._client",
+    "AuditRecord": "creto.audit._record",
+    "Proof": "creto.audit._reading",
+    "Verified": "creto.audit._reading",
+    "open_ledger": "creto.audit._keys",
+    "signing_key": "creto.audit._keys",
+    "trusted_keys": "creto.audit._keys",
+}
+
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str) -> object:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module `creto.audit` has no attribute `{name}`")
+    from importlib import import_module
+
+    value = getattr(import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,251 @@
+"""Reading a ledger folder, in any process: all shards as one, merged by timestamp."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from creto import _core
+from creto.audit._record import AuditRecord, read
+from creto.errors import InvalidInputError, NotFoundError
+
+__all__ = ["Followers", "Proof", "Verified", "find", "prove", "query", "shards", "verify", "word"]
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """That a record is in the ledger, for whoever has the public key and nothing else.
+
+    Args:
+        text: The proof (C2SP tlog-proof): place, path to the root, signed checkpoint.
+        entry: The record's bytes, of which the tree's leaf is the hash.
+        record: The record, its `signature` set to the proof.
+        origin: The log that the checkpoint is of.
+        size: How many records it covers.
+        root: Its root, hexadecimal.
+    """
+
+    text: str
+    entry: bytes
+    record: AuditRecord
+    origin: str
+    size: int
+    root: str
+
+    def verify(self, keys: Iterable[_core.VerifyingKey]) -> None:
+        """Raises unless the record is under a checkpoint that one of these key sets signed.
+
+        Args:
+            keys: Public keys that are trusted.
+
+        Raises:
+            IntegrityError: The proof does not lead to the root.
+            SignatureVerificationFailedError: None of the keys signed it.
+        """
+        _check(self.text, self.entry, keys)
+
+
+def _check(text: str, entry: bytes, keys: Iterable[_core.VerifyingKey]) -> dict[str, Any]:
+    from creto.errors import SignatureVerificationFailedError
+
+    refused: SignatureVerificationFailedError | None = None
+    for key in keys:
+        try:
+            return _core.ledger_verify_proof(text, entry, key)
+        except SignatureVerificationFailedError as error:
+            refused = error
+    raise refused or SignatureVerificationFailedError("there is no public key to check the proof with")
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """A shard that was found intact.
+
+    Args:
+        shard: Its name.
+        origin: What its checkpoints are signed under.
+        size: How many records its checkpoint covers.
+        root: The root of the tree over them, hexadecimal.
+        note: The signed checkpoint; keep it, and give it back as `seen` next time.
+    """
+
+    shard: str
+    origin: str
+    size: int
+    root: str
+    note: str
+
+
+def word(moment: datetime | int | None) -> int | None:
+    """A moment as a word of the clock; a naive datetime is local time.
+
+    Args:
+        moment: A datetime, or a word already.
+    """
+    if moment is None or isinstance(moment, int):
+        return moment
+    return int(moment.timestamp() * 1e6) << 12
+
+
+def shards(folder: Path) -> list[_core.LedgerShard]:
+    """Every shard of a ledger folder."""
+    return [_core.LedgerShard(folder / name) for name in _core.ledger_shards(folder)]
+
+
+def query(folder: Path, *, limit: int = 1000, **filters: Any) -> list[AuditRecord]:
+    """The latest records that match, over all shards, in order of time."""
+    if limit < 1:
+        raise InvalidInputError(f"a limit is at least 1, not {limit}")
+    found = [map(read, shard.query(limit=limit, **filters)) for shard in shards(folder)]
+    merged = sorted((record for records in found for record in records), key=lambda r: (r.timestamp, r.shard, r.index))
+    return merged[-limit:]
+
+
+def find(folder: Path, name: str) -> list[AuditRecord]:
+    """The records of an act, or the one of an id; `name` is 32 hexadecimal digits, or `shard/index`."""
+    shard, slash, place = name.partition("/")
+    if slash:
+        if not place.isdecimal() or shard not in _core.ledger_shards(folder):
+            raise NotFoundError(f"there is no record `{name}`")
+        one = _core.LedgerShard(folder / shard)
+        checkpoint = one.checkpoint()
+        size = checkpoint["size"] if checkpoint else 0
+        index = int(place)
+        if index < size:
+            return [read({**one.records(index, index + 1, size)[0], "covered": True})]
+        found = [r for r in one.tail(size) if r["index"] == index]
+        if not found:
+            raise NotFoundError(f"there is no record `{name}`")
+        return [read(found[0])]
+    records = query(folder, act=name, limit=100_000) or query(folder, id=name, limit=1)
+    if not records:
+        raise NotFoundError(f"there is no act or record `{name}`")
+    return records
+
+
+def prove(folder: Path, record: AuditRecord) -> Proof:
+    """The proof that a record is in the ledger, by its shard's latest checkpoint.
+
+    Raises:
+        NotFoundError: No checkpoint covers it yet.
+    """
+    from dataclasses import replace
+
+    shard = _core.LedgerShard(folder / record.shard)
+    text = shard.prove(record.index)
+    checkpoint = shard.checkpoint()
+    if checkpoint is None:
+        raise NotFoundError(f"shard `{record.shard}` has no checkpoint")
+    entry = shard.entry(record.index, checkpoint["size"])
+    origin, size, root = _named(text)
+    whole = replace(record, signature=text, covered=True)
+    return Proof(text=text, entry=entry, record=whole, origin=origin, size=size, root=root)
+
+
+def _named(proof: str) -> tuple[str, int, str]:
+    from base64 import b64decode
+
+    origin, size, root = proof.split("\n\n", 1)[1].split("\n")[:3]
+    return origin, int(size), b64decode(root).hex()
+
+
+def verify(
+    folder: Path,
+    keys: Sequence[_core.VerifyingKey],
+    seen: Sequence[str] = (),
+    progress: Callable[[str, int, int], None] | None = None,
+) -> list[Verified]:
+    """Checks every shard: each record, tile and signature, and that it extends what was seen of it before.
+
+    Args:
+        folder: The ledger folder.
+        keys: Public keys that are trusted.
+        seen: Signed checkpoints of its shards, kept from before or published elsewhere.
+        progress: Called with shard, records checked and records in all, now and then.
+
+    Raises:
+        IntegrityError: A record was changed or removed, or the ledger was rolled back or forked; the text names the place.
+        SignatureVerificationFailedError: A checkpoint is not signed by any of the keys.
+    """
+    import threading
+
+    origins: dict[str, list[str]] = {}
+    for note in seen:
+        origins.setdefault(note.split("\n", 1)[0], []).append(note)
+    verified = []
+    for shard in shards(folder):
+        checkpoint = shard.checkpoint()
+        mine = origins.pop(_origin(folder, shard.name), [])
+        if checkpoint is None and not mine:
+            # Made, and closed or killed before its first record.
+            if shard.tail(0):
+                raise NotFoundError(
+                    f"shard `{shard.name}` has records and no checkpoint; open the ledger once to recover it"
+                )
+            continue
+        counter, done = _core.Progress(), threading.Event()
+        total = checkpoint["size"] if checkpoint else 0
+
+        def watch(
+            counter: _core.Progress = counter, done: threading.Event = done, name: str = shard.name, total: int = total
+        ) -> None:
+            while not done.wait(0.05):
+                if progress:
+                    progress(name, counter.count, total)
+
+        watcher = threading.Thread(target=watch, daemon=True)
+        if progress:
+            watcher.start()
+        try:
+            found = shard.verify(list(keys), mine, counter)
+        finally:
+            done.set()
+            if progress:
+                watcher.join()
+                progress(shard.name, counter.count, total)
+        verified.append(Verified(shard.name, found["origin"], found["size"], found["root"], found["note"]))
+    if origins:
+        from creto.errors import IntegrityError
+
+        gone = sorted(origins)[0]
+        raise IntegrityError(
+            f"the log `{gone}` was seen before and is not there any more: it was removed or put in another's place"
+        )
+    return verified
+
+
+def _origin(folder: Path, shard: str) -> str:
+    try:
+        return (folder / shard / "origin").read_text()
+    except FileNotFoundError:
+        return ""
+
+
+class Followers:
+    """All shards of a ledger folder, followed as they are written; new ones are found as they appear."""
+
+    def __init__(self, folder: Path, *, from_start: bool) -> None:
+        self._folder = folder
+        self._from_start = from_start
+        self._followers: dict[str, _core.LedgerFollower] = {}
+        self._look()
+        self._from_start = True
+        if not from_start:
+            self.poll()
+
+    def _look(self) -> None:
+        for name in _core.ledger_shards(self._folder):
+            if name not in self._followers:
+                shard = _core.LedgerShard(self._folder / name)
+                checkpoint = None if self._from_start else shard.checkpoint()
+                self._followers[name] = shard.follow(checkpoint["size"] if checkpoint else 0)
+
+    def poll(self) -> list[AuditRecord]:
+        """The records that have come since last asked, merged by timestamp."""
+        self._look()
+        parts = [sorted(map(read, follower.poll()), key=lambda r: r.timestamp) for follower in self._followers.values()]
+        return list(heapq.merge(*parts, key=lambda r: (r.timestamp, r.shard, r.index)))
