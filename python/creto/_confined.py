@@ -28,18 +28,30 @@ class LayerHooks:
     Args:
         layer: Who decides, charges and records.
         agent: On whose behalf.
+        timeout: Seconds to wait for a human, where one has to agree; the configuration's unless given.
     """
 
-    def __init__(self, layer: EnablementLayer, agent: Agent) -> None:
+    def __init__(self, layer: EnablementLayer, agent: Agent, timeout: float | None = None) -> None:
         self._layer = layer
         self._agent = agent
+        self._timeout = timeout
         self.denied: list[tuple[str, str, CretoError]] = []
         """Every act that was refused: action, resource and why."""
 
-    async def _perform(self, action: str, resource: str, context: dict[str, Any], usage: dict[str, int], preview: str | None) -> None:
+    async def perform(
+        self, action: str, resource: str, context: dict[str, Any], usage: dict[str, int], preview: str | None = None
+    ) -> None:
+        """Performs an act whose operation is the sandbox's own; what is refused is noted in `denied`, and raised."""
         try:
             await self._layer.perform(
-                self._agent, action, resource, lambda: None, context=context, usage=usage, preview=preview
+                self._agent,
+                action,
+                resource,
+                lambda: None,
+                context=context,
+                usage=usage,
+                preview=preview,
+                timeout=self._timeout,
             )
         except CretoError as error:
             self.denied.append((action, resource, error))
@@ -50,12 +62,12 @@ class LayerHooks:
         context: dict[str, Any] = {"host": host, "port": port}
         if scheme:
             context["scheme"] = scheme
-        await self._perform("net:connect", f"{host}:{port}", context, {"connections": 1}, None)
+        await self.perform("net:connect", f"{host}:{port}", context, {"connections": 1})
         return True
 
     async def command(self, argv: Sequence[str]) -> bool:
         """Performs `process:exec`."""
-        await self._perform("process:exec", argv[0], {"argv": " ".join(argv)}, {"programs": 1}, None)
+        await self.perform("process:exec", argv[0], {"argv": " ".join(argv)}, {"programs": 1})
         return True
 
     async def changes(self, changes: list[Change]) -> list[Change]:
@@ -83,7 +95,7 @@ class LayerHooks:
             context["bytes"] = change.size_after
         if change.digest_after:
             context["sha256"] = change.digest_after
-        await self._perform("fs:write", change.path, context, {"files_changed": 1}, change.diff or str(change))
+        await self.perform("fs:write", change.path, context, {"files_changed": 1}, change.diff or str(change))
 
 
 @asynccontextmanager
@@ -96,7 +108,9 @@ async def confined(
     pool: Pool | None = None,
     env: Mapping[str, str] | None = None,
     hosts: Mapping[str, str] | None = None,
-    warm: int | None = None,
+    secrets: Mapping[str, str] | None = None,
+    warm: int = 0,
+    timeout: float | None = None,
 ) -> AsyncIterator[Box]:
     """A sandbox whose every act goes through the layer; `EnablementLayer.sandbox`.
 
@@ -108,7 +122,9 @@ async def confined(
         pool: Where the sandbox comes from; one of its own unless given.
         env: More environment for programs.
         hosts: Names that lead to an address of your choice, beside the configuration's.
+        secrets: More secrets, beside those that are kept for the agent.
         warm: How many sandboxes to keep waiting, in a pool of its own.
+        timeout: Seconds to wait for a human, where one has to agree; the configuration's unless given.
 
     Raises:
         UnauthorizedError: The agent may not read the folder.
@@ -118,18 +134,18 @@ async def confined(
     import anyio
 
     parts = layer.parts
-    hooks = LayerHooks(layer, agent)
-    await hooks._perform("fs:read", ".", {"path": "."}, {}, None)
+    hooks = LayerHooks(layer, agent, timeout)
+    await hooks.perform("fs:read", ".", {"path": "."}, {})
     hidden = await anyio.to_thread.run_sync(_hidden, layer, agent, Path(workdir))
-    secrets = await anyio.to_thread.run_sync(_secrets, layer, agent)
+    kept = await anyio.to_thread.run_sync(_secrets, layer, agent)
     own = pool is None
     if pool is None:
         settings = parts.settings.runtime.model_dump()
-        settings["warm_pool_min_size"] = 0 if warm is None else warm
+        settings["warm_pool_min_size"] = warm
         pool = Pool(settings, parts.folder, backend=backend, hosts=hosts, protected=_configuration())
     try:
-        async with pool.claim(agent.id, workdir, hooks, secrets=secrets, env=env, hidden=hidden) as box:
-            box.hidden = hidden
+        async with pool.claim(agent.id, workdir, hooks, secrets={**kept, **(secrets or {})}, env=env, hidden=hidden) as box:
+            box.attestation = await attest(layer, pool, agent, box)
             yield box
     finally:
         if own:
@@ -184,7 +200,7 @@ async def attest(layer: EnablementLayer, pool: Pool, agent: Agent, box: Box) -> 
         agent=agent.id,
         sandbox=box.id,
         policy_digest=(layer.parts.policy.digest or b"").hex(),
-        agent_key=agent.key.verifying_key.fingerprint,
+        agent_key=agent.signing_key.verifying_key.fingerprint,
     )
     payload = json.dumps(made, sort_keys=True, separators=(",", ":")).encode()
-    return _core.dsse_sign(agent.key, _core.IN_TOTO, payload)
+    return _core.dsse_sign(agent.signing_key, _core.IN_TOTO, payload)

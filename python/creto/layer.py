@@ -23,7 +23,7 @@ from creto.errors import InvalidInputError, OversightRequiredError
 if TYPE_CHECKING:
     from anyio.from_thread import BlockingPortal
 
-    from creto._confined import Confined
+    from creto.runtime import Box
     from creto._parts import Parts
     from creto.messaging import Message
     from creto.nhi import Agent
@@ -293,7 +293,7 @@ class EnablementLayer:
 
     def sandbox(
         self, agent: Agent, workdir: str | os.PathLike[str] = ".", **options: Any
-    ) -> AbstractAsyncContextManager[Confined]:
+    ) -> AbstractAsyncContextManager[Box]:
         """A sandbox for this agent, claimed from the warm pool; what it does is decided and recorded act by act.
 
         Args:

@@ -121,9 +121,15 @@ class Program:
 class Box:
     """A claimed sandbox; made by `Pool.claim`."""
 
-    def __init__(self, lease: _core.SandboxLease, hooks: Hooks, workdir: Path, tasks: TaskGroup) -> None:
+    def __init__(
+        self, lease: _core.SandboxLease, hooks: Hooks, workdir: Path, tasks: TaskGroup, hidden: Sequence[str] = ()
+    ) -> None:
         self._lease = lease
-        self._hooks = hooks
+        self.hooks = hooks
+        self.hidden = tuple(hidden)
+        """Paths of the folder that are not in view inside."""
+        self.attestation: str | None = None
+        """What it is made of, signed: DSSE JSON, where whoever claimed it made one."""
         self._tasks = tasks
         self.workdir = workdir
         self.connections: list[Connection] = []
@@ -163,7 +169,7 @@ class Box:
         """
         from creto.errors import UnauthorizedError
 
-        if not await self._hooks.command(list(argv)):
+        if not await self.hooks.command(list(argv)):
             raise UnauthorizedError(f"running `{' '.join(argv)}` is not allowed")
         source = stdin if isinstance(stdin, bytes) else _descriptor(stdin)
         program = Program(self, 0)
@@ -253,7 +259,7 @@ class Box:
             All changes, and those that were carried out.
         """
         found = await self.changes()
-        agreed = await self._hooks.changes(found) if found else []
+        agreed = await self.hooks.changes(found) if found else []
         await self.apply(agreed)
         return found, list(agreed)
 
@@ -279,7 +285,7 @@ class Box:
     async def _decide(self, question: int, connection: Connection) -> None:
         allowed = False
         try:
-            allowed = bool(await self._hooks.egress(connection.host, connection.port, connection.scheme))
+            allowed = bool(await self.hooks.egress(connection.host, connection.port, connection.scheme))
         except Exception as error:  # noqa: BLE001 - whatever it is, it is no yes
             connection.reason = str(error)
         finally:

@@ -183,7 +183,7 @@ class Pool:
         )
         try:
             async with anyio.create_task_group() as tasks:
-                box = Box(lease, hooks, folder, tasks)
+                box = Box(lease, hooks, folder, tasks, hidden)
                 tasks.start_soon(box._serve)
                 try:
                     yield box

@@ -1,0 +1,353 @@
+"""One `creto run`: the sandbox, the terminal that the program and the questions share, and the summary at the end."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import sys
+import termios
+import time
+import tty
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import anyio.abc
+import click
+
+from creto.errors import CretoError, InvalidInputError
+
+if TYPE_CHECKING:
+    from creto.cli._frame import Frame
+    from creto.layer import EnablementLayer
+    from creto.nhi import Agent
+    from creto.oversight import Approver, Desk
+    from creto.oversight._request import Request
+    from creto.runtime import Box, Change, Program
+
+__all__ = ["Session"]
+
+_FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
+
+
+class Session:
+    """What `creto run` does, from the first line to the summary.
+
+    Args:
+        frame: State folder and configuration.
+        agent: Who the program acts as.
+        backend: What isolates; the configuration's unless given.
+        workdir: The folder it works in.
+        allow: `HOST` or `HOST:PORT` that the person at the command line has agreed to.
+        hosts: Names that lead to an address.
+        applying: `ask`, `all` or `none`, for changes that policy asks about.
+        wait: Seconds to wait for a human elsewhere.
+        environment: Variables that are passed on.
+    """
+
+    def __init__(
+        self,
+        frame: Frame,
+        *,
+        agent: str,
+        backend: str | None,
+        workdir: Path,
+        allow: Sequence[str],
+        hosts: dict[str, str],
+        applying: str,
+        wait: float | None,
+        environment: dict[str, str],
+    ) -> None:
+        self._frame = frame
+        self._name = agent
+        self._backend = backend
+        self._workdir = workdir
+        self._allow = set(allow)
+        self._hosts = hosts
+        self._applying = applying
+        self._wait = wait
+        self._environment = environment
+        self._agreed: set[tuple[str, str]] = set()
+        self._quiet = anyio.Event()
+        self._quiet.set()
+
+    async def run(self, argv: list[str]) -> int:
+        """Runs the program; returns its exit code."""
+        import creto
+
+        async with creto.open(state=self._frame.folder, config=self._frame.config) as layer:
+            return await self._under(layer, argv)
+
+    async def _under(self, layer: EnablementLayer, argv: list[str]) -> int:
+        agent = layer.agent(self._name)
+        asking = _has_terminal()
+        wait = self._wait if self._wait is not None else (None if asking else 0.0)
+        begun = time.monotonic()
+        async with layer.sandbox(
+            agent, self._workdir, backend=self._backend, env=self._environment, hosts=self._hosts, timeout=wait
+        ) as box:
+            self._say(f"{agent.id} in a sandbox on {box.workdir} ({(time.monotonic() - begun) * 1000:.0f} ms)")
+            if box.hidden:
+                self._say(f"not in view: {_listed(box.hidden)} (policy)")
+            async with anyio.create_task_group() as tasks:
+                await tasks.start(self._agree, layer.parts.desk, agent)
+                if asking:
+                    tasks.start_soon(self._ask, layer.parts.desk)
+                result = await self._program(box, argv, layer.parts.settings.runtime.run_timeout_seconds)
+                changes, applied = await self._settle(box)
+                tasks.cancel_scope.cancel()
+            self._summary(box, result, changes, applied, time.monotonic() - begun)
+        return result
+
+    # --- the program --------------------------------------------------------------------------------------------------
+
+    async def _program(self, box: Box, argv: list[str], limit: float | None) -> int:
+        terminal = sys.stdin.isatty() and sys.stdout.isatty()
+        size = shutil.get_terminal_size()
+        theirs, ours = os.pipe()
+        try:
+            with _raw(terminal):
+                async with anyio.create_task_group() as tasks:
+                    program = await box.start(
+                        argv,
+                        stdin=theirs,
+                        stdout=1,
+                        stderr=2,
+                        terminal=(size.lines, size.columns) if terminal else None,
+                    )
+                    os.close(theirs)
+                    theirs = -1
+                    tasks.start_soon(self._feed, ours)
+                    tasks.start_soon(self._signals, program)
+                    result = None
+                    with anyio.move_on_after(limit):
+                        result = await program.wait()
+                    tasks.cancel_scope.cancel()
+        finally:
+            for fd in (theirs, ours):
+                if fd >= 0:
+                    with contextlib.suppress(OSError):
+                        os.close(fd)
+        if result is None:
+            from creto.errors import TimeoutError
+
+            raise TimeoutError(f"the program took more than {limit:g} s (`runtime.run_timeout_seconds`) and was ended")
+        return result.exit_code
+
+    async def _feed(self, into: int) -> None:
+        """Passes standard input on, but not what is typed while a question is on the terminal."""
+        os.set_blocking(into, False)
+        while True:
+            await self._quiet.wait()
+            try:
+                await anyio.wait_readable(0)
+            except (OSError, ValueError):
+                return await self._feed_file(into)
+            if not self._quiet.is_set():
+                continue
+            data = os.read(0, 65536)
+            if not data:
+                os.close(into)
+                return None
+            if not await _write(into, data):
+                return None
+
+    async def _feed_file(self, into: int) -> None:
+        """As above, for a standard input that cannot be waited for: a file, or nothing at all."""
+        while True:
+            try:
+                data = await anyio.to_thread.run_sync(os.read, 0, 65536)
+            except OSError:
+                data = b""
+            if not data:
+                os.close(into)
+                return
+            if not await _write(into, data):
+                return
+
+    async def _signals(self, program: Program) -> None:
+        """Hands signals on; the third Ctrl-C ends the program without asking it."""
+        interrupts = 0
+        with anyio.open_signal_receiver(*_FORWARDED, signal.SIGWINCH) as received:
+            async for number in received:
+                if number == signal.SIGWINCH:
+                    size = shutil.get_terminal_size()
+                    program.resize(size.lines, size.columns)
+                    continue
+                interrupts += number == signal.SIGINT
+                program.signal(signal.SIGKILL if interrupts >= 3 else number)
+
+    # --- humans -------------------------------------------------------------------------------------------------------
+
+    async def _ask(self, desk: Desk) -> None:
+        """Asks at this terminal, while anybody may answer elsewhere."""
+        from creto.oversight import Terminal
+
+        session = self
+
+        class _Shared(Terminal):
+            """A terminal that the program uses too: while a question is on it, nothing typed goes to the program."""
+
+            def _next(self) -> Request | None:
+                found = super()._next()
+                return None if found is not None and session._is_agreed(found) else found
+
+            async def ask(self, request: Request) -> None:
+                session._quiet = anyio.Event()
+                try:
+                    await super().ask(request)
+                finally:
+                    session._quiet.set()
+
+        with contextlib.suppress(InvalidInputError):
+            terminal = _Shared(desk, await anyio.to_thread.run_sync(desk.approvers.operator))
+            try:
+                await terminal.serve()
+            finally:
+                terminal.close()
+
+    def _is_agreed(self, request: Request) -> bool:
+        if request.action == "net:connect":
+            host, _, _port = request.resource.rpartition(":")
+            return request.resource in self._allow or host in self._allow
+        return (request.action, request.resource) in self._agreed
+
+    async def _agree(self, desk: Desk, agent: Agent, *, task_status: anyio.abc.TaskStatus[None]) -> None:
+        """Answers what the person at the command line has agreed to: by `--allow`, or to all changes together."""
+        operator: Approver = await anyio.to_thread.run_sync(desk.approvers.operator)
+
+        def answer() -> None:
+            for request in desk.pending():
+                if request.agent == agent.id and self._is_agreed(request):
+                    said = "--allow" if request.action == "net:connect" else "agreed to together"
+                    with contextlib.suppress(CretoError):  # decided elsewhere meanwhile
+                        desk.approve(request, operator, f"{said}, on the command line")
+
+        async with desk.changes() as keys:
+            task_status.started()
+            async for _ in keys:
+                await anyio.to_thread.run_sync(answer)
+
+    async def _settle(self, box: Box) -> tuple[list[Change], list[Change]]:
+        """Shows what was changed, and carries out what may be."""
+        changes = await box.changes()
+        if not changes:
+            return [], []
+        self._say(f"{len(changes)} changed {'path' if len(changes) == 1 else 'paths'} in {box.workdir}, kept apart so far:")
+        for change in changes:
+            self._say(f"  {_MARK[change.kind]} {change.path}{_size(change)}")
+        if self._applying == "none":
+            self._say("nothing is carried out (--apply none)")
+            return changes, []
+        if self._applying == "all" or (len(changes) > 1 and await self._all_together()):
+            self._agreed = {("fs:write", change.path) for change in changes}
+        applied = await box.hooks.changes(changes)
+        await box.apply(applied)
+        return changes, applied
+
+    async def _all_together(self) -> bool:
+        """Asks once about all changes; anything but `all` leaves each to be asked about apart."""
+        if not _has_terminal():
+            return False
+        self._quiet = anyio.Event()
+        try:
+            answer = await anyio.to_thread.run_sync(_prompt, "creto: type all to agree to all of them, ENTER to be asked about each: ")
+        finally:
+            self._quiet.set()
+        return answer.strip().lower() == "all"
+
+    # --- the last lines -----------------------------------------------------------------------------------------------
+
+    def _say(self, text: str) -> None:
+        if not self._frame.json:
+            click.echo(f"{click.style('creto:', fg='cyan')} {text}", err=True)
+
+    def _summary(self, box: Box, code: int, changes: list[Change], applied: list[Change], seconds: float) -> None:
+        denied = [(action, resource, str(error)) for action, resource, error in getattr(box.hooks, "denied", [])]
+        if self._frame.json:
+            summary: dict[str, Any] = {
+                "sandbox": box.id,
+                "exit_code": code,
+                "seconds": round(seconds, 3),
+                "connections": [
+                    {"host": c.host, "port": c.port, "scheme": c.scheme, "allowed": c.allowed, "reason": c.reason,
+                     "sent": c.sent, "received": c.received, "requests": c.requests}
+                    for c in box.connections
+                ],
+                "changes": [{"path": c.path, "kind": c.kind, "applied": c in applied, "refused": c.refused} for c in changes],
+                "hidden": list(box.hidden),
+                "denied": [{"action": a, "resource": r, "reason": why} for a, r, why in denied],
+                "attestation": json.loads(box.attestation) if box.attestation else None,
+            }  # fmt: skip
+            click.echo(json.dumps(summary, ensure_ascii=False), err=True)
+            return
+        let = sum(1 for c in box.connections if c.allowed)
+        self._say(
+            f"exit status {code} after {seconds:.1f} s; connections: {let} allowed, {len(box.connections) - let} refused; "
+            f"changes: {len(applied)} carried out, {len(changes) - len(applied)} not"
+        )
+        for connection in box.connections:
+            if not connection.allowed:
+                self._say(f"  refused {connection.host}:{connection.port}: {connection.reason or 'no answer'}")
+        for action, resource, why in denied:
+            if action != "net:connect":
+                self._say(f"  refused {action} {resource}: {why}")
+
+
+_MARK = {"added": "+", "modified": "~", "deleted": "-"}
+
+
+def _size(change: Change) -> str:
+    if change.refused:
+        return f"  (cannot be carried out: {change.refused})"
+    return f"  ({change.size_after} bytes)" if change.shape == "file" and change.size_after is not None else ""
+
+
+def _listed(paths: Sequence[str]) -> str:
+    shown = ", ".join(paths[:5])
+    return shown if len(paths) <= 5 else f"{shown} and {len(paths) - 5} more"
+
+
+def _has_terminal() -> bool:
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True
+
+
+def _prompt(text: str) -> str:
+    with open("/dev/tty", "r+b", buffering=0) as device:
+        termios.tcflush(device.fileno(), termios.TCIFLUSH)
+        device.write(text.encode())
+        return device.readline().decode(errors="replace")
+
+
+@contextlib.contextmanager
+def _raw(terminal: bool) -> Iterator[None]:
+    """The terminal as the program's own needs it: each key at once, Ctrl-C as a byte. Given back as it was."""
+    if not terminal:
+        yield
+        return
+    before = termios.tcgetattr(0)
+    tty.setraw(0, termios.TCSADRAIN)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(0, termios.TCSADRAIN, before)
+
+
+async def _write(into: int, data: bytes) -> bool:
+    """Writes all of it; false where nobody reads any more."""
+    while data:
+        try:
+            data = data[os.write(into, data) :]
+        except BlockingIOError:
+            await anyio.wait_writable(into)
+        except OSError:
+            return False
+    return True
