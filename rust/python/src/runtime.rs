@@ -10,6 +10,7 @@ use creto_runtime::gvisor::Gvisor;
 use creto_runtime::host::Host;
 use creto_runtime::image::Image;
 use creto_runtime::pool::{Lease, Pool};
+use creto_runtime::process::Process;
 use creto_runtime::sandbox::{Claim, Mould, Program, nameserver};
 use creto_runtime::settings::RuntimeConfig;
 use creto_runtime::stdio::{Sink, Source};
@@ -53,6 +54,7 @@ fn build(spec: Spec) -> Result<Pool> {
     }
     let backend: Box<dyn Backend> = match (spec.backend.as_str(), spec.runsc) {
         ("gvisor", Some(runsc)) => Box::new(Gvisor::new(&runsc)?),
+        ("process", _) => Box::new(Process::new()?),
         ("gvisor", None) => return Err(Error::invalid("the backend `gvisor` needs the path of runsc")),
         (other, _) => {
             return Err(Error::invalid(format!("`{other}` is no backend; known are {}", creto_runtime::backend::NAMES.join(", "))));
@@ -61,8 +63,8 @@ fn build(spec: Spec) -> Result<Pool> {
     let image = Arc::new(Image::of_this_machine(&spec.python, &spec.prefix, &spec.trees)?);
     let host = Host::start(&spec.folder)?;
     let root = host.folder().join("root");
-    let (place, shown) = (root.clone(), image.clone());
-    host.call(move || shown.write(&place, &nameserver()))?;
+    let (place, shown, owner) = (root.clone(), image.clone(), backend.root_owner());
+    host.call(move || shown.write(&place, &nameserver(), owner))?;
     let limits = spec.settings.limits();
     let mould = Mould { backend, host, image, root, limits, upstreams, protected: spec.protected };
     Pool::new(mould, spec.settings.warm_pool_min_size as usize, spec.settings.warm_pool_max_size as usize)

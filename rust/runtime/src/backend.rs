@@ -3,7 +3,7 @@
 use crate::image::Image;
 use crate::settings::Limits;
 use creto_enablement_common::Result;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::process::Child;
 use std::sync::Arc;
@@ -55,6 +55,18 @@ pub trait Backend: Send + Sync {
     fn facts(&self) -> &Facts;
     /// Starts the first process of a sandbox; called on the host thread. The child ends when the sandbox does, and the other way round.
     fn start(&self, plan: &Plan) -> Result<Child>;
+    /// Who the sandbox's root is on the machine; owns the image's own files.
+    fn root_owner(&self) -> u32 {
+        0
+    }
+    /// The user namespace in which files of the machine's root are seen as the sandbox's root's, where that is another.
+    fn user_namespace(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+    /// What the first process has to put on each program, beyond taking its rights away.
+    fn confinement(&self) -> serde_json::Value {
+        serde_json::Value::Null
+    }
     /// Why a start failed, from the backend's own log.
     fn complaint(&self, plan: &std::path::Path) -> String;
 }

@@ -5,7 +5,7 @@ use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, lchown, symlink};
 use std::path::{Component, Path, PathBuf};
 
 /// Trees that hold programs and what they need, and no state, logs, tokens or personal data.
@@ -77,9 +77,9 @@ impl Image {
         Ok(())
     }
 
-    /// Writes the root: empty places for the trees, the links, and `/etc`.
-    pub fn write(&self, root: &Path, nameserver: &str) -> Result<()> {
-        for place in ["proc", "sys", "dev", "tmp", "var/tmp", "run", "home", "root", "creto/slot", "usr", "etc"] {
+    /// Writes the root: empty places for the trees, the links, and `/etc`; all of it `owner`'s.
+    pub fn write(&self, root: &Path, nameserver: &str, owner: u32) -> Result<()> {
+        for place in ["proc", "sys", "dev", "tmp", "var/tmp", "run", "home", "mnt", "opt", "root", "creto/slot", "usr", "etc"] {
             fs::create_dir_all(root.join(place))?;
         }
         fs::set_permissions(root, fs::Permissions::from_mode(0o755))?;
@@ -107,7 +107,7 @@ impl Image {
             }
             fs::write(&place, bytes).map_err(Error::from).context(|| format!("writing `{}`", place.display()))?;
         }
-        Ok(())
+        if owner != 0 { give(root, owner) } else { Ok(()) }
     }
 
     /// SHA-256 over the image's manifest: each path of each tree with its kind, mode, owner, size and time of change, and the content of
@@ -140,6 +140,17 @@ impl Image {
         line(format!("agent {}\n", crate::hex(&Sha256::digest(include_bytes!("../guest/agent.py")))));
         Ok(crate::hex(&hash.finalize()))
     }
+}
+
+/// Makes a whole tree somebody's.
+fn give(place: &Path, owner: u32) -> Result<()> {
+    lchown(place, Some(owner), Some(owner))?;
+    if place.symlink_metadata()?.is_dir() {
+        for entry in fs::read_dir(place)? {
+            give(&entry?.path(), owner)?;
+        }
+    }
+    Ok(())
 }
 
 /// A tree that holds state or secrets of the machine is no part of an image, even if an operator lists it.

@@ -12,6 +12,8 @@ pub mod host;
 pub mod image;
 pub mod network;
 pub mod pool;
+#[cfg(feature = "process")]
+pub mod process;
 pub mod sandbox;
 pub mod settings;
 mod slot;

@@ -209,7 +209,11 @@ impl Sandbox {
         let owner = File::from(lower.try_clone()?).metadata()?;
         let (slot, disk, path, opened) = (self.slot.clone(), self.mould.limits.disk, workdir.clone(), lower.try_clone()?);
         let hidden = claim.hidden.clone();
-        let upper = self.mould.host.call(move || slot.occupy(&path, &opened, disk, &hidden))?;
+        let mould = self.mould.clone();
+        let upper = self.mould.host.call(move || {
+            let map = mould.backend.user_namespace().map(|users| (users, mould.backend.root_owner()));
+            slot.occupy(&path, &opened, disk, &hidden, map)
+        })?;
         let limits = &self.mould.limits;
         let message = json!({
             "do": "claim",
@@ -221,6 +225,7 @@ impl Sandbox {
             "gid": owner.gid(),
             "env": claim.env,
             "secrets": claim.secrets,
+            "confinement": self.mould.backend.confinement(),
             "limits": {
                 "processes": limits.processes, "files": limits.files, "memory": limits.memory, "file_size": limits.disk.max(limits.scratch),
             },

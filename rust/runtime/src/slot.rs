@@ -1,11 +1,12 @@
 //! The place where a working folder arrives late: an overlay over it, mounted under a sandbox that was started before the folder was known.
 
+use crate::sys::mount_mapped;
 use creto_enablement_common::{Error, Result, ResultExt};
 use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, unmount};
 use std::ffi::CString;
 use std::fs;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Component, Path, PathBuf};
@@ -36,8 +37,15 @@ impl Slot {
 
     /// Puts an overlay over the folder at `path` into the slot; it appears in the sandbox. At most `bytes` can be written. Gives back the
     /// layer that takes the writes. `opened` is the same folder as the caller has it: should the path lead elsewhere by now, nothing is done.
-    /// Paths in `hidden` are not in view.
-    pub fn occupy(&self, path: &Path, opened: &OwnedFd, bytes: u64, hidden: &[PathBuf]) -> Result<OwnedFd> {
+    /// Paths in `hidden` are not in view. With `users`, files of the machine's root are shown as owned by `root`, who is the sandbox's.
+    pub fn occupy(
+        &self,
+        path: &Path,
+        opened: &OwnedFd,
+        bytes: u64,
+        hidden: &[PathBuf],
+        map: Option<(BorrowedFd<'_>, u32)>,
+    ) -> Result<OwnedFd> {
         // Opened anew, since a lower layer has to be of this thread's own mount namespace.
         let lower = open_folder(path)?;
         let found = fs::File::from(lower.try_clone()?).metadata()?;
@@ -56,12 +64,21 @@ impl Slot {
         fs::create_dir(&work)?;
         // The root of the overlay takes mode and owner from the upper layer's root.
         fs::set_permissions(&upper, fs::Permissions::from_mode(found.mode() & 0o7777))?;
-        chown(&upper, Some(found.uid()), Some(found.gid()))?;
+        let owner = |id: u32| map.map_or(id, |(_, root)| if id == 0 { root } else { id });
+        chown(&upper, Some(owner(found.uid())), Some(owner(found.gid())))?;
         for path in hidden {
-            hide(&lower, &upper, path).context(|| format!("hiding `{}` from the sandbox", path.display()))?;
+            hide(&lower, &upper, path, &owner).context(|| format!("hiding `{}` from the sandbox", path.display()))?;
         }
         // Named by descriptor: a path could contain the option's own separators, or lead elsewhere by now.
-        let lower = format!("/proc/thread-self/fd/{}", lower.as_raw_fd());
+        let mut lower = format!("/proc/thread-self/fd/{}", lower.as_raw_fd());
+        if let Some((users, _)) = map {
+            let seen = self.folder.join("lower");
+            fs::create_dir_all(&seen)?;
+            mount_mapped(Path::new(&lower), &seen, users).map_err(Error::from).context(|| {
+                format!("showing `{}` under other owners (needs a file system with id-mapped mounts)", path.display())
+            })?;
+            lower = seen.to_string_lossy().into_owned();
+        }
         let mut options = format!("lowerdir={lower},upperdir=").into_bytes();
         options.extend_from_slice(upper.as_os_str().as_bytes());
         options.extend_from_slice(b",workdir=");
@@ -75,7 +92,7 @@ impl Slot {
 
     /// Takes everything down; what is still in use goes when its last user does.
     pub fn clear(&self) {
-        for place in [self.shared().join("work"), self.folder.join("disk"), self.shared()] {
+        for place in [self.shared().join("work"), self.folder.join("lower"), self.folder.join("disk"), self.shared()] {
             // Not every slot was occupied.
             let _ = unmount(&place, UnmountFlags::DETACH);
         }
@@ -84,7 +101,7 @@ impl Slot {
 }
 
 /// Puts a whiteout over a path of the lower layer, so that the overlay shows nothing there.
-fn hide(lower: &OwnedFd, upper: &Path, path: &Path) -> Result<()> {
+fn hide(lower: &OwnedFd, upper: &Path, path: &Path, owner: &impl Fn(u32) -> u32) -> Result<()> {
     use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, makedev, mknodat, openat2};
     if path.components().any(|part| !matches!(part, Component::Normal(_))) {
         return Err(Error::invalid("a path to hide has to be plain and below the working folder"));
@@ -101,7 +118,7 @@ fn hide(lower: &OwnedFd, upper: &Path, path: &Path) -> Result<()> {
         let found = fs::File::from(openat2(lower, &below, flags, Mode::empty(), resolve).map_err(io::Error::from)?).metadata()?;
         fs::create_dir(&place)?;
         fs::set_permissions(&place, fs::Permissions::from_mode(found.mode() & 0o7777))?;
-        chown(&place, Some(found.uid()), Some(found.gid()))?;
+        chown(&place, Some(owner(found.uid())), Some(owner(found.gid())))?;
     }
     let whiteout = mknodat(rustix::fs::CWD, upper.join(path), FileType::CharacterDevice, Mode::empty(), makedev(0, 0));
     whiteout.map_err(io::Error::from)?;

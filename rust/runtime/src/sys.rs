@@ -39,3 +39,42 @@ pub fn bound_to_this_thread(command: &mut Command, keep: Vec<i32>) {
         });
     }
 }
+
+/// Gives the command a user namespace of its own, with no map yet.
+pub fn in_new_user_namespace(command: &mut Command) {
+    // SAFETY: between fork and exec one system call is made.
+    unsafe {
+        command.pre_exec(|| unshare(UnshareFlags::NEWUSER));
+    }
+}
+
+/// The version of Landlock's interface that the kernel has.
+pub fn landlock_version() -> io::Result<i64> {
+    // SAFETY: with this flag the kernel reads no memory.
+    let version = unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, core::ptr::null::<u8>(), 0_usize, 1_u32) };
+    if version > 0 { Ok(version) } else { Err(io::Error::last_os_error()) }
+}
+
+/// A copy of the mount at `path` in which owners are seen through a user namespace's map; mounted at `target`.
+pub fn mount_mapped(path: &std::path::Path, target: &std::path::Path, users: std::os::fd::BorrowedFd<'_>) -> io::Result<()> {
+    use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    let tree = open_tree(rustix::fs::CWD, path, flags)?;
+    // `struct mount_attr`: set MOUNT_ATTR_IDMAP, clear nothing, leave propagation, and the namespace.
+    let attributes: [u64; 4] = [0x0010_0000, 0, 0, u64::try_from(users.as_raw_fd()).unwrap_or(u64::MAX)];
+    // SAFETY: the array has the layout that the kernel defines, and outlives the call.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            tree.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH,
+            attributes.as_ptr(),
+            size_of_val(&attributes),
+        )
+    };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(move_mount(&tree, "", rustix::fs::CWD, target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?)
+}
