@@ -134,6 +134,7 @@ class Mailbox:
             DeliveryDeniedError: Policy forbids it; nothing was sent.
             TimeoutError: No receipt in time; the text gives the message id and its true state.
         """
+        sender = self._identities.current(sender)
         content, media = _content(body, content_type)
         if len(content) > self._max:
             raise InvalidInputError(
@@ -364,6 +365,7 @@ class Mailbox:
         self, agent: Agent, sender: str, envelope: bytes, now: int, max_life: int
     ) -> tuple[dict[str, Any], bytes]:
         self._identities.find(sender)
+        keys = self._identities.current(agent).kem_keys
         verified = _core.envelope_verify(
             envelope,
             me=agent.id,
@@ -373,7 +375,7 @@ class Mailbox:
             max_life=max_life,
             now=now,
         )
-        return verified.header(), verified.open(list(agent.kem_keys))
+        return verified.header(), verified.open(list(keys))
 
     async def _open_direct(self, agent: Agent, envelope: bytes, seen: dict[tuple[str, str], int]) -> Message | None:
         """Opens what was handed over in memory; None where it is refused."""
@@ -423,7 +425,14 @@ class Mailbox:
         )
 
     def _receipt(self, message: Message, held: _rows.Held) -> str:
-        return _receipt.sign(message._agent, message.sender, message.id, held.envelope, "acked", int(self._clock()))
+        return _receipt.sign(
+            self._identities.current(message._agent),
+            message.sender,
+            message.id,
+            held.envelope,
+            "acked",
+            int(self._clock()),
+        )
 
     # --- policy and records -------------------------------------------------------------------------------------------
 

@@ -617,8 +617,8 @@ class Identities:
             )
         if name == self.trust_domain and known != key:
             raise UnauthorizedError(
-                f"the bundle comes from another trust domain that is also named `{name}`; one of the two must take a name "
-                "of its own (`common.trust_domain`) before they can know each other"
+                f"the bundle comes from another trust domain that is also named `{name}`; one of the two must take "
+                "a name of its own (`common.trust_domain`) before they can know each other"
             )
         if (known is not None and known != key) or (fingerprint is not None and fingerprint != key.fingerprint):
             raise UnauthorizedError(

@@ -1,0 +1,314 @@
+"""What identities promise: one winner, keys sealed, certificates that others accept, and chains that only narrow."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import anyio
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ed25519, mldsa, mlkem
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import ExtendedKeyUsageOID
+from sqlalchemy import select
+
+from creto.errors import InvalidInputError, NotFoundError, UnauthorizedError
+from creto.nhi import Identities
+from creto.reach import Reach
+from creto.store import Store, tables
+
+PERMIT = "permit(principal, action, resource);"
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    return tmp_path / "state"
+
+
+@pytest.fixture
+def store(state: Path) -> Iterator[Store]:
+    with Store(state) as opened:
+        yield opened
+
+
+@pytest.fixture
+def identities(store: Store) -> Identities:
+    return Identities(store)
+
+
+def until(condition: Callable[[], bool], seconds: float) -> bool:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if condition():
+            return True
+        time.sleep(0.01)
+    return condition()
+
+
+# --- made on first use -----------------------------------------------------------------------------------------------
+
+
+def test_an_agent_is_made_on_first_use_and_is_the_same_ever_after(state: Path, identities: Identities) -> None:
+    made = identities.agent("researcher", path=("acme", "lab"))
+    assert (made.id, made.path) == ("spiffe://creto.local/agent/researcher", ("acme", "lab"))
+    with Store(state) as again:
+        other = Identities(again).agent("researcher")
+    assert other == made
+    assert other.signing_key.verifying_key == made.signing_key.verifying_key
+
+
+MAKER = """
+import sys
+from creto.nhi import Identities
+from creto.store import Store
+with Store(sys.argv[1]) as store:
+    sys.stdin.readline()
+    print(Identities(store).agent("researcher").signing_key.verifying_key.fingerprint)
+"""
+
+
+def test_processes_that_make_the_same_agent_at_once_hold_the_same_keys(state: Path) -> None:
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", MAKER, str(state)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        for _ in range(3)
+    ]
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("\n")
+        process.stdin.flush()
+    fingerprints = {process.communicate(timeout=60)[0].strip() for process in processes}
+    assert [process.returncode for process in processes] == [0, 0, 0]
+    assert len(fingerprints) == 1
+    with Store(state) as store, store.read() as tx:
+        assert len(tx.all(select(tables.agent_keys))) == 1
+
+
+def test_threads_that_make_the_same_agent_at_once_hold_the_same_keys(identities: Identities) -> None:
+    found: list[str] = []
+    threads = [
+        threading.Thread(target=lambda: found.append(identities.agent("x").signing_key.verifying_key.fingerprint))
+        for _ in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 8
+    assert len(set(found)) == 1
+
+
+@pytest.mark.parametrize("name", ["", "a b", "../x", "a/b", "x" * 121, "é", ".."])
+def test_a_name_that_is_none_is_refused(identities: Identities, name: str) -> None:
+    with pytest.raises(InvalidInputError, match="cannot name an agent: use 1 to 120 letters"):
+        identities.agent(name)
+
+
+def test_no_secret_is_in_the_store_in_clear(state: Path, store: Store, identities: Identities) -> None:
+    identities.agent("researcher")
+    with store.read() as tx:
+        row = tx.first(select(tables.agent_keys))
+    assert row is not None
+    for sealed in (row.sealed_signing_key, row.sealed_kem_key):
+        assert sealed.startswith(b"creto-sealed-1\n")
+    # The sealing key opens both: without the key file the store is of no use.
+    (state / "keys" / "sealing.key").unlink()
+    with pytest.raises(Exception, match="sealing or opening failed"):
+        Identities(store)
+
+
+# --- certificates ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("purpose", ["sslclient", "sslserver"])
+def test_an_ordinary_verifier_accepts_the_classical_certificate(
+    tmp_path: Path, identities: Identities, purpose: str
+) -> None:
+    identity = identities.agent("researcher").identity
+    leaf, root = tmp_path / "leaf.pem", tmp_path / "root.pem"
+    for file, der in ((leaf, identity.certificates()[0]), (root, identities.domain().certificates()[0])):
+        file.write_bytes(x509.load_der_x509_certificate(der).public_bytes(Encoding.PEM))
+    command = ["openssl", "verify", "-x509_strict", "-purpose", purpose, "-CAfile", str(root), str(leaf)]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert run.stdout == f"{leaf}: OK\n", run.stdout + run.stderr
+
+
+@pytest.mark.parametrize("suite", ["standard", "cnsa2"])
+def test_every_certificate_names_the_agent_once_and_carries_its_own_key(store: Store, suite: str) -> None:
+    identities = Identities(store, suite=suite)
+    identity = identities.agent("researcher").identity
+    certificates = [x509.load_der_x509_certificate(der) for der in identity.certificates()]
+    kinds = {
+        "standard": [ed25519.Ed25519PublicKey, mldsa.MLDSA65PublicKey, mlkem.MLKEM768PublicKey],
+        "cnsa2": [mldsa.MLDSA87PublicKey, mlkem.MLKEM1024PublicKey],
+    }[suite]
+    for certificate, kind in zip(certificates, kinds, strict=True):
+        assert isinstance(certificate.public_key(), kind)
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        assert names.get_values_for_type(x509.UniformResourceIdentifier) == [identity.id]
+        assert certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca is False
+    roots = [x509.load_der_x509_certificate(der) for der in identities.domain().certificates()]
+    for certificate, root in zip([*certificates[:-1], certificates[-1]], [*roots, roots[-1]], strict=True):
+        root.public_key().verify(certificate.signature, certificate.tbs_certificate_bytes)  # type: ignore[union-attr,call-arg]
+    usage = certificates[0].extensions.get_extension_for_class(x509.KeyUsage).value
+    assert usage.digital_signature is True
+    assert certificates[-1].extensions.get_extension_for_class(x509.KeyUsage).value.key_encipherment is True
+    purposes = certificates[0].extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    assert set(purposes) == {ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH}
+
+
+def test_a_trust_domain_keeps_its_suite(store: Store, identities: Identities) -> None:
+    with pytest.raises(InvalidInputError, match="was made with suite `standard`, and `cnsa2` is configured"):
+        Identities(store, suite="cnsa2")
+
+
+# --- rotation and revocation -----------------------------------------------------------------------------------------
+
+
+def test_rotated_keys_verify_for_the_overlap_and_sign_no_more(store: Store) -> None:
+    now = [1_790_000_000.0]
+    identities = Identities(store, overlap=100, clock=lambda: now[0])
+    before = identities.agent("researcher")
+    identities.agent("reviewer")
+    hops = identities.delegate_blocking("researcher", "reviewer", seconds=1000)
+    after = identities.rotate_blocking("researcher")
+    assert after.signing_key.verifying_key != before.signing_key.verifying_key
+    assert len(after.kem_keys) == 2
+    assert identities.verify(hops).links[0] == before.id
+    now[0] += 101
+    fresh = Identities(store, overlap=100, clock=lambda: now[0])
+    with pytest.raises(UnauthorizedError, match="no key of .*researcher` that may sign it"):
+        fresh.verify(hops)
+    assert len(fresh.agent("researcher").kem_keys) == 1
+
+
+def test_revocation_binds_in_another_process_within_a_second(state: Path, store: Store) -> None:
+    with Reach(store) as reach:
+        identities = Identities(store, reach=reach)
+        identities.agent("researcher")
+        identities.agent("reviewer")
+        hops = identities.delegate_blocking("researcher", "reviewer")
+        chain = identities.verify(hops)
+        assert chain.is_current(identities.epoch, int(time.time()))
+        code = (
+            "import sys; from creto.nhi import Identities; from creto.store import Store\n"
+            "with Store(sys.argv[1]) as store: Identities(store).revoke_blocking('researcher', 'lost')"
+        )
+        start = time.monotonic()
+        subprocess.run([sys.executable, "-c", code, str(state)], check=True)
+        assert until(lambda: not chain.is_current(identities.epoch, int(time.time())), 1.0), time.monotonic() - start
+        with pytest.raises(UnauthorizedError, match="was revoked"):
+            identities.agent("researcher")
+        with pytest.raises(UnauthorizedError):
+            identities.verify(hops)
+
+
+def test_what_happens_to_identities_is_recorded(store: Store, identities: Identities) -> None:
+    identities.agent("researcher")
+    identities.rotate_blocking("researcher")
+    identities.revoke_blocking("researcher", "keys were lost")
+    with store.read() as tx:
+        records = [row.record for row in tx.all(select(tables.outbox).order_by(tables.outbox.c.seq))]
+    assert [record["what"] for record in records] == [
+        "identity:found",
+        "identity:create",
+        "identity:rotate",
+        "identity:revoke",
+    ]
+    assert records[-1]["why"] == "keys were lost"
+
+
+# --- delegation ------------------------------------------------------------------------------------------------------
+
+
+def test_a_chain_names_who_acts_for_whom_and_what_each_passed_on(identities: Identities) -> None:
+    for name in ("alice", "researcher", "helper"):
+        identities.agent(name)
+    hops = identities.delegate_blocking("alice", "researcher", attenuation=PERMIT, depth=1)
+    hops = identities.delegate_blocking(
+        "researcher", "helper", attenuation="forbid(principal, action, resource);", previous=hops
+    )
+    helper = identities.agent("helper").acting_for(identities.verify(hops))
+    assert helper.chain == (
+        ("spiffe://creto.local/agent/alice", PERMIT),
+        ("spiffe://creto.local/agent/researcher", "forbid(principal, action, resource);"),
+    )
+    with pytest.raises(UnauthorizedError, match="ends at .*helper`, so .*alice` cannot act under it"):
+        identities.agent("alice").acting_for(identities.verify(hops))
+
+
+def test_a_hop_beyond_the_depth_or_for_another_audience_is_refused(identities: Identities) -> None:
+    for name in ("alice", "researcher", "helper"):
+        identities.agent(name)
+    hops = identities.delegate_blocking("alice", "researcher", depth=0)
+    with pytest.raises(InvalidInputError, match="its depth is 0, and the hop before it allows at most -1"):
+        identities.delegate_blocking("researcher", "helper", previous=hops)
+    with pytest.raises(UnauthorizedError, match=r"hop 1 .* was made for `creto.local`, not for `payments`"):
+        identities.verify(hops, audience="payments")
+
+
+def test_an_altered_chain_is_refused_naming_the_hop(identities: Identities) -> None:
+    for name in ("alice", "researcher", "helper"):
+        identities.agent(name)
+    hops = identities.delegate_blocking("alice", "researcher", depth=1)
+    hops = identities.delegate_blocking("researcher", "helper", previous=hops)
+    altered = json.loads(hops[1])
+    altered["payload"] = altered["payload"].replace("A", "B", 1)
+    with pytest.raises(UnauthorizedError, match="hop 2 of the delegation chain does not hold"):
+        identities.verify([hops[0], json.dumps(altered)])
+    with pytest.raises(UnauthorizedError, match="a delegation chain has 1 to 16 hops, and this one 0"):
+        identities.verify([])
+
+
+# --- bundles ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_bundle_is_taken_in_once_its_fingerprint_was_compared(tmp_path: Path, identities: Identities) -> None:
+    identities.agent("researcher")
+    bundle, fingerprint = identities.export(), identities.domain().verifying_key.fingerprint
+    with Store(tmp_path / "far") as store:
+        far = Identities(store, trust_domain="far.test")
+        with pytest.raises(UnauthorizedError, match=f"is new here; compare its fingerprint {fingerprint}"):
+            far.import_blocking(bundle)
+        with pytest.raises(UnauthorizedError, match="not the key known"):
+            far.import_blocking(bundle, fingerprint="0" * 64)
+        assert far.import_blocking(bundle, fingerprint=fingerprint) == ["spiffe://creto.local/agent/researcher"]
+        assert far.find("spiffe://creto.local/agent/researcher").suite == "standard"
+        with pytest.raises(UnauthorizedError, match="imported: its keys are elsewhere"):
+            far.agent("spiffe://creto.local/agent/researcher")
+        far.import_blocking(bundle)
+        with pytest.raises(NotFoundError, match="creto agent import"):
+            far.find("spiffe://creto.local/agent/nobody")
+
+
+def test_a_chain_from_another_trust_domain_verifies_offline(tmp_path: Path, identities: Identities) -> None:
+    identities.agent("alice")
+    with Store(tmp_path / "far") as store:
+        far = Identities(store, trust_domain="far.test")
+        far.agent("helper")
+        identities.import_blocking(far.export(), fingerprint=far.domain().verifying_key.fingerprint)
+        far.import_blocking(identities.export(), fingerprint=identities.domain().verifying_key.fingerprint)
+        hops = identities.delegate_blocking("alice", "spiffe://far.test/agent/helper", audience="far.test")
+        assert far.verify(hops).links == ["spiffe://creto.local/agent/alice", "spiffe://far.test/agent/helper"]
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_the_awaited_forms_do_the_same(backend: str, identities: Identities) -> None:
+    async def main() -> None:
+        identities.agent("alice")
+        identities.agent("helper")
+        chain = identities.verify(await identities.delegate("alice", "helper"))
+        assert chain.links[-1] == "spiffe://creto.local/agent/helper"
+        before = identities.epoch
+        await identities.rotate("alice")
+        await identities.revoke("helper")
+        assert identities.epoch == before + 2
+
+    anyio.run(main, backend=backend)
