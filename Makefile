@@ -36,13 +36,13 @@ check: setup-check develop ## formatting, lints, types, floors and stubs
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports
 	$(BIN)/python tests/check_crates.py
-	$(BIN)/python -m mypy.stubtest creto._core --ignore-disjoint-bases --allowlist tests/stubtest.allow
+	$(BIN)/python -m mypy.stubtest creto._core --ignore-disjoint-bases
 
 bench: setup develop ## measure ours and the peers in one run: make bench [ONLY=area]
 	@$(BIN)/python benches/run.py $(if $(ONLY),--only $(ONLY))
 
 wheel: setup venv ## the wheel that users install, into dist/
-	@$(BIN)/maturin build --quiet --release --out dist
+	@$(BIN)/maturin build --quiet --release --strip --out dist
 	@ls -l dist/*.whl
 
 fuzz: setup ## coverage-guided fuzzing of every decoder (needs a nightly toolchain and cargo-fuzz)
@@ -75,6 +75,9 @@ lock: ## renew the hash-locked requirements
 
 clean: ## remove what was built
 	rm -rf target dist out $(VENV) python/creto/_core.abi3.so
+
+stubs: develop ## write python/creto/_core.pyi anew from the native module
+	@$(BIN)/python tests/renew_stubs.py
 
 migration: venv ## write the store's first migration anew from its tables (until the first release)
 	@$(BIN)/python tests/renew_migration.py

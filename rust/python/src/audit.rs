@@ -601,13 +601,13 @@ impl Progress {
 
 /// The names of the shards of a ledger folder, in order.
 #[pyfunction]
-fn ledger_shards(py: Python<'_>, folder: PathBuf) -> PyResult<Vec<String>> {
+pub fn ledger_shards(py: Python<'_>, folder: PathBuf) -> PyResult<Vec<String>> {
     py.detach(|| creto_audit::shards(&folder)).or_raise(py)
 }
 
 /// Checks a proof (C2SP tlog-proof text) of a record's bytes; returns the checkpoint as a dict.
 #[pyfunction]
-fn ledger_verify_proof<'py>(py: Python<'py>, proof: &str, entry: &[u8], key: &VerifyingKey) -> PyResult<Bound<'py, PyDict>> {
+pub fn ledger_verify_proof<'py>(py: Python<'py>, proof: &str, entry: &[u8], key: &VerifyingKey) -> PyResult<Bound<'py, PyDict>> {
     let proof = Proof::parse(proof).or_raise(py)?;
     let checkpoint = proof.verify(entry, &key.0).or_raise(py)?;
     checkpoint_dict(py, &proof.note, &checkpoint)
@@ -623,13 +623,13 @@ fn ledger_read_batch<'py>(py: Python<'py>, folder: PathBuf, root: &Bound<'py, Py
 /// The record that bytes of an entry are, as a dict.
 #[pyfunction]
 #[pyo3(signature = (entry, shard = "", index = 0))]
-fn ledger_decode<'py>(py: Python<'py>, entry: &[u8], shard: &str, index: u64) -> PyResult<Bound<'py, PyDict>> {
+pub fn ledger_decode<'py>(py: Python<'py>, entry: &[u8], shard: &str, index: u64) -> PyResult<Bound<'py, PyDict>> {
     to_dict(py, shard, index, &encoding::decode(entry).or_raise(py)?)
 }
 
 /// The verifier keys, one for each algorithm, under which public clients check the checkpoints of `origin`.
 #[pyfunction]
-fn ledger_verifier_keys(origin: &str, key: &VerifyingKey) -> Vec<String> {
+pub fn ledger_verifier_keys(origin: &str, key: &VerifyingKey) -> Vec<String> {
     let keys = key.0.suite().signers().iter();
     keys.map(|algorithm| note::verifier_key(origin, *algorithm, key.0.public(*algorithm).unwrap_or_default())).collect()
 }

@@ -171,7 +171,7 @@ fn finding<'py>(py: Python<'py>, found: &Finding, text: &str) -> PyResult<Bound<
 /// What is wrong with a policy set, errors first; nothing is installed.
 #[pyfunction]
 #[pyo3(signature = (policies, schema=None, entities=None))]
-fn policy_findings<'py>(
+pub fn policy_findings<'py>(
     py: Python<'py>,
     policies: &str,
     schema: Option<&str>,

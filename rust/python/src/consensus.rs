@@ -56,7 +56,7 @@ impl HybridLogicalClock {
 
 /// A word later than every one that this process was given before; the folder's own once its clock is installed.
 #[pyfunction]
-fn consensus_timestamp() -> u64 {
+pub fn consensus_timestamp() -> u64 {
     creto_consensus::consensus_timestamp().word()
 }
 

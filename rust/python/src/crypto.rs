@@ -199,19 +199,19 @@ impl Sealer {
 
 /// Signs a payload: a DSSE envelope as JSON text.
 #[pyfunction]
-fn dsse_sign(py: Python<'_>, key: &SigningKey, payload_type: &str, payload: &[u8]) -> PyResult<String> {
+pub fn dsse_sign(py: Python<'_>, key: &SigningKey, payload_type: &str, payload: &[u8]) -> PyResult<String> {
     dsse::sign(&key.0, payload_type, payload).or_raise(py)
 }
 
 /// Verifies a DSSE envelope under exactly these keys and returns its payload.
 #[pyfunction]
-fn dsse_verify<'py>(py: Python<'py>, key: &VerifyingKey, payload_type: &str, envelope: &str) -> PyResult<Bound<'py, PyBytes>> {
+pub fn dsse_verify<'py>(py: Python<'py>, key: &VerifyingKey, payload_type: &str, envelope: &str) -> PyResult<Bound<'py, PyBytes>> {
     Ok(PyBytes::new(py, &dsse::verify(&key.0, payload_type, envelope).or_raise(py)?))
 }
 
 /// Each provider in this build with the result of its self-test: (name, chosen, problem or None).
 #[pyfunction]
-fn crypto_providers(py: Python<'_>) -> Vec<(&'static str, bool, Option<String>)> {
+pub fn crypto_providers(py: Python<'_>) -> Vec<(&'static str, bool, Option<String>)> {
     py.detach(|| {
         let chosen = Provider::chosen().name;
         PROVIDERS.iter().map(|p| (p.name, p.name == chosen, p.self_test().err().map(|error| error.to_string()))).collect()

@@ -21,23 +21,54 @@ mod value;
 
 /// The native half of creto; import the public names from `creto` instead.
 #[pymodule]
-fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
-    module.add("__version__", env!("CARGO_PKG_VERSION"))?;
-    for register in [
-        bridge::register,
-        common::register,
-        crypto::register,
-        consensus::register,
-        nhi::register,
-        authz::register,
-        audit::register,
-        metering::register,
-        oversight::register,
-        runtime::register,
-        messaging::register,
-        gate::register,
-    ] {
-        register(module)?;
+mod _core {
+    // Listed by name, and not only registered: the stubs are made from this list.
+    #[pymodule_export]
+    use crate::audit::{Ledger, LedgerShard, Progress, ledger_decode, ledger_shards, ledger_verifier_keys, ledger_verify_proof};
+    #[pymodule_export]
+    use crate::authz::{Decision, PolicyEngine, policy_findings};
+    #[pymodule_export]
+    use crate::bridge::Bridge;
+    #[pymodule_export]
+    use crate::consensus::{HybridLogicalClock, consensus_timestamp};
+    #[pymodule_export]
+    use crate::crypto::{KemKey, Sealer, SigningKey, VerifyingKey, crypto_providers, dsse_sign, dsse_verify};
+    #[pymodule_export]
+    use crate::error::_round_trip;
+    #[pymodule_export]
+    use crate::gate::{Gate, Permit, Principal};
+    #[pymodule_export]
+    use crate::messaging::{VerifiedEnvelope, envelope_header, envelope_seal, envelope_verify};
+    #[pymodule_export]
+    use crate::metering::{PreparedQuota, QuotaBatch, QuotaEnforcer, Reservation, check_quota_rules};
+    #[pymodule_export]
+    use crate::nhi::{Authority, Chain, ChainCache, Directory, Identity, TrustDomain, delegate, delegation_names};
+    #[pymodule_export]
+    use crate::oversight::{PyAct, PyGrant, oversight_after, oversight_answer, oversight_is_final};
+    #[pymodule_export]
+    use crate::runtime::{SandboxLease, SandboxPool};
+
+    use pyo3::prelude::*;
+
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+        for register in [
+            crate::bridge::register,
+            crate::common::register,
+            crate::crypto::register,
+            crate::consensus::register,
+            crate::nhi::register,
+            crate::authz::register,
+            crate::audit::register,
+            crate::metering::register,
+            crate::oversight::register,
+            crate::runtime::register,
+            crate::messaging::register,
+            crate::gate::register,
+        ] {
+            register(module)?;
+        }
+        Ok(())
     }
-    Ok(())
 }

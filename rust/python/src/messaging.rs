@@ -17,7 +17,7 @@ fn exact<const N: usize>(py: Python<'_>, what: &str, bytes: &[u8]) -> PyResult<[
 #[pyfunction]
 #[pyo3(signature = (sender, key, to, body, *, message_id, date, expires, content_type, priority = "normal", in_reply_to = None, chain = None))]
 #[expect(clippy::too_many_arguments, reason = "keyword-only in Python")]
-fn envelope_seal<'py>(
+pub fn envelope_seal<'py>(
     py: Python<'py>,
     sender: &str,
     key: &SigningKey,
@@ -96,7 +96,7 @@ impl VerifiedEnvelope {
 #[pyfunction]
 #[pyo3(signature = (envelope, *, me, directory, suite, max_bytes, max_life, now))]
 #[expect(clippy::too_many_arguments, reason = "keyword-only in Python")]
-fn envelope_verify(
+pub fn envelope_verify(
     py: Python<'_>,
     envelope: &Bound<'_, PyBytes>,
     me: &str,
@@ -115,7 +115,7 @@ fn envelope_verify(
 
 /// What an envelope says of itself, verified by nobody: to show it, or to find out whose keys are needed.
 #[pyfunction]
-fn envelope_header<'py>(py: Python<'py>, envelope: &[u8], suite: &str) -> PyResult<Bound<'py, PyDict>> {
+pub fn envelope_header<'py>(py: Python<'py>, envelope: &[u8], suite: &str) -> PyResult<Bound<'py, PyDict>> {
     let header =
         Suite::parse(suite).map_err(Error::from).and_then(|suite| creto_messaging::unverified_header(envelope, suite)).or_raise(py)?;
     fields(py, &header)

@@ -677,7 +677,7 @@ impl ActPrice {
 
 /// Raises InvalidInputError where a JSON list of quota rules has no valid reading.
 #[pyfunction]
-fn check_quota_rules(py: Python<'_>, rules: &str) -> PyResult<()> {
+pub fn check_quota_rules(py: Python<'_>, rules: &str) -> PyResult<()> {
     QuotaRule::parse_list(rules).map(drop).or_raise(py)
 }
 

@@ -276,7 +276,7 @@ fn refused(py: Python<'_>, refusal: &creto_nhi::Refusal) -> PyErr {
 
 /// Every name in a chain that nobody has verified yet.
 #[pyfunction]
-fn delegation_names(py: Python<'_>, hops: Vec<String>) -> PyResult<Vec<String>> {
+pub fn delegation_names(py: Python<'_>, hops: Vec<String>) -> PyResult<Vec<String>> {
     let hops: Vec<Hop> = hops.into_iter().map(Hop).collect();
     let names = creto_nhi::unverified_names(&hops).map_err(|refusal| refused(py, &refusal))?;
     Ok(names.iter().map(|id| id.as_str().to_owned()).collect())
@@ -286,7 +286,7 @@ fn delegation_names(py: Python<'_>, hops: Vec<String>) -> PyResult<Vec<String>> 
 #[pyfunction]
 #[pyo3(signature = (delegator, key, delegatee, *, attenuation, audience, issued_at, expiry, depth, previous = None))]
 #[expect(clippy::too_many_arguments, reason = "keyword-only in Python")]
-fn delegate(
+pub fn delegate(
     py: Python<'_>,
     delegator: &str,
     key: &SigningKey,

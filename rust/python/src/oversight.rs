@@ -315,7 +315,7 @@ impl PyGrant {
 #[pyfunction]
 #[pyo3(signature = (key, act, *, request, policy, nonce, expiry_us, approver, approved, reason, decided_us))]
 #[allow(clippy::too_many_arguments, reason = "keyword arguments of Python")]
-fn oversight_answer(
+pub fn oversight_answer(
     py: Python<'_>,
     key: &SigningKey,
     act: &PyAct,
@@ -336,13 +336,13 @@ fn oversight_answer(
 
 /// The state of an oversight request after an event; refused where that may not follow.
 #[pyfunction]
-fn oversight_after(py: Python<'_>, state: &str, event: &str) -> PyResult<&'static str> {
+pub fn oversight_after(py: Python<'_>, state: &str, event: &str) -> PyResult<&'static str> {
     State::parse(state).and_then(|state| state.after(Event::parse(event)?)).map(State::name).or_raise(py)
 }
 
 /// True where nothing can happen to a request in this state any more.
 #[pyfunction]
-fn oversight_is_final(py: Python<'_>, state: &str) -> PyResult<bool> {
+pub fn oversight_is_final(py: Python<'_>, state: &str) -> PyResult<bool> {
     State::parse(state).map(State::is_final).or_raise(py)
 }
 

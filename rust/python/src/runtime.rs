@@ -79,7 +79,7 @@ fn later(bridge: &Bridge, token: u64, work: impl FnOnce() -> Result<Convert> + S
 
 /// A pool of warm sandboxes.
 #[pyclass(frozen, module = "creto._core")]
-struct SandboxPool(Arc<Pool>);
+pub struct SandboxPool(Arc<Pool>);
 
 #[pymethods]
 impl SandboxPool {
@@ -162,7 +162,7 @@ impl SandboxPool {
 
 /// A claimed sandbox.
 #[pyclass(frozen, module = "creto._core")]
-struct SandboxLease(Mutex<Option<Arc<Lease>>>);
+pub struct SandboxLease(Mutex<Option<Arc<Lease>>>);
 
 impl SandboxLease {
     fn lease(&self) -> Result<Arc<Lease>> {

@@ -1,0 +1,62 @@
+"""Writes `python/creto/_core.pyi` anew from the native module's own description of itself.
+
+Run: .tools/bin/python tests/renew_stubs.py
+"""
+
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+TARGET = ROOT / "python" / "creto" / "_core.pyi"
+BIN = Path(sys.executable).parent
+# What Rust calls a dict or a list says nothing of what is in it; a strict checker wants that said.
+BARE = re.compile(r"\b(dict|list|tuple|set)\b(?![\[\w(])(?=[ ,)\]:|=])")
+INSIDE = {"dict": "dict[Any, Any]", "list": "list[Any]", "tuple": "tuple[Any, ...]", "set": "set[Any]"}
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        subprocess.run(
+            [
+                BIN / "maturin",
+                "generate-stubs",
+                "--quiet",
+                "--profile=fast",
+                f"--manifest-path={ROOT / 'rust' / 'python' / 'Cargo.toml'}",
+                "--features=pyo3/experimental-inspect",
+                f"--out={folder}",
+            ],
+            check=True,
+            cwd=ROOT,
+        )
+        text = (Path(folder) / "creto" / "_core.pyi").read_text()
+    lines = []
+    in_text = False
+    for line in text.splitlines():
+        quotes = line.count('"""')
+        lines.append(line if in_text or quotes else BARE.sub(lambda found: INSIDE[found[1]], line))
+        in_text ^= quotes % 2 == 1
+    TARGET.write_text("\n".join([*lines, *_constants("\n".join(lines))]) + "\n")
+    subprocess.run([BIN / "ruff", "check", "--silent", "--fix", "--exit-zero", TARGET], check=True)
+    subprocess.run([BIN / "ruff", "format", "-q", TARGET], check=True)
+
+
+def _constants(text: str) -> list[str]:
+    """What the module sets when it is imported, which its description leaves out."""
+    from creto import _core
+
+    known = {"tuple": "tuple[str, ...]", "list": "list[str]"}
+    return [
+        f"{name}: {known.get(type(value).__name__, type(value).__name__)}"
+        for name, value in sorted(vars(_core).items())
+        if isinstance(value, str | int | list | tuple)
+        and (name.isupper() or name in {"__all__", "__version__"})
+        and f"\n{name}:" not in text
+    ]
+
+
+if __name__ == "__main__":
+    main()
