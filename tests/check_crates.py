@@ -20,7 +20,7 @@ ALLOWED: dict[str, set[str]] = {
     "creto-nhi": {"creto-crypto"},
     "creto-enablement-common": {"creto-crypto", "creto-nhi", "creto-consensus"},
     # Platform and products see each other only by the ports of common.
-    **{crate: GROUND for crate in PLATFORM | PRODUCTS},
+    **dict.fromkeys(PLATFORM | PRODUCTS, GROUND),
     "creto-gate": GROUND | PLATFORM | PRODUCTS,
     "creto-python": GROUND | PLATFORM | PRODUCTS | {"creto-gate"},
 }

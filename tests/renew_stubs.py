@@ -35,6 +35,8 @@ def main() -> None:
         text = (Path(folder) / "creto" / "_core.pyi").read_text()
     lines = []
     in_text = False
+    # What the module adds when it is imported is written out below, so nothing is left to guess.
+    text = text.replace("def __getattr__(name: str) -> Incomplete: ...\n", "").replace("Incomplete, ", "")
     for line in text.splitlines():
         quotes = line.count('"""')
         lines.append(line if in_text or quotes else BARE.sub(lambda found: INSIDE[found[1]], line))
@@ -48,12 +50,13 @@ def _constants(text: str) -> list[str]:
     """What the module sets when it is imported, which its description leaves out."""
     from creto import _core
 
+    exported = [f"__all__ = {sorted(_core.__all__)!r}"]
     known = {"tuple": "tuple[str, ...]", "list": "list[str]"}
-    return [
+    return exported + [
         f"{name}: {known.get(type(value).__name__, type(value).__name__)}"
         for name, value in sorted(vars(_core).items())
         if isinstance(value, str | int | list | tuple)
-        and (name.isupper() or name in {"__all__", "__version__"})
+        and (name.isupper() or name == "__version__")
         and f"\n{name}:" not in text
     ]
 

@@ -5,7 +5,7 @@ The native half of creto; import the public names from `creto` instead.
 from os import PathLike
 from typing import Any, SupportsFloat, SupportsIndex, final
 
-from _typeshed import Incomplete, SupportsGetItem
+from _typeshed import SupportsGetItem
 from typing_extensions import Buffer, disjoint_base
 
 @final
@@ -265,6 +265,10 @@ class Gate:
     """
     The way every act goes in.
     """
+    def __new__(cls, /, policy: PolicyEngine, quota: QuotaEnforcer, ledger: Ledger, clock: HybridLogicalClock) -> Gate:
+        """
+        A gate over these parts.
+        """
     def enter(
         self,
         /,
@@ -1231,11 +1235,69 @@ def policy_findings(policies: str, schema: str | None = None, entities: str | No
     What is wrong with a policy set, errors first; nothing is installed.
     """
 
-def __getattr__(name: str) -> Incomplete: ...
-
+__all__ = [
+    "BACKENDS",
+    "IN_TOTO",
+    "OVERSIGHT_EVENTS",
+    "OVERSIGHT_STATES",
+    "Act",
+    "ActPrice",
+    "Authority",
+    "Bridge",
+    "Chain",
+    "ChainCache",
+    "Decision",
+    "Directory",
+    "Gate",
+    "Grant",
+    "HybridLogicalClock",
+    "Identity",
+    "KemKey",
+    "Ledger",
+    "LedgerShard",
+    "Permit",
+    "PolicyEngine",
+    "PreparedQuota",
+    "Principal",
+    "Progress",
+    "QuotaBatch",
+    "QuotaEnforcer",
+    "Reservation",
+    "SandboxLease",
+    "SandboxPool",
+    "Sealer",
+    "SigningKey",
+    "TrustDomain",
+    "UsageTable",
+    "VerifiedEnvelope",
+    "VerifyingKey",
+    "__version__",
+    "_round_trip",
+    "check_quota_rules",
+    "consensus_timestamp",
+    "crypto_providers",
+    "delegate",
+    "delegation_names",
+    "dsse_sign",
+    "dsse_verify",
+    "envelope_header",
+    "envelope_seal",
+    "envelope_verify",
+    "ledger_decode",
+    "ledger_shards",
+    "ledger_verifier_keys",
+    "ledger_verify_proof",
+    "merkle_path",
+    "merkle_path_root",
+    "merkle_root",
+    "oversight_after",
+    "oversight_answer",
+    "oversight_is_final",
+    "policy_findings",
+    "usage_window",
+]
 BACKENDS: list[str]
 IN_TOTO: str
 OVERSIGHT_EVENTS: tuple[str, ...]
 OVERSIGHT_STATES: tuple[str, ...]
-__all__: list[str]
 __version__: str
