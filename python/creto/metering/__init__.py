@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from creto.metering._authority import Authority as Authority
     from creto.metering._authority import StoreAuthority as StoreAuthority
     from creto.metering._leases import Leases as Leases
+    from creto.metering._open import open_quota as open_quota
     from creto.metering._quota import QuotaEnforcer as QuotaEnforcer
     from creto.metering._quota import Reservation as Reservation
 
@@ -17,6 +18,7 @@ _HOMES = {
     "QuotaEnforcer": "_quota",
     "Reservation": "_quota",
     "StoreAuthority": "_authority",
+    "open_quota": "_open",
 }
 
 __all__ = sorted(_HOMES)

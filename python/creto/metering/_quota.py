@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import weakref
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Self
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from creto import _core
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["Chains", "QuotaEnforcer", "Reservation"]
 
 Reservation = _core.Reservation
+T = TypeVar("T")
 
 _living: weakref.WeakSet[QuotaEnforcer] = weakref.WeakSet()
 
@@ -46,22 +48,28 @@ class QuotaEnforcer(_core.QuotaEnforcer):
     """
 
     leases: Leases | None
+    """What supplies it with units of shared quotas, where anything does."""
+    _shared: bool
 
     def __new__(cls, rules: Iterable[Mapping[str, Any]] = (), *, hold_seconds: float = 900.0) -> Self:
         made = super().__new__(cls, json.dumps([dict(rule) for rule in rules]), hold_seconds=hold_seconds)
         made.leases = None
+        made._shared = False
         _living.add(made)
         return made
 
     @classmethod
-    def from_settings(cls, settings: Settings, quotas: Iterable[Quota] | None = None) -> Self:
+    def from_settings(cls, settings: Settings, quotas: Iterable[Quota] | None = None, *, shared: bool = False) -> Self:
         """The enforcer that the settings describe.
 
         Args:
             settings: The configuration.
             quotas: In place of the settings' own.
+            shared: True where `Leases` will supply it; else every rule counts in this process alone.
         """
-        return cls(_rules(settings, quotas))
+        made = cls(_rules(settings, quotas, shared))
+        made._shared = shared
+        return made
 
     def install_settings(self, settings: Settings, quotas: Iterable[Quota] | None = None) -> None:
         """Takes over other quotas; counts go on where only a limit changed.
@@ -70,7 +78,7 @@ class QuotaEnforcer(_core.QuotaEnforcer):
             settings: The configuration.
             quotas: In place of the settings' own.
         """
-        self.install(json.dumps(_rules(settings, quotas)))
+        self.install(json.dumps(_rules(settings, quotas, self._shared)))
 
     async def check_quota(self, path: Sequence[str], usage: Mapping[str, int]) -> None:
         """Raises where `usage` would not fit on every quota along `path`; takes nothing.
@@ -100,10 +108,40 @@ class QuotaEnforcer(_core.QuotaEnforcer):
             QuotaExceededError: It does not fit.
         """
         wanted = dict(usage)
+        return await self.enter(lambda: self.reserve_nowait(path, wanted))
+
+    async def enter(self, take: Callable[[], T]) -> T:
+        """Calls `take`; where it is refused for lack of leased units, leases some and calls it again.
+
+        Args:
+            take: What takes or reserves units here, such as a gate's `enter`.
+
+        Raises:
+            QuotaExceededError: There is no room.
+        """
         if self.leases is None:
-            return self.reserve_nowait(path, wanted)
-        held: Reservation = await self.leases.supply_async(lambda: self.reserve_nowait(path, wanted))
-        return held
+            return take()
+        taken: T = await self.leases.supply_async(take)
+        return taken
+
+    def boost_known(self, scope: str, meter: str, units: int, until: int) -> None:
+        """Allows one scope more, where a quota lies on it; a boost whose quota was lifted changes nothing.
+
+        Args:
+            scope: Whom, as `team:research`.
+            meter: Of what.
+            units: How many more, in the meter's smallest unit.
+            until: Microseconds since the epoch.
+        """
+        from creto.errors import InvalidInputError
+
+        with contextlib.suppress(InvalidInputError):
+            self.boost(scope, meter, units, until)
+
+    def close(self) -> None:
+        """Gives back what is leased and was not spent."""
+        if self.leases is not None:
+            self.leases.close()
 
     @staticmethod
     def short(error: BaseException) -> bool:
@@ -161,11 +199,13 @@ class Chains:
         return np.frombuffer(self._batch.take(numbers, amounts), dtype=np.bool_)
 
 
-def _rules(settings: Settings, quotas: Iterable[Quota] | None) -> list[dict[str, Any]]:
+def _rules(settings: Settings, quotas: Iterable[Quota] | None, shared: bool) -> list[dict[str, Any]]:
     from creto.metering._rules import rule
 
     metering = settings.metering
-    return [rule(q, metering.time_zone, metering.currency) for q in (settings.quotas if quotas is None else quotas)]
+    chosen = settings.quotas if quotas is None else quotas
+    rules = [rule(quota, metering.time_zone, metering.currency) for quota in chosen]
+    return rules if shared else [{**rule, "share": "process"} for rule in rules]
 
 
 def _after_fork() -> None:

@@ -1,0 +1,171 @@
+"""What usage costs: prices by meter, customer, dimensions and date, worked out in exact fractions and rounded once a line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any
+
+from creto.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from creto.config import Settings
+    from creto.config._sections import Price
+
+__all__ = ["PriceBook", "PricePeriod", "amount"]
+
+
+def amount(price: Price, quantity: Fraction, *, share: Fraction = Fraction(1)) -> Fraction:
+    """What a quantity of one billing period costs, exactly.
+
+    Args:
+        price: The price.
+        quantity: In units of the meter; what is included is taken off here.
+        share: Which part of the period the price was in force; fees, included units and minimum are cut to it.
+
+    Raises:
+        InvalidInputError: The quantity is negative: corrections took away more than there was.
+
+    Example:
+        >>> from creto.config import Price
+        >>> amount(Price(meter="m", unit_price="0.5", included=10), Fraction(14))
+        Fraction(2, 1)
+    """
+    if quantity < 0:
+        raise InvalidInputError(f"usage of `{price.meter}` adds up to {quantity}: corrections took away more than there was")
+    charged = max(Fraction(0), quantity - Fraction(price.included) * share)
+    unit = Fraction(price.unit_price) / Fraction(price.per)
+    match price.model:
+        case "per_unit":
+            total = charged * unit
+        case "flat":
+            total = Fraction(price.unit_price) * share
+        case "package":
+            total = -(-charged // Fraction(price.per)) * Fraction(price.unit_price)
+        case "percentage":
+            total = charged * Fraction(price.unit_price) / 100
+        case "dynamic":
+            total = charged
+        case "graduated":
+            total = _graduated(price, charged)
+        case "volume":
+            total = _volume(price, charged)
+    total *= 1 - Fraction(price.discount) / 100
+    return max(total, Fraction(price.minimum) * share)
+
+
+def _graduated(price: Price, quantity: Fraction) -> Fraction:
+    total = start = Fraction(0)
+    for tier in price.tiers:
+        if quantity <= start and not (quantity == 0 and start == 0):
+            break
+        end = quantity if tier.up_to is None else min(quantity, Fraction(tier.up_to))
+        if quantity > start:
+            total += Fraction(tier.flat)
+        total += max(Fraction(0), end - start) * Fraction(tier.unit_price)
+        start = end if tier.up_to is None else Fraction(tier.up_to)
+    return total
+
+
+def _volume(price: Price, quantity: Fraction) -> Fraction:
+    if quantity == 0:
+        return Fraction(0)
+    for tier in price.tiers:
+        if tier.up_to is None or quantity <= Fraction(tier.up_to):
+            return Fraction(tier.flat) + quantity * Fraction(tier.unit_price)
+    return Fraction(0)
+
+
+@dataclass(frozen=True, slots=True)
+class PricePeriod:
+    """A price, and the part of a billing period in which it is in force.
+
+    Args:
+        price: The price.
+        start: Microseconds since the epoch.
+        end: Microseconds since the epoch; before it.
+    """
+
+    price: Price
+    start: int
+    end: int
+
+
+class PriceBook:
+    """Prices, each from its date on; the later start replaces the earlier one of the same meter, customer and dimensions.
+
+    Args:
+        prices: As settings hold them.
+        currency: Of prices that name none.
+
+    Raises:
+        InvalidInputError: Two prices of one meter, customer, dimensions and start.
+
+    Example:
+        >>> from creto.config import Price
+        >>> book = PriceBook([Price(meter="m", unit_price=2), Price(meter="m", unit_price=1, customer="acme")], "USD")
+        >>> [str(found.price.unit_price) for found in book.of("acme", 0, 10)]
+        ['1']
+    """
+
+    def __init__(self, prices: Iterable[Price], currency: str) -> None:
+        self.prices = list(prices)
+        self.currency = currency
+        seen = set()
+        for price in self.prices:
+            key = (price.meter, price.customer, tuple(sorted(price.when.items())), _start(price))
+            if key in seen:
+                raise InvalidInputError(f"`{price.meter}` has two prices that start at {price.start or 'the beginning'}")
+            seen.add(key)
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> PriceBook:
+        """The price book that the settings hold."""
+        return cls(settings.prices, settings.metering.currency)
+
+    def currency_of(self, customer: str) -> str:
+        """The one currency that a customer is invoiced in.
+
+        Raises:
+            InvalidInputError: The customer's prices are in more than one.
+        """
+        own = [p for p in self.prices if p.customer == customer]
+        found = {p.currency or self.currency for p in own or [p for p in self.prices if p.customer is None]}
+        if len(found) > 1:
+            raise InvalidInputError(
+                f"customer `{customer}` has prices in {', '.join(sorted(found))}: a customer is invoiced in one currency"
+            )
+        return found.pop() if found else self.currency
+
+    def of(self, customer: str, start: int, end: int) -> list[PricePeriod]:
+        """What is in force for a customer in a period, each price with its part of it.
+
+        Args:
+            customer: The organisation of a path.
+            start: Microseconds since the epoch.
+            end: Microseconds since the epoch; before it.
+        """
+        series: dict[tuple[Any, ...], list[Price]] = {}
+        for price in self.prices:
+            if price.customer in {None, customer}:
+                series.setdefault((price.meter, tuple(sorted(price.when.items()))), []).append(price)
+        found = []
+        for prices in series.values():
+            own = [price for price in prices if price.customer == customer]
+            ranked = sorted(own or prices, key=_start)
+            for place, price in enumerate(ranked):
+                until = _start(ranked[place + 1]) if place + 1 < len(ranked) else end
+                first, last = max(start, _start(price)), min(end, until)
+                if first < last:
+                    found.append(PricePeriod(price, first, last))
+        return found
+
+
+def _start(price: Price) -> int:
+    return 0 if price.start is None else int(price.start.timestamp() * 1_000_000)
+
+
+def matches(price: Price, dimensions: Mapping[str, str]) -> bool:
+    """True where an event with these dimensions is priced by this price."""
+    return all(dimensions.get(name) == value for name, value in price.when.items())

@@ -1,0 +1,291 @@
+"""Usage events: what was used, by whom, when; read from the ledger, each once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from creto import _core
+from creto.errors import InvalidInputError
+
+__all__ = ["Bucket", "Place", "Usage", "UsageEvent", "events_of"]
+
+Place = tuple[str, int, int]
+"""Where an event stands in the ledger: shard, index of the record, position in its batch (0 for an act's own)."""
+_UNKNOWN = "unassigned"
+
+
+@dataclass(frozen=True, slots=True)
+class UsageEvent:
+    """What was used of one meter by one act, or as someone else says.
+
+    Args:
+        source: Who says so; ids are unique within a source.
+        id: Unique within the source and meter.
+        customer: Who pays: the organisation of the path.
+        meter: Of what.
+        quantity: How much, in the meter's smallest unit; negative for a correction.
+        at: Microseconds since the epoch.
+        dimensions: What it can be grouped and priced by.
+        place: Where it stands in the ledger.
+    """
+
+    source: str
+    id: str
+    customer: str
+    meter: str
+    quantity: int
+    at: int
+    dimensions: Mapping[str, str] = field(default_factory=dict)
+    place: Place = ("", 0, 0)
+
+    def leaf(self) -> bytes:
+        """The bytes that an invoice line commits to: RFC 8785 JSON of what is counted and where it stands."""
+        stated = {
+            "at": self.at,
+            "customer": self.customer,
+            "dimensions": dict(self.dimensions),
+            "id": self.id,
+            "meter": self.meter,
+            "place": list(self.place),
+            "quantity": str(self.quantity),
+            "source": self.source,
+        }
+        return json.dumps(stated, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+    def to_cloudevent(self) -> dict[str, Any]:
+        """As a CloudEvents 1.0 event in JSON."""
+        from datetime import UTC, datetime
+
+        return {
+            "specversion": "1.0",
+            "id": self.id,
+            "source": self.source,
+            "type": f"creto.usage.{self.meter}",
+            "subject": self.customer,
+            "time": datetime.fromtimestamp(self.at / 1e6, UTC).isoformat().replace("+00:00", "Z"),
+            "data": {"meter": self.meter, "quantity": str(self.quantity), "dimensions": dict(self.dimensions)},
+        }
+
+    @classmethod
+    def from_cloudevent(cls, event: Mapping[str, Any]) -> UsageEvent:
+        """From a CloudEvents 1.0 event in JSON.
+
+        Args:
+            event: With `id`, `source`, `subject` (who pays), `time`, and data of `meter`, `quantity`, `dimensions`.
+
+        Raises:
+            InvalidInputError: Something is missing or has no valid reading; the text names it.
+
+        Example:
+            >>> event = UsageEvent("app", "1", "acme", "pages", 3, 1_795_521_600_000_000, {"team": "research"})
+            >>> UsageEvent.from_cloudevent(event.to_cloudevent()) == event
+            True
+        """
+        from datetime import datetime
+
+        data = event.get("data") or {}
+        try:
+            quantity = int(str(data["quantity"]))
+            time = datetime.fromisoformat(event["time"])
+            dimensions = {str(name): str(value) for name, value in (data.get("dimensions") or {}).items()}
+            made = cls(
+                source=str(event["source"]),
+                id=str(event["id"]),
+                customer=str(event["subject"]),
+                meter=str(data["meter"]),
+                quantity=quantity,
+                at=round(time.timestamp() * 1_000_000),
+                dimensions=dimensions,
+            )
+        except KeyError as error:
+            raise InvalidInputError(f"usage event without `{error.args[0]}`") from error
+        except (TypeError, ValueError, AttributeError) as error:
+            raise InvalidInputError(f"usage event `{event.get('id')}`: {error}") from error
+        if time.tzinfo is None:
+            raise InvalidInputError(f"usage event `{made.id}`: `time` needs a zone, such as `2026-01-01T00:00:00Z`")
+        return made
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """What the events of one window and group add up to.
+
+    Args:
+        start: Microseconds since the epoch.
+        end: Microseconds since the epoch.
+        group: The values of the dimensions grouped by.
+        value: Exact.
+        events: How many.
+    """
+
+    start: int
+    end: int
+    group: tuple[str, ...]
+    value: Fraction
+    events: int
+
+
+class Usage:
+    """Usage events, each once, and what they add up to.
+
+    Args:
+        events: To begin with.
+
+    Example:
+        >>> usage = Usage([UsageEvent("app", str(n), "acme", "pages", n, n, {"team": "ab"[n % 2]}) for n in range(5)])
+        >>> usage.add(UsageEvent("app", "4", "acme", "pages", 4, 4))
+        False
+        >>> [(bucket.group, int(bucket.value)) for bucket in usage.aggregate("pages", by=["team"])]
+        [(('a',), 6), (('b',), 4)]
+    """
+
+    def __init__(self, events: Iterable[UsageEvent] = ()) -> None:
+        self._table = _core.UsageTable()
+        self.events: list[UsageEvent] = []
+        for event in events:
+            self.add(event)
+
+    def add(self, event: UsageEvent) -> bool:
+        """Takes an event.
+
+        Returns:
+            False where one of the same source, id and meter was taken before.
+        """
+        dimensions = {**event.dimensions, "customer": event.customer}
+        fresh = self._table.add(
+            event.source, event.id.encode(), event.meter, event.quantity, event.at, dimensions
+        )
+        if fresh:
+            self.events.append(event)
+        return fresh
+
+    def __len__(self) -> int:
+        return len(self.events)
+
+    @property
+    def duplicates(self) -> int:
+        """How many events were offered again."""
+        return int(self._table.duplicates)
+
+    @property
+    def meters(self) -> list[str]:
+        """The meters that were used, sorted."""
+        return list(self._table.meters())
+
+    def select(self, meter: str, start: int, end: int, only: Mapping[str, str] | None = None) -> list[UsageEvent]:
+        """The events of a meter and a time, in the order in which they came.
+
+        Args:
+            meter: Of what.
+            start: Microseconds since the epoch.
+            end: Microseconds since the epoch; before it.
+            only: With these dimensions.
+        """
+        return [self.events[row] for row in self._table.select(meter, start, end, dict(only or {}))]
+
+    def aggregate(
+        self,
+        meter: str,
+        aggregation: str = "sum",
+        *,
+        start: int = 0,
+        end: int = 2**62,
+        of: str | None = None,
+        window: str | None = None,
+        time_zone: str = "UTC",
+        by: Sequence[str] = (),
+        only: Mapping[str, str] | None = None,
+    ) -> list[Bucket]:
+        """What the events of a meter add up to.
+
+        Args:
+            meter: Of what.
+            aggregation: `sum`, `count`, `min`, `max`, `avg`, `latest`, `unique` or `weighted` (times seconds).
+            start: Microseconds since the epoch.
+            end: Microseconds since the epoch; before it.
+            of: For `unique`: of which dimension.
+            window: `minute`, `hour`, `day`, `week`, `month`, `year`, or a length such as `15m`; one window where there is none.
+            time_zone: Of calendar windows.
+            by: Dimensions to group by.
+            only: With these dimensions.
+
+        Raises:
+            InvalidInputError: There is no such aggregation, window or zone, or the sum is beyond 128 bits.
+        """
+        rows = self._table.aggregate(
+            meter,
+            aggregation,
+            start,
+            end,
+            of=of,
+            window=window,
+            time_zone=time_zone,
+            by=list(by),
+            only=dict(only or {}),
+        )
+        return [Bucket(s, e, tuple(g), Fraction(n, d), events) for s, e, g, n, d, events in rows]
+
+
+def events_of(record: Mapping[str, Any]) -> Iterator[UsageEvent]:
+    """The usage events that a record of the ledger holds: one for each meter of an act that ended.
+
+    Args:
+        record: As `_core.LedgerShard.records` gives them.
+    """
+    if record.get("kind") != "outcome" or not record.get("usage"):
+        return
+    detail = record.get("detail") or {}
+    try:
+        path = [str(name) for name in json.loads(detail.get("path", "[]"))]
+    except ValueError:
+        path = []
+    teams = [name for name in path[1:] if not name.startswith("spiffe://")]
+    dimensions = {
+        "agent": str(record["who"]),
+        "action": str(record["what"]),
+        "resource": str(record["resource"]),
+        "team": teams[0] if teams else _UNKNOWN,
+        **{name: str(value) for name, value in detail.items() if name not in {"path", "agent", "action", "team"}},
+    }
+    for meter, quantity in record["usage"].items():
+        yield UsageEvent(
+            source="ledger",
+            id=str(record["act"]),
+            customer=path[0] if path else _UNKNOWN,
+            meter=meter,
+            quantity=int(quantity),
+            at=int(record["timestamp"]) >> 12,
+            dimensions=dimensions,
+            place=(str(record["shard"]), int(record["index"]), 0),
+        )
+
+
+def read_usage(folder: Path, *, start: int = 0, end: int = 2**62, tail: bool = True) -> Usage:
+    """The usage that a ledger holds.
+
+    Args:
+        folder: The ledger's folder.
+        start: Microseconds since the epoch.
+        end: Microseconds since the epoch; before it.
+        tail: True to count what no checkpoint covers yet, which cannot be proved yet.
+    """
+    usage = Usage()
+    found: list[UsageEvent] = []
+    for name in _core.ledger_shards(str(folder)):
+        shard = _core.LedgerShard(str(folder / name))
+        checkpoint = shard.checkpoint()
+        size = checkpoint["size"] if checkpoint else 0
+        records = shard.records(0, size, size) if size else []
+        if tail:
+            records = [*records, *shard.tail(size)]
+        for record in records:
+            record.setdefault("shard", name)
+            found.extend(event for event in events_of(record) if start <= event.at < end)
+    for event in sorted(found, key=lambda event: (event.at, event.place, event.meter)):
+        usage.add(event)
+    return usage
