@@ -7,21 +7,49 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from creto.metering._authority import Authority as Authority
     from creto.metering._authority import StoreAuthority as StoreAuthority
+    from creto.metering._invoices import Invoices as Invoices
     from creto.metering._leases import Leases as Leases
     from creto.metering._open import open_quota as open_quota
+    from creto.metering._price import PriceBook as PriceBook
     from creto.metering._quota import QuotaEnforcer as QuotaEnforcer
     from creto.metering._quota import Reservation as Reservation
+    from creto.metering._usage import Bucket as Bucket
+    from creto.metering._usage import Usage as Usage
+    from creto.metering._usage import UsageEvent as UsageEvent
+    from creto.metering._usage import read_usage as read_usage
+    from creto.metering._verify import verify_invoice as verify_invoice
 
 _HOMES = {
     "Authority": "_authority",
+    "Bucket": "_usage",
+    "Invoices": "_invoices",
     "Leases": "_leases",
+    "PriceBook": "_price",
     "QuotaEnforcer": "_quota",
     "Reservation": "_quota",
     "StoreAuthority": "_authority",
+    "Usage": "_usage",
+    "UsageEvent": "_usage",
     "open_quota": "_open",
+    "read_usage": "_usage",
+    "verify_invoice": "_verify",
 }
 
-__all__ = sorted(_HOMES)
+__all__ = [
+    "Authority",
+    "Bucket",
+    "Invoices",
+    "Leases",
+    "PriceBook",
+    "QuotaEnforcer",
+    "Reservation",
+    "StoreAuthority",
+    "Usage",
+    "UsageEvent",
+    "open_quota",
+    "read_usage",
+    "verify_invoice",
+]
 
 
 def __getattr__(name: str) -> object:

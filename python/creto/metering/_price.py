@@ -1,4 +1,4 @@
-"""What usage costs: prices by meter, customer, dimensions and date, worked out in exact fractions and rounded once a line."""
+"""What usage costs: prices by meter, customer, dimensions and date, in exact fractions, rounded once a line."""
 
 from __future__ import annotations
 
@@ -33,7 +33,9 @@ def amount(price: Price, quantity: Fraction, *, share: Fraction = Fraction(1)) -
         Fraction(2, 1)
     """
     if quantity < 0:
-        raise InvalidInputError(f"usage of `{price.meter}` adds up to {quantity}: corrections took away more than there was")
+        raise InvalidInputError(
+            f"usage of `{price.meter}` adds up to {quantity}: corrections took away more than there was"
+        )
     charged = max(Fraction(0), quantity - Fraction(price.included) * share)
     unit = Fraction(price.unit_price) / Fraction(price.per)
     match price.model:
@@ -93,7 +95,7 @@ class PricePeriod:
 
 
 class PriceBook:
-    """Prices, each from its date on; the later start replaces the earlier one of the same meter, customer and dimensions.
+    """Prices, each from its date on, when it replaces the earlier one of the same meter, customer and dimensions.
 
     Args:
         prices: As settings hold them.
@@ -116,7 +118,9 @@ class PriceBook:
         for price in self.prices:
             key = (price.meter, price.customer, tuple(sorted(price.when.items())), _start(price))
             if key in seen:
-                raise InvalidInputError(f"`{price.meter}` has two prices that start at {price.start or 'the beginning'}")
+                raise InvalidInputError(
+                    f"`{price.meter}` has two prices that start at {price.start or 'the beginning'}"
+                )
             seen.add(key)
 
     @classmethod
@@ -134,7 +138,7 @@ class PriceBook:
         found = {p.currency or self.currency for p in own or [p for p in self.prices if p.customer is None]}
         if len(found) > 1:
             raise InvalidInputError(
-                f"customer `{customer}` has prices in {', '.join(sorted(found))}: a customer is invoiced in one currency"
+                f"customer `{customer}` has prices in {', '.join(sorted(found))}: it is invoiced in one currency"
             )
         return found.pop() if found else self.currency
 

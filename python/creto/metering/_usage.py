@@ -157,9 +157,7 @@ class Usage:
             False where one of the same source, id and meter was taken before.
         """
         dimensions = {**event.dimensions, "customer": event.customer}
-        fresh = self._table.add(
-            event.source, event.id.encode(), event.meter, event.quantity, event.at, dimensions
-        )
+        fresh = self._table.add(event.source, event.id.encode(), event.meter, event.quantity, event.at, dimensions)
         if fresh:
             self.events.append(event)
         return fresh
@@ -209,7 +207,8 @@ class Usage:
             start: Microseconds since the epoch.
             end: Microseconds since the epoch; before it.
             of: For `unique`: of which dimension.
-            window: `minute`, `hour`, `day`, `week`, `month`, `year`, or a length such as `15m`; one window where there is none.
+            window: `minute`, `hour`, `day`, `week`, `month`, `year`, or a length such as `15m`; all of it
+                where there is none.
             time_zone: Of calendar windows.
             by: Dimensions to group by.
             only: With these dimensions.

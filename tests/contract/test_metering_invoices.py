@@ -1,0 +1,299 @@
+"""From acts in the ledger to invoices that whoever pays can check."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from creto import _core
+from creto.config import Price
+from creto.errors import AlreadyExistsError, InvalidInputError, NotFoundError
+from creto.metering import Invoices, PriceBook, Usage, UsageEvent, read_usage, verify_invoice
+from creto.metering._verify import prove_event, verify_event
+from creto.store import Store
+
+AGENT = "spiffe://acme.test/agent/reader"
+NOON = 1_795_521_600_000_000
+HOUR = 3_600_000_000
+START, END = NOON - 12 * HOUR, NOON + 12 * HOUR
+
+
+class House:
+    """A state folder with its ledger and store, as a layer has it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder / "ledger"
+        self.folder.mkdir()
+        self.key = _core.SigningKey.generate()
+        self.clock = _core.HybridLogicalClock(str(folder / "clock"))
+        self.ledger = _core.Ledger(str(self.folder), self.clock, self.key)
+        self.store = Store(folder, clock=self.clock.now)
+        self.store.attach(self.ledger)
+        self.invoices = Invoices(self.store)
+
+    @property
+    def keys(self) -> list[_core.VerifyingKey]:
+        return [self.key.verifying_key]
+
+    def act(self, number: int, usage: dict[str, int], *, team: str = "research", at: int = NOON, **detail: str) -> None:
+        path = json.dumps(["acme", team, AGENT])
+        self.ledger.append_records(
+            [
+                {
+                    "who": AGENT,
+                    "what": "tool:call",
+                    "resource": "search",
+                    "outcome": "success",
+                    "kind": "outcome",
+                    "id": f"{number:032x}",
+                    "act": f"{number:032x}",
+                    "timestamp": at << 12,
+                    "usage": usage,
+                    "detail": {"path": path, **detail},
+                }
+            ]
+        )
+
+    def publish(self) -> None:
+        self.store.settle(self.ledger)
+        self.ledger.publish_blocking(30)
+
+    def draft(self, prices: list[Price], start: int = START, end: int = END) -> Any:
+        usage = read_usage(self.folder)
+        return self.invoices.draft(PriceBook(prices, "USD"), "acme", start, end, "UTC", usage.events)
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Iterator[House]:
+    made = House(tmp_path)
+    yield made
+    made.store.close()
+    made.ledger.close_blocking()
+
+
+PRICES = [
+    Price(meter="tool_calls", unit_price="0.015", included=10),
+    Price(meter="tokens", unit_price="2.5", per=1_000_000, when={"model": "small"}),
+    Price(meter="tokens", unit_price="10", per=1_000_000),
+]
+
+
+def test_an_invoice_is_made_of_the_acts_in_the_ledger_and_verified_against_them(house: House) -> None:
+    for number in range(25):
+        model = "small" if number % 2 else "large"
+        house.act(number, {"tool_calls": 1, "tokens": 100_000}, at=NOON + number, model=model)
+    house.publish()
+    made = house.invoices.finalize(house.draft(PRICES).id)
+    lines = {(line["meter"], line["description"]): line["amount"] for line in made.document["lines"]}
+    assert lines == {
+        ("tool_calls", "tool_calls"): "0.22",  # 15 x 0.015 = 0.225: half to even
+        ("tokens", "tokens (model small)"): "3.00",
+        ("tokens", "tokens"): "13.00",
+    }
+    assert (made.number, made.document["total"]) == ("INV-2026-000001", "16.22")
+    house.publish()
+    findings = verify_invoice(made.document, house.folder, house.keys)
+    assert [finding.detail for finding in findings if not finding.ok] == []
+    assert len(findings) == 5
+    # Another process, with other keys, is told that they did not sign.
+    other = [_core.SigningKey.generate().verifying_key]
+    assert not all(finding.ok for finding in verify_invoice(made.document, house.folder, other))
+
+
+@pytest.mark.parametrize(
+    ("tamper", "text"),
+    [
+        (lambda d: d["lines"][0].update(amount="9.99"), "the line says 9.99"),
+        (lambda d: d["lines"][0].update(quantity="500"), "the events add up to 3"),
+        (lambda d: d["lines"][0]["evidence"].append(d["lines"][0]["evidence"][0]), "charged twice"),
+        (lambda d: d["lines"][0]["evidence"].pop(), "the commitment"),
+        (lambda d: d["lines"].append(d["lines"][0]), "charged twice"),
+        (lambda d: d["lines"][0]["price"].update(unit_price="7"), "cost 21.00"),
+        (lambda d: d["lines"][0]["evidence"][0].__setitem__(1, 999), "not covered"),
+        (lambda d: d.update(total="1000.00"), "the invoice says 1000.00"),
+        (lambda d: d.update(customer="other"), "is usage of `acme`"),
+        (lambda d: d.update(due="0.00", time_zone="Mars"), "another digest"),
+    ],
+)
+def test_a_tampered_invoice_is_found_out(house: House, tamper: Any, text: str) -> None:
+    for number in range(3):
+        house.act(number, {"tool_calls": 1})
+    house.publish()
+    made = house.invoices.finalize(house.draft([Price(meter="tool_calls", unit_price=1)]).id)
+    house.publish()
+    assert all(f.ok for f in verify_invoice(made.document, house.folder, house.keys))
+    document = json.loads(json.dumps(made.document))
+    tamper(document)
+    failed = [f.detail for f in verify_invoice(document, house.folder, house.keys) if not f.ok]
+    assert any(text in detail for detail in failed), failed
+
+
+def test_one_event_is_proved_without_the_invoice_or_the_ledger(house: House) -> None:
+    for number in range(7):
+        house.act(number, {"tool_calls": number})
+    house.publish()
+    made = house.draft([Price(meter="tool_calls", unit_price=1)])
+    proof = json.loads(json.dumps(prove_event(made.document, 1, 5, house.folder)))
+    assert all(finding.ok for finding in verify_event(proof, house.keys))
+    for change in ({"commitment": "00" * 32}, {"event": proof["event"].replace('"4"', '"9"')}, {"place": 2}):
+        assert not all(finding.ok for finding in verify_event({**proof, **change}, house.keys))
+    assert not all(f.ok for f in verify_event(proof, [_core.SigningKey.generate().verifying_key]))
+
+
+def test_an_act_recorded_twice_is_charged_once(house: House) -> None:
+    house.act(1, {"tool_calls": 2})
+    house.act(1, {"tool_calls": 2})
+    other = _core.Ledger(str(house.folder), house.clock, house.key)
+    assert other.shard != house.ledger.shard
+    mine, house.ledger = house.ledger, other
+    house.act(1, {"tool_calls": 2})
+    house.ledger = mine
+    other.close_blocking()
+    house.publish()
+    usage = read_usage(house.folder)
+    assert [event.quantity for event in usage.events] == [2]
+    assert usage.duplicates == 1
+
+
+def test_late_usage_becomes_an_adjustment_of_the_next_invoice_once(house: House) -> None:
+    prices = [Price(meter="tool_calls", unit_price=1, included=2)]
+    house.act(1, {"tool_calls": 3})
+    house.publish()
+    first = house.invoices.finalize(house.draft(prices).id)
+    assert first.document["total"] == "1.00"
+    house.act(2, {"tool_calls": 4}, at=NOON + 1)
+    house.act(3, {"tool_calls": 5}, at=END + 1)
+    house.publish()
+    second = house.invoices.finalize(house.draft(prices, END, END + 24 * HOUR).id)
+    assert [line["amount"] for line in second.document["lines"]] == ["3.00", "4.00"]
+    assert second.document["lines"][1]["description"] == "tool_calls: late usage of INV-2026-000001"
+    house.publish()
+    assert [f.detail for f in verify_invoice(second.document, house.folder, house.keys) if not f.ok] == []
+
+
+def test_numbers_have_no_gaps_and_a_period_is_invoiced_once(house: House) -> None:
+    prices = [Price(meter="tool_calls", unit_price=1)]
+    house.act(1, {"tool_calls": 3})
+    house.publish()
+    first = house.draft(prices)
+    second = house.draft(prices)  # in place of the first draft
+    with pytest.raises(NotFoundError):
+        house.invoices.finalize(first.id)
+    made = house.invoices.finalize(second.id)
+    with pytest.raises(AlreadyExistsError, match="was invoiced for this time by INV-2026-000001; void it first"):
+        house.draft(prices)
+    with pytest.raises(InvalidInputError, match="INV-2026-000001 is finalized, and cannot become finalized"):
+        house.invoices.finalize(made.id)
+    house.invoices.void(made.number)
+    again = house.invoices.finalize(house.draft(prices).id)
+    assert again.number == "INV-2026-000002"
+    house.invoices.pay(again.number)
+    with pytest.raises(InvalidInputError, match="is paid, and cannot become void"):
+        house.invoices.void(again.number)
+
+
+def test_racing_processes_finalize_a_draft_once(house: House) -> None:
+    house.act(1, {"tool_calls": 3})
+    house.publish()
+    draft = house.draft([Price(meter="tool_calls", unit_price=1)])
+    done: list[str] = []
+
+    def finalize() -> None:
+        with contextlib.suppress(InvalidInputError):
+            done.append(Invoices(house.store).finalize(draft.id).number)
+
+    threads = [threading.Thread(target=finalize) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert done == ["INV-2026-000001"]
+
+
+def test_prepaid_credits_go_by_priority_then_expiry_and_come_back_when_void(house: House) -> None:
+    house.act(1, {"tool_calls": 10})
+    house.publish()
+    soon, later = END * 2, END * 3
+    second = house.invoices.prepay("acme", "USD", Decimal("4.00"), expires=later)
+    first = house.invoices.prepay("acme", "USD", Decimal("3.00"), expires=soon)
+    last = house.invoices.prepay("acme", "USD", Decimal("9.00"), priority=1)
+    house.invoices.prepay("acme", "USD", Decimal("99.00"), expires=1)
+    house.invoices.prepay("acme", "EUR", Decimal("99.00"))
+    prices = [Price(meter="tool_calls", unit_price=1)]
+    made = house.invoices.finalize(house.draft(prices).id)
+    expected = [(first, "3.00"), (second, "4.00"), (last, "3.00")]
+    assert [(taken["credit"], taken["amount"]) for taken in made.document["credits"]] == expected
+    assert made.document["due"] == "0.00"
+    house.invoices.void(made.number)
+    assert house.invoices.finalize(house.draft(prices).id).document["credits"] == made.document["credits"]
+
+
+def test_credit_notes_never_exceed_the_invoice(house: House) -> None:
+    house.act(1, {"tool_calls": 10})
+    house.publish()
+    made = house.invoices.finalize(house.draft([Price(meter="tool_calls", unit_price=1)]).id)
+    note = house.invoices.credit(made.number, "an outage", Decimal("4.00"))
+    assert (note.number, note.document["total"]) == ("CRN-2026-000001", "-4.00")
+    with pytest.raises(InvalidInputError, match="write an amount from 0.01 to 6.00"):
+        house.invoices.credit(made.number, "more", Decimal("6.01"))
+    assert house.invoices.credit(made.number, "the rest").document["total"] == "-6.00"
+    house.publish()
+    assert all(f.ok for f in verify_invoice(note.document, house.folder, house.keys))
+
+
+def test_a_price_that_changes_within_the_period_makes_a_line_for_each_part(house: House) -> None:
+    house.act(1, {"tool_calls": 10}, at=NOON - 1)
+    house.act(2, {"tool_calls": 10}, at=NOON)
+    house.publish()
+    prices = [
+        Price(meter="tool_calls", unit_price=1, included=4),
+        Price(meter="tool_calls", unit_price=2, start="2026-11-24T12:00:00Z"),
+        Price(meter="seat", model="flat", unit_price=31, start="2026-11-24T18:00:00Z"),
+    ]
+    lines = house.draft(prices).document["lines"]
+    assert [(line["amount"], line["share"]) for line in lines] == [("8.00", "1/2"), ("20.00", "1/2"), ("7.75", "1/4")]
+
+
+def test_two_prices_that_fit_alike_are_refused_and_what_has_no_price_is_listed(house: House) -> None:
+    house.act(1, {"tool_calls": 1, "pages": 7}, model="small")
+    house.publish()
+    alike = [
+        Price(meter="tool_calls", unit_price=1, when={"model": "small"}),
+        Price(meter="tool_calls", unit_price=2, when={"team": "research"}),
+    ]
+    with pytest.raises(InvalidInputError, match="is priced by both"):
+        house.draft(alike)
+    assert house.draft(alike[:1]).document["unpriced"] == [{"meter": "pages", "quantity": "7", "events": 1}]
+
+
+def test_prices_in_two_currencies_for_one_customer_are_refused() -> None:
+    book = PriceBook([Price(meter="a", currency="EUR"), Price(meter="b", currency="USD")], "USD")
+    with pytest.raises(InvalidInputError, match="has prices in EUR, USD"):
+        book.currency_of("acme")
+
+
+def test_corrections_that_take_away_more_than_there_was_are_refused() -> None:
+    event = UsageEvent("app", "1", "acme", "m", 3, NOON)
+    from creto.metering._invoice import draft
+
+    book = PriceBook([Price(meter="m", unit_price=1)], "USD")
+    correction = replace(event, id="2", quantity=-1)
+    assert draft(book, "acme", START, END, "UTC", [event, correction])["total"] == "2.00"
+    with pytest.raises(InvalidInputError, match="corrections took away more than there was"):
+        draft(book, "acme", START, END, "UTC", [event, replace(correction, quantity=-9)])
+
+
+def test_aggregates_follow_the_calendar_of_a_time_zone() -> None:
+    midnight = 1_774_738_800_000_000  # 2026-03-29T00:00 in Zurich, a day of 23 hours
+    usage = Usage(UsageEvent("s", str(n), "acme", "m", 1, midnight + n * HOUR) for n in range(30))
+    days = usage.aggregate("m", window="day", time_zone="Europe/Zurich")
+    assert [int(day.value) for day in days] == [23, 7]
+    assert days[0].end - days[0].start == 23 * HOUR
