@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -167,7 +167,7 @@ def test_two_that_make_the_signing_key_at_once_get_the_same(tmp_path: Path, seal
 
 
 @pytest.fixture
-def state(tmp_path: Path, sealer: _core.Sealer) -> Iterator[Path]:
+def state(tmp_path: Path, sealer: _core.Sealer) -> Path:
     """A closed ledger of 700 records, with an older copy of itself beside it."""
 
     async def main() -> None:
@@ -180,7 +180,7 @@ def state(tmp_path: Path, sealer: _core.Sealer) -> Iterator[Path]:
                 audit.log_nowait(record(resource=str(number)))
 
     anyio.run(main)
-    yield tmp_path / "state"
+    return tmp_path / "state"
 
 
 def verified(folder: Path, keys: list[_core.VerifyingKey] | None = None, seen: list[str] | None = None) -> list[Any]:

@@ -1,4 +1,4 @@
-"""The ledger: what was done, by whom and why; append-only, and provable to whoever has nothing but its files and a public key.
+"""The ledger: what was done, by whom and why; append-only, and provable to whoever has its files and a public key.
 
 Nothing here decides or changes anything else; the store decides, the ledger proves.
 """
@@ -23,7 +23,15 @@ _HOMES = {
     "trusted_keys": "creto.audit._keys",
 }
 
-__all__ = sorted(_HOMES)
+__all__ = [
+    "AuditClient",
+    "AuditRecord",
+    "Proof",
+    "Verified",
+    "open_ledger",
+    "signing_key",
+    "trusted_keys",
+]
 
 
 def __getattr__(name: str) -> object:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -73,7 +74,7 @@ class AuditClient:
         """The shard that this process writes."""
         return self.ledger.shard
 
-    # --- writing --------------------------------------------------------------------------------------------------------
+    # --- writing ------------------------------------------------------------------------------------------------------
 
     async def log(self, record: AuditRecord | Mapping[str, Any], *, durability: Durability = "strict") -> int | None:
         """Appends a record.
@@ -97,7 +98,7 @@ class AuditClient:
         return index
 
     def log_nowait(self, record: AuditRecord | Mapping[str, Any]) -> int:
-        """Puts a record in the queue, which never drops, and returns its ticket; waits only where the queue is full."""
+        """Puts a record in the queue, which never drops, and returns its ticket; waits only where that is full."""
         return self.ledger.enqueue(written(record))
 
     def log_blocking(self, record: AuditRecord | Mapping[str, Any], *, timeout: float | None = None) -> None:
@@ -128,7 +129,7 @@ class AuditClient:
         if self._ledger is not None:
             await _bridge.wait(self._ledger.close)
 
-    # --- reading --------------------------------------------------------------------------------------------------------
+    # --- reading ------------------------------------------------------------------------------------------------------
 
     async def query(
         self,
@@ -173,11 +174,11 @@ class AuditClient:
     async def _settle(self) -> None:
         """Waits until what this process has queued is on disk, so that it finds its own records."""
         ledger = self.ledger
-        await _bridge.wait(lambda bridge, token: ledger.flushed(bridge, token))
+        await _bridge.wait(ledger.flushed)
 
     async def follow(
         self, *, from_start: bool = False, interval: float = 0.1, **filters: Any
-    ) -> AsyncIterator[AuditRecord]:
+    ) -> AsyncGenerator[AuditRecord]:
         """Yields records as they are written, by any process, merged by timestamp within each look.
 
         Args:
@@ -186,7 +187,7 @@ class AuditClient:
             filters: As of `query`, but for `limit`, `since` and `until`.
         """
         fits = _fits(filters)
-        followers = await anyio.to_thread.run_sync(lambda: Followers(self.path, from_start=from_start))
+        followers = await anyio.to_thread.run_sync(partial(Followers, self.path, from_start=from_start))
         while True:
             for record in await anyio.to_thread.run_sync(followers.poll):
                 if fits(record):
@@ -213,7 +214,7 @@ class AuditClient:
             record: The record as it was read, or its id or `shard/index`.
 
         Raises:
-            NotFoundError: There is no such record, or another process that holds its shard has not published it within 5 s.
+            NotFoundError: There is no such record, or the process that holds its shard does not publish it within 5 s.
         """
         if isinstance(record, str):
             record = (await self.find(record))[-1]

@@ -1,4 +1,4 @@
-"""The keys that sign a folder's checkpoints: made once, sealed, and their public half kept where verifiers look for it."""
+"""The keys that sign a folder's checkpoints: made once, sealed, their public half kept where verifiers look for it."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def _place(path: Path, content: bytes) -> bool:
 
 
 def signing_key(folder: Path, sealer: _core.Sealer) -> _core.SigningKey:
-    """The key set that signs the checkpoints of a state folder, made on first use; two processes that make it at once get the same.
+    """The key set that signs the checkpoints of a state folder; two processes that make it at once get the same.
 
     Args:
         folder: The state folder.
@@ -72,18 +72,18 @@ def signing_key(folder: Path, sealer: _core.Sealer) -> _core.SigningKey:
 
 
 def trusted_keys(folder: Path, files: Iterable[Path] = ()) -> list[_core.VerifyingKey]:
-    """The public keys that checkpoints are checked with: those in `files`, or else those that the state folder itself has.
+    """The public keys that checkpoints are checked with: those in `files`, or else those that the state folder has.
 
     Args:
         folder: The state folder.
-        files: Public keys from elsewhere, as `creto audit keys` prints them. An auditor brings these: whoever can change the folder can
-            change the keys in it.
+        files: Public keys from elsewhere, as `creto audit keys` prints them. An auditor brings these: whoever can
+            change the folder can change the keys in it.
 
     Raises:
         InvalidInputError: A file holds no public key.
     """
     found = list(files) or sorted((folder / "keys").glob("ledger-*.pub"))
-    return [_core.VerifyingKey.from_text(file.read_text().strip()) for file in found]
+    return [_core.VerifyingKey.from_text(line) for file in found for line in file.read_text().split()]
 
 
 def open_ledger(

@@ -13,7 +13,7 @@ from creto import _core
 from creto.audit._record import AuditRecord, read
 from creto.errors import InvalidInputError, NotFoundError
 
-__all__ = ["Followers", "Proof", "Verified", "find", "prove", "query", "shards", "verify", "word"]
+__all__ = ["Followers", "Proof", "Verified", "check", "find", "prove", "query", "shards", "verify", "word"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +46,11 @@ class Proof:
             IntegrityError: The proof does not lead to the root.
             SignatureVerificationFailedError: None of the keys signed it.
         """
-        _check(self.text, self.entry, keys)
+        check(self.text, self.entry, keys)
 
 
-def _check(text: str, entry: bytes, keys: Iterable[_core.VerifyingKey]) -> dict[str, Any]:
+def check(text: str, entry: bytes, keys: Iterable[_core.VerifyingKey]) -> dict[str, Any]:
+    """The checkpoint that a proof of a record's bytes leads to, where one of the keys signed it."""
     from creto.errors import SignatureVerificationFailedError
 
     refused: SignatureVerificationFailedError | None = None
@@ -168,7 +169,7 @@ def verify(
         progress: Called with shard, records checked and records in all, now and then.
 
     Raises:
-        IntegrityError: A record was changed or removed, or the ledger was rolled back or forked; the text names the place.
+        IntegrityError: A record was changed or removed, or the ledger was rolled back or forked; the text says where.
         SignatureVerificationFailedError: A checkpoint is not signed by any of the keys.
     """
     import threading

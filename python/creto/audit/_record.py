@@ -23,7 +23,8 @@ class AuditRecord(Mapping[str, Any]):
         delegation_chain: For whom: SPIFFE ids, the first delegator first.
         why: The policy, grant or rule that decided.
         outcome: None while it has not ended, `"success"`, or `{"failure": why}`.
-        timestamp: The folder's hybrid logical time as a word (microseconds since the Unix epoch, times 4096, plus a counter); 0 for now.
+        timestamp: The folder's hybrid logical time as a word: microseconds since the Unix epoch, times 4096, plus a
+            counter; 0 for now.
         signature: The covering checkpoint with the proof of inclusion (C2SP tlog-proof text); empty until asked for.
         id: 32 hexadecimal digits; the same id is appended once. Empty for a new one.
         act: The act that it belongs to, likewise; empty for the id.

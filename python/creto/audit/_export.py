@@ -1,0 +1,116 @@
+"""Records as files for other tools: JSON Lines, CSV, Parquet."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import anyio
+
+from creto.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from creto.audit._client import AuditClient
+    from creto.audit._record import AuditRecord
+
+__all__ = ["export"]
+
+_COLUMNS = (
+    "time", "timestamp", "who", "delegation_chain", "what", "resource", "why", "ended", "failure", "kind", "id", "act",
+    "digest", "policy", "usage", "detail", "shard", "index",
+)  # fmt: skip
+_ALL = 1 << 62
+
+
+def _row(record: AuditRecord) -> dict[str, Any]:
+    failure = record.outcome.get("failure") if isinstance(record.outcome, Mapping) else None
+    return {
+        **{name: record[name] for name in _COLUMNS if name in record},
+        "time": record.time.isoformat(),
+        "ended": record.ended or None,
+        "failure": failure,
+    }
+
+
+def export(client: AuditClient, out: Path, form: str, filters: Mapping[str, Any]) -> int:
+    """Writes the records that match, whole or not at all.
+
+    Args:
+        client: The ledger.
+        out: The file; one that is there is replaced.
+        form: `jsonl`, `csv` or `parquet`.
+        filters: As of `AuditClient.query`.
+
+    Returns:
+        How many records.
+
+    Raises:
+        InvalidInputError: The form is none of these, or what writes it is not installed.
+    """
+
+    async def find() -> list[AuditRecord]:
+        return await client.query(limit=_ALL, **filters)
+
+    writers = {"jsonl": _jsonl, "csv": _csv, "parquet": _parquet}
+    if form not in writers:
+        raise InvalidInputError(f"`{form}` is no form to export to; say --format jsonl, csv or parquet")
+    records = anyio.run(find)
+    new = out.with_name(f".{out.name}.{os.getpid()}")
+    try:
+        writers[form](map(_row, records), new)
+        new.replace(out)
+    finally:
+        new.unlink(missing_ok=True)
+    return len(records)
+
+
+def _jsonl(rows: Iterable[dict[str, Any]], path: Path) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        for row in rows:
+            file.write(json.dumps(row, ensure_ascii=False, default=dict) + "\n")
+
+
+def _flat(row: dict[str, Any]) -> dict[str, Any]:
+    nested = {name: json.dumps(row[name], ensure_ascii=False) for name in ("delegation_chain", "usage", "detail")}
+    return {**row, **nested}
+
+
+def _csv(rows: Iterable[dict[str, Any]], path: Path) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, _COLUMNS)
+        writer.writeheader()
+        for row in rows:
+            # A cell that begins like a formula is one, to a spreadsheet; what agents wrote must not run there.
+            safe = {
+                name: f"'{v}" if isinstance(v, str) and v[:1] in "=+-@\t\r" and v else v
+                for name, v in _flat(row).items()
+            }
+            writer.writerow(safe)
+
+
+def _parquet(rows: Iterable[dict[str, Any]], path: Path) -> None:
+    try:
+        import duckdb
+    except ImportError as error:
+        raise InvalidInputError("Parquet is written by DuckDB: pip install 'creto[duckdb]'") from error
+    lines = path.with_name(f"{path.name}.jsonl")
+    try:
+        _jsonl(map(_flat, rows), lines)
+        types = dict.fromkeys(_COLUMNS, "VARCHAR") | {
+            "timestamp": "UBIGINT",
+            "index": "UBIGINT",
+            "time": "TIMESTAMPTZ",
+        }
+        with duckdb.connect() as connection:
+            columns = "{" + ", ".join(f"'{name}': '{kind}'" for name, kind in types.items()) + "}"
+            source = f"read_json(?, format = 'newline_delimited', columns = {columns})"
+            connection.execute(
+                f"COPY (SELECT * FROM {source}) TO '{str(path).replace(chr(39), chr(39) * 2)}' (FORMAT parquet)",  # noqa: S608
+                [str(lines)],
+            )
+    finally:
+        lines.unlink(missing_ok=True)

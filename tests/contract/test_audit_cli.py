@@ -1,0 +1,180 @@
+"""What `creto audit` prints, writes and exits with."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from creto import _core
+from creto.audit import AuditClient, open_ledger
+from creto.cli import main
+
+ALICE = "spiffe://creto.local/agent/alice"
+
+
+@pytest.fixture
+def sealer() -> _core.Sealer:
+    return _core.Sealer.ephemeral()
+
+
+@pytest.fixture
+def state(tmp_path: Path, sealer: _core.Sealer) -> Path:
+    folder = tmp_path / "state"
+    folder.mkdir(mode=0o700)
+    ledger = open_ledger(folder, _core.HybridLogicalClock(folder / "clock"), sealer)
+    act = {
+        "who": ALICE,
+        "what": "http:get",
+        "resource": "https://example.org/",
+        "act": "ab" * 16,
+        "why": "policy `reads`",
+    }
+    ledger.append_blocking({**act, "kind": "intent", "delegation_chain": ["spiffe://creto.local/agent/lead"]})
+    ledger.append_blocking({**act, "kind": "outcome", "outcome": "success", "usage": {"requests": 1}})
+    ledger.append_blocking(
+        {"who": ALICE, "what": "net:connect", "resource": "=cmd()", "kind": "refusal", "why": "no <permit>"}
+    )
+    ledger.close_blocking()
+    return folder
+
+
+@dataclass
+class Result:
+    exit_code: int
+    output: str
+
+
+def run(state: Path, *args: str) -> Result:
+    out = io.StringIO()
+    with redirect_stdout(out), redirect_stderr(out):
+        code = main(["--state", str(state), "audit", *args])
+    return Result(code, out.getvalue())
+
+
+def test_tail_and_query_print_a_line_or_json_for_each_record(state: Path) -> None:
+    lines = run(state, "tail", "-n", "2").output.splitlines()
+    assert len(lines) == 2
+    assert "refused" in lines[1]
+    rows = json.loads(run(state, "query", "--agent", "alice", "--action", "http:*", "--since", "1h", "--json").output)
+    assert [row["kind"] for row in rows] == ["intent", "outcome"]
+    assert rows[0]["delegation_chain"] == ["spiffe://creto.local/agent/lead"]
+    assert run(state, "query", "--outcome", "failure").output == "no record matches\n"
+    bad = run(state, "query", "--since", "yesterday")
+    assert bad.exit_code == 2
+    assert "neither a time such as 2026-05-01T12:00 nor how long ago" in bad.output
+
+
+def test_tail_f_prints_what_another_process_writes_until_it_is_interrupted(state: Path, sealer: _core.Sealer) -> None:
+    command = [sys.executable, "-m", "creto", "--state", str(state), "audit", "tail", "-n", "0", "-f", "--json"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONUNBUFFERED": "1"})
+    assert process.stdout
+    ledger, seen = open_ledger(state, _core.HybridLogicalClock(state / "clock"), sealer), threading.Event()
+
+    def write() -> None:
+        while not seen.wait(0.1):
+            ledger.append_blocking({"who": ALICE, "what": "tool:call", "resource": "new"})
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        assert json.loads(process.stdout.readline())["resource"] == "new"
+    finally:
+        seen.set()
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=20)
+        writer.join()
+        ledger.close_blocking()
+    assert process.returncode == 130
+
+
+def test_show_prints_the_act_and_writes_a_page_of_its_life(state: Path, tmp_path: Path) -> None:
+    shown = run(state, "show", "ab" * 16)
+    assert "policy `reads`" in shown.output
+    assert json.loads(run(state, "show", "0000/2", "--json").output)[0]["resource"] == "=cmd()"
+    page = tmp_path / "act.html"
+    assert run(state, "show", "ab" * 16, "--html", str(page)).exit_code == 0
+    text = page.read_text()
+    assert "spiffe://creto.local/agent/lead" in text
+    assert text.count("c2sp.org/tlog-proof@v1") == 2
+    assert run(state, "show", "0000/2", "--html", str(page)).exit_code == 0
+    assert "no &lt;permit&gt;" in page.read_text()
+    missing = run(state, "show", "0000/9")
+    assert missing.exit_code == 1
+    assert "there is no record `0000/9`" in missing.output
+
+
+def test_verify_says_what_was_checked_and_exits_with_6_where_it_does_not_fit(state: Path, tmp_path: Path) -> None:
+    kept, public = tmp_path / "kept", tmp_path / "creto.pub"
+    public.write_text(run(state, "keys").output)
+    args = ["verify", "--key", str(public), "--remember", str(kept)]
+    assert "3 records in 1 shards are as they were signed" in run(state, *args).output
+    assert "extending 1 checkpoints seen before" in run(state, *args).output
+    assert json.loads(run(state, "verify", "--json").output)[0]["size"] == 3
+    other = tmp_path / "other.pub"
+    other.write_text(_core.SigningKey.generate().verifying_key.to_text())
+    assert run(state, "verify", "--key", str(other)).exit_code == 6
+    bundle = next((state / "ledger/0000/tile/entries").glob("000.p/3"))
+    bundle.write_bytes(bundle.read_bytes().replace(b"reads", b"roads"))
+    broken = run(state, "verify")
+    assert broken.exit_code == 6
+    assert "record 0 does not hash to its leaf of the tree" in broken.output
+
+
+def test_a_proof_goes_to_a_file_and_is_checked_elsewhere_with_the_public_key_alone(state: Path, tmp_path: Path) -> None:
+    out, public, elsewhere = tmp_path / "line.tlog-proof", tmp_path / "creto.pub", tmp_path / "elsewhere"
+    public.write_text(run(state, "keys").output)
+    assert run(state, "prove", "0000/1", "--out", str(out)).exit_code == 0
+    args = ["check-proof", str(out), "--key", str(public), "--json"]
+    checked = json.loads(run(elsewhere, *args).output)
+    assert checked["proved"] is True
+    assert checked["record"]["usage"] == {"requests": 1}
+    content = out.with_suffix(".cbor").read_bytes()
+    out.with_suffix(".cbor").write_bytes(content.replace(b"requests", b"requestz"))
+    assert run(elsewhere, *args).exit_code == 6
+
+
+def test_export_writes_json_lines_csv_and_parquet(state: Path, tmp_path: Path) -> None:
+    lines = tmp_path / "acts.jsonl"
+    assert run(state, "export", str(lines)).output == f"wrote 3 records to {lines}\n"
+    rows: list[dict[str, Any]] = [json.loads(line) for line in lines.read_text().splitlines()]
+    assert [row["ended"] for row in rows] == [None, "success", "refused"]
+    table = tmp_path / "acts.csv"
+    run(state, "export", str(table), "--outcome", "refused")
+    with table.open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    # A spreadsheet runs what begins with `=`.
+    assert row["resource"] == "'=cmd()"
+    duckdb = pytest.importorskip("duckdb", reason="Parquet is written by the extra creto[duckdb]")
+    columns = tmp_path / "acts.parquet"
+    assert run(state, "export", str(columns)).exit_code == 0
+    found = duckdb.sql(f"select resource, timestamp from '{columns}' order by timestamp").fetchall()
+    assert [resource for resource, _ in found] == [row["resource"] for row in rows]
+    assert [word for _, word in found] == [row["timestamp"] for row in rows]
+    assert run(state, "export", str(tmp_path / "acts.xml")).exit_code == 2
+
+
+def test_verifier_keys_are_printed_for_public_clients(state: Path) -> None:
+    ed25519, ml_dsa = run(state, "keys", "0000").output.splitlines()
+    origin = (state / "ledger/0000/origin").read_text()
+    assert ed25519.startswith(f"{origin}+")
+    assert len(ml_dsa) > 2_000
+
+
+def test_an_empty_state_folder_is_no_error(tmp_path: Path) -> None:
+    assert run(tmp_path / "new", "verify").output == (
+        "the ledger has no record yet\n0 records in 0 shards are as they were signed\n"
+    )
+    assert run(tmp_path / "new", "tail").output == ""
+    assert AuditClient.reading(tmp_path / "new").folder.name == "new"
