@@ -13,7 +13,6 @@ from creto import _core
 if TYPE_CHECKING:
     from creto.audit import AuditClient
     from creto.config import Live, Settings
-    from creto.messaging import Mailbox
     from creto.metering import QuotaEnforcer
     from creto.nhi import Agent, Identities
     from creto.oversight import Desk
@@ -36,8 +35,7 @@ class Parts:
     def __init__(self, state: Path | None = None, config: Iterable[Path] = (), project: Path | None = None) -> None:
         from creto.audit import AuditClient, open_ledger
         from creto.config import Live
-        from creto.messaging import Mailbox
-        from creto.metering import QuotaEnforcer
+        from creto.metering import open_quota
         from creto.nhi import Identities
         from creto.oversight import open_desk
         from creto.reach import Reach
@@ -54,10 +52,14 @@ class Parts:
             self.store: Store = Store(url.get_secret_value() if url else self.folder, clock=self.clock.now)
             closing.callback(self.store.close)
             self.ledger: _core.Ledger = open_ledger(
-                self.folder, self.clock, self.sealer, trust_domain=settings.common.trust_domain
+                self.folder,
+                self.clock,
+                self.sealer,
+                trust_domain=settings.common.trust_domain,
+                settings=settings,
             )
             closing.callback(self.ledger.close_blocking)
-            self.audit: AuditClient = AuditClient(self.ledger, self.store)
+            self.audit: AuditClient = AuditClient(self.ledger, self.folder)
             self.store.attach(self.audit)
             self.reach: Reach = Reach(self.store, self.folder)
             closing.callback(self.reach.close)
@@ -72,10 +74,17 @@ class Parts:
             self._install(settings)
             self.live.follow(self._install)
             self.reach.on("identity", lambda _key: self._refresh_agents())
-            self.quota: QuotaEnforcer = QuotaEnforcer.from_settings(settings)
+            self.quota: QuotaEnforcer = open_quota(
+                settings,
+                self.store,
+                reach=self.reach,
+                live=self.live,
+                shard=self.ledger.shard,
+                relaxed=settings.audit.durability != "strict",
+            )
+            closing.callback(self.quota.close)
             self.gate = _core.Gate(self.policy, self.quota, self.ledger, self.clock)
             self.desk: Desk = open_desk(self.store, settings, self.reach, self.sealer)
-            self.mailbox: Mailbox = Mailbox(self.store, self.identities, self.reach)
             self._closing = closing.pop_all()
 
     @property
@@ -88,10 +97,9 @@ class Parts:
         await self.desk.recover(self._found)
 
     async def _found(self, act: str) -> Found:
-        records = [record async for record in self.audit.query(act=act)]
-        kinds = {record["kind"]: record for record in records}
+        kinds = {record.kind: record for record in await self.audit.query(act=act)}
         if "outcome" in kinds:
-            return "success" if kinds["outcome"]["outcome"] == "success" else "failure"
+            return "success" if kinds["outcome"].outcome == "success" else "failure"
         return "intent" if "intent" in kinds else "nothing"
 
     def close(self) -> None:

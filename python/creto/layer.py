@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -19,13 +19,14 @@ import anyio.to_thread
 from creto import _bridge, _core
 from creto._guard import acting, guard
 from creto.errors import InvalidInputError, OversightRequiredError
+from creto.messaging import Mailbox
 
 if TYPE_CHECKING:
     from anyio.from_thread import BlockingPortal
 
     from creto.runtime import Box
     from creto._parts import Parts
-    from creto.messaging import Message
+    from creto.messaging import Inbox, Sent
     from creto.nhi import Agent
     from creto.oversight import Clearance
 
@@ -144,6 +145,16 @@ class EnablementLayer:
         self._principals: dict[tuple[str, tuple[tuple[str, str], ...]], tuple[int, _core.Principal]] = {}
         self._suite = parts.settings.common.suite
         self._portal: BlockingPortal | None = None
+        self.mailbox = Mailbox(
+            parts.store,
+            parts.identities,
+            parts.reach,
+            max_message_size=parts.settings.messaging.max_message_size_bytes,
+            delivery_timeout=parts.settings.messaging.delivery_timeout_seconds,
+            authorize_send=self._may_send,
+            authorize_receive=self._may_receive,
+            record=parts.audit.log_nowait,
+        )
 
     # --- who ----------------------------------------------------------------------------------------------------------
 
@@ -305,27 +316,38 @@ class EnablementLayer:
 
         return confined(self, agent, workdir, **options)
 
-    async def send(self, agent: Agent, to: str | Iterable[str], body: bytes, **options: Any) -> str:
+    async def send(self, agent: Agent, to: str | Sequence[str], body: bytes, **options: Any) -> Sent:
         """Sends a sealed and signed message.
 
         Args:
             agent: The sender.
             to: The recipient's name or SPIFFE id, or several.
             body: At most `messaging.max_message_size_bytes` bytes.
-            options: `content_type`, `in_reply_to`, `priority`, `expires`; see `creto.messaging`.
+            options: `content_type`, `in_reply_to`, `priority`, `expires_in`, `receipt`; see `creto.messaging`.
 
         Returns:
-            The message's id.
+            The message as it was sent: its id, its size, and its receipts as they come.
 
         Raises:
             DeliveryDeniedError: Policy does not let this message be sent.
             NotFoundError: No identity of the recipient is known.
         """
-        return await self.parts.mailbox.send(agent, to, body, **options)
+        return await self.mailbox.send(agent, to, body, **options)
 
-    def inbox(self, agent: Agent, **options: Any) -> AsyncIterator[Message]:
-        """The messages of an agent, as they come; each is given again until it is acknowledged."""
-        return self.parts.mailbox.inbox(agent, **options)
+    def inbox(self, agent: Agent, **options: Any) -> Inbox:
+        """The messages of an agent, as they come; each is given again until it is acknowledged.
+
+        Args:
+            agent: The recipient.
+            options: `hold`, the seconds for which a message that was handed out belongs to this process.
+        """
+        return self.mailbox.inbox(agent, **options)
+
+    async def _may_send(self, agent: Agent, other: str, context: dict[str, Any]) -> None:
+        await self.perform(agent, "message:send", other, _nothing, context=context, usage={"messages": 1})
+
+    async def _may_receive(self, agent: Agent, other: str, context: dict[str, Any]) -> None:
+        await self.perform(agent, "message:receive", other, _nothing, context=context)
 
     # --- inside -------------------------------------------------------------------------------------------------------
 
@@ -446,6 +468,10 @@ class _Under:
         self.strict = strict
         self.clearance = clearance
         self.executing = False
+
+
+def _nothing() -> None:
+    """The act is the message itself; the mailbox carries it out once this has been let in."""
 
 
 def _takes_act(operation: Callable[..., Any]) -> bool:
