@@ -18,7 +18,7 @@ import anyio.to_thread
 
 from creto import _bridge, _core
 from creto._guard import acting, guard
-from creto.errors import InvalidInputError, OversightRequiredError
+from creto.errors import InvalidInputError, OversightRequiredError, QuotaExceededError
 from creto.messaging import Mailbox
 
 if TYPE_CHECKING:
@@ -372,7 +372,8 @@ class EnablementLayer:
                 act, policies, timeout=timeout, preview=preview, policy_version=self.parts.policy.digest.hex()
             )
             try:
-                return self._gate.enter(principal, action, resource, context, usage, clearance.grants), clearance
+                permit = await self._enter(principal, action, resource, context, usage, list(clearance.grants))
+                return permit, clearance
             except OversightRequiredError as again:
                 if set(again.policy_ids) <= set(policies):
                     raise
@@ -397,7 +398,7 @@ class EnablementLayer:
         clearance: Clearance | None = None
         strict = (durability or self._durability) == "strict"
         try:
-            permit = self._gate.enter(principal, action, resource, context, usage)
+            permit = await self._enter(principal, action, resource, context, usage)
         except OversightRequiredError as asked:
             permit, clearance = await self._ask(principal, asked, action, resource, context, usage, timeout, preview)
         under = _Under(
@@ -433,6 +434,15 @@ class EnablementLayer:
                     await self.parts.desk.settle(under.clearance, "executed")
                 else:
                     await self.parts.desk.settle(under.clearance, "failed", _failure(error))
+
+    async def _enter(self, *act: Any) -> _core.Permit:
+        """Goes in; where only leased units of a shared quota lack, leases some and goes in again."""
+        try:
+            return self._gate.enter(*act)
+        except QuotaExceededError as refused:
+            if not self.parts.quota.short(refused):
+                raise
+        return await self.parts.quota.enter(lambda: self._gate.enter(*act))
 
     async def _durable(self, ticket: int) -> None:
         ledger = self._ledger
