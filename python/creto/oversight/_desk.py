@@ -228,7 +228,7 @@ class Desk:
                 continue
             key = _core.VerifyingKey.from_text(row.public_keys)
             grant = _core.Grant.verify(row.statement.decode(), act, row.approver, key, now_us)
-            if grant.request != request.id or grant.policy_id != row.policy_id:
+            if grant.request != request.id or grant.digest != request.digest(row.policy_id):
                 raise IntegrityError(f"the grant kept for request `{request.id[:8]}` was given for another one")
             held.append(grant)
         lacking = set(request.policies) - {grant.policy_id for grant in held}
