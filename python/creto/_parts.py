@@ -84,7 +84,7 @@ class Parts:
             )
             closing.callback(self.quota.close)
             self.gate = _core.Gate(self.policy, self.quota, self.ledger, self.clock)
-            self.desk: Desk = open_desk(self.store, settings, self.reach, self.sealer)
+            self.desk: Desk = open_desk(self.store, settings, self.reach, sealer=self.sealer)
             self._closing = closing.pop_all()
 
     @property
@@ -148,7 +148,7 @@ class Parts:
                 "parents": [{"type": t, "id": i} for t, i in parents],
             }
 
-        for agent in self.identities.list():
+        for agent in self.identities.agents():
             parents: list[tuple[str, str]] = []
             for place, name in enumerate(agent.path):
                 kind = "Organization" if place == 0 else "Team"

@@ -24,11 +24,11 @@ from creto.messaging import Mailbox
 if TYPE_CHECKING:
     from anyio.from_thread import BlockingPortal
 
-    from creto.runtime import Box
     from creto._parts import Parts
     from creto.messaging import Inbox, Sent
     from creto.nhi import Agent
     from creto.oversight import Clearance
+    from creto.runtime import Box
 
 __all__ = ["Act", "Durability", "EnablementLayer", "open", "open_blocking"]
 
