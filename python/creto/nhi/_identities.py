@@ -281,7 +281,7 @@ class Identities:
         signing = _core.SigningKey.generate(self.suite)
         kem = _core.KemKey.generate(self.suite)
         now = self._now()
-        statement = self._authority.issue(id, signing.verifying_key, kem, now, self._lifetime)
+        statement = self._authority.issue(id, signing.verifying_key, kem.public(), now, self._lifetime)
         return {
             "agent": id,
             "generation": generation,

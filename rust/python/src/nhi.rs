@@ -1,6 +1,6 @@
 //! `creto-nhi` for Python.
 
-use crate::crypto::{KemKey, Sealer, SigningKey, VerifyingKey};
+use crate::crypto::{Sealer, SigningKey, VerifyingKey};
 use crate::error::{IntoPy as _, to_py};
 use creto_crypto::Suite;
 use creto_enablement_common::{AgentId, Error, ErrorKind};
@@ -57,10 +57,14 @@ impl Authority {
         SigningKey(self.0.key().clone())
     }
 
-    /// Vouches for an identity: the statement that says so, as DSSE JSON.
-    fn issue(&self, py: Python<'_>, id: &str, key: &VerifyingKey, kem: &KemKey, now: u64, seconds: u64) -> PyResult<String> {
+    /// Vouches for an identity (`kem`: its key-encapsulation key's public half): the statement that says so, as DSSE JSON.
+    fn issue(&self, py: Python<'_>, id: &str, key: &VerifyingKey, kem: &[u8], now: u64, seconds: u64) -> PyResult<String> {
         let id = agent_id(py, id)?;
-        py.detach(|| self.0.issue(&id, &key.0, kem.0.public_key(), now, seconds)).or_raise(py)
+        py.detach(|| {
+            let kem = creto_crypto::KemPublicKey::new(key.0.suite().kem(), kem)?;
+            self.0.issue(&id, &key.0, &kem, now, seconds)
+        })
+        .or_raise(py)
     }
 
     fn __repr__(&self) -> String {

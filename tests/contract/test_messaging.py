@@ -1,0 +1,535 @@
+"""What messages promise: sealed on their way, delivered once, and never lost, whoever is killed and whenever."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from sqlalchemy import select, update
+
+from creto import _core
+from creto.errors import (
+    DeliveryDeniedError,
+    InvalidInputError,
+    NotFoundError,
+    TimeoutError,
+    UnauthorizedError,
+)
+from creto.messaging import Mailbox, Message
+from creto.nhi import Agent, Identities
+from creto.reach import Reach
+from creto.store import Store, Transaction, tables
+
+WRITER = "spiffe://creto.local/agent/writer"
+READER = "spiffe://creto.local/agent/reader"
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    return tmp_path / "state"
+
+
+class Post:
+    """A store with a mailbox and two agents."""
+
+    def __init__(self, store: Store, **options: Any) -> None:
+        self.store = store
+        self.identities = Identities(store)
+        self.mailbox = Mailbox(store, self.identities, **options)
+        self.writer = self.identities.agent("writer")
+        self.reader = self.identities.agent("reader")
+
+
+@pytest.fixture
+def post(state: Path) -> Iterator[Post]:
+    with Store(state) as store:
+        yield Post(store)
+
+
+async def all_ready(mailbox: Mailbox, agent: Agent) -> list[Message]:
+    found = []
+    async with mailbox.inbox(agent) as inbox:
+        while (message := await inbox.ready()) is not None:
+            found.append(message)
+            await message.ack()
+    return found
+
+
+@pytest.fixture(params=["asyncio", "trio"])
+def run(request: pytest.FixtureRequest) -> Any:
+    return lambda function: anyio.run(function, backend=request.param)
+
+
+# --- a message -------------------------------------------------------------------------------------------------------
+
+
+def test_a_message_comes_out_as_it_went_in(post: Post, run: Any) -> None:
+    async def main() -> None:
+        sent = await post.mailbox.send(
+            post.writer, ["reader", READER.replace("reader", "writer")], "the report is done", priority="urgent"
+        )
+        [message] = await all_ready(post.mailbox, post.reader)
+        assert (message.id, message.sender, message.text) == (sent.id, WRITER, "the report is done")
+        assert (message.content_type, message.priority) == ("text/plain; charset=utf-8", "urgent")
+        assert message.to == (READER, WRITER)
+        assert not message.redelivered
+        assert "the report is done" not in repr(message)
+        [own] = await all_ready(post.mailbox, post.writer)
+        assert own.id == sent.id
+        receipts = await sent.receipts(timeout=5)
+        assert [(r.recipient, r.outcome) for r in receipts] == [(READER, "acked"), (WRITER, "acked")]
+
+    run(main)
+
+
+def test_nothing_of_the_content_is_in_the_store(post: Post, state: Path, run: Any) -> None:
+    canary = "canary-" + os.urandom(12).hex()
+
+    async def main() -> None:
+        await post.mailbox.send(post.writer, "reader", canary)
+        await all_ready(post.mailbox, post.reader)
+
+    run(main)
+    for file in state.rglob("*"):
+        if file.is_file():
+            assert canary.encode() not in file.read_bytes(), file
+
+
+def test_a_message_above_the_limit_is_refused_with_the_setting_that_says_so(state: Path, run: Any) -> None:
+    with Store(state) as store:
+        post = Post(store, max_message_size=1000)
+
+        async def main() -> None:
+            await post.mailbox.send(post.writer, "reader", bytes(1000))
+            with pytest.raises(InvalidInputError, match=r"has 1001 bytes, and 1000 are the limit .`messaging.max_mess"):
+                await post.mailbox.send(post.writer, "reader", bytes(1001))
+
+        run(main)
+
+
+def test_a_recipient_that_is_not_known_is_named(post: Post, run: Any) -> None:
+    async def main() -> None:
+        with pytest.raises(NotFoundError, match="no agent `spiffe://creto.local/agent/nobody` is known here"):
+            await post.mailbox.send(post.writer, "nobody", b"x")
+
+    run(main)
+
+
+def test_a_reply_comes_to_whoever_asked_and_not_to_its_inbox(post: Post, run: Any) -> None:
+    async def main() -> None:
+        async def answer() -> None:
+            async with post.mailbox.inbox(post.reader) as inbox:
+                question = await inbox.__anext__()
+                await question.reply(question.body + b"!")
+                await question.ack()
+
+        async with post.mailbox.inbox(post.writer) as ordinary, anyio.create_task_group() as tasks:
+            tasks.start_soon(answer)
+            reply = await post.mailbox.request(post.writer, "reader", b"ready?", timeout=20)
+            assert reply.body == b"ready?!"
+            assert await ordinary.ready() is None
+            await reply.ack()
+
+    run(main)
+
+
+def test_a_request_without_an_answer_ends_with_the_id_and_the_true_state(post: Post, run: Any) -> None:
+    async def main() -> None:
+        with pytest.raises(
+            TimeoutError, match=r"no reply to message `[0-9a-f]{32}` within 0.3 s; it is waiting at `.*reader"
+        ):
+            await post.mailbox.request(post.writer, "reader", b"ready?", timeout=0.3)
+
+    run(main)
+
+
+def test_a_receipt_that_does_not_come_ends_with_the_id_and_the_true_state(post: Post, run: Any) -> None:
+    async def main() -> None:
+        with pytest.raises(
+            TimeoutError, match=r"message `[0-9a-f]{32}` was not acknowledged within 0.3 s; it is waiting at"
+        ):
+            await post.mailbox.send(post.writer, "reader", b"x", receipt=True, timeout=0.3)
+
+    run(main)
+
+
+# --- once ------------------------------------------------------------------------------------------------------------
+
+
+def test_what_was_not_acknowledged_comes_again_and_says_so(post: Post, run: Any) -> None:
+    async def main() -> None:
+        await post.mailbox.send(post.writer, "reader", b"x")
+        async with post.mailbox.inbox(post.reader, hold=1) as inbox:
+            first = await inbox.__anext__()
+            assert await inbox.ready() is None
+            second = await inbox.__anext__()  # the hold ran out
+            assert (first.redelivered, second.redelivered, second.id) == (False, True, first.id)
+            with pytest.raises(TimeoutError, match="was held for too long and has been handed out again"):
+                await first.ack()
+            await second.ack()
+            assert await inbox.ready() is None
+
+    run(main)
+
+
+def test_a_replayed_envelope_is_kept_out_by_the_row_that_it_left(post: Post, run: Any) -> None:
+    async def main() -> None:
+        sent = await post.mailbox.send(post.writer, "reader", b"pay 10")
+        with post.store.read() as tx:
+            row = tx.first(select(tables.mailbox))
+        assert row is not None
+        await all_ready(post.mailbox, post.reader)
+        columns = {c.name: getattr(row, c.name) for c in tables.mailbox.c if c.name != "seq"}
+        with post.store.begin() as tx:
+            assert not tx.insert_once(tables.mailbox, **columns)
+        # Filed under another id, as somebody who can write the store might: the seal says otherwise.
+        with post.store.begin() as tx:
+            tx.insert(tables.mailbox, **{**columns, "message_id": "00" * 16})
+        assert await all_ready(post.mailbox, post.reader) == []
+        assert await post.mailbox.state(WRITER, "00" * 16) == {READER: "refused"}
+        assert await post.mailbox.state(WRITER, sent.id) == {READER: "acked"}
+
+    run(main)
+
+
+def test_a_tampered_envelope_is_refused_recorded_and_does_not_stop_the_others(post: Post, run: Any) -> None:
+    async def main() -> None:
+        bad = await post.mailbox.send(post.writer, "reader", b"first")
+        good = await post.mailbox.send(post.writer, "reader", b"second")
+        with post.store.begin() as tx:
+            row = tx.first(select(tables.mailbox).where(tables.mailbox.c.message_id == bad.id))
+            assert row is not None
+            envelope = bytearray(row.envelope)
+            envelope[-1] ^= 1
+            tx.execute(update(tables.mailbox).where(tables.mailbox.c.seq == row.seq).values(envelope=bytes(envelope)))
+        assert [m.id for m in await all_ready(post.mailbox, post.reader)] == [good.id]
+        with pytest.raises(DeliveryDeniedError, match=f"message `{bad.id}` was refused at .*signature is not valid"):
+            await bad.receipts(timeout=5)
+        with post.store.read() as tx:
+            records = [r.record for r in tx.all(select(tables.outbox)) if r.record["what"] == "message:receive"]
+        assert "signature is not valid" in records[0]["outcome"]["failure"]
+
+    run(main)
+
+
+def test_the_handlers_effect_and_the_acknowledgement_count_together(post: Post, run: Any) -> None:
+    def effect(tx: Transaction) -> str:
+        tx.insert(tables.meta, name="done", value="once")
+        return "stored"
+
+    def failing(tx: Transaction) -> None:
+        effect(tx)
+        raise RuntimeError("after all")
+
+    async def main() -> None:
+        await post.mailbox.send(post.writer, "reader", b"x")
+        async with post.mailbox.inbox(post.reader) as inbox:
+            message = await inbox.__anext__()
+            with pytest.raises(RuntimeError, match="after all"):
+                await message.ack(failing)
+            with post.store.read() as tx:
+                assert tx.scalar(select(tables.meta.c.value).where(tables.meta.c.name == "done")) is None
+            assert await message.ack(effect) == "stored"
+            with post.store.read() as tx:
+                assert tx.scalar(select(tables.meta.c.value).where(tables.meta.c.name == "done")) == "once"
+
+    run(main)
+
+
+# --- policy ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_denied_message_is_not_sent_and_names_the_policy(state: Path, run: Any) -> None:
+    async def deny(agent: Agent, other: str, context: Any) -> None:
+        assert context["bytes"] == 1
+        raise UnauthorizedError(f"policy `no-mail` forbids it ({agent.name} to {other})")
+
+    with Store(state) as store:
+        post = Post(store, authorize_send=deny)
+
+        async def main() -> None:
+            with pytest.raises(DeliveryDeniedError, match="may not send to .*reader`: policy `no-mail` forbids it"):
+                await post.mailbox.send(post.writer, "reader", b"x")
+            assert await all_ready(post.mailbox, post.reader) == []
+
+        run(main)
+
+
+def test_a_recipient_whose_policy_refuses_never_sees_it_and_the_sender_is_told(state: Path, run: Any) -> None:
+    async def deny(agent: Agent, other: str, context: Any) -> None:
+        raise UnauthorizedError("policy `strangers` forbids it")
+
+    with Store(state) as store:
+        post = Post(store, authorize_receive=deny)
+
+        async def main() -> None:
+            sent = await post.mailbox.send(post.writer, "reader", b"x")
+            assert await all_ready(post.mailbox, post.reader) == []
+            with pytest.raises(DeliveryDeniedError, match="was denied at .*reader`: policy `strangers` forbids it"):
+                await sent.receipts(timeout=5)
+
+        run(main)
+
+
+# --- order -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_flood_by_one_sender_does_not_starve_the_others_and_urgent_comes_first(post: Post, run: Any) -> None:
+    other = post.identities.agent("other")
+
+    async def main() -> None:
+        for number in range(12):
+            await post.mailbox.send(post.writer, "reader", f"flood {number}")
+        await post.mailbox.send(other, "reader", "quiet")
+        await post.mailbox.send(other, "reader", "quick", priority="urgent")
+        order = [message.text for message in await all_ready(post.mailbox, post.reader)]
+        assert order[0] == "quick"
+        assert order.index("quiet") <= 2
+        assert [text for text in order if text.startswith("flood")] == [f"flood {n}" for n in range(12)]
+
+    run(main)
+
+
+# --- within one process ----------------------------------------------------------------------------------------------
+
+
+def test_a_message_handed_over_in_memory_is_sealed_all_the_same_and_recorded(state: Path, run: Any) -> None:
+    records: list[dict[str, Any]] = []
+    with Store(state) as store:
+        post = Post(store, record=records.append)
+
+        async def main() -> None:
+            with pytest.raises(NotFoundError, match="no inbox of .*reader` is open in this process"):
+                await post.mailbox.send(post.writer, "reader", b"x", durable=False)
+            async with post.mailbox.inbox(post.reader) as inbox:
+                await post.mailbox.send(post.writer, "reader", b"x", durable=False)
+                message = await inbox.__anext__()
+                assert (message.body, message.sender) == (b"x", WRITER)
+                await message.ack()
+                # The same envelope again is a replay.
+                inbox._put_direct(message._envelope)
+                assert await inbox.ready() is None
+
+        run(main)
+    assert [record["what"] for record in records] == ["message:send", "message:receive", "message:receive"]
+    assert records[-1]["outcome"] == {"failure": "the message cannot be opened by this recipient"}
+
+
+# --- keys ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_message_under_way_when_keys_rotate_still_opens(post: Post, run: Any) -> None:
+    async def main() -> None:
+        await post.mailbox.send(post.writer, "reader", b"to the old key, from the old key")
+        post.identities.rotate_blocking("reader")
+        post.identities.rotate_blocking("writer")
+        [message] = await all_ready(post.mailbox, post.reader)
+        assert message.body == b"to the old key, from the old key"
+        await post.mailbox.send(post.writer, "reader", b"new")
+        [message] = await all_ready(post.mailbox, post.reader)
+        assert message.body == b"new"
+
+    run(main)
+
+
+def test_a_revoked_agent_neither_sends_nor_is_believed(post: Post, run: Any) -> None:
+    async def main() -> None:
+        sent = await post.mailbox.send(post.writer, "reader", b"before")
+        await post.identities.revoke("writer")
+        with pytest.raises(UnauthorizedError, match="was revoked"):
+            await post.mailbox.send(post.writer, "reader", b"after")
+        assert await all_ready(post.mailbox, post.reader) == []
+        assert await post.mailbox.state(WRITER, sent.id) == {READER: "refused"}
+
+    run(main)
+
+
+# --- two processes ---------------------------------------------------------------------------------------------------
+
+PEER = """
+import os, sys, anyio
+from creto.messaging import Mailbox
+from creto.nhi import Identities
+from creto.reach import Reach
+from creto.store import Store, tables
+
+async def main(state, step):
+    with Store(state) as store, Reach(store) as reach:
+        identities = Identities(store, reach=reach)
+        mailbox = Mailbox(store, identities, reach)
+        reader = identities.agent("reader")
+        print("up", flush=True)
+        async with mailbox.inbox(reader) as inbox:
+            async for message in inbox:
+                if step == "taken":
+                    os.kill(os.getpid(), 9)
+                def effect(tx):
+                    tx.insert(tables.meta, name=message.id, value=message.text)
+                    if step == "committing":
+                        os.kill(os.getpid(), 9)
+                await message.ack(effect)
+                if step == "acked":
+                    os.kill(os.getpid(), 9)
+                await message.reply("echo " + message.text + (" again" if message.redelivered else ""))
+
+anyio.run(main, sys.argv[1], sys.argv[2])
+"""
+
+
+@contextmanager
+def peer(state: Path, step: str = "never") -> Iterator[subprocess.Popen[str]]:
+    with subprocess.Popen([sys.executable, "-c", PEER, str(state), step], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "up\n"
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def test_two_processes_write_to_each_other_and_the_wait_is_short(state: Path) -> None:
+    with Store(state) as store, Reach(store) as reach:
+        identities = Identities(store, reach=reach)
+        mailbox = Mailbox(store, identities, reach)
+        writer = identities.agent("writer")
+        identities.agent("reader")
+
+        async def main() -> list[float]:
+            times = []
+            for number in range(5):
+                start = time.perf_counter()
+                reply = await mailbox.request(writer, "reader", f"hello {number}", timeout=30)
+                times.append(time.perf_counter() - start)
+                assert reply.text == f"echo hello {number}"
+                await reply.ack()
+            return times
+
+        with peer(state):
+            times = anyio.run(main)
+        # Woken by reach: with the look twice a second alone, question and reply would take their time each.
+        assert min(times) < 0.5
+
+
+@pytest.mark.parametrize(
+    ("step", "effects", "echo"),
+    [
+        pytest.param("taken", 1, "echo hello again", id="before the handler"),
+        pytest.param("committing", 1, "echo hello again", id="within the handler's transaction"),
+        pytest.param("acked", 1, None, id="after the acknowledgement"),
+    ],
+)
+def test_a_reader_killed_at_any_step_loses_nothing_and_does_nothing_twice(
+    state: Path, step: str, effects: int, echo: str | None
+) -> None:
+    with Store(state) as store, Reach(store) as reach:
+        identities = Identities(store, reach=reach)
+        mailbox = Mailbox(store, identities, reach)
+        writer, reader = identities.agent("writer"), identities.agent("reader")
+
+        async def send() -> str:
+            return (await mailbox.send(writer, "reader", "hello")).id
+
+        async def reply() -> str | None:
+            async with mailbox.inbox(writer) as inbox:
+                with anyio.move_on_after(20 if echo else 1.5):
+                    message = await inbox.__anext__()
+                    await message.ack()
+                    return message.text
+            return None
+
+        with peer(state, step) as first:
+            message_id = anyio.run(send)
+            assert first.wait(timeout=30) == -signal.SIGKILL
+        with peer(state):
+            assert anyio.run(reply) == echo
+        with store.read() as tx:
+            done = tx.all(select(tables.meta).where(tables.meta.c.name == message_id))
+        assert len(done) == effects
+        assert anyio.run(mailbox.state, WRITER, message_id) == {READER: "acked"}
+        assert reader.id == READER
+
+
+def test_a_writer_killed_as_it_sends_leaves_a_whole_message_or_none(state: Path) -> None:
+    code = """
+import os, sys, threading, time, anyio
+from creto.messaging import Mailbox
+from creto.nhi import Identities
+from creto.store import Store
+async def main(state, after):
+    with Store(state) as store:
+        identities = Identities(store)
+        mailbox = Mailbox(store, identities)
+        writer = identities.agent("writer")
+        print("up", flush=True)
+        threading.Thread(target=lambda: (time.sleep(after), os.kill(os.getpid(), 9))).start()
+        while True:
+            sent = await mailbox.send(writer, "reader", "hello")
+            print(sent.id, flush=True)
+anyio.run(main, sys.argv[1], float(sys.argv[2]))
+"""
+    with Store(state) as store:
+        post = Post(store)
+        said: list[str] = []
+        for after in (0.05, 0.1, 0.2):
+            process = subprocess.run(
+                [sys.executable, "-c", code, str(state), str(after)], capture_output=True, text=True, check=False
+            )
+            assert process.returncode == -signal.SIGKILL
+            said += process.stdout.split()[1:]
+        got = anyio.run(all_ready, post.mailbox, post.reader)
+        assert {message.text for message in got} <= {"hello"}
+        # Every one that was answered for is there; one more may be, whose answer was cut off.
+        assert set(said) <= {message.id for message in got}
+        assert len(got) <= len(said) + 3
+
+
+# --- commands --------------------------------------------------------------------------------------------------------
+
+
+def creto(*arguments: str, state: Path) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "CRETO_STATE": str(state)}
+    command = [sys.executable, "-m", "creto", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+
+
+def test_the_commands_send_and_read(state: Path) -> None:
+    assert creto("agent", "create", "reader", state=state).returncode == 0
+    sent = creto("message", "send", "writer", "reader", "--text", "hi\x1b[2J", "--json", state=state)
+    assert sent.returncode == 0, sent.stderr
+    peeked = creto("message", "inbox", "reader", "--peek", state=state)
+    assert "\x1b" not in peeked.stdout
+    read = creto("message", "inbox", "reader", "--json", state=state)
+    assert json.loads(read.stdout)["text"] == "hi\x1b[2J"
+    assert json.loads(read.stdout)["id"] == json.loads(sent.stdout)["id"]
+    assert creto("message", "inbox", "reader", state=state).stdout == ""
+    refused = creto("message", "send", "writer", "nobody", "--text", "x", state=state)
+    assert refused.returncode == 1
+    assert "no agent `spiffe://creto.local/agent/nobody` is known here" in refused.stderr
+
+
+def test_an_envelope_header_is_shown_unopened(post: Post, tmp_path: Path, state: Path) -> None:
+    envelope = _core.envelope_seal(
+        post.writer.id,
+        post.writer.signing_key,
+        [post.reader.identity],
+        b"secret",
+        message_id="ab" * 16,
+        date=int(time.time()),
+        expires=int(time.time()) + 60,
+        content_type="text/plain",
+    )
+    file = tmp_path / "envelope.der"
+    file.write_bytes(envelope)
+    shown = creto("message", "show", str(file), "--json", state=state)
+    assert json.loads(shown.stdout)["sender"] == WRITER
+    assert "secret" not in shown.stdout
