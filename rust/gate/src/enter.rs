@@ -162,7 +162,9 @@ impl Gate {
     }
 
     fn over_quota(&self, principal: &Principal, act: &Act<'_>, now: Timestamp, error: Error, combined: &Combined) -> Refusal {
-        let ticket = self.record_refusal(principal, act, now, &error.to_string(), Some(&combined.policy_set));
+        // Units that are not leased yet are no refusal of the act: the caller leases some and comes again.
+        let again = error.context().any(|line| line == creto_metering::Refusal::LEASE);
+        let ticket = if again { None } else { self.record_refusal(principal, act, now, &error.to_string(), Some(&combined.policy_set)) };
         Refusal { error: error.with_context(describe(principal, act)), oversight: Vec::new(), ticket }
     }
 

@@ -262,7 +262,12 @@ impl Ledger {
         checkpoint_records: u64,
     ) -> PyResult<Self> {
         let (clock, signer) = (clock.shared(), signer.0.clone());
-        let options = Options { origin: origin.to_owned(), every: Duration::from_secs_f64(checkpoint_seconds.clamp(0.01, 86_400.0)), every_records: checkpoint_records, ..Options::default() };
+        let options = Options {
+            origin: origin.to_owned(),
+            every: Duration::from_secs_f64(checkpoint_seconds.clamp(0.01, 86_400.0)),
+            every_records: checkpoint_records,
+            ..Options::default()
+        };
         let inner = py.detach(|| creto_audit::Ledger::open(&folder, &*clock, signer, options)).or_raise(py)?;
         Ok(Self { inner, clock })
     }

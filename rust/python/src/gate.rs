@@ -89,7 +89,12 @@ pub struct Gate(InnerGate);
 impl Gate {
     /// A gate over these parts.
     #[new]
-    fn new(policy: &PolicyEngine, quota: &crate::metering::QuotaEnforcer, ledger: &crate::audit::Ledger, clock: &crate::consensus::HybridLogicalClock) -> Self {
+    fn new(
+        policy: &PolicyEngine,
+        quota: &crate::metering::QuotaEnforcer,
+        ledger: &crate::audit::Ledger,
+        clock: &crate::consensus::HybridLogicalClock,
+    ) -> Self {
         let quota: Arc<dyn QuotaEnforcer> = quota.shared();
         let audit: Arc<dyn AuditSink> = ledger.shared();
         let clock: Arc<dyn Clock> = clock.shared();

@@ -40,7 +40,10 @@ mod _core {
     #[pymodule_export]
     use crate::messaging::{VerifiedEnvelope, envelope_header, envelope_seal, envelope_verify};
     #[pymodule_export]
-    use crate::metering::{PreparedQuota, QuotaBatch, QuotaEnforcer, Reservation, check_quota_rules};
+    use crate::metering::{
+        ActPrice, PreparedQuota, QuotaBatch, QuotaEnforcer, Reservation, UsageTable, check_quota_rules, merkle_path, merkle_path_root,
+        merkle_root, usage_window,
+    };
     #[pymodule_export]
     use crate::nhi::{Authority, Chain, ChainCache, Directory, Identity, TrustDomain, delegate, delegation_names};
     #[pymodule_export]
@@ -61,7 +64,6 @@ mod _core {
             crate::nhi::register,
             crate::authz::register,
             crate::audit::register,
-            crate::metering::register,
             crate::oversight::register,
             crate::runtime::register,
             crate::messaging::register,

@@ -614,14 +614,14 @@ fn dimension_pairs<'py>(only: Option<&Bound<'py, PyDict>>) -> PyResult<Pairs<'py
 
 /// The root of a Merkle tree over leaves (RFC 9162, SHA-256).
 #[pyfunction]
-fn merkle_root<'py>(py: Python<'py>, leaves: Vec<Bound<'py, PyBytes>>) -> Bound<'py, PyBytes> {
+pub fn merkle_root<'py>(py: Python<'py>, leaves: Vec<Bound<'py, PyBytes>>) -> Bound<'py, PyBytes> {
     let hashes: Vec<[u8; 32]> = leaves.iter().map(|leaf| creto_metering::usage::leaf_hash(leaf.as_bytes())).collect();
     PyBytes::new(py, &creto_metering::usage::root(&hashes))
 }
 
 /// The hashes that lead from one of the leaves to the root.
 #[pyfunction]
-fn merkle_path<'py>(py: Python<'py>, leaves: Vec<Bound<'py, PyBytes>>, index: usize) -> PyResult<Vec<Bound<'py, PyBytes>>> {
+pub fn merkle_path<'py>(py: Python<'py>, leaves: Vec<Bound<'py, PyBytes>>, index: usize) -> PyResult<Vec<Bound<'py, PyBytes>>> {
     let hashes: Vec<[u8; 32]> = leaves.iter().map(|leaf| creto_metering::usage::leaf_hash(leaf.as_bytes())).collect();
     let path = creto_metering::usage::inclusion(&hashes, index)
         .ok_or_else(|| Error::invalid(format!("leaf {index}: there are {}", hashes.len())))
@@ -631,7 +631,7 @@ fn merkle_path<'py>(py: Python<'py>, leaves: Vec<Bound<'py, PyBytes>>, index: us
 
 /// The root that a leaf and its path lead to; None where the path does not fit the place.
 #[pyfunction]
-fn merkle_path_root<'py>(
+pub fn merkle_path_root<'py>(
     py: Python<'py>,
     leaf: &[u8],
     index: u64,
@@ -646,7 +646,7 @@ fn merkle_path_root<'py>(
 /// The window of a span (`90s`, `day`, `month`, ...) that holds a time: (start, end) in microseconds since the epoch.
 #[pyfunction]
 #[pyo3(signature = (window, at, time_zone = "UTC"))]
-fn usage_window(py: Python<'_>, window: &str, at: u64, time_zone: &str) -> PyResult<(u64, u64)> {
+pub fn usage_window(py: Python<'_>, window: &str, at: u64, time_zone: &str) -> PyResult<(u64, u64)> {
     let span = Span::calendar(window, time_zone).or_else(|error| Span::length(window).map(Span::Fixed).map_err(|_| error)).or_raise(py)?;
     Ok(span.window(at))
 }
@@ -679,22 +679,4 @@ impl ActPrice {
 #[pyfunction]
 pub fn check_quota_rules(py: Python<'_>, rules: &str) -> PyResult<()> {
     QuotaRule::parse_list(rules).map(drop).or_raise(py)
-}
-
-pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
-    module.add_function(wrap_pyfunction!(check_quota_rules, module)?)?;
-    for function in [
-        wrap_pyfunction!(merkle_root, module)?,
-        wrap_pyfunction!(merkle_path, module)?,
-        wrap_pyfunction!(merkle_path_root, module)?,
-        wrap_pyfunction!(usage_window, module)?,
-    ] {
-        module.add_function(function)?;
-    }
-    module.add_class::<UsageTable>()?;
-    module.add_class::<ActPrice>()?;
-    module.add_class::<QuotaEnforcer>()?;
-    module.add_class::<Reservation>()?;
-    module.add_class::<PreparedQuota>()?;
-    module.add_class::<QuotaBatch>()
 }
