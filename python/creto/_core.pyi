@@ -77,6 +77,19 @@ class Act:
         """
 
 @final
+class ActPrice:
+    """
+    The prices of one kind of act: (meter, price, [(context beyond, price)], whether its units are context), each price a decimal text.
+    """
+    def __new__(
+        cls, /, meters: SupportsGetItem[int, tuple[str, str, SupportsGetItem[int, tuple[SupportsIndex, str]], bool]]
+    ) -> ActPrice: ...
+    def cost(self, /, usage: dict[Any, Any]) -> int:
+        """
+        What the usage costs, in billionths of the currency's unit, rounded up.
+        """
+
+@final
 class Authority:
     """
     The secret half of a trust domain.
@@ -462,6 +475,8 @@ class Ledger:
         signer: SigningKey,
         *,
         origin: str = "creto.local/ledger",
+        checkpoint_seconds: SupportsFloat | SupportsIndex = 1.0,
+        checkpoint_records: SupportsIndex = 10000,
     ) -> Ledger:
         """
         Takes over a free shard of the ledger in `folder`, or makes one, and recovers what its last holder left.
@@ -470,6 +485,10 @@ class Ledger:
     def append(self, /, record: dict[Any, Any], bridge: Bridge, token: SupportsIndex) -> None:
         """
         Appends a record; completes with its index once it is on disk, or None where a record with its id was there.
+        """
+    def append_batch(self, /, record: dict[Any, Any], root: Any, batch: bytes) -> int:
+        """
+        Keeps the bytes of a batch on disk and appends its record; returns the record's ticket once both are on disk. `root` is 32 bytes or hexadecimal.
         """
     def append_blocking(self, /, record: dict[Any, Any], timeout: SupportsFloat | SupportsIndex | None = None) -> int:
         """
@@ -498,6 +517,10 @@ class Ledger:
     def enqueue(self, /, record: dict[Any, Any]) -> int:
         """
         Puts a record in the queue, which never drops, and returns its ticket; waits only where the queue is full.
+        """
+    def flushed(self, /, bridge: Bridge, token: SupportsIndex) -> None:
+        """
+        Completes once all records that were taken so far are on disk.
         """
     @property
     def origin(self, /) -> str:
@@ -553,6 +576,10 @@ class LedgerShard:
         """
         The bytes of one record: what its leaf is the hash of.
         """
+    def follow(self, /, next: SupportsIndex) -> Any:
+        """
+        Follows the shard from record `next` on.
+        """
     @property
     def name(self, /) -> str:
         """
@@ -561,6 +588,24 @@ class LedgerShard:
     def prove(self, /, index: SupportsIndex) -> str:
         """
         The proof, as C2SP tlog-proof text, that a record is in the log.
+        """
+    def query(
+        self,
+        /,
+        *,
+        agent: str | None = None,
+        action: str | None = None,
+        resource: str | None = None,
+        act: Any | None = None,
+        id: Any | None = None,
+        kind: str | None = None,
+        outcome: str | None = None,
+        since: SupportsIndex | None = None,
+        until: SupportsIndex | None = None,
+        limit: SupportsIndex = 1000,
+    ) -> list[Any]:
+        """
+        The records that match, the latest `limit` of them, in order, as dicts with `covered`: whether the latest checkpoint covers them.
         """
     def records(self, /, start: SupportsIndex, end: SupportsIndex, size: SupportsIndex) -> list[Any]:
         """
@@ -1034,6 +1079,59 @@ class TrustDomain:
         """
 
 @final
+class UsageTable:
+    """
+    Usage events in columns, each taken once by its source, id and meter.
+    """
+    def __len__(self, /) -> int: ...
+    def __new__(cls, /) -> UsageTable: ...
+    def add(
+        self,
+        /,
+        source: str,
+        id: bytes,
+        meter: str,
+        quantity: SupportsIndex,
+        at: SupportsIndex,
+        dimensions: dict[Any, Any],
+    ) -> bool:
+        """
+        Takes an event; False where it was taken before.
+        """
+    def aggregate(
+        self,
+        /,
+        meter: str,
+        aggregation: str,
+        start: SupportsIndex,
+        end: SupportsIndex,
+        *,
+        of: str | None = None,
+        window: str | None = None,
+        time_zone: str = "UTC",
+        by: SupportsGetItem[int, str] = ...,
+        only: dict[Any, Any] | None = None,
+    ) -> list[tuple[int, int, list[str], int, int, int]]:
+        """
+        (start, end, group, numerator, denominator, events) of every bucket that has events.
+        """
+    @property
+    def duplicates(self, /) -> int:
+        """
+        How many events were offered again.
+        """
+    def meters(self, /) -> list[str]:
+        """
+        The meters that events name, sorted.
+        """
+    def select(
+        self, /, meter: str, start: SupportsIndex, end: SupportsIndex, only: dict[Any, Any] | None = None
+    ) -> list[int]:
+        """
+        The numbers, in the order in which they came, of the events from `start` until before `end` (microseconds) with these dimensions.
+        """
+
+@final
 class VerifiedEnvelope:
     """
     A message whose origin and addressing hold; its content is still sealed.
@@ -1203,6 +1301,23 @@ def ledger_verify_proof(proof: str, entry: bytes, key: VerifyingKey) -> dict[Any
     Checks a proof (C2SP tlog-proof text) of a record's bytes; returns the checkpoint as a dict.
     """
 
+def merkle_path(leaves: SupportsGetItem[int, bytes], index: SupportsIndex) -> list[bytes]:
+    """
+    The hashes that lead from one of the leaves to the root.
+    """
+
+def merkle_path_root(
+    leaf: bytes, index: SupportsIndex, size: SupportsIndex, path: SupportsGetItem[int, bytes]
+) -> bytes | None:
+    """
+    The root that a leaf and its path lead to; None where the path does not fit the place.
+    """
+
+def merkle_root(leaves: SupportsGetItem[int, bytes]) -> bytes:
+    """
+    The root of a Merkle tree over leaves (RFC 9162, SHA-256).
+    """
+
 def oversight_after(state: str, event: str) -> str:
     """
     The state of an oversight request after an event; refused where that may not follow.
@@ -1235,6 +1350,11 @@ def policy_findings(policies: str, schema: str | None = None, entities: str | No
     What is wrong with a policy set, errors first; nothing is installed.
     """
 
+def usage_window(window: str, at: SupportsIndex, time_zone: str = "UTC") -> tuple[int, int]:
+    """
+    The window of a span (`90s`, `day`, `month`, ...) that holds a time: (start, end) in microseconds since the epoch.
+    """
+
 __all__ = [
     "BACKENDS",
     "IN_TOTO",
@@ -1254,6 +1374,7 @@ __all__ = [
     "Identity",
     "KemKey",
     "Ledger",
+    "LedgerFollower",
     "LedgerShard",
     "Permit",
     "PolicyEngine",
@@ -1284,6 +1405,7 @@ __all__ = [
     "envelope_seal",
     "envelope_verify",
     "ledger_decode",
+    "ledger_read_batch",
     "ledger_shards",
     "ledger_verifier_keys",
     "ledger_verify_proof",

@@ -154,16 +154,20 @@ class Leases:
             return sum(self._allow(need, now) for need in needs)
         self.failure = None
         usable = int((now + self.ttl * _MARGIN) * 1e6)
-        back = [(g.need, g.units) for g in grants if not self.quota.grant(g.need, g.units, usable, g.total) and g.units]
+        back = [
+            (g.need, g.units)
+            for g in grants
+            if not self.quota.grant(dict(g.need), g.units, usable, g.total) and g.units
+        ]
         if back:
             self.authority.give_back(self.holder, back)
         return sum(g.units for g in grants) - sum(units for _, units in back)
 
-    def _allow(self, need: Mapping[str, Any], now: float) -> int:
+    def _allow(self, need: dict[str, Any], now: float) -> int:
         units = int(need["want"])
         self.beyond += units
         usable = int((now + min(self.ttl, 5.0)) * 1e6)
-        return units if self.quota.grant(dict(need), units, usable, int(need["leased"]) + units) else 0
+        return units if self.quota.grant(need, units, usable, int(need["leased"]) + units) else 0
 
     def tick(self) -> None:
         """Renews leases in use, gives idle ones back, and settles those of dead holders."""

@@ -7,7 +7,7 @@ import json
 import os
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 from creto import _core
 
@@ -52,7 +52,7 @@ class QuotaEnforcer(_core.QuotaEnforcer):
     _shared: bool
 
     def __new__(cls, rules: Iterable[Mapping[str, Any]] = (), *, hold_seconds: float = 900.0) -> Self:
-        made = super().__new__(cls, json.dumps([dict(rule) for rule in rules]), hold_seconds=hold_seconds)
+        made = cast(Self, super().__new__(cls, json.dumps([dict(rule) for rule in rules]), hold_seconds=hold_seconds))
         made.leases = None
         made._shared = False
         _living.add(made)
@@ -196,7 +196,7 @@ class Chains:
 
         numbers = np.ascontiguousarray(which, dtype=np.uint32)
         amounts = units if isinstance(units, int) else np.ascontiguousarray(units, dtype=np.uint64)
-        return np.frombuffer(self._batch.take(numbers, amounts), dtype=np.bool_)
+        return np.frombuffer(self._batch.take(cast(Any, numbers), amounts), dtype=np.bool_)
 
 
 def _rules(settings: Settings, quotas: Iterable[Quota] | None, shared: bool) -> list[dict[str, Any]]:
