@@ -237,7 +237,9 @@ class Session:
         changes = await box.changes()
         if not changes:
             return [], []
-        self._say(f"{len(changes)} changed {'path' if len(changes) == 1 else 'paths'} in {box.workdir}, kept apart so far:")
+        self._say(
+            f"{len(changes)} changed {'path' if len(changes) == 1 else 'paths'} in {box.workdir}, kept apart so far:"
+        )
         for change in changes:
             self._say(f"  {_MARK[change.kind]} {change.path}{_size(change)}")
         if self._applying == "none":
@@ -255,7 +257,9 @@ class Session:
             return False
         self._quiet = anyio.Event()
         try:
-            answer = await anyio.to_thread.run_sync(_prompt, "creto: type all to agree to all of them, ENTER to be asked about each: ")
+            answer = await anyio.to_thread.run_sync(
+                _prompt, "creto: type all to agree to all of them, ENTER to be asked about each: "
+            )
         finally:
             self._quiet.set()
         return answer.strip().lower() == "all"

@@ -38,7 +38,10 @@ def list_(frame: Frame) -> None:
 
     frame.table(
         ["sandbox", "process", "backend", "agent", "folder"],
-        ((one["sandbox"], one["process"], one["backend"], one["agent"], one["workdir"]) for one in running(frame.folder)),
+        (
+            (one["sandbox"], one["process"], one["backend"], one["agent"], one["workdir"])
+            for one in running(frame.folder)
+        ),
         empty="no sandbox is claimed",
     )
 

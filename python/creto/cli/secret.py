@@ -71,7 +71,10 @@ def list_(frame: Frame) -> None:
     with _secrets(frame) as secrets:
         frame.table(
             ["name", "agent", "set"],
-            ((one.name, one.agent, datetime.fromtimestamp((one.created >> 12) / 1_000_000, UTC)) for one in secrets.all()),
+            (
+                (one.name, one.agent, datetime.fromtimestamp((one.created >> 12) / 1_000_000, UTC))
+                for one in secrets.all()
+            ),
             empty="no secrets; keep one with `creto secret set NAME`",
         )
 
