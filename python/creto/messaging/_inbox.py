@@ -76,7 +76,7 @@ class Inbox(AsyncIterator[Message]):
             )
             if found is None:
                 return None
-            message: Message | None = found
+            message: Message = found
             held = message._held
             try:
                 await self._mailbox._authorize_receiving(self._agent, message)

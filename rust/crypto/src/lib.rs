@@ -13,6 +13,8 @@ mod secret;
 mod signature;
 mod signing;
 pub mod spki;
+#[cfg(test)]
+mod vectors;
 mod verifying;
 
 pub use algorithm::{Algorithm, Hash, KemAlgorithm, Suite};
