@@ -122,7 +122,7 @@ def _show(desk: Desk, request: Request) -> None:
 
 
 def _plain(text: str) -> str:
-    from creto.oversight._plain import plain
+    from creto._plain import plain
 
     return plain(text, most=120)
 

@@ -160,7 +160,7 @@ def _data(message: Message) -> dict[str, Any]:
 
 
 def _text(message: Message) -> str:
-    from creto.oversight._plain import plain
+    from creto._plain import plain
 
     when = datetime.fromtimestamp(message.date, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     again = "  (delivered before, and not acknowledged)" if message.redelivered else ""

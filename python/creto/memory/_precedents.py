@@ -147,7 +147,7 @@ def describe(core: bytes) -> str:
 
 
 def _line(core: bytes) -> str:
-    from creto.oversight._plain import values
+    from creto._plain import values
 
     act = json.loads(core)
     facts = ", ".join(f"{name} {text}" for name, text in values(act["context"]))

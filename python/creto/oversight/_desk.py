@@ -18,7 +18,7 @@ from creto.errors import (
 )
 from creto.oversight import _transitions as transitions
 from creto.oversight._approvers import Approver, Approvers
-from creto.oversight._plain import plain
+from creto._plain import plain
 from creto.oversight._process import alive, here
 from creto.oversight._request import GRACE_US, Request
 from creto.reach import EVERYTHING, Follower, Reach

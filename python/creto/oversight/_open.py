@@ -37,7 +37,7 @@ def open_approvers(store: Store, settings: Settings, sealer: _core.Sealer | None
     return people
 
 
-def open_desk(store: Store, settings: Settings, reach: Reach, *, sealer: _core.Sealer | None = None) -> Desk:
+def open_desk(store: Store, settings: Settings, reach: Reach, sealer: _core.Sealer | None = None) -> Desk:
     """A desk with memory and channels, as the configuration says.
 
     Args:

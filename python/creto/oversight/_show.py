@@ -12,7 +12,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from creto.oversight._plain import plain, value, values
+from creto._plain import plain, value, values
 from creto.oversight._request import Request
 
 __all__ = ["ago", "panel", "short"]

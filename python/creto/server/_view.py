@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 from creto.oversight import Approver, Desk, Request
-from creto.oversight._plain import plain, value, values
+from creto._plain import plain, value, values
 from creto.oversight._show import ago, short
 
 __all__ = ["card", "page"]

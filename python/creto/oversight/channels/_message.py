@@ -6,7 +6,7 @@ import datetime as dt
 from dataclasses import dataclass
 from typing import Protocol
 
-from creto.oversight._plain import plain, value, values
+from creto._plain import plain, value, values
 from creto.oversight._request import Request
 
 __all__ = ["Channel", "Message"]
