@@ -4,7 +4,8 @@ use crate::disk::{Disk, Machine};
 use crate::encoding::{self, MAX_RECORD};
 use crate::fork;
 use crate::ids::Ids;
-use crate::publisher::{Published, Publisher, Work, first_capacity};
+use crate::publisher::{Published, Publisher, Work};
+use crate::segment::{MAX_FRAME, START};
 use crate::queue::{Done, Meta, Queue, Stop};
 use crate::reader::Shard;
 use crate::recovery::recover;
@@ -33,13 +34,15 @@ pub struct Options {
     pub every: Duration,
     /// The most records between checkpoints.
     pub every_records: u64,
+    /// Bytes of a first segment and of the largest; segments begin small, so that a short run leaves little, and grow.
+    pub segments: (u64, u64),
     /// The file system; the machine's own but in tests of power loss.
     pub disk: Arc<dyn Disk>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { origin: "creto.local/ledger".into(), every: Duration::from_secs(1), every_records: 10_000, disk: Arc::new(Machine) }
+        Self { origin: "creto.local/ledger".into(), every: Duration::from_secs(1), every_records: 10_000, segments: (1 << 20, 16 << 20), disk: Arc::new(Machine) }
     }
 }
 
@@ -74,7 +77,9 @@ impl Ledger {
         let (path, name) = (held.path.clone(), held.name.clone());
         let disk = options.disk;
         let origin = origin(&*disk, &path, &format!("{}/{}/{name}", options.origin, folder_id()))?;
-        let recovered = recover(&disk, &path).context(|| format!("opening the ledger in `{}`", folder.display()))?;
+        // A segment has room for the longest record, and for what is left over at its end.
+        let smallest = options.segments.0.max(START + 2 * MAX_FRAME);
+        let recovered = recover(&disk, &path, smallest).context(|| format!("opening the ledger in `{}`", folder.display()))?;
         let next_index = recovered.tree.size();
         let queue = Arc::new(Queue::default());
         let published = Arc::new(Published::default());
@@ -109,7 +114,8 @@ impl Ledger {
             work,
             ready: ready_sender,
             spare: spare_sender,
-            capacity: first_capacity() * 4,
+            capacity: (smallest * 4).min(options.segments.1.max(smallest)),
+            largest: options.segments.1.max(smallest),
             wanted: true,
             every: options.every,
             every_records: options.every_records.max(1),

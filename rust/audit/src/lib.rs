@@ -37,3 +37,6 @@ pub use queue::Done;
 pub use reader::{Shard, View};
 pub use shard::names as shards;
 pub use verify::{Verified, verify};
+
+#[cfg(test)]
+mod power_tests;

@@ -4,7 +4,7 @@ use crate::disk::{self, Disk};
 use crate::note::{self, Checkpoint};
 use crate::queue::{Queue, Stop};
 use crate::sealed;
-use crate::segment::{self, START};
+use crate::segment;
 use crate::tree::Tree;
 use crate::writer::Ready;
 use creto_crypto::SigningKey;
@@ -18,9 +18,6 @@ use std::time::{Duration, Instant};
 /// The name of the checkpoint in a shard.
 pub const CHECKPOINT: &str = "checkpoint";
 const RETRY: Duration = Duration::from_millis(250);
-/// Segments begin small, so that a short run leaves little, and grow.
-const SMALLEST: u64 = 1 << 20;
-const LARGEST: u64 = 16 << 20;
 
 /// What the publisher is asked to do, in order.
 pub enum Work {
@@ -88,6 +85,7 @@ pub struct Publisher {
     pub ready: SyncSender<Ready>,
     pub spare: Sender<Vec<u8>>,
     pub capacity: u64,
+    pub largest: u64,
     /// True while a segment has to be made.
     pub wanted: bool,
     pub every: Duration,
@@ -210,7 +208,7 @@ impl Publisher {
             return Ok(());
         }
         let ready = make_segment(&*self.disk, &self.shard, self.capacity)?;
-        self.capacity = (self.capacity * 4).min(LARGEST);
+        self.capacity = (self.capacity * 4).min(self.largest);
         let room = ready.room();
         self.wanted = false;
         if self.ready.send(ready).is_ok() {
@@ -246,13 +244,6 @@ pub fn make_segment(disk: &dyn Disk, shard: &std::path::Path, capacity: u64) -> 
         }
     }
 }
-
-/// The size of a first segment.
-pub const fn first_capacity() -> u64 {
-    SMALLEST
-}
-
-const _: () = assert!(SMALLEST > START + 2 * segment::MAX_FRAME);
 
 /// True where an error says that the disk or the owner's quota is full.
 fn is_full(error: &Error) -> bool {

@@ -1,7 +1,7 @@
 //! What a writer does before its first record: finds where the last one of its predecessor ended, and derives what of the tiles is missing.
 
 use crate::disk::Disk;
-use crate::publisher::{self, make_segment};
+use crate::publisher::make_segment;
 use crate::reader::Shard;
 use crate::sealed;
 use crate::segment::{self, START};
@@ -26,7 +26,7 @@ pub struct Recovered {
 ///
 /// # Errors
 /// `Integrity` where acknowledged records are damaged or missing: nothing is cut off then, and nothing written.
-pub fn recover(disk: &Arc<dyn Disk>, shard: &Path) -> Result<Recovered> {
+pub fn recover(disk: &Arc<dyn Disk>, shard: &Path, smallest: u64) -> Result<Recovered> {
     let reader = Shard::open(Arc::clone(disk), shard);
     let (sealed, root) = sealed::read(&**disk, shard)?;
     let mut tree = Tree::load(&**disk, shard, sealed, &root)?;
@@ -81,15 +81,15 @@ pub fn recover(disk: &Arc<dyn Disk>, shard: &Path) -> Result<Recovered> {
             }
             (Ready { backing, capacity: bytes.len() as u64 }, offset)
         }
-        None => (first_segment(&**disk, shard, tree.size())?, START),
+        None => (first_segment(&**disk, shard, tree.size(), smallest)?, START),
     };
     Ok(Recovered { replayed: tree.size() - sealed, published, tree, current, offset })
 }
 
-fn first_segment(disk: &dyn Disk, shard: &Path, first: u64) -> Result<Ready> {
+fn first_segment(disk: &dyn Disk, shard: &Path, first: u64, capacity: u64) -> Result<Ready> {
     let folder = shard.join(segment::FOLDER);
     disk.make_folder(&folder).context(|| format!("making `{}`", folder.display()))?;
-    let ready = make_segment(disk, shard, publisher::first_capacity())?;
+    let ready = make_segment(disk, shard, capacity)?;
     let begun = ready.backing.write_at(&segment::header(first), 0).and_then(|()| ready.backing.sync());
     let named = begun.and_then(|()| disk.rename(&folder.join(segment::NEXT), &segment::path(shard, first)));
     named

@@ -141,7 +141,11 @@ pub fn scan(bytes: &[u8], first: u64, place: &Path, mut each: impl FnMut(&Frame<
     }
     let mut behind = end.offset as usize + 8;
     while let Some(rest) = bytes.get(behind..).filter(|rest| rest.len() > HEAD) {
-        // The index decides first: it is cheap, and stale frames of a segment used again are older than its first record.
+        // Most of what is left is zeros; else the index decides first, since it is cheap.
+        if word::<8>(rest, 0) == Some([0; 8]) {
+            behind += 8;
+            continue;
+        }
         let index = word::<8>(rest, 8).map_or(0, u64::from_le_bytes);
         if index > end.next
             && index - end.next < bytes.len() as u64

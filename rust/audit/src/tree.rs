@@ -4,7 +4,7 @@ use crate::disk::{self, Disk};
 use crate::merkle::{Edge, leaf_hash, root_of};
 use crate::tile::{self, HEIGHT, Kind, WIDTH};
 use creto_enablement_common::{Digest, Error, ErrorKind, Result, ResultExt};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -26,6 +26,9 @@ pub struct Tree {
     outgrown: Vec<PathBuf>,
     /// The size that was last sealed: recovery begins with its partial tiles, and their full tiles may not be on disk yet.
     sealed: u64,
+    /// The partial tile of each kind that was written last, or was sealed: index and width. It is not written again, since that would take
+    /// from disk what may have been sealed.
+    partial: BTreeMap<Kind, (u64, u64)>,
 }
 
 impl Tree {
@@ -39,6 +42,7 @@ impl Tree {
             unsynced: Unsynced::default(),
             outgrown: Vec::new(),
             sealed: 0,
+            partial: BTreeMap::new(),
         }
     }
 
@@ -66,6 +70,12 @@ impl Tree {
             let entries = tile::entries(&tree.bundle, size % WIDTH)?;
             if tree.levels.first().is_none_or(|hashes| !entries.iter().map(|e| leaf_hash(e)).eq(hashes.iter().copied())) {
                 return Err(damaged(shard, size));
+            }
+        }
+        for (level, index, width) in partial(size) {
+            tree.partial.insert(Kind::Hashes(level), (index, width));
+            if level == 0 {
+                tree.partial.insert(Kind::Entries, (index, width));
             }
         }
         if tree.root() == *root { Ok(tree) } else { Err(damaged(shard, size)) }
@@ -148,10 +158,15 @@ impl Tree {
     }
 
     fn write(&mut self, disk: &dyn Disk, kind: Kind, index: u64, width: u64, bytes: &[u8]) -> Result<()> {
+        if width < WIDTH && self.partial.get(&kind) == Some(&(index, width)) {
+            return Ok(());
+        }
         let path = tile::path(&self.shard, kind, index, width);
         disk::write_whole(disk, &path, bytes, false).context(|| format!("writing `{}`", path.display()))?;
         if width == WIDTH {
             self.outgrown.push(tile::path(&self.shard, kind, index, 1));
+        } else {
+            self.partial.insert(kind, (index, width));
         }
         self.unsynced.files.insert(path);
         Ok(())
