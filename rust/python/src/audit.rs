@@ -620,7 +620,7 @@ pub fn ledger_verify_proof<'py>(py: Python<'py>, proof: &str, entry: &[u8], key:
 
 /// The bytes of a batch of the ledger in `folder`, by its root.
 #[pyfunction]
-fn ledger_read_batch<'py>(py: Python<'py>, folder: PathBuf, root: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
+pub fn ledger_read_batch<'py>(py: Python<'py>, folder: PathBuf, root: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
     let root: Digest = fixed("root", root)?;
     Ok(PyBytes::new(py, &py.detach(|| creto_audit::read_batch(&Machine, &folder, &root)).or_raise(py)?))
 }

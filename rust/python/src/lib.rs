@@ -24,7 +24,9 @@ mod value;
 mod _core {
     // Listed by name, and not only registered: the stubs are made from this list.
     #[pymodule_export]
-    use crate::audit::{Ledger, LedgerShard, Progress, ledger_decode, ledger_shards, ledger_verifier_keys, ledger_verify_proof};
+    use crate::audit::{
+        Ledger, LedgerFollower, LedgerShard, Progress, ledger_decode, ledger_read_batch, ledger_shards, ledger_verifier_keys, ledger_verify_proof,
+    };
     #[pymodule_export]
     use crate::authz::{Decision, PolicyEngine, policy_findings};
     #[pymodule_export]
