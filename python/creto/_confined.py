@@ -1,4 +1,4 @@
-"""Puts a sandbox under the layer: each program, connection and change of it is an act, performed in the layer's order."""
+"""Puts a sandbox under the layer: each program, connection and change is an act, performed in the layer's order."""
 
 from __future__ import annotations
 
@@ -144,7 +144,9 @@ async def confined(
         settings["warm_pool_min_size"] = warm
         pool = Pool(settings, parts.folder, backend=backend, hosts=hosts, protected=_configuration())
     try:
-        async with pool.claim(agent.id, workdir, hooks, secrets={**kept, **(secrets or {})}, env=env, hidden=hidden) as box:
+        async with pool.claim(
+            agent.id, workdir, hooks, secrets={**kept, **(secrets or {})}, env=env, hidden=hidden
+        ) as box:
             box.attestation = await attest(layer, pool, agent, box)
             yield box
     finally:
@@ -166,7 +168,7 @@ def _hidden(layer: EnablementLayer, agent: Agent, workdir: Path) -> list[str]:
     for folder, folders, files in os.walk(workdir):
         folders[:] = [name for name in folders if name not in _NOT_WALKED]
         for name in files:
-            path = os.path.relpath(os.path.join(folder, name), workdir)
+            path = str(Path(folder, name).relative_to(workdir))
             seen += 1
             if not check(agent.id, "fs:read", path, {"path": path}).allowed:
                 hidden.append(path)
@@ -179,7 +181,11 @@ def _secrets(layer: EnablementLayer, agent: Agent) -> dict[str, str]:
     """The agent's secrets, of those that policy lets it use."""
     parts = layer.parts
     found = Secrets(parts.store, parts.sealer).of(agent.id)
-    return {name: value for name, value in found.items() if parts.policy.check_nowait(agent.id, "secret:use", name, {}).allowed}
+    return {
+        name: value
+        for name, value in found.items()
+        if parts.policy.check_nowait(agent.id, "secret:use", name, {}).allowed
+    }
 
 
 async def attest(layer: EnablementLayer, pool: Pool, agent: Agent, box: Box) -> str:

@@ -258,7 +258,7 @@ class Session:
         self._quiet = anyio.Event()
         try:
             answer = await anyio.to_thread.run_sync(
-                _prompt, "creto: type all to agree to all of them, ENTER to be asked about each: "
+                _prompt, "creto: type all to agree to all, ENTER to be asked about each: "
             )
         finally:
             self._quiet.set()
@@ -325,7 +325,7 @@ def _has_terminal() -> bool:
 
 
 def _prompt(text: str) -> str:
-    with open("/dev/tty", "r+b", buffering=0) as device:
+    with Path("/dev/tty").open("r+b", buffering=0) as device:
         termios.tcflush(device.fileno(), termios.TCIFLUSH)
         device.write(text.encode())
         return device.readline().decode(errors="replace")

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from creto.cli._frame import Frame, pass_frame
-
-if TYPE_CHECKING:
-    from creto.cli._session import Session
 
 __all__ = ["command"]
 
@@ -74,8 +71,9 @@ def command(
 ) -> int:
     """Run a program in a sandbox, every act of it decided and recorded.
 
-    It sees this folder and the machine's programs, and nothing else of the machine. What it writes is kept apart and asked about at the
-    end. Its connections are asked about by name. The exit status is the program's own; 100 and more means that creto stopped it.
+    It sees this folder and the machine's programs, and nothing else of the machine. What it writes is kept apart and
+    asked about at the end. Its connections are asked about by name. The exit status is the program's own; 100 and more
+    means that creto stopped it.
 
     \b
     Example:

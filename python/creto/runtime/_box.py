@@ -125,6 +125,8 @@ class Box:
         self, lease: _core.SandboxLease, hooks: Hooks, workdir: Path, tasks: TaskGroup, hidden: Sequence[str] = ()
     ) -> None:
         self._lease = lease
+        self.id = lease.id
+        """Its name on this machine."""
         self.hooks = hooks
         self.hidden = tuple(hidden)
         """Paths of the folder that are not in view inside."""
@@ -135,11 +137,6 @@ class Box:
         self.connections: list[Connection] = []
         """Every connection tried so far, in order."""
         self._by_id: dict[int, Connection] = {}
-
-    @property
-    def id(self) -> str:
-        """Its name on this machine."""
-        return self._lease.id
 
     async def start(
         self,

@@ -18,7 +18,9 @@ __all__ = ["examine"]
 _TRIES = {
     "the machine's users stay hidden": "cat /etc/shadow >/dev/null 2>&1 && echo open || echo shut",
     "the machine's processes stay hidden": f"test -e /proc/{os.getpid()}/root/etc && echo open || echo shut",
-    "no way to a literal address": "timeout 5 bash -c '</dev/tcp/192.0.2.1/80 && cat <&0' 2>/dev/null | grep -q . && echo open || echo shut",
+    "no way to a literal address": (
+        "timeout 5 bash -c '</dev/tcp/192.0.2.1/80 && cat' 2>/dev/null | grep -q . && echo open || echo shut"
+    ),
     "nothing is mounted or loaded": "mount -t tmpfs x /mnt >/dev/null 2>&1 && echo open || echo shut",
 }
 
@@ -65,7 +67,11 @@ async def _examine(state_folder: str | os.PathLike[str], backend: str) -> list[d
                 result = await box.run(["bash", "-c", "cat known; echo new > new"])
                 note("a program runs", result.stdout == b"known\n", f"exit status {result.status}")
                 kept = not (Path(folder) / "new").exists() and [c.path for c in await box.changes()] == ["new"]
-                note("changes are held back", kept, "a new file is in the layer, not in the folder" if kept else "they leak")
+                note(
+                    "changes are held back",
+                    kept,
+                    "a new file is in the layer, not in the folder" if kept else "they leak",
+                )
                 for name, attempt in _TRIES.items():
                     tried = await box.run(["bash", "-c", attempt])
                     said = (tried.stdout or tried.stderr).decode(errors="replace").strip()

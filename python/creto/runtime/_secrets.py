@@ -1,4 +1,4 @@
-"""Secrets that sandboxes get by agent: sealed in the store, opened only for a claim, never in a file, an argument or a log."""
+"""Secrets that sandboxes get by agent: sealed in the store, opened for a claim, never in a file, argument or log."""
 
 from __future__ import annotations
 
@@ -52,11 +52,11 @@ class Secrets:
             InvalidInputError: The name is no name of a variable, or one that programs are found or loaded by.
         """
         if not _NAME.fullmatch(name):
-            raise InvalidInputError(f"`{name}` is no name of an environment variable: letters, digits and `_`, no digit first")
+            raise InvalidInputError(f"`{name}` is no name of a variable: letters, digits and `_`, no digit first")
         if _TAKEN.fullmatch(name):
             raise InvalidInputError(f"`{name}` decides how programs are found or loaded; choose another name")
         if "\0" in value:
-            raise InvalidInputError(f"the value of `{name}` has a zero byte in it, which no environment variable can hold")
+            raise InvalidInputError(f"the value of `{name}` has a zero byte in it, which no variable can hold")
         sealed = self._sealer.seal(value.encode(), _label(name, agent))
         with self._store.begin() as tx:
             self._remove(tx, name, agent)
@@ -73,7 +73,7 @@ class Secrets:
         """
         with self._store.begin() as tx:
             if not self._remove(tx, name, agent):
-                raise NotFoundError(f"there is no secret `{name}` for `{agent}`; `creto secret list` shows what there is")
+                raise NotFoundError(f"there is no secret `{name}` for `{agent}`; see `creto secret list`")
             tx.outbox({"who": agent, "what": "secret:remove", "resource": name, "outcome": "success", "kind": "event"})
 
     @staticmethod
@@ -91,7 +91,10 @@ class Secrets:
         secrets = tables.secrets
         with self._store.read() as tx:
             columns = secrets.select().with_only_columns(secrets.c.name, secrets.c.agent, secrets.c.created)
-            return [Secret(*row) for row in tx.all(columns.order_by(secrets.c.name, secrets.c.agent))]
+            return [
+                Secret(row.name, row.agent, row.created)
+                for row in tx.all(columns.order_by(secrets.c.name, secrets.c.agent))
+            ]
 
     def of(self, agent: str) -> dict[str, str]:
         """The secrets that an agent gets: its own, and those of every agent that it has none of its own for.

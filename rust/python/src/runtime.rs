@@ -149,12 +149,17 @@ impl SandboxPool {
         .or_raise(py)
     }
 
-    /// Completes with a dict that says what its sandboxes are made of.
-    fn facts(&self, py: Python<'_>, bridge: &Bridge, token: u64) -> PyResult<()> {
+    /// What its sandboxes are made of, apart from the image's digest, as JSON.
+    fn facts(&self) -> String {
+        self.0.mould().facts().to_string()
+    }
+
+    /// Completes with the digest of the image's manifest.
+    fn measure(&self, py: Python<'_>, bridge: &Bridge, token: u64) -> PyResult<()> {
         let pool = self.0.clone();
         later(bridge, token, move || {
-            let facts = pool.mould().facts()?.to_string();
-            Ok(Box::new(move |py: Python<'_>| Ok(facts.into_pyobject(py)?.into_any().unbind())))
+            let digest = pool.mould().image.digest();
+            Ok(Box::new(move |py: Python<'_>| Ok(digest.into_pyobject(py)?.into_any().unbind())))
         })
         .or_raise(py)
     }

@@ -276,7 +276,8 @@ pub fn apply(lower: &OwnedFd, upper: &OwnedFd, changes: &[Change]) -> Result<()>
         if let Some(reason) = &change.refused {
             return Err(Error::new(ErrorKind::Unauthorized).with_context(format!("`{}` is {reason}", change.path.display())));
         }
-        if now(lower, &change.path)? != change.before {
+        let found = now(lower, &change.path).context(|| format!("looking at `{}`", change.path.display()))?;
+        if found != change.before {
             return Err(Error::new(ErrorKind::AlreadyExists)
                 .with_context(format!("`{}` was changed by somebody else since the sandbox was claimed; nothing is overwritten", change.path.display())));
         }

@@ -48,20 +48,19 @@ pub struct Mould {
 }
 
 impl Mould {
-    /// What there is to attest about sandboxes made from this.
-    pub fn facts(&self) -> Result<serde_json::Value> {
+    /// What there is to attest about sandboxes made from this, apart from the image's digest.
+    pub fn facts(&self) -> serde_json::Value {
         let backend = self.backend.facts();
-        Ok(json!({
+        json!({
             "backend": backend.name,
             "backendVersion": backend.version,
             "backendDigest": backend.digest,
             "configuration": backend.configuration,
-            "imageDigest": self.image.digest()?,
             "imageTrees": self.image.trees,
             "limits": self.limits,
             "namedUpstreams": self.upstreams.keys().collect::<std::collections::BTreeSet<_>>(),
             "kernel": fs::read_to_string("/proc/version").unwrap_or_default().trim(),
-        }))
+        })
     }
 }
 
@@ -306,6 +305,7 @@ impl Sandbox {
 
     /// As `apply`, for changes named by path, kind and digests before and after: what is no longer so is refused.
     pub fn apply_agreed(&self, agreed: &[(PathBuf, String, Option<String>, Option<String>)]) -> Result<()> {
+        let claimed = self.claimed()?;
         let now = self.changes()?;
         let mut chosen = Vec::with_capacity(agreed.len());
         for (path, kind, before, after) in agreed {
@@ -318,7 +318,7 @@ impl Sandbox {
                     .with_context(format!("`{}` is no longer what was agreed to; list the changes again", path.display()))
             })?);
         }
-        self.apply(&chosen)
+        changes::apply(&claimed.lower, &claimed.upper, &chosen)
     }
 
     /// Ends everything inside and gives back all that it held. Happens on drop too.
