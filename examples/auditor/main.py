@@ -79,7 +79,7 @@ def main() -> int:
     if args.backend == "gvisor":
         subprocess.run([*creto.command, "sandbox", "install"], env=creto.environment, check=True)
     open_site, collector = Site(), Site()
-    desk_token = creto.json("approver", "add", "release-desk", "--policy", "publish", "--policy", "changes")["token"]
+    desk_token = creto.json("approver", "token", "release-desk")["token"]
     inbox = creto.start("inbox", "--json")
     assert inbox.stdout is not None
     address = json.loads(inbox.stdout.readline())["url"]

@@ -1,0 +1,157 @@
+"""What is told at the end of the example: from the ledger, the store and the servers' own notes; nothing is invented."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from servers import Site
+
+import creto
+from creto.audit import AuditClient, trusted_keys
+from creto.errors import CretoError
+from creto.metering import Invoices, PriceBook, read_usage
+from creto.metering._verify import prove_event, verify_event, verify_invoice
+from creto.report import Report, acts, page
+
+HERE = Path(__file__).resolve().parent
+
+
+async def tell(out: Path, started: float, transcript: Sequence[str], sites: Mapping[str, Site]) -> int:
+    """Finishes the story and writes `report.html`; 0 where everything proved out."""
+    console = Console(width=None if sys.stdout.isatty() else 150)
+    console.rule("what happened")
+    state, work = out / "state", out / "work"
+    async with creto.open(state, config=[HERE / "creto.toml"]) as layer:
+        auditor = layer.agent("auditor")
+        layer.agent("reviewer")
+        sent = await layer.send(auditor, "reviewer", (work / "report.md").read_bytes(), content_type="text/markdown")
+        console.print(f"auditor: sent report.md to reviewer, sealed: {sent.size} bytes")
+    reviewed = subprocess.run([sys.executable, str(HERE / "reviewer.py"), str(state), str(work)], check=False).returncode
+
+    async with creto.open(state, config=[HERE / "creto.toml"]) as layer:
+        overhead = await _overhead(layer)
+        records = await layer.parts.audit.query(since=int(started * 1e6) << 12, limit=100_000)
+        done = [act for act in acts(records) if act.who.endswith(("/auditor", "/reviewer"))]
+        invoice = _invoice(layer, started)
+        await layer.parts.audit.checkpoint()
+        verified = await layer.parts.audit.verify()
+        keys = trusted_keys(state)
+        findings = verify_invoice(invoice.document, state / "ledger", keys)
+        proof = prove_event(invoice.document, 1, 1, state / "ledger")
+        findings += verify_event(proof, keys)
+        quota = [row for row in layer.parts.quota.counters() if row["used"]]
+    tampered = await _tampered(state, out)
+
+    counts = Report("", done).counts()
+    _table(console, "acts", ("ended", "number"), list(counts.items()))
+    egress = [(act.resource, act.status, act.why) for act in done if act.what == "net:connect"]
+    summary = sorted({(r, s, w, egress.count((r, s, w))) for r, s, w in egress})
+    _table(console, "connections tried", ("destination", "ended", "why", "times"), summary)
+    files = [(act.resource, act.status, act.why) for act in done if act.what == "fs:write"]
+    _table(console, "files changed", ("path", "ended", "why"), files)
+    _table(console, "answered by the release desk, over the inbox's HTTP API", ("answer",), [(line,) for line in transcript])
+    _table(console, "what the servers saw", ("server", "requests"), [(n, len(s.requests)) for n, s in sites.items()])
+    _table(
+        console, "quota", ("scope", "meter", "used", "limit"), [(q["scope"], q["meter"], q["used"], q["limit"]) for q in quota]
+    )
+    lines = [(x["meter"], x["quantity"], x["amount"], x["commitment"][:16]) for x in invoice.document["lines"]]
+    total = f"{invoice.document['total']} {invoice.document['currency']}"
+    _table(console, f"invoice {invoice.number}: {total}", ("meter", "quantity", "amount", "commitment"), lines)
+    checks = [(finding.what, "yes" if finding.ok else "NO", finding.text) for finding in findings]
+    _table(console, "the invoice, and one of its events, proved from the ledger's public files", ("check", "holds", "how"), checks)
+    roots = [(v.origin, v.size, v.root) for v in verified]
+    _table(console, "ledger, verified", ("shard", "records", "root"), roots)
+    _table(console, "layer's own time for one act, measured now", ("durability", "p50 us", "p99 us", "acts"), overhead)
+    console.print(f"a copy of the ledger with one byte changed: {tampered or 'NOT FOUND OUT'}")
+
+    report = Report(
+        "An audit under creto",
+        done,
+        {
+            "agent": auditor.id,
+            "invoice": f"{invoice.number}, {total}",
+            **{f"ledger root of {origin}": f"{root} over {size} records" for origin, size, root in roots},
+            "tampered copy": tampered or "not found out",
+            **{f"overhead, {name}": f"p50 {p50} us, p99 {p99} us over {n} acts" for name, p50, p99, n in overhead},
+            "written": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M:%S UTC"),
+        },
+        [
+            ("Connections tried", ("destination", "ended", "why", "times"), summary),
+            ("Files changed", ("path", "ended", "why"), files),
+            ("Human answers", ("answer",), [(line,) for line in transcript]),
+            (f"Invoice {invoice.number}", ("meter", "quantity", "amount", "commitment"), lines),
+            ("Proofs", ("check", "holds", "how"), checks),
+        ],
+    )
+    (out / "report.html").write_text(page(report))
+    console.print(f"the same as a page with a timeline: {out / 'report.html'}")
+    good = reviewed == 0 and tampered and all(finding.ok for finding in findings)
+    return 0 if good else 1
+
+
+async def _overhead(layer: creto.EnablementLayer) -> list[tuple[str, float, float, int]]:
+    """The layer's own time, measured on an operation that does nothing."""
+    agent, rows = layer.agent("stopwatch"), []
+    with_context = {"path": "measured"}
+    for durability, number in (("strict", 300), ("relaxed", 3000)):
+        times = []
+        for _ in range(number):
+            begun = time.perf_counter_ns()
+            await layer.perform(
+                agent, "fs:read", "measured", lambda: None, context=with_context, durability=durability
+            )
+            times.append((time.perf_counter_ns() - begun) / 1000)
+        times.sort()
+        rows.append((durability, round(times[number // 2], 1), round(times[number * 99 // 100], 1), number))
+    return rows
+
+
+def _invoice(layer: creto.EnablementLayer, started: float) -> Any:
+    """A finalized invoice over everything since the start."""
+    parts = layer.parts
+    customer = parts.settings.common.trust_domain
+    begin, end = int(started * 1e6) - 1_000_000, int(time.time() * 1e6) + 1_000_000
+    usage = read_usage(parts.folder / "ledger", start=begin, end=end)
+    events = [event for meter in usage.meters for event in usage.select(meter, begin, end) if event.customer == customer]
+    invoices = Invoices(parts.store)
+    made = invoices.draft(PriceBook.from_settings(parts.settings), customer, begin, end, "UTC", events)
+    return invoices.finalize(made.id)
+
+
+async def _tampered(state: Path, out: Path) -> str:
+    """What the verifier says of a copy in which one byte of a record was changed; empty if it says nothing."""
+    copy = out / "tampered"
+    shutil.rmtree(copy, ignore_errors=True)
+    shutil.copytree(state / "ledger", copy / "ledger")
+    bundle = sorted((copy / "ledger").glob("*/tile/entries/**/*"))[-1]
+    content = bytearray(bundle.read_bytes())
+    content[len(content) // 2] ^= 1
+    bundle.write_bytes(content)
+    try:
+        await AuditClient.reading(copy).verify(trusted_keys(state))
+    except CretoError as found:
+        return str(found)
+    return ""
+
+
+def _table(console: Console, title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    table = Table(title=title, title_justify="left", title_style="bold", pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(str(value) for value in row))
+    console.print(table)
+
+
+if __name__ == "__main__":
+    sys.exit(asyncio.run(tell(Path(sys.argv[1]), float(sys.argv[2]), [], {})))
