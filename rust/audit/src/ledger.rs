@@ -245,7 +245,10 @@ impl Ledger {
                 }
             }
             // The caller writes by itself where nobody else does: two changes of thread cost as much as the sync.
-            if let Some(mut writer) = self.writer.try_lock() {
+            // Nothing to write for a ticket that no record has yet: to try would spin past the deadline.
+            if ticket <= self.last()
+                && let Some(mut writer) = self.writer.try_lock()
+            {
                 writer.commit();
                 continue;
             }
