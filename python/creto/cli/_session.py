@@ -19,7 +19,7 @@ import anyio
 import anyio.abc
 import click
 
-from creto.errors import CretoError, InvalidInputError
+from creto.errors import CretoError, InvalidInputError, UnauthorizedError
 
 if TYPE_CHECKING:
     from creto.cli._frame import Frame
@@ -203,7 +203,7 @@ class Session:
                 finally:
                     session._quiet.set()
 
-        with contextlib.suppress(InvalidInputError):
+        with contextlib.suppress(InvalidInputError, UnauthorizedError):  # no terminal, or others are the approvers
             terminal = _Shared(desk, await anyio.to_thread.run_sync(desk.approvers.operator))
             try:
                 await terminal.serve()
@@ -218,11 +218,14 @@ class Session:
 
     async def _agree(self, desk: Desk, agent: Agent, *, task_status: anyio.abc.TaskStatus[None]) -> None:
         """Answers what the person at the command line has agreed to: by `--allow`, or to all changes together."""
-        operator: Approver = await anyio.to_thread.run_sync(desk.approvers.operator)
+        # Whoever agrees beforehand must be an approver; where nothing was agreed to, it need not be this user.
+        operator: Approver | None = await anyio.to_thread.run_sync(desk.approvers.operator) if self._allow else None
 
         def answer() -> None:
+            nonlocal operator
             for request in desk.pending():
                 if request.agent == agent.id and self._is_agreed(request):
+                    operator = operator or desk.approvers.operator()
                     said = "--allow" if request.action == "net:connect" else "agreed to together"
                     with contextlib.suppress(CretoError):  # decided elsewhere meanwhile
                         desk.approve(request, operator, f"{said}, on the command line")
