@@ -7,7 +7,8 @@ import secrets
 import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import anyio.to_thread
@@ -23,18 +24,20 @@ from creto.errors import (
     TimeoutError,
     UnauthorizedError,
 )
-from creto.messaging import _receipt, _rows
+from creto.messaging import _outgoing, _receipt, _rows
 from creto.messaging._holder import this_process
 from creto.messaging._inbox import Inbox
 from creto.messaging._message import Message, Sent
 
 if TYPE_CHECKING:
+    from sqlalchemy import Row
+
     from creto.messaging._receipt import Receipt
     from creto.nhi import Agent, Identities
     from creto.reach import Reach
     from creto.store import Store, Transaction
 
-__all__ = ["Authorize", "Mailbox", "Transport"]
+__all__ = ["Authorize", "Mailbox"]
 
 Authorize = Callable[["Agent", str, Mapping[str, Any]], Awaitable[None]]
 """Decides whether the agent may send to, or receive from, the other; raises UnauthorizedError where it may not."""
@@ -46,12 +49,19 @@ _POLL = 0.25
 _SWEEP_SECONDS = 60
 
 
-class Transport(Protocol):
-    """Carries envelopes to mailboxes of other machines."""
+class _Wake:
+    """Wakes the carrier, from whatever thread has something to send."""
 
-    async def carry(self, recipient: str, message_id: str, envelope: bytes) -> None:
-        """Hands one envelope over; that it was accepted is no proof that it was delivered."""
-        ...
+    def __init__(self) -> None:
+        self._set = False
+
+    def set(self) -> None:
+        self._set = True
+
+    async def wait(self) -> None:
+        while not self._set:  # noqa: ASYNC110 - set from other threads and loops
+            await anyio.sleep(0.02)
+        self._set = False
 
 
 class Mailbox:
@@ -66,6 +76,7 @@ class Mailbox:
         authorize_send: Asked before a message is sealed, for each recipient.
         authorize_receive: Asked before a message is handed out.
         record: Takes the ledger record of a message that is handed over in memory, where no transaction carries it.
+        remote: Keeps messages for agents of other machines until a process that runs `carry` has sent them.
         clock: Seconds since the epoch.
     """
 
@@ -80,6 +91,7 @@ class Mailbox:
         authorize_send: Authorize | None = None,
         authorize_receive: Authorize | None = None,
         record: Callable[[dict[str, Any]], None] | None = None,
+        remote: bool = False,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
@@ -89,6 +101,8 @@ class Mailbox:
         self._authorize_send = authorize_send
         self._authorize_receive = authorize_receive
         self._recorder = record
+        self._remote = remote
+        self._outgoing_wake = _Wake()
         self._clock = clock
         self._holder = this_process()
         self._inboxes: dict[str, list[Inbox]] = {}
@@ -197,10 +211,22 @@ class Mailbox:
             here = _rows.owned(tx, list(recipients))
             for recipient in recipients:
                 if recipient not in here:
-                    raise ConnectionFailedError(
-                        f"the mailbox of `{recipient}` is on another machine, and no transport reaches it; "
-                        "set `messaging.nats_url`"
+                    if not self._remote:
+                        raise ConnectionFailedError(
+                            f"the mailbox of `{recipient}` is on another machine, and no transport reaches it; "
+                            "set `messaging.nats_url`"
+                        )
+                    _outgoing.keep(
+                        tx,
+                        sender=sender.id,
+                        recipient=recipient,
+                        message_id=message_id,
+                        envelope=envelope,
+                        expires=expires,
+                        now=int(self._clock()),
                     )
+                    self._record(tx, sender.id, "message:send", recipient, message_id, envelope, "success")
+                    continue
                 _rows.put(
                     tx,
                     recipient=recipient,
@@ -214,6 +240,7 @@ class Mailbox:
                 self._record(tx, sender.id, "message:send", recipient, message_id, envelope, "success")
         for recipient in recipients:
             self._woken(recipient)
+        self._outgoing_wake.set()
         return envelope, hashlib.sha512(envelope).hexdigest()
 
     async def _hand_over(self, sender: Agent, recipients: tuple[str, ...], message_id: str, envelope: bytes) -> None:
@@ -272,7 +299,7 @@ class Mailbox:
 
     async def state(self, sender: str, message_id: str, to: Sequence[str] = ()) -> dict[str, str]:
         """What became of a message, by recipient: `waiting`, `taken`, `acked`, `refused`, `denied` or `expired`."""
-        rows = await self._store.fetch(_rows.state, sender, message_id)
+        rows = await self._store.fetch(_states, sender, message_id)
         states = dict.fromkeys(to, "expired")
         states.update({row.recipient: row.state for row in rows})
         return states
@@ -281,7 +308,7 @@ class Mailbox:
         limit = self._timeout if timeout is None else timeout
         with anyio.move_on_after(limit):
             while True:
-                rows = await self._store.fetch(_rows.state, sent.sender, sent.id)
+                rows = await self._store.fetch(_states, sent.sender, sent.id)
                 for row in rows:
                     if row.state in {"denied", "refused"}:
                         raise DeliveryDeniedError(
@@ -341,7 +368,7 @@ class Mailbox:
             if held is None:
                 return None
             try:
-                header, body = self._opened(agent, held.sender, held.envelope, now, MAILBOX_SECONDS)
+                header, body = self._opened(agent, held.envelope, now, MAILBOX_SECONDS)
                 if (header["sender"], header["message_id"]) != (held.sender, held.message_id):
                     # The row says otherwise than the seal: somebody who can write the store filed it under a new name.
                     raise EncryptionFailedError("the message was filed under another name than its own")
@@ -361,12 +388,14 @@ class Mailbox:
                 continue
             return self._message(agent, header, body, held, held.envelope)
 
-    def _opened(
-        self, agent: Agent, sender: str, envelope: bytes, now: int, max_life: int
-    ) -> tuple[dict[str, Any], bytes]:
-        self._identities.find(sender)
-        keys = self._identities.current(agent).kem_keys
-        verified = _core.envelope_verify(
+    def _opened(self, agent: Agent, envelope: bytes, now: int, max_life: int) -> tuple[dict[str, Any], bytes]:
+        verified = self._verified(agent, envelope, now, max_life)
+        return verified.header(), verified.open(list(self._identities.current(agent).kem_keys))
+
+    def _verified(self, agent: Agent, envelope: bytes, now: int, max_life: int) -> _core.VerifiedEnvelope:
+        # Who it claims to be from, so that their keys are at hand; it is believed only once they have verified it.
+        self._identities.find(_core.envelope_header(envelope, self._identities.suite)["sender"])
+        return _core.envelope_verify(
             envelope,
             me=agent.id,
             directory=self._identities.directory,
@@ -375,7 +404,21 @@ class Mailbox:
             max_life=max_life,
             now=now,
         )
-        return verified.header(), verified.open(list(keys))
+
+    def carry(self, url: str) -> AbstractAsyncContextManager[None]:
+        """Carries messages between machines by NATS while the context is open; one process of a machine is enough.
+
+        Args:
+            url: `nats://host:port`, or several, separated by commas.
+
+        Raises:
+            InvalidInputError: The event loop is not asyncio's, or the extra `nats` is not installed.
+            ConnectionFailedError: No server could be reached.
+        """
+        from creto.messaging._nats import carry_by_nats
+
+        self._remote = True
+        return carry_by_nats(self, url)
 
     async def _open_direct(self, agent: Agent, envelope: bytes, seen: dict[tuple[str, str], int]) -> Message | None:
         """Opens what was handed over in memory; None where it is refused."""
@@ -387,7 +430,7 @@ class Mailbox:
             key = (sender, claimed["message_id"])
             if seen.get(key, 0) > now:
                 raise EncryptionFailedError("the message cannot be opened by this recipient")
-            header, body = self._opened(agent, sender, envelope, now, DIRECT_SECONDS)
+            header, body = self._opened(agent, envelope, now, DIRECT_SECONDS)
             if len(seen) > 10_000:
                 for old in [old for old, until in seen.items() if until <= now]:
                     del seen[old]
@@ -496,6 +539,10 @@ def _record(who: str, what: str, other: str, message_id: str, envelope: bytes, o
         "digest": hashlib.sha256(envelope).digest(),
         "detail": {"message_id": message_id, "bytes": len(envelope)},
     }
+
+
+def _states(tx: Transaction, sender: str, message_id: str) -> list[Row[Any]]:
+    return [*_rows.state(tx, sender, message_id), *_outgoing.state(tx, sender, message_id)]
 
 
 def _content(body: bytes | str, content_type: str | None) -> tuple[bytes, str]:

@@ -1,0 +1,186 @@
+"""What messages between machines promise: a NATS server may lose, repeat and forge, and none of it shows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from sqlalchemy import select, update
+
+from creto.errors import ConnectionFailedError, InvalidInputError, TimeoutError
+from creto.messaging import Mailbox, Message
+from creto.nhi import Identities
+from creto.store import Store, tables
+
+
+class Machine:
+    """A store, a trust domain and one agent."""
+
+    def __init__(self, store: Store, name: str) -> None:
+        self.store = store
+        self.identities = Identities(store, trust_domain=f"{name}.test")
+        self.mailbox = Mailbox(store, self.identities, remote=True)
+        self.agent = self.identities.agent(name)
+
+    def knows(self, other: Machine) -> None:
+        fingerprint = other.identities.domain().verifying_key.fingerprint
+        self.identities.import_blocking(other.identities.export(), fingerprint=fingerprint)
+
+    def rows(self, table: Any) -> list[Any]:
+        with self.store.read() as tx:
+            return tx.all(select(table))
+
+
+@pytest.fixture
+def machines(tmp_path: Path) -> Iterator[tuple[Machine, Machine]]:
+    with ExitStack() as stack:
+        here, there = (Machine(stack.enter_context(Store(tmp_path / name)), name) for name in ("here", "there"))
+        here.knows(there)
+        there.knows(here)
+        yield here, there
+
+
+async def first(machine: Machine, seconds: float = 20) -> Message:
+    async with machine.mailbox.inbox(machine.agent) as inbox:
+        with anyio.fail_after(seconds):
+            message = await inbox.__anext__()
+            await message.ack()
+            return message
+
+
+def test_a_message_and_its_reply_cross_between_machines_with_a_signed_receipt(
+    machines: tuple[Machine, Machine], nats_url: str
+) -> None:
+    here, there = machines
+
+    async def main() -> None:
+        async with here.mailbox.carry(nats_url), there.mailbox.carry(nats_url):
+            sent = await here.mailbox.send(here.agent, there.agent.id, b"over there")
+            message = await first(there)
+            assert (message.body, message.sender) == (b"over there", here.agent.id)
+            [receipt] = await sent.receipts(timeout=20)
+            assert (receipt.outcome, receipt.recipient) == ("received", there.agent.id)
+            await message.reply(b"and back")
+            reply = await first(here)
+            assert (reply.body, reply.in_reply_to) == (b"and back", sent.id)
+
+    anyio.run(main)
+
+
+def test_a_message_waits_in_the_store_while_nobody_can_carry_it(
+    machines: tuple[Machine, Machine], nats_url: str
+) -> None:
+    here, there = machines
+
+    async def main() -> None:
+        sent = await here.mailbox.send(here.agent, there.agent.id, b"later")
+        with pytest.raises(
+            TimeoutError, match=rf"message `{sent.id}` was not acknowledged .* waiting at `{there.agent.id}`"
+        ):
+            await sent.receipts(timeout=0.2)
+        async with here.mailbox.carry(nats_url):
+            await anyio.sleep(0.3)
+        # The other machine was not there; the server's word that it has the message ended nothing.
+        assert await sent.state() == {there.agent.id: "waiting"}
+        async with here.mailbox.carry(nats_url), there.mailbox.carry(nats_url):
+            assert (await first(there)).id == sent.id
+            await sent.receipts(timeout=20)
+
+    anyio.run(main)
+
+
+def test_what_the_server_lost_is_sent_again_and_what_it_repeats_comes_once(
+    machines: tuple[Machine, Machine], nats_url: str
+) -> None:
+    here, there = machines
+
+    async def main() -> None:
+        import nats
+
+        sent = await here.mailbox.send(here.agent, there.agent.id, b"once")
+        client = await nats.connect(nats_url)
+        async with here.mailbox.carry(nats_url):
+            await anyio.sleep(0.5)
+        # Acknowledged by the server, and lost.
+        assert [row.attempts for row in here.rows(tables.outgoing)] == [1]
+        await client.jetstream().purge_stream("CRETO")
+        async with here.mailbox.carry(nats_url), there.mailbox.carry(nats_url):
+            assert (await first(there)).id == sent.id
+            await sent.receipts(timeout=20)
+            # Sent again, as if the receipt had been lost: the row keeps it out, and another receipt answers.
+            with here.store.begin() as tx:
+                tx.execute(update(tables.outgoing).values(state="waiting", envelope=there_envelope(), next_attempt=0))
+            with anyio.fail_after(20):
+                while here.rows(tables.outgoing)[0].state != "received":
+                    await anyio.sleep(0.05)
+            async with there.mailbox.inbox(there.agent) as inbox:
+                assert await inbox.ready() is None
+        await client.close()
+
+    kept: list[bytes] = []
+
+    def there_envelope() -> bytes:
+        return kept[0]
+
+    # The envelope is emptied once its receipt is here, so the test keeps its own copy of the first.
+    original = here.mailbox._put
+
+    def put(seal: Any, *args: Any) -> Any:
+        kept.append(seal())
+        return original(lambda: kept[0], *args)
+
+    here.mailbox._put = put  # type: ignore[method-assign]
+    anyio.run(main)
+
+
+def test_a_forged_receipt_ends_nothing_and_a_forged_message_goes_nowhere(
+    machines: tuple[Machine, Machine], nats_url: str
+) -> None:
+    here, there = machines
+    from creto.messaging import _nats, _receipt
+
+    async def main() -> None:
+        import nats
+
+        sent = await here.mailbox.send(here.agent, there.agent.id, b"x")
+        client = await nats.connect(nats_url)
+        stream = client.jetstream()
+        async with here.mailbox.carry(nats_url):
+            # By a known agent that is not the recipient, in the recipient's name; and by the recipient for other bytes.
+            stranger = here.identities.agent("stranger")
+            forged = _receipt.sign(stranger, here.agent.id, sent.id, b"x", "received", 0)
+            other = _receipt.sign(there.agent, here.agent.id, sent.id, b"other bytes", "received", 0)
+            for statement in (forged, other, "not json"):
+                await stream.publish(
+                    f"creto.receipt.{_nats._token('here.test')}",
+                    statement.encode(),
+                    headers={"Creto-Recipient": there.agent.id},
+                )
+            await stream.publish(
+                f"creto.mail.{_nats._token('here.test')}", b"\x30\x03abc", headers={"Creto-Recipient": here.agent.id}
+            )
+            await anyio.sleep(1.5)
+        assert await sent.state() == {there.agent.id: "waiting"}
+        assert here.rows(tables.mailbox) == []
+        await stream.purge_stream("CRETO")
+        await client.close()
+
+    anyio.run(main)
+
+
+def test_without_a_server_or_on_another_loop_the_error_says_what_to_do(machines: tuple[Machine, Machine]) -> None:
+    here, _ = machines
+
+    async def main() -> None:
+        async with here.mailbox.carry("nats://user:secret@127.0.0.1:1"):
+            raise AssertionError("there is no server")
+
+    with pytest.raises(ConnectionFailedError, match=r"no NATS server could be reached at `127.0.0.1:1`") as caught:
+        anyio.run(main)
+    assert "secret" not in str(caught.value)
+    with pytest.raises(InvalidInputError, match="need asyncio"):
+        anyio.run(main, backend="trio")
