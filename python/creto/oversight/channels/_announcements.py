@@ -136,6 +136,9 @@ class Announcements:
                 wait = min(_LONGEST, wait * 2)
                 if attempts < _ATTEMPTS and self._stop.wait(min(pause, 120.0)):
                     return
+            except Exception as error:  # noqa: BLE001 - a fault of ours; on this thread nobody else would ever see it
+                said = f"{type(error).__name__}: {error}"
+                break
         if attempts:
             with self._store.begin() as tx:
                 self._wrote(tx, channel.name, request, sent=sent, attempts=attempts, said=said)
