@@ -105,9 +105,9 @@ class Authority:
         """
         Makes a new trust domain with fresh keys, valid for some seconds from now (seconds since the epoch).
         """
-    def issue(self, /, id: str, key: VerifyingKey, kem: KemKey, now: SupportsIndex, seconds: SupportsIndex) -> str:
+    def issue(self, /, id: str, key: VerifyingKey, kem: bytes, now: SupportsIndex, seconds: SupportsIndex) -> str:
         """
-        Vouches for an identity: the statement that says so, as DSSE JSON.
+        Vouches for an identity (`kem`: its key-encapsulation key's public half): the statement that says so, as DSSE JSON.
         """
     @property
     def key(self, /) -> SigningKey:
@@ -556,6 +556,16 @@ class Ledger:
         """
 
 @final
+class LedgerFollower:
+    """
+    A place in one shard; what has come since is read once.
+    """
+    def poll(self, /) -> list[Any]:
+        """
+        The records that have come since last asked, in order, as dicts.
+        """
+
+@final
 class LedgerShard:
     """
     One shard of a ledger, for reading, from any process.
@@ -576,7 +586,7 @@ class LedgerShard:
         """
         The bytes of one record: what its leaf is the hash of.
         """
-    def follow(self, /, next: SupportsIndex) -> Any:
+    def follow(self, /, next: SupportsIndex) -> LedgerFollower:
         """
         Follows the shard from record `next` on.
         """
@@ -966,13 +976,17 @@ class SandboxPool:
         """
         Completes when all that waited has ended.
         """
-    def facts(self, /, bridge: Bridge, token: SupportsIndex) -> None:
+    def facts(self, /) -> str:
         """
-        Completes with a dict that says what its sandboxes are made of.
+        What its sandboxes are made of, apart from the image's digest, as JSON.
         """
     def fill(self, /) -> dict[Any, Any]:
         """
         `{idle, starting, claimed}`.
+        """
+    def measure(self, /, bridge: Bridge, token: SupportsIndex) -> None:
+        """
+        Completes with the digest of the image's manifest.
         """
     @staticmethod
     def start(spec: str, bridge: Bridge, token: SupportsIndex) -> None:
@@ -1284,6 +1298,11 @@ def envelope_verify(
 def ledger_decode(entry: bytes, shard: str = "", index: SupportsIndex = 0) -> dict[Any, Any]:
     """
     The record that bytes of an entry are, as a dict.
+    """
+
+def ledger_read_batch(folder: str | PathLike[str], root: Any) -> bytes:
+    """
+    The bytes of a batch of the ledger in `folder`, by its root.
     """
 
 def ledger_shards(folder: str | PathLike[str]) -> list[str]:
