@@ -31,6 +31,7 @@ def main() -> None:
             ],
             check=True,
             cwd=ROOT,
+            stdout=subprocess.DEVNULL,
         )
         text = (Path(folder) / "creto" / "_core.pyi").read_text()
     lines = []
@@ -39,7 +40,10 @@ def main() -> None:
     text = text.replace("def __getattr__(name: str) -> Incomplete: ...\n", "").replace("Incomplete, ", "")
     for line in text.splitlines():
         quotes = line.count('"""')
-        lines.append(line if in_text or quotes else BARE.sub(lambda found: INSIDE[found[1]], line))
+        if not in_text and not quotes:
+            line = BARE.sub(lambda found: INSIDE[found[1]], line)  # noqa: PLW2901
+            line = re.sub(r"(\*\*?\w+)(?=[,)])", r"\1: Any", line)  # noqa: PLW2901
+        lines.append(line)
         in_text ^= quotes % 2 == 1
     TARGET.write_text("\n".join([*lines, *_constants("\n".join(lines))]) + "\n")
     subprocess.run([BIN / "ruff", "check", "--silent", "--fix", "--exit-zero", TARGET], check=True)

@@ -707,7 +707,7 @@ class PreparedQuota:
         """
         Why `units` of the first meter would not fit, as a dict; None where they would.
         """
-    def reserve(self, /, *units) -> Reservation:
+    def reserve(self, /, *units: Any) -> Reservation:
         """
         Holds one amount for each meter, or raises QuotaExceededError.
         """

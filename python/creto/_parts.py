@@ -123,7 +123,7 @@ class Parts:
         files = settings.policy_files()
         policies = "\n".join(text.decode() for _, text in files) if files else starter()
         schema_file = settings.authz.schema_file
-        schema = settings.read(schema_file).decode() if schema_file else starter_schema()
+        schema = settings.read("authz.schema_file", schema_file).decode() if schema_file else starter_schema()
         digest, _warnings = self.policy.install(policies, schema, json.dumps(self._agent_entities()))
         self._record(
             {

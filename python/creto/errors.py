@@ -5,6 +5,7 @@ No third-party import: `import creto` stays fast, and the native module raises t
 
 from __future__ import annotations
 
+import builtins
 from typing import Any, ClassVar, Literal
 
 Category = Literal["transient", "authorization", "oversight", "permanent"]
@@ -209,7 +210,7 @@ class DeliveryDeniedError(CretoError):
     category = "authorization"
 
 
-class TimeoutError(CretoError, TimeoutError):  # noqa: A001 - the kind's name
+class TimeoutError(CretoError, builtins.TimeoutError):
     """A deadline passed."""
 
     kind = "Timeout"
