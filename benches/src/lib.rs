@@ -41,6 +41,14 @@ pub fn batches<T>(repeats: usize, calls: usize, mut call: impl FnMut(usize) -> T
     (middle, spread)
 }
 
+/// A fresh folder on a real disk, for benches that write: under the build folder, since a temporary folder may be memory.
+pub fn scratch(name: &str) -> std::io::Result<std::path::PathBuf> {
+    let target = std::env::current_exe()?.parent().map_or_else(std::env::temp_dir, std::path::Path::to_owned);
+    let folder = target.join("bench-scratch").join(format!("{name}-{}", std::process::id()));
+    std::fs::create_dir_all(&folder)?;
+    Ok(folder)
+}
+
 /// One row of the report.
 pub struct Row<'a> {
     /// The area of goals.toml.

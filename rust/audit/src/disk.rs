@@ -12,8 +12,8 @@ pub trait Backing: Send + Sync {
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
     /// Reads as much of `bytes` as there is at `offset`; returns how much.
     fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize>;
-    /// Makes room on disk for `length` bytes, so that writes within them need none.
-    fn reserve(&self, length: u64) -> io::Result<()>;
+    /// Makes room on disk for `length` bytes, so that writes within them need none; false where the file system cannot.
+    fn reserve(&self, length: u64) -> io::Result<bool>;
     /// Returns once all that was written is on disk.
     fn sync(&self) -> io::Result<()>;
 }
@@ -92,11 +92,12 @@ impl Backing for Plain {
         Ok(filled)
     }
 
-    fn reserve(&self, length: u64) -> io::Result<()> {
+    fn reserve(&self, length: u64) -> io::Result<bool> {
         uninterrupted(|| match fallocate(&self.0, FallocateFlags::empty(), 0, length) {
             // Where a file system cannot reserve, the zeros that are written next do it.
-            Err(rustix::io::Errno::OPNOTSUPP) => Ok(()),
-            other => Ok(other?),
+            Err(rustix::io::Errno::OPNOTSUPP) => Ok(false),
+            Err(e) => Err(e.into()),
+            Ok(()) => Ok(true),
         })
     }
 

@@ -5,10 +5,10 @@ use crate::encoding::{self, MAX_RECORD};
 use crate::fork;
 use crate::ids::Ids;
 use crate::publisher::{Published, Publisher, Work};
-use crate::segment::{MAX_FRAME, START};
 use crate::queue::{Done, Meta, Queue, Stop};
 use crate::reader::Shard;
 use crate::recovery::recover;
+use crate::segment::{MAX_FRAME, START};
 use crate::shard::{self, Held};
 use crate::writer::Writer;
 use creto_crypto::SigningKey;
@@ -42,7 +42,13 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { origin: "creto.local/ledger".into(), every: Duration::from_secs(1), every_records: 10_000, segments: (1 << 20, 16 << 20), disk: Arc::new(Machine) }
+        Self {
+            origin: "creto.local/ledger".into(),
+            every: Duration::from_secs(1),
+            every_records: 10_000,
+            segments: (1 << 20, 16 << 20),
+            disk: Arc::new(Machine),
+        }
     }
 }
 
@@ -119,6 +125,7 @@ impl Ledger {
             wanted: true,
             every: options.every,
             every_records: options.every_records.max(1),
+            unsealed: 0,
             due: (next_index > recovered.published).then(Instant::now),
         };
         let threads = vec![

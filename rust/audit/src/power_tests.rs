@@ -25,14 +25,34 @@ const SEGMENT: u64 = 192 << 10;
 
 #[derive(Clone)]
 enum Op {
-    Name { path: PathBuf, inode: usize },
-    Truncate { inode: usize },
-    Write { inode: usize, offset: usize, bytes: Arc<[u8]> },
-    Sync { inode: usize },
-    Rename { from: PathBuf, to: PathBuf },
-    Remove { path: PathBuf },
-    Folder { path: PathBuf },
-    SyncFolder { path: PathBuf },
+    Name {
+        path: PathBuf,
+        inode: usize,
+    },
+    Truncate {
+        inode: usize,
+    },
+    Write {
+        inode: usize,
+        offset: usize,
+        bytes: Arc<[u8]>,
+    },
+    Sync {
+        inode: usize,
+    },
+    Rename {
+        from: PathBuf,
+        to: PathBuf,
+    },
+    Remove {
+        path: PathBuf,
+    },
+    Folder {
+        path: PathBuf,
+    },
+    SyncFolder {
+        path: PathBuf,
+    },
     /// So many records have been acknowledged.
     Acknowledged(u64),
 }
@@ -114,8 +134,8 @@ impl Backing for Open {
         Ok(length)
     }
 
-    fn reserve(&self, _length: u64) -> io::Result<()> {
-        Ok(())
+    fn reserve(&self, _length: u64) -> io::Result<bool> {
+        Ok(false)
     }
 
     fn sync(&self) -> io::Result<()> {

@@ -18,6 +18,9 @@ use std::time::{Duration, Instant};
 /// The name of the checkpoint in a shard.
 pub const CHECKPOINT: &str = "checkpoint";
 const RETRY: Duration = Duration::from_millis(250);
+/// Segments that have ended are sealed once nothing has come for this long, or there are so many bytes of them.
+const IDLE: Duration = Duration::from_millis(500);
+const MOST_UNSEALED: u64 = 256 << 20;
 
 /// What the publisher is asked to do, in order.
 pub enum Work {
@@ -91,6 +94,8 @@ pub struct Publisher {
     pub every: Duration,
     pub every_records: u64,
     pub due: Option<Instant>,
+    /// Bytes of segments that have ended and are not sealed.
+    pub unsealed: u64,
 }
 
 impl Publisher {
@@ -106,6 +111,7 @@ impl Publisher {
         self.keep_trying(Self::make_segment)?;
         loop {
             let wait = self.due.map_or(Duration::from_secs(3_600), |due| due.saturating_duration_since(Instant::now()));
+            let wait = if self.unsealed > 0 { wait.min(IDLE) } else { wait };
             match self.work.recv_timeout(wait) {
                 Ok(Work::Records(frames)) => {
                     self.take(&frames)?;
@@ -115,18 +121,27 @@ impl Publisher {
                 }
                 Ok(Work::SegmentEnded) => {
                     self.wanted = true;
+                    self.unsealed += self.capacity;
                     self.keep_trying(Self::make_segment)?;
-                    self.keep_trying(Self::publish)?;
-                    self.keep_trying(Self::seal)?;
+                    if self.unsealed > MOST_UNSEALED {
+                        self.keep_trying(Self::publish)?;
+                        self.keep_trying(Self::seal)?;
+                    }
                 }
                 Ok(Work::Publish) => self.keep_trying(Self::publish)?,
                 Ok(Work::Close) | Err(RecvTimeoutError::Disconnected) => {
                     self.keep_trying(Self::publish)?;
                     return self.keep_trying(Self::seal);
                 }
-                Err(RecvTimeoutError::Timeout) => self.keep_trying(Self::publish)?,
+                Err(RecvTimeoutError::Timeout) => {
+                    self.keep_trying(Self::publish)?;
+                    if self.unsealed > 0 {
+                        self.keep_trying(Self::seal)?;
+                    }
+                }
             }
-            if self.tree.size() - self.published.size() >= self.every_records {
+            let late = self.due.is_some_and(|due| due <= Instant::now());
+            if late || self.tree.size() - self.published.size() >= self.every_records {
                 self.keep_trying(Self::publish)?;
             }
         }
@@ -182,6 +197,7 @@ impl Publisher {
 
     /// Makes the published tree durable by itself, so that the segments behind it are not needed any more.
     fn seal(&mut self) -> Result<()> {
+        self.unsealed = 0;
         if self.tree.is_sealed() {
             return Ok(());
         }
@@ -207,7 +223,7 @@ impl Publisher {
         if !self.wanted {
             return Ok(());
         }
-        let ready = make_segment(&*self.disk, &self.shard, self.capacity)?;
+        let ready = make_segment(&*self.disk, &self.shard, self.capacity, self.queue.is_busy())?;
         self.capacity = (self.capacity * 4).min(self.largest);
         let room = ready.room();
         self.wanted = false;
@@ -219,12 +235,18 @@ impl Publisher {
 }
 
 /// Makes a segment under the name of the next one, every byte of it written, so that a write into it changes nothing but data.
-pub fn make_segment(disk: &dyn Disk, shard: &std::path::Path, capacity: u64) -> Result<Ready> {
+///
+/// `hurry` leaves the writing of zeros out where space can be reserved without: each sync then has to note what was written, which many
+/// records share.
+pub fn make_segment(disk: &dyn Disk, shard: &std::path::Path, capacity: u64, hurry: bool) -> Result<Ready> {
     let path = shard.join(segment::FOLDER).join(segment::NEXT);
     let failed = || format!("making a segment of {} MiB in `{}`", capacity >> 20, shard.display());
     let made = (|| {
         let backing = disk.open(&path, true)?;
-        backing.reserve(capacity)?;
+        if backing.reserve(capacity)? && hurry {
+            backing.sync()?;
+            return Ok(backing);
+        }
         let zeros = vec![0; 1 << 20];
         let mut at = 0;
         while at < capacity {

@@ -170,6 +170,11 @@ impl Queue {
         taken
     }
 
+    /// True where much waits: whoever makes a segment then hurries.
+    pub fn is_busy(&self) -> bool {
+        self.pending.lock().bytes.len() > MANY / 4
+    }
+
     /// The last ticket whose record is on disk.
     pub fn durable(&self) -> u64 {
         self.durable.load(Ordering::Acquire)

@@ -89,7 +89,7 @@ pub fn recover(disk: &Arc<dyn Disk>, shard: &Path, smallest: u64) -> Result<Reco
 fn first_segment(disk: &dyn Disk, shard: &Path, first: u64, capacity: u64) -> Result<Ready> {
     let folder = shard.join(segment::FOLDER);
     disk.make_folder(&folder).context(|| format!("making `{}`", folder.display()))?;
-    let ready = make_segment(disk, shard, capacity)?;
+    let ready = make_segment(disk, shard, capacity, false)?;
     let begun = ready.backing.write_at(&segment::header(first), 0).and_then(|()| ready.backing.sync());
     let named = begun.and_then(|()| disk.rename(&folder.join(segment::NEXT), &segment::path(shard, first)));
     named
