@@ -67,7 +67,7 @@ async def tell(out: Path, started: float, transcript: Sequence[str], sites: Mapp
     lines = [(x["meter"], x["quantity"], x["amount"], x["commitment"][:16]) for x in invoice.document["lines"]]
     total = f"{invoice.document['total']} {invoice.document['currency']}"
     _table(console, f"invoice {invoice.number}: {total}", ("meter", "quantity", "amount", "commitment"), lines)
-    checks = [(finding.what, "yes" if finding.ok else "NO", finding.text) for finding in findings]
+    checks = [(finding.what, "yes" if finding.ok else "NO", finding.detail) for finding in findings]
     _table(console, "the invoice, and one of its events, proved from the ledger's public files", ("check", "holds", "how"), checks)
     roots = [(v.origin, v.size, v.root) for v in verified]
     _table(console, "ledger, verified", ("shard", "records", "root"), roots)

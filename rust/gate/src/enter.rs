@@ -164,17 +164,26 @@ impl Gate {
     fn over_quota(&self, principal: &Principal, act: &Act<'_>, now: Timestamp, error: Error, combined: &Combined) -> Refusal {
         // Units that are not leased yet are no refusal of the act: the caller leases some and comes again.
         let again = error.context().any(|line| line == creto_metering::Refusal::LEASE);
-        let ticket = if again { None } else { self.record_refusal(principal, act, now, &error.to_string(), Some(&combined.policy_set)) };
+        let ticket =
+            if again { None } else { self.record_refusal(principal, act, now, "quota", &error.to_string(), Some(&combined.policy_set)) };
         Refusal { error: error.with_context(describe(principal, act)), oversight: Vec::new(), ticket }
     }
 
     fn refuse(&self, principal: &Principal, act: &Act<'_>, now: Timestamp, reason: &str, policy: Option<&Digest>) -> Refusal {
-        let ticket = self.record_refusal(principal, act, now, reason, policy);
+        let ticket = self.record_refusal(principal, act, now, "policy", reason, policy);
         Refusal { ticket, ..Refusal::denied(format!("{}: {reason}", describe(principal, act))) }
     }
 
     /// A refusal stands even where the ledger cannot take its record: refusing is the safe side.
-    fn record_refusal(&self, principal: &Principal, act: &Act<'_>, now: Timestamp, why: &str, policy: Option<&Digest>) -> Option<Ticket> {
+    fn record_refusal(
+        &self,
+        principal: &Principal,
+        act: &Act<'_>,
+        now: Timestamp,
+        by: &str,
+        why: &str,
+        policy: Option<&Digest>,
+    ) -> Option<Ticket> {
         let chain: SmallVec<[&str; 4]> = principal.chain().iter().map(|link| &*link.id).collect();
         self.0
             .audit
@@ -192,7 +201,7 @@ impl Gate {
                 digest: None,
                 policy,
                 usage: act.usage,
-                detail: &[("path", principal.path_text())],
+                detail: &[("path", principal.path_text()), ("refused", by)],
             })
             .ok()
     }
