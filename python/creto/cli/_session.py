@@ -22,6 +22,8 @@ import click
 from creto.errors import CretoError, InvalidInputError, UnauthorizedError
 
 if TYPE_CHECKING:
+    from io import FileIO
+
     from creto.cli._frame import Frame
     from creto.layer import EnablementLayer
     from creto.nhi import Agent
@@ -108,7 +110,9 @@ class Session:
     async def _program(self, box: Box, argv: list[str], limit: float | None) -> int:
         terminal = sys.stdin.isatty() and sys.stdout.isatty()
         size = shutil.get_terminal_size()
-        theirs, ours = os.pipe()
+        theirs, writing = os.pipe()
+        # A file object: to close a bare number twice could close what another part has opened in between.
+        ours = os.fdopen(writing, "wb", buffering=0)
         try:
             with _raw(terminal):
                 async with anyio.create_task_group() as tasks:
@@ -128,19 +132,18 @@ class Session:
                         result = await program.wait()
                     tasks.cancel_scope.cancel()
         finally:
-            for fd in (theirs, ours):
-                if fd >= 0:
-                    with contextlib.suppress(OSError):
-                        os.close(fd)
+            ours.close()
+            if theirs >= 0:
+                os.close(theirs)
         if result is None:
             from creto.errors import TimeoutError
 
             raise TimeoutError(f"the program took more than {limit:g} s (`runtime.run_timeout_seconds`) and was ended")
         return result.exit_code
 
-    async def _feed(self, into: int) -> None:
+    async def _feed(self, into: FileIO) -> None:
         """Passes standard input on, but not what is typed while a question is on the terminal."""
-        os.set_blocking(into, False)
+        os.set_blocking(into.fileno(), False)
         while True:
             await self._quiet.wait()
             try:
@@ -151,12 +154,12 @@ class Session:
                 continue
             data = os.read(0, 65536)
             if not data:
-                os.close(into)
+                into.close()
                 return None
-            if not await _write(into, data):
+            if not await _write(into.fileno(), data):
                 return None
 
-    async def _feed_file(self, into: int) -> None:
+    async def _feed_file(self, into: FileIO) -> None:
         """As above, for a standard input that cannot be waited for: a file, or nothing at all."""
         while True:
             try:
@@ -164,9 +167,9 @@ class Session:
             except OSError:
                 data = b""
             if not data:
-                os.close(into)
+                into.close()
                 return
-            if not await _write(into, data):
+            if not await _write(into.fileno(), data):
                 return
 
     async def _signals(self, program: Program) -> None:
