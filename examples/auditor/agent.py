@@ -1,7 +1,7 @@
 """Audits the licences of a project's dependencies: a plain program that knows nothing of creto.
 
-It reads lock files and package metadata from the folder it runs in, asks a server which licences are approved, writes a report,
-publishes it, and on the way tries two things that it should not be able to do.
+It reads lock files and package metadata from the folder it runs in, asks a server which licences are approved, writes a
+report, publishes it, and on the way tries two things that it should not be able to do.
 """
 
 import collections
@@ -41,12 +41,12 @@ def python_packages() -> list[tuple[str, str, str]]:
         licence = "not installed here"
         if metadata.exists():
             text = metadata.read_text(errors="replace").split("\n\n", 1)[0]
-            expression = re.search(r"^License-Expression: (.+)$", text, re.M)
-            classifiers = re.findall(r"^Classifier: License :: OSI Approved :: (.+)$", text, re.M)
-            short = re.search(r"^License: (.{1,40})$", text, re.M)
-            licence = (
-                expression.group(1) if expression else classifiers[0] if classifiers else short.group(1) if short else "unstated"
-            )
+            stated = [
+                *re.findall(r"^License-Expression: (.+)$", text, re.M),
+                *re.findall(r"^Classifier: License :: OSI Approved :: (.+)$", text, re.M),
+                *re.findall(r"^License: (.{1,40})$", text, re.M),
+            ]
+            licence = stated[0] if stated else "unstated"
         found.append((name, version, licence))
     return found
 
@@ -54,7 +54,7 @@ def python_packages() -> list[tuple[str, str, str]]:
 def fetch(url: str, body: bytes | None = None) -> str:
     """What a server answers, or why it could not be asked."""
     try:
-        with urllib.request.urlopen(urllib.request.Request(url, data=body), timeout=70) as answer:  # noqa: S310
+        with urllib.request.urlopen(urllib.request.Request(url, data=body), timeout=70) as answer:
             return answer.read().decode()
     except (urllib.error.URLError, OSError) as error:
         return f"refused: {getattr(error, 'reason', error)}"
@@ -95,15 +95,13 @@ def main() -> None:
 
     print(f"publish, to publish.example: {fetch('http://publish.example/reports', report.encode())}")
 
-    answered = 0
-    for name, version, _ in packages["python"]:
+    for answered, (name, version, _) in enumerate(packages["python"]):
         answer = fetch(f"http://licences.example/advisories/{name}/{version}")
         if answer.startswith("refused"):
             print(f"advisories: {answer} after {answered} of {len(packages['python'])} look-ups")
             break
-        answered += 1
     else:
-        print(f"advisories: {answered} look-ups, all answered")
+        print(f"advisories: {len(packages['python'])} look-ups, all answered")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A human's stand-in for the example: answers through the inbox's HTTP API, by a rule that is printed with each answer."""
+"""A human's stand-in for the example: answers through the inbox's HTTP API, by a rule that anyone can read here."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ class ReleaseDesk:
         self._thread.start()
 
     def _call(self, path: str, body: dict | None = None) -> dict:
-        request = urllib.request.Request(  # noqa: S310 - our own inbox on loopback
+        request = urllib.request.Request(
             self.inbox + path,
             data=None if body is None else json.dumps(body).encode(),
             headers={"Authorization": f"Bearer {self.token}", "Content-Type": "application/json"},
         )
-        with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310
+        with urllib.request.urlopen(request, timeout=10) as answer:
             return json.load(answer)
 
     def _work(self) -> None:

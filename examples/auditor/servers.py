@@ -1,4 +1,4 @@
-"""Two HTTP servers on loopback for the example: one that answers licence questions and takes reports, one that collects."""
+"""Two HTTP servers on loopback for the example: one answers licence questions and takes reports, one collects."""
 
 from __future__ import annotations
 
@@ -48,7 +48,9 @@ class Site:
                 site.requests.append(f"{self.command} {self.path}")
                 if length:
                     site.bodies.append(self.rfile.read(length))
-                body = json.dumps({"licences": APPROVED} if self.path == "/approved.json" else {"advisories": []}).encode()
+                body = json.dumps(
+                    {"licences": APPROVED} if self.path == "/approved.json" else {"advisories": []}
+                ).encode()
                 self.send_response(200)
                 self.send_header("Content-Type", "application/json")
                 self.send_header("Content-Length", str(len(body)))
