@@ -2,50 +2,51 @@
 
 from __future__ import annotations
 
-from importlib import resources
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from creto._core import Decision as Decision
     from creto._core import PolicyEngine as PolicyEngine
+    from creto.authz._client import AuthzClient as AuthzClient
+    from creto.authz._client import CheckRequest as CheckRequest
+    from creto.authz._client import PreparedCheck as PreparedCheck
+    from creto.authz._starter import starter as starter
+    from creto.authz._starter import starter_schema as starter_schema
+    from creto.authz._starter import starters as starters
 
-__all__ = ["Decision", "PolicyEngine", "starter", "starter_schema"]
+_HOMES = {
+    "AuthzClient": "creto.authz._client",
+    "CheckRequest": "creto.authz._client",
+    "Decision": "creto._core",
+    "PolicyEngine": "creto._core",
+    "PreparedCheck": "creto.authz._client",
+    "starter": "creto.authz._starter",
+    "starter_schema": "creto.authz._starter",
+    "starters": "creto.authz._starter",
+}
+
+__all__ = [
+    "AuthzClient",
+    "CheckRequest",
+    "Decision",
+    "PolicyEngine",
+    "PreparedCheck",
+    "starter",
+    "starter_schema",
+    "starters",
+]
 
 
 def __getattr__(name: str) -> object:
-    if name in ("Decision", "PolicyEngine"):
-        from creto import _core
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module `creto.authz` has no attribute `{name}`")
+    from importlib import import_module
 
-        return getattr(_core, name)
-    raise AttributeError(f"module `creto.authz` has no attribute `{name}`")
-
-
-def starter(name: str = "default") -> str:
-    """The text of a starter policy set.
-
-    Args:
-        name: `default`, or one of those that `creto policy new` lists.
-
-    Returns:
-        Cedar policies.
-
-    Raises:
-        FileNotFoundError: There is no set of that name.
-
-    Example:
-        >>> from creto.authz import starter
-        >>> "secrets-never" in starter()
-        True
-    """
-    return resources.files("creto.authz").joinpath("starter", f"{name}.cedar").read_text(encoding="utf-8")
+    value = getattr(import_module(home), name)
+    globals()[name] = value
+    return value
 
 
-def starter_schema() -> str:
-    """The schema of the starter sets: the vocabulary of acts.
-
-    Example:
-        >>> from creto.authz import starter_schema
-        >>> 'action "tool:call"' in starter_schema()
-        True
-    """
-    return resources.files("creto.authz").joinpath("starter", "schema.cedarschema").read_text(encoding="utf-8")
+def __dir__() -> list[str]:
+    return __all__

@@ -5,21 +5,25 @@
 
 use crate::answer::{Answer, Ruling};
 use crate::entities::{Entities, Hierarchy};
+use crate::explain::{Explained, explain};
 use crate::finding::Finding;
 use crate::limits::{Limits, check_json};
 use crate::name::parse_entity;
 use crate::reference;
+use crate::roster::{Role, Roster, code};
 use crate::set::{Hop, Party, Policy, Set, Tally, shape_of, take_in};
-use crate::source::{Sources, as_error, on_large_stack, parse, parse_policies};
+use crate::source::{Parsed, Sources, as_error, on_large_stack, parse, parse_policies};
+use crate::value::Val;
 use arc_swap::{ArcSwap, ArcSwapOption, Guard};
-use cedar_policy::{Entity, PolicySet};
+use cedar_policy::{Entity, EntityUid, PolicySet};
 use creto_enablement_common::ports::{AuditWhen, Authorizer, Verdict};
-use creto_enablement_common::{CheckRef, Decision, Digest, Error, ErrorKind, Fields, Result};
+use creto_enablement_common::{CheckRef, Decision, Digest, Error, ErrorKind, Fields, Result, Value};
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// A change to the entities that policies see.
 #[derive(Clone, Copy, Debug)]
@@ -50,7 +54,52 @@ struct Writer {
 pub struct Engine {
     current: ArcSwapOption<Snapshot>,
     writer: Mutex<Option<Writer>>,
+    /// What was changed since the set was installed, for those who explain.
+    changed: Mutex<Changes>,
     limits: Limits,
+}
+
+/// When an entity was last removed, and its last version with when that was made.
+type Last = (Option<u64>, Option<(u64, Entity)>);
+
+/// The last removal and the last version of each entity that changed, in the order in which they were made: as much as there are entities.
+#[derive(Default)]
+struct Changes {
+    made: u64,
+    of: HashMap<EntityUid, Last>,
+}
+
+impl Changes {
+    fn upserted(&mut self, entities: &[Entity]) {
+        for entity in entities {
+            self.made += 1;
+            self.of.entry(entity.uid()).or_default().1 = Some((self.made, entity.clone()));
+        }
+    }
+
+    fn removed(&mut self, uids: Vec<EntityUid>) {
+        for uid in uids {
+            self.made += 1;
+            self.of.insert(uid, (Some(self.made), None));
+        }
+    }
+
+    /// The entities as they stand after these changes.
+    fn applied_to(&self, mut entities: cedar_policy::Entities) -> Result<cedar_policy::Entities> {
+        let refuse =
+            |e: cedar_policy::entities_errors::EntitiesError| Error::invalid(format!("entities: {}", crate::finding::with_causes(&e)));
+        let removals = self.of.iter().filter_map(|(uid, (removed, _))| removed.map(|at| (at, uid, None)));
+        let versions = self.of.iter().filter_map(|(uid, (_, version))| version.as_ref().map(|(at, entity)| (*at, uid, Some(entity))));
+        let mut steps: Vec<_> = removals.chain(versions).collect();
+        steps.sort_by_key(|(at, _, _)| *at);
+        for (_, uid, entity) in steps {
+            entities = match entity {
+                Some(entity) => entities.upsert_entities([entity.clone()], None).map_err(refuse)?,
+                None => entities.remove_entities([uid.clone()]).map_err(refuse)?,
+            };
+        }
+        Ok(entities)
+    }
 }
 
 /// What a delegation hop was narrowed to: policies of another agent, compiled once, and again when the set that serves changes.
@@ -73,11 +122,17 @@ pub struct Prepared {
 }
 
 #[derive(Clone, Debug)]
-struct Named {
+pub(crate) struct Named {
     kind_name: Arc<str>,
     id: Arc<str>,
     kind: Option<u32>,
     number: Option<u32>,
+}
+
+impl Named {
+    fn of(party: Party<'_>) -> Self {
+        Self { kind_name: party.kind_name.into(), id: party.id.into(), kind: party.kind, number: party.number }
+    }
 }
 
 /// Cedar's answer by numbers of policies; `View::policy_id` names them.
@@ -110,6 +165,7 @@ impl Engine {
         let set = Arc::new(set);
         self.publish(&set, &entities);
         let settled = entities.count();
+        *self.changed.lock() = Changes::default();
         *writer = Some(Writer { set, entities, hierarchy, settled });
         Ok((digest, warnings))
     }
@@ -131,9 +187,15 @@ impl Engine {
         let touched = match change {
             EntityChange::Upsert(json) => {
                 let parsed = self.parse_entities(json, &writer.set)?;
-                writer.upsert(&parsed)?
+                let touched = writer.upsert(&parsed)?;
+                self.changed.lock().upserted(&parsed);
+                touched
             }
-            EntityChange::Remove(uids) => writer.remove(uids),
+            EntityChange::Remove(uids) => {
+                let names = uids.iter().map(|(kind, id)| reference::uid(kind, id)).collect::<Result<_>>()?;
+                self.changed.lock().removed(names);
+                writer.remove(uids)
+            }
         };
         writer.settle(&touched)?;
         self.publish(&writer.set, &writer.entities);
@@ -152,6 +214,7 @@ impl Engine {
         let touched = writer.upsert(entities)?;
         writer.settle(&touched)?;
         self.publish(&writer.set, &writer.entities);
+        self.changed.lock().upserted(entities);
         Ok(())
     }
 
@@ -169,6 +232,32 @@ impl Engine {
     /// Digest of the installed set.
     pub fn digest(&self) -> Option<Digest> {
         self.current.load().as_ref().map(|s| s.set.parsed.digest)
+    }
+
+    /// Compiles the installed set anew, puts it in nobody's way, and tells how long that took.
+    ///
+    /// # Errors
+    /// `InvalidInput` where no set is installed.
+    pub fn recompile(&self) -> Result<Duration> {
+        let parsed = self.parsed()?;
+        let parsed = Parsed {
+            policies: parsed.policies.clone(),
+            schema: parsed.schema.clone(),
+            open: parsed.open.clone(),
+            entities: parsed.entities.clone(),
+            digest: parsed.digest,
+            warnings: Vec::new(),
+        };
+        let started = Instant::now();
+        on_large_stack(|| Set::new(parsed))??;
+        Ok(started.elapsed())
+    }
+
+    /// The ids of the policies that serve, in the set's order.
+    pub fn policy_ids(&self) -> Vec<Arc<str>> {
+        let view = self.current.load();
+        let Some(snapshot) = &*view else { return Vec::new() };
+        (0..snapshot.set.len() as u32).filter_map(|n| snapshot.set.policy(n)).map(|policy| Arc::clone(&policy.id)).collect()
     }
 
     /// How many policies serve, and the bytes of their compiled form.
@@ -216,16 +305,14 @@ impl Engine {
     /// `InvalidInput` where a name cannot be read.
     pub fn prepare(&self, agent: &str, action: &str, resource: Option<&str>) -> Result<Prepared> {
         let view = self.current.load();
-        let own =
-            |party: Party<'_>| Named { kind_name: party.kind_name.into(), id: party.id.into(), kind: party.kind, number: party.number };
         let Some(snapshot) = &*view else {
             return Err(Error::invalid("no policy set is installed; install one before preparing checks"));
         };
         let (mut buffers, check) = (Buffers::default(), CheckRef { agent, action, resource: resource.unwrap_or("?"), context: &[] });
         let (principal, action) = snapshot.who(&check, &mut buffers.principal, &mut buffers.action)?;
-        let (principal, action_party) = (own(principal), own(action));
+        let (principal, action_party) = (Named::of(principal), Named::of(action));
         let resource = match resource {
-            Some(_) => Some(own(snapshot.what(&check, &action, &mut buffers.resource)?)),
+            Some(_) => Some(Named::of(snapshot.what(&check, &action, &mut buffers.resource)?)),
             None => None,
         };
         Ok(Prepared { epoch: snapshot.set.epoch, principal, action: action_party, resource })
@@ -255,6 +342,84 @@ impl Engine {
             return snapshot.misfit(&CheckRef { agent: &agent, action: &action, resource: &resource, context });
         }
         snapshot.ruling(&snapshot.set.tally(&snapshot.entities, principal, action, resource, context), |n| snapshot.set.policy(n))
+    }
+
+    /// Looks up many names of one role.
+    ///
+    /// # Errors
+    /// `InvalidInput` where a name cannot be read, or no set is installed.
+    pub fn roster(&self, role: Role<'_>, names: &[&str]) -> Result<Roster> {
+        let view = self.current.load();
+        let Some(snapshot) = &*view else { return Err(Error::invalid("no policy set is installed; install one before preparing checks")) };
+        let look = |name: &&str| -> Result<Named> {
+            let mut buffers = Buffers::default();
+            if let Role::Resource(kind_name) = role
+                && parse_entity(name)?.is_none()
+            {
+                let kind = snapshot.entities.types().number(kind_name);
+                let number = kind.and_then(|kind| snapshot.entities.find(kind, name));
+                return Ok(Named::of(Party { kind, number, kind_name, id: name }));
+            }
+            let check = CheckRef { agent: name, action: if role == Role::Action { name } else { "?" }, resource: "?", context: &[] };
+            let (principal, action) = snapshot.who(&check, &mut buffers.principal, &mut buffers.action)?;
+            Ok(Named::of(if role == Role::Action { action } else { principal }))
+        };
+        Ok(Roster { epoch: snapshot.set.epoch, names: names.iter().map(look).collect::<Result<_>>()? })
+    }
+
+    /// Decides many acts without circumstances, each given by the places of its parts in the rosters; answers by `code`, in order, all by one
+    /// version. A place outside of its roster is a denial.
+    pub fn codes(&self, rosters: [&Roster; 3], places: impl Iterator<Item = [u32; 3]>, mut answer: impl FnMut(u8)) {
+        let view = self.current.load();
+        let Some(snapshot) = &*view else { return places.for_each(|_| answer(code::DENY)) };
+        let [principals, actions, resources] = rosters;
+        for [principal, action, resource] in places {
+            let named =
+                (principals.names.get(principal as usize), actions.names.get(action as usize), resources.names.get(resource as usize));
+            let (Some(principal), Some(action), Some(resource)) = named else {
+                answer(code::DENY);
+                continue;
+            };
+            let epoch = snapshot.set.epoch;
+            let principal = snapshot.party(principal, principals.epoch == epoch);
+            let action = snapshot.party(action, actions.epoch == epoch);
+            let resource = snapshot.party(resource, resources.epoch == epoch);
+            if !snapshot.fits(&principal, &action, &resource, &[]) {
+                answer(code::DENY);
+                continue;
+            }
+            answer(snapshot.code(&snapshot.set.tally(&snapshot.entities, principal, action, resource, &[])));
+        }
+    }
+
+    /// Every policy whose scope fits a request, with its conditions and their values, in cedar-policy's words.
+    ///
+    /// # Errors
+    /// `InvalidInput` where the request cannot be read, or no set is installed.
+    pub fn explain(&self, check: &CheckRef<'_>) -> Result<Vec<Explained>> {
+        // Entities as they stand now, not as they were installed.
+        let parsed = self.parsed()?;
+        explain(&parsed, check)
+    }
+
+    /// The installed set with its entities as they stand now.
+    pub(crate) fn parsed(&self) -> Result<Arc<Parsed>> {
+        let snapshot = self.current.load();
+        let snapshot = snapshot.as_ref().ok_or_else(|| Error::invalid("no policy set is installed"))?;
+        let parsed = Arc::clone(&snapshot.set.parsed);
+        let changed = self.changed.lock();
+        if changed.of.is_empty() {
+            return Ok(parsed);
+        }
+        let entities = changed.applied_to(parsed.entities.clone())?;
+        Ok(Arc::new(Parsed {
+            policies: parsed.policies.clone(),
+            schema: parsed.schema.clone(),
+            open: parsed.open.clone(),
+            entities,
+            digest: parsed.digest,
+            warnings: Vec::new(),
+        }))
     }
 
     /// Compiles the text of a delegation hop. Its policies see the acting agent as principal; it must permit what the main set permits.
@@ -449,7 +614,7 @@ impl Snapshot {
             if context.iter().take(at).any(|(other, _)| other == name) {
                 return Err(Error::invalid(format!("the context names `{name}` twice")));
             }
-            readable_value(name, value)?;
+            readable_value(name, value, 0)?;
         }
         Ok(())
     }
@@ -478,6 +643,19 @@ impl Snapshot {
             return self.misfit(check);
         }
         self.ruling(&self.set.tally(&self.entities, principal, action, resource, check.context), |number| self.set.policy(number))
+    }
+
+    /// The same as `ruling`, without its reasons.
+    #[inline]
+    fn code(&self, tally: &Tally) -> u8 {
+        let policy = |number: &u32| self.set.policy(*number);
+        if tally.erring.iter().filter_map(policy).any(|policy| policy.forbid)
+            || tally.permits.is_empty()
+            || tally.forbids.iter().filter_map(policy).any(|policy| policy.oversight.is_none())
+        {
+            return code::DENY;
+        }
+        if tally.forbids.is_empty() { code::ALLOW } else { code::OVERSIGHT }
     }
 
     /// A plain forbid denies, then the lack of a permit, then oversight asks; a forbid that erred counts as one that forbids.
@@ -524,18 +702,20 @@ impl Snapshot {
     }
 }
 
-fn readable_value(name: &str, value: &creto_enablement_common::Value<'_>) -> Result<()> {
-    use creto_enablement_common::Value;
+fn readable_value(name: &str, value: &Value<'_>, depth: usize) -> Result<()> {
+    if depth > Limits::DEFAULT.nesting {
+        return Err(Error::invalid(format!("the context's `{name}` is nested deeper than {}", Limits::DEFAULT.nesting)));
+    }
     match value {
-        Value::Extension(..) if crate::value::Val::asked(value).is_err() => {
+        Value::Extension(..) if Val::asked(value).is_err() => {
             Err(Error::invalid(format!("the context's `{name}` is not of its extension's form")))
         }
-        Value::Set(items) => items.iter().try_for_each(|item| readable_value(name, item)),
+        Value::Set(items) => items.iter().try_for_each(|item| readable_value(name, item, depth + 1)),
         Value::Record(fields) => fields.iter().enumerate().try_for_each(|(at, (inner, value))| {
             if fields.iter().take(at).any(|(other, _)| other == inner) {
                 return Err(Error::invalid(format!("the context's `{name}` names `{inner}` twice")));
             }
-            readable_value(inner, value)
+            readable_value(inner, value, depth + 1)
         }),
         _ => Ok(()),
     }

@@ -101,7 +101,7 @@ pub struct Record {
 }
 
 /// One version of all entities.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Entities {
     types: Arc<Types>,
     names: Arc<Names>,
@@ -110,20 +110,6 @@ pub struct Entities {
     count: u32,
     no_facts: Arc<Facts>,
     no_place: Arc<Place>,
-}
-
-impl Default for Entities {
-    fn default() -> Self {
-        Self {
-            types: Arc::default(),
-            names: Arc::default(),
-            fresh: Arc::default(),
-            chunks: Vec::new(),
-            count: 0,
-            no_facts: Arc::default(),
-            no_place: Arc::default(),
-        }
-    }
 }
 
 impl Entities {

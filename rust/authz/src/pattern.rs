@@ -2,12 +2,15 @@
 
 use cedar_policy_core::ast::PatternElem;
 
+/// What stands after the first star: texts between stars, and the text after the last.
+type Rest = (Box<[Box<str>]>, Box<str>);
+
 /// A pattern.
 #[derive(Debug)]
 pub struct Pattern {
     first: Box<str>,
     /// Texts between stars; none where the pattern has no star.
-    rest: Option<(Box<[Box<str>]>, Box<str>)>,
+    rest: Option<Rest>,
 }
 
 impl Pattern {

@@ -106,7 +106,7 @@ impl Set {
         let mut program = Program::default();
         let mut policies = Vec::with_capacity(parsed.policies.num_of_policies());
         for policy in parsed.policies.policies() {
-            let said = marks(&policy.id().to_string(), policy.effect(), |key| policy.annotation(key));
+            let said = marks(policy.id().as_ref(), policy.effect(), |key| policy.annotation(key));
             policies.push(compile(policy.as_ref(), said, &mut program, &mut entities)?);
         }
         let mut hierarchy = Hierarchy::default();
@@ -370,11 +370,14 @@ fn compile(policy: &ast::Policy, said: Marks, program: &mut Program, entities: &
     })
 }
 
+/// Named values, sorted by name.
+type Sorted = Box<[(Box<str>, Stored)]>;
+
 /// An entity's number, parents and facts.
 pub fn take_in(entity: &ast::Entity, entities: &mut Entities) -> Result<(u32, SmallVec<[u32; 4]>, Facts)> {
     let own = number(entity.uid(), entities);
     let parents = entity.parents().map(|parent| number(parent, entities)).collect();
-    let mut facts = |pairs: &mut dyn Iterator<Item = (&str, &ast::PartialValue)>| -> Result<Box<[(Box<str>, Stored)]>> {
+    let mut facts = |pairs: &mut dyn Iterator<Item = (&str, &ast::PartialValue)>| -> Result<Sorted> {
         let mut fields = pairs
             .map(|(name, value)| {
                 let ast::PartialValue::Value(value) = value else { return None };

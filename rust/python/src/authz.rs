@@ -2,11 +2,14 @@
 
 use crate::error::IntoPy;
 use crate::value::{borrow, hold};
-use creto_authz::{Engine, EntityChange, Finding, Limits, Ruling, Severity, Sources};
+use creto_authz::{
+    Engine, EntityChange, Finding, Limits, Prepared as InnerPrepared, Role, Roster as InnerRoster, Ruling, Severity, Sources,
+};
 use creto_enablement_common::ports::AuditWhen;
-use creto_enablement_common::{CheckRef, Decision as Inner, Digest, Result};
+use creto_enablement_common::{CheckRef, Decision as Inner, Digest, Error, Result};
+use pyo3::buffer::PyBuffer;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict};
+use pyo3::types::{PyByteArray, PyBytes, PyDict};
 use std::sync::Arc;
 
 /// What policy says about one act.
@@ -78,6 +81,13 @@ impl Decision {
         PyBytes::new(py, &self.ruling.policy_set)
     }
 
+    /// Seconds since the version that decided was made, by a set installed or entities changed.
+    #[getter]
+    fn age(&self) -> f64 {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_micros() as u64);
+        now.saturating_sub(self.ruling.made) as f64 / 1e6
+    }
+
     fn __bool__(&self) -> bool {
         self.allowed()
     }
@@ -143,10 +153,167 @@ impl PolicyEngine {
         Ok(Decision { ruling: self.0.rule(&CheckRef { agent, action, resource, context: &context }) })
     }
 
+    /// An agent and an action looked up once, for repeated checks; good whatever is installed later.
+    #[pyo3(signature = (agent, action, resource=None))]
+    fn prepare(&self, py: Python<'_>, agent: &str, action: &str, resource: Option<&str>) -> PyResult<Prepared> {
+        Ok(Prepared { engine: Arc::clone(&self.0), inner: self.0.prepare(agent, action, resource).or_raise(py)? })
+    }
+
+    /// Names looked up once, for many checks: `role` is "principal", "action" or "resource"; bare resources are of type `kind`.
+    #[pyo3(signature = (role, names, kind=None))]
+    fn roster(&self, py: Python<'_>, role: &str, names: Vec<String>, kind: Option<&str>) -> PyResult<Roster> {
+        let role = match (role, kind) {
+            ("principal", _) => Role::Principal,
+            ("action", _) => Role::Action,
+            ("resource", kind) => Role::Resource(kind.unwrap_or("")),
+            (other, _) => return Err(crate::error::to_py(py, &Error::invalid(format!("`{other}` is not principal, action or resource")))),
+        };
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        py.detach(|| self.0.roster(role, &names)).map(Roster).or_raise(py)
+    }
+
+    /// Decides many acts without circumstances: three rosters, and for each act the places of its parts in them, as three buffers of 32-bit
+    /// unsigned integers of one length. Gives a byte for each: 0 denied, 1 allowed, 2 a human has to agree.
+    #[allow(clippy::too_many_arguments, reason = "three rosters and three columns")]
+    fn check_places<'py>(
+        &self,
+        py: Python<'py>,
+        principals: &Roster,
+        actions: &Roster,
+        resources: &Roster,
+        principal: &Bound<'py, PyAny>,
+        action: &Bound<'py, PyAny>,
+        resource: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyByteArray>> {
+        let column = |buffer: &Bound<'py, PyAny>| PyBuffer::<u32>::get(buffer)?.to_vec(py);
+        let (principal, action, resource) = (column(principal)?, column(action)?, column(resource)?);
+        if principal.len() != action.len() || action.len() != resource.len() {
+            return Err(crate::error::to_py(py, &Error::invalid("the three columns differ in length")));
+        }
+        let codes = py.detach(|| {
+            let mut codes = Vec::with_capacity(principal.len());
+            let places = principal.iter().zip(&action).zip(&resource).map(|((p, a), r)| [*p, *a, *r]);
+            self.0.codes([&principals.0, &actions.0, &resources.0], places, |code| codes.push(code));
+            codes
+        });
+        Ok(PyByteArray::new(py, &codes))
+    }
+
+    /// Every policy whose scope fits, with its conditions and their values.
+    #[pyo3(signature = (agent, action, resource, context=None))]
+    fn explain<'py>(
+        &self,
+        py: Python<'py>,
+        agent: &str,
+        action: &str,
+        resource: &str,
+        context: Option<&Bound<'py, PyDict>>,
+    ) -> PyResult<Vec<Bound<'py, PyDict>>> {
+        let held = hold(context)?;
+        let context = borrow(&held)?;
+        let explained = self.0.explain(&CheckRef { agent, action, resource, context: &context }).or_raise(py)?;
+        explained
+            .iter()
+            .map(|policy| {
+                let dict = PyDict::new(py);
+                dict.set_item("policy", &policy.policy)?;
+                dict.set_item("effect", if policy.forbid { "forbid" } else { "permit" })?;
+                dict.set_item("oversight", policy.oversight.as_deref())?;
+                dict.set_item("holds", policy.holds)?;
+                let conditions = policy
+                    .conditions
+                    .iter()
+                    .map(|condition| {
+                        let dict = PyDict::new(py);
+                        dict.set_item("word", condition.word)?;
+                        dict.set_item("text", &condition.text)?;
+                        dict.set_item("value", &condition.value)?;
+                        dict.set_item("reached", condition.reached)?;
+                        Ok(dict)
+                    })
+                    .collect::<PyResult<Vec<_>>>()?;
+                dict.set_item("conditions", conditions)?;
+                Ok(dict)
+            })
+            .collect()
+    }
+
+    /// What would change with `new` in place of this engine, by `requests` generated requests: `asked`, `counts`, `changes`.
+    #[pyo3(signature = (new, requests=20_000, seed=1))]
+    fn analyze<'py>(&self, py: Python<'py>, new: &Self, requests: usize, seed: u64) -> PyResult<Bound<'py, PyDict>> {
+        let analysis = py.detach(|| creto_authz::analyze(&self.0, &new.0, requests, seed)).or_raise(py)?;
+        let dict = PyDict::new(py);
+        dict.set_item("asked", analysis.asked)?;
+        let counts: Vec<(&str, &str, usize)> = analysis.counts.iter().map(|((before, after), n)| (*before, *after, *n)).collect();
+        dict.set_item("counts", counts)?;
+        let changes = analysis
+            .changes
+            .iter()
+            .map(|change| {
+                let dict = PyDict::new(py);
+                for (name, value) in [
+                    ("before", change.before),
+                    ("after", change.after),
+                    ("principal", &change.principal),
+                    ("action", &change.action),
+                    ("resource", &change.resource),
+                    ("context", &change.context),
+                    ("reason_before", &change.reasons.0),
+                    ("reason_after", &change.reasons.1),
+                ] {
+                    dict.set_item(name, value)?;
+                }
+                Ok(dict)
+            })
+            .collect::<PyResult<Vec<_>>>()?;
+        dict.set_item("changes", changes)?;
+        Ok(dict)
+    }
+
+    /// The ids of the policies that serve.
+    fn policy_ids(&self) -> Vec<String> {
+        self.0.policy_ids().iter().map(ToString::to_string).collect()
+    }
+
+    /// How many policies serve, and the bytes of their compiled form.
+    #[getter]
+    fn size(&self) -> (usize, usize) {
+        self.0.size()
+    }
+
     /// SHA-256 of the installed set, over its policies and schema; None where none is installed.
     #[getter]
     fn digest<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyBytes>> {
         self.0.digest().map(|digest| PyBytes::new(py, &digest))
+    }
+}
+
+/// Names looked up once, for many checks.
+#[pyclass(frozen, module = "creto._core")]
+pub struct Roster(InnerRoster);
+
+#[pymethods]
+impl Roster {
+    fn __len__(&self) -> usize {
+        self.0.len()
+    }
+}
+
+/// An agent and an action looked up once, for repeated checks.
+#[pyclass(frozen, module = "creto._core")]
+pub struct Prepared {
+    engine: Arc<Engine>,
+    inner: InnerPrepared,
+}
+
+#[pymethods]
+impl Prepared {
+    /// Decides; `resource` names it where it was not prepared.
+    #[pyo3(signature = (resource=None, context=None))]
+    fn check_nowait(&self, resource: Option<&str>, context: Option<&Bound<'_, PyDict>>) -> PyResult<Decision> {
+        let held = hold(context)?;
+        let context = borrow(&held)?;
+        Ok(Decision { ruling: self.engine.rule_prepared(&self.inner, resource, &context) })
     }
 }
 
@@ -168,7 +335,7 @@ fn finding<'py>(py: Python<'py>, found: &Finding, text: &str) -> PyResult<Bound<
     Ok(dict)
 }
 
-/// What is wrong with a policy set, errors first; nothing is installed.
+/// What is wrong with a policy set, errors first, and what may not mean what it says; nothing is installed.
 #[pyfunction]
 #[pyo3(signature = (policies, schema=None, entities=None))]
 pub fn policy_findings<'py>(
@@ -179,7 +346,7 @@ pub fn policy_findings<'py>(
 ) -> PyResult<Vec<Bound<'py, PyDict>>> {
     let sources = Sources { policies, schema, entities: entities.unwrap_or_default() };
     let found = py.detach(|| match creto_authz::parse(&sources, &Limits::DEFAULT) {
-        Ok(parsed) => parsed.warnings,
+        Ok(parsed) => parsed.warnings.into_iter().chain(creto_authz::lint(&parsed.policies)).collect(),
         Err(found) => found,
     });
     found.iter().map(|f| finding(py, f, policies)).collect()
@@ -188,5 +355,7 @@ pub fn policy_findings<'py>(
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<Decision>()?;
     module.add_class::<PolicyEngine>()?;
+    module.add_class::<Prepared>()?;
+    module.add_class::<Roster>()?;
     module.add_function(wrap_pyfunction!(policy_findings, module)?)
 }

@@ -1,0 +1,138 @@
+//! Data that changes while checks go on: no check waits, no answer is torn, and what does not fit changes nothing.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
+
+use creto_authz::{Engine, EntityChange, Role, Sources, code};
+use creto_enablement_common::{CheckRef, Decision};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+const SCHEMA: &str = r#"
+entity Team in [Team]; entity Agent in [Team] = { version: Long, revoked?: Bool }; entity Tool;
+action "tool:call" appliesTo { principal: Agent, resource: Tool };
+"#;
+
+fn entities(version: i64) -> String {
+    format!(
+        r#"[{{"uid": {{"type": "Agent", "id": "a"}}, "attrs": {{"version": {version}}}, "parents": [{{"type": "Team", "id": "t{version}"}}]}}]"#
+    )
+}
+
+fn policies(version: i64) -> String {
+    format!("permit (principal in Team::\"t{version}\", action, resource) when {{ principal.version == {version} }};")
+}
+
+fn allowed(engine: &Engine, agent: &str) -> bool {
+    let check = CheckRef { agent, action: "tool:call", resource: "hammer", context: &[] };
+    engine.rule(&check).decision == Decision::Allow
+}
+
+const A: &str = "Agent::\"a\"";
+
+#[test]
+fn a_set_reloaded_while_two_threads_check_never_tears_an_answer() {
+    let engine = Engine::new();
+    engine.install(&Sources { policies: &policies(0), schema: Some(SCHEMA), entities: &entities(0) }).unwrap();
+    let (done, checks) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let prepared = engine.prepare(A, "tool:call", Some("hammer")).unwrap();
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    // Policies of one version with entities of another would deny.
+                    assert!(allowed(&engine, A));
+                    assert_eq!(engine.rule_prepared(&prepared, None, &[]).decision, Decision::Allow);
+                    checks.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        for version in 1..40 {
+            engine.install(&Sources { policies: &policies(version), schema: Some(SCHEMA), entities: &entities(version) }).unwrap();
+            assert!(engine.install(&Sources { policies: "permit (", schema: Some(SCHEMA), entities: "" }).is_err());
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+    assert!(checks.load(Ordering::Relaxed) > 100);
+}
+
+#[test]
+fn a_group_that_moves_takes_its_members_along_and_a_removed_entity_is_gone_at_once() {
+    let engine = Engine::new();
+    let policies = "permit (principal in Team::\"top\", action, resource) unless { principal has revoked && principal.revoked };";
+    engine.install(&Sources { policies, schema: Some(SCHEMA), entities: &entities(1) }).unwrap();
+    assert!(!allowed(&engine, A));
+    let change = |json: &str| engine.change_entities(EntityChange::Upsert(json));
+    change(r#"[{"uid": {"type": "Team", "id": "t1"}, "attrs": {}, "parents": [{"type": "Team", "id": "top"}]}]"#).unwrap();
+    assert!(allowed(&engine, A));
+    let revoked = entities(1).replace("\"version\": 1", "\"version\": 1, \"revoked\": true");
+    change(&revoked).unwrap();
+    assert!(!allowed(&engine, A));
+    change(&entities(1)).unwrap();
+    assert!(allowed(&engine, A));
+    engine.change_entities(EntityChange::Remove(&[("Team", "t1")])).unwrap();
+    assert!(!allowed(&engine, A));
+}
+
+#[test]
+fn a_change_that_does_not_fit_changes_nothing() {
+    let engine = Engine::new();
+    engine.install(&Sources { policies: &policies(1), schema: Some(SCHEMA), entities: &entities(1) }).unwrap();
+    let cycle = r#"[{"uid": {"type": "Team", "id": "x"}, "attrs": {}, "parents": [{"type": "Team", "id": "y"}]},
+                    {"uid": {"type": "Team", "id": "y"}, "attrs": {}, "parents": [{"type": "Team", "id": "x"}]}]"#;
+    let refused = |json: &str| engine.change_entities(EntityChange::Upsert(json)).unwrap_err().to_string();
+    assert!(refused(cycle).contains("would descend from itself"));
+    assert!(refused(&entities(1).replace("\"version\": 1", "\"version\": \"1\"")).contains("version"));
+    assert!(refused("{}").contains("not a JSON array"));
+    assert!(refused(&"[".repeat(100)).contains("nested deeper than 64"));
+    assert!(allowed(&engine, A));
+}
+
+#[test]
+fn an_action_of_a_new_kind_is_sliced_in() {
+    let engine = Engine::new();
+    let policies = "permit (principal, action in Action::\"all\", resource);";
+    engine.install(&Sources { policies, schema: None, entities: "" }).unwrap();
+    let check = CheckRef { agent: A, action: "fresh", resource: "Tool::\"x\"", context: &[] };
+    assert!(!engine.answer(&check).unwrap().allowed);
+    let action = r#"[{"uid": {"type": "Action", "id": "fresh"}, "attrs": {}, "parents": [{"type": "Action", "id": "all"}]}]"#;
+    engine.change_entities(EntityChange::Upsert(action)).unwrap();
+    assert!(engine.answer(&check).unwrap().allowed);
+}
+
+#[test]
+fn many_checks_at_once_answer_as_one_by_one() {
+    let engine = Engine::new();
+    engine.install(&Sources { policies: &policies(1), schema: Some(SCHEMA), entities: &entities(1) }).unwrap();
+    let principals = engine.roster(Role::Principal, &[A, "Agent::\"b\"", "spiffe://t/agent/c"]).unwrap();
+    let actions = engine.roster(Role::Action, &["tool:call", "tool:unknown"]).unwrap();
+    let resources = engine.roster(Role::Resource("Tool"), &["hammer", "saw"]).unwrap();
+    let mut codes = Vec::new();
+    let places = [[0, 0, 0], [0, 0, 1], [1, 0, 0], [2, 0, 0], [0, 1, 0], [9, 0, 0]];
+    engine.codes([&principals, &actions, &resources], places.into_iter(), |code| codes.push(code));
+    assert_eq!(codes, [code::ALLOW, code::ALLOW, code::DENY, code::DENY, code::DENY, code::DENY]);
+}
+
+#[test]
+fn text_that_would_end_the_process_is_refused_with_a_line() {
+    let engine = Engine::new();
+    let deep = |open: &str, close: &str| {
+        format!("permit (principal, action, resource) when {{ {}true{} }};", open.repeat(5_000), close.repeat(5_000))
+    };
+    let install = |policies: &str, schema: Option<&str>, entities: &str| {
+        engine.install(&Sources { policies, schema, entities }).unwrap_err().to_string()
+    };
+    for bomb in [deep("(", ")"), deep("!", ""), deep("if true then true else ", ""), deep("[", "]"), deep("{a: ", "}")] {
+        assert!(install(&bomb, None, "").contains("nested deeper than 64"), "{}", &bomb[..60]);
+    }
+    let json = format!("{}{}", "{\"a\":".repeat(5_000), "}".repeat(5_000));
+    assert!(install(&json, None, "").contains("nested deeper than 64"));
+    assert!(install("", Some(&json), "").contains("nested deeper than 64"));
+    assert!(install("", Some(&format!("type T = {};", "Set<".repeat(5_000))), "").contains("schema"));
+    assert!(install("", None, &"[".repeat(5_000)).contains("nested deeper than 64"));
+    // Long chains are not deep, and are decided.
+    let chain = vec!["context.a == 1"; 3_000].join(" || ");
+    engine
+        .install(&Sources { policies: &format!("permit (principal, action, resource) when {{ {chain} }};"), schema: None, entities: "" })
+        .unwrap();
+    let sum = vec!["1"; 3_000].join(" + ");
+    assert!(install(&format!("permit (principal, action, resource) when {{ {sum} == 1 }};"), None, "").contains("nested deeper than 256"));
+}
