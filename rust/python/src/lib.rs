@@ -28,7 +28,7 @@ mod _core {
         Ledger, LedgerFollower, LedgerShard, Progress, ledger_decode, ledger_read_batch, ledger_shards, ledger_verifier_keys, ledger_verify_proof,
     };
     #[pymodule_export]
-    use crate::authz::{Decision, PolicyEngine, policy_findings};
+    use crate::authz::{Decision, PolicyEngine, Prepared, Roster, policy_findings};
     #[pymodule_export]
     use crate::bridge::Bridge;
     #[pymodule_export]
