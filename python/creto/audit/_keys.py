@@ -13,12 +13,12 @@ from creto.errors import IntegrityError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["open_ledger", "signing_key", "trusted_keys"]
+__all__ = ["open_ledger", "place", "signing_key", "trusted_keys"]
 
 _LABEL = "ledger"
 
 
-def _place(path: Path, content: bytes) -> bool:
+def place(path: Path, content: bytes) -> bool:
     """Makes a file that is whole and durable from the first moment; False where there is one."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     new = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
@@ -63,11 +63,11 @@ def signing_key(folder: Path, sealer: _core.Sealer) -> _core.SigningKey:
     """
     sealed = folder / "keys" / "ledger.sealed"
     if not sealed.exists():
-        _place(sealed, _core.SigningKey.generate().seal(sealer, _LABEL))
+        place(sealed, _core.SigningKey.generate().seal(sealer, _LABEL))
     key = _core.SigningKey.unseal(sealed.read_bytes(), sealer, _LABEL)
     # One file for each key that ever signed: a rotated key still vouches for what it signed.
     public = key.verifying_key
-    _place(folder / "keys" / f"ledger-{public.fingerprint[:16]}.pub", public.to_text().encode())
+    place(folder / "keys" / f"ledger-{public.fingerprint[:16]}.pub", public.to_text().encode())
     return key
 
 

@@ -23,7 +23,7 @@ _COLUMNS = ["time", "agent", "action", "resource", "kind", "ended", "why", "act"
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
-class _Moment(click.ParamType):
+class _Moment(click.ParamType[datetime]):
     """A time (ISO 8601, local where it names no zone), or how long ago: `90s`, `15m`, `2h`, `7d`, `1w`."""
 
     name = "moment"
@@ -376,3 +376,48 @@ def export(frame: Frame, /, out: Path, form: str | None, agent: str | None, **fi
     chosen = form or out.suffix.lstrip(".").lower()
     count = write(client, out, chosen, filters)
     frame.show({"file": out, "records": count}, f"wrote {count} records to {out}")
+
+
+@command.command()
+@click.option("--listen", default="127.0.0.1:8473", show_default=True, help="Address and port to answer on.")
+@click.option("--name", default="creto.local/witness", show_default=True, help="What it signs as.")
+@click.option("--log", "logs", multiple=True, required=True, help="A log's verifier key (`creto audit keys SHARD`).")
+@click.option("--memory", type=_PATH, required=True, help="The folder in which it remembers, and keeps its key.")
+@pass_frame
+def witness(frame: Frame, listen: str, name: str, logs: tuple[str, ...], memory: Path) -> None:
+    """Be a witness: remember checkpoints of logs, and cosign only what extends them (C2SP tlog-witness).
+
+    Run it where whoever can change the ledger cannot change the memory. Its own verifier key is printed first.
+
+    \b
+    Example:
+      creto audit witness --log "$(creto audit keys 0000 | head -1)" --memory /var/lib/witness
+    """
+    from creto.audit._witness import serve
+
+    def told(key: str, port: int) -> None:
+        frame.line({"witness": key, "port": port}, f"{key}\nanswering on port {port}; Ctrl-C ends it")
+
+    serve(memory, name, list(logs), listen, told)
+
+
+@command.command()
+@click.argument("url")
+@click.option("--witness", "keys", required=True, help="The witness's verifier key, as it prints it.")
+@click.option("--out", type=_PATH, help="Write the cosigned checkpoints here; `verify --seen` takes them.")
+@json_option
+@pass_frame
+def cosign(frame: Frame, url: str, keys: str, out: Path | None) -> None:
+    """Have the witness at URL cosign every shard; exit code 6 where it remembers another history.
+
+    \b
+    Example:
+      creto audit cosign http://127.0.0.1:8473 --witness creto.local/witness+... --out cosigned
+    """
+    from creto.audit._witness import cosign as ask
+
+    notes = ask(frame.folder / "ledger", url, keys)
+    if out is not None:
+        out.write_text("\0".join(notes.values()), encoding="utf-8")
+    rows = [(shard, int(note.split("\n")[1])) for shard, note in notes.items()]
+    frame.table(["shard", "records"], rows, empty="the ledger has no checkpoint yet")

@@ -26,6 +26,7 @@ mod shard;
 pub mod tile;
 mod tree;
 mod verify;
+pub mod witness;
 mod writer;
 
 pub use batch::{keep as keep_batch, read as read_batch};

@@ -6,6 +6,7 @@ use crate::crypto::{SigningKey, VerifyingKey};
 use crate::error::{self, IntoPy};
 use creto_audit::disk::Machine;
 use creto_audit::note::{self, Checkpoint, Note};
+use creto_audit::witness::{PublicKey, Witness};
 use creto_audit::{Ended, Filter, Follower, Options, Proof, Shard, encoding};
 use creto_enablement_common::ports::Ticket;
 use creto_enablement_common::{AuditRecord, Digest, Error, ErrorKind, Outcome, OutcomeRef, RecordKind, RecordRef, Result, Timestamp};
@@ -529,6 +530,17 @@ impl LedgerShard {
         Ok(py.detach(|| self.0.at(new).consistency(old)).or_raise(py)?.iter().map(|hash| hex(hash)).collect())
     }
 
+    /// What a witness is asked with: the request's body, and the checkpoint in it, which extends one over `old` records.
+    fn witness_request(&self, py: Python<'_>, old: u64) -> PyResult<(String, String)> {
+        let made = py.detach(|| {
+            let none = || Error::new(ErrorKind::NotFound).with_context(format!("a checkpoint in shard `{}`", self.0.name()));
+            let (note, checkpoint) = self.0.checkpoint()?.ok_or_else(none)?;
+            let proof = self.0.at(checkpoint.size).consistency(old)?;
+            Result::<(String, String)>::Ok((creto_audit::witness::request_body(old, &proof, &note), note.to_text()))
+        });
+        made.or_raise(py)
+    }
+
     /// Checks every record, tile and signature; returns the checkpoint as a dict. `seen` are notes known from elsewhere; `progress` is counted up.
     #[pyo3(signature = (keys, seen = Vec::new(), progress = None))]
     fn verify<'py>(
@@ -583,6 +595,45 @@ impl LedgerFollower {
         }
         Ok(list)
     }
+}
+
+/// A witness: remembers the latest checkpoint of each log that it knows, and cosigns only what extends it.
+#[pyclass(frozen, module = "creto._core")]
+pub struct LedgerWitness(Witness);
+
+#[pymethods]
+impl LedgerWitness {
+    /// A witness that remembers in `folder`, signs as `name`, and knows the logs of these verifier keys.
+    #[new]
+    fn new(py: Python<'_>, folder: PathBuf, name: &str, key: &SigningKey, logs: Vec<String>) -> PyResult<Self> {
+        let logs = logs.iter().map(|log| PublicKey::parse(log)).collect::<Result<Vec<_>>>().or_raise(py)?;
+        Ok(Self(Witness::new(Arc::new(Machine), &folder, name, key.0.clone(), logs)))
+    }
+
+    /// The verifier key under which its cosignatures are checked.
+    #[getter]
+    fn verifier_key(&self) -> String {
+        self.0.verifier_key()
+    }
+
+    /// Answers a request of C2SP tlog-witness: HTTP status, media type, body. `now` is in seconds since the Unix epoch.
+    fn add_checkpoint(&self, py: Python<'_>, body: &[u8], now: u64) -> PyResult<(u16, &'static str, String)> {
+        let answer = py.detach(|| self.0.add_checkpoint(body, now)).or_raise(py)?;
+        Ok((answer.status, answer.media, answer.body))
+    }
+}
+
+/// The note with a witness's cosignature from its answer; raises where that does not hold under the witness's verifier key.
+#[pyfunction]
+pub fn ledger_with_cosignature(py: Python<'_>, note: &str, answer: &str, witness: &str) -> PyResult<String> {
+    let joined = Note::parse(note.as_bytes()).and_then(|note| creto_audit::witness::with_cosignature(&note, answer, &PublicKey::parse(witness)?));
+    Ok(joined.or_raise(py)?.to_text())
+}
+
+/// When a witness cosigned a note, in seconds since the Unix epoch; None where it has not.
+#[pyfunction]
+pub fn ledger_cosigned(py: Python<'_>, note: &str, witness: &str) -> PyResult<Option<u64>> {
+    Note::parse(note.as_bytes()).and_then(|note| Ok(PublicKey::parse(witness)?.cosigned(&note))).or_raise(py)
 }
 
 /// Counts records as they are verified; may be read from another thread.
@@ -643,6 +694,9 @@ pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<Ledger>()?;
     module.add_class::<LedgerShard>()?;
     module.add_class::<LedgerFollower>()?;
+    module.add_class::<LedgerWitness>()?;
+    module.add_function(wrap_pyfunction!(ledger_with_cosignature, module)?)?;
+    module.add_function(wrap_pyfunction!(ledger_cosigned, module)?)?;
     module.add_class::<Progress>()?;
     module.add_function(wrap_pyfunction!(ledger_read_batch, module)?)?;
     module.add_function(wrap_pyfunction!(ledger_shards, module)?)?;

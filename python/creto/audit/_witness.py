@@ -1,0 +1,132 @@
+"""Witnesses over HTTP (C2SP tlog-witness): being one, and asking one."""
+
+from __future__ import annotations
+
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+from creto import _core
+from creto.audit._keys import place
+from creto.audit._reading import shards
+from creto.errors import ConnectionFailedError, IntegrityError, InvalidInputError
+
+__all__ = ["cosign", "serve"]
+
+_LABEL = "witness"
+_MOST = 512 * 1024
+
+
+def _key(memory: Path) -> _core.SigningKey:
+    sealer = _core.Sealer.open(memory)
+    sealed = memory / "witness.sealed"
+    if not sealed.exists():
+        place(sealed, _core.SigningKey.generate().seal(sealer, _LABEL))
+    return _core.SigningKey.unseal(sealed.read_bytes(), sealer, _LABEL)
+
+
+def serve(memory: Path, name: str, logs: list[str], listen: str, told: Callable[[str, int], None]) -> None:
+    """Answers `add-checkpoint` until it is interrupted.
+
+    Args:
+        memory: The folder in which it remembers, and keeps its key.
+        name: What it signs as.
+        logs: Verifier keys of the logs that it knows.
+        listen: `address:port`; port 0 for a free one.
+        told: Called with its verifier key and its port once it answers.
+
+    Raises:
+        InvalidInputError: A key or the address has no valid reading.
+    """
+    address, _, port = listen.rpartition(":")
+    if not address or not port.isdecimal():
+        raise InvalidInputError(f"`{listen}` is no address to listen on; write address:port")
+    memory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    witness = _core.LedgerWitness(memory, name, _key(memory), logs)
+
+    class Handler(BaseHTTPRequestHandler):
+        timeout = 10
+
+        def do_POST(self) -> None:
+            length = int(self.headers.get("content-length") or 0)
+            if self.path != "/add-checkpoint" or not 0 < length <= _MOST:
+                self.send_error(404 if length <= _MOST else 413)
+                return
+            status, media, body = witness.add_checkpoint(self.rfile.read(length), int(time.time()))
+            content = body.encode()
+            self.send_response(status)
+            self.send_header("content-type", media)
+            self.send_header("content-length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with ThreadingHTTPServer((address, int(port)), Handler) as server:
+        server.daemon_threads = True
+        told(witness.verifier_key, server.server_address[1])
+        server.serve_forever(poll_interval=0.1)
+
+
+def _ask(url: str, body: str) -> tuple[int, str]:
+    if not url.startswith(("http://", "https://")):
+        raise InvalidInputError(f"`{url}` is no address of a witness; it begins with http:// or https://")
+    address = url.rstrip("/") + "/add-checkpoint"
+    headers = {"content-type": "text/plain"}
+    request = urllib.request.Request(address, body.encode(), headers)  # noqa: S310 - the scheme was checked
+    try:
+        with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
+            return answer.status, answer.read(_MOST).decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read(_MOST).decode()
+    except OSError as error:
+        raise ConnectionFailedError(f"the witness at `{url}` does not answer: {error}") from error
+
+
+def cosign(folder: Path, url: str, witness: str) -> dict[str, str]:
+    """Has a witness cosign the latest checkpoint of every shard.
+
+    Args:
+        folder: The ledger folder.
+        url: The witness.
+        witness: Its verifier key.
+
+    Returns:
+        The cosigned checkpoints by shard.
+
+    Raises:
+        IntegrityError: The witness remembers a history that the ledger does not extend: rolled back, forked or forged.
+        ConnectionFailedError: It does not answer, or does not know the log.
+    """
+    notes = {}
+    for shard in shards(folder):
+        checkpoint = shard.checkpoint()
+        if checkpoint is None:
+            continue
+        old = 0
+        # The first answer tells what the witness remembers; the second is to that.
+        for _ in range(3):
+            if old > checkpoint["size"]:
+                raise IntegrityError(
+                    f"shard `{shard.name}` holds {checkpoint['size']} records, but the witness saw {old}: "
+                    "it was rolled back"
+                )
+            body, note = shard.witness_request(old)
+            status, answer = _ask(url, body)
+            if status != 409 or int(answer) == old:
+                break
+            old, checkpoint = int(answer), shard.checkpoint() or checkpoint
+        if status in (409, 422):
+            raise IntegrityError(
+                f"shard `{shard.name}` is not the log whose {old} records the witness saw: "
+                "it was forked or written anew"
+            )
+        if status != 200:
+            raise ConnectionFailedError(f"the witness answers {status} about shard `{shard.name}`: {answer.strip()}")
+        notes[shard.name] = _core.ledger_with_cosignature(note, answer, witness)
+    return notes
