@@ -77,8 +77,14 @@ class Authority(Protocol):
     def dead(self, now: int) -> list[DeadLease]:
         """Leases that nobody renewed, of windows that have not ended."""
 
-    def settle(self, lease: DeadLease, spent: int) -> int:
-        """Frees what a dead holder did not spend, by its records; how many units. A second settlement frees nothing."""
+    def left_in(self, shard: str, holder: str) -> list[DeadLease]:
+        """Leases that others than `holder` had who recorded in `shard`: whoever holds the shard now knows them dead."""
+
+    def settle(self, lease: DeadLease, spent: int, *, sure: bool = False) -> int:
+        """Frees what a dead holder did not spend, by its records; how many units. A second settlement frees nothing.
+
+        `sure` where the holder is known to be dead, before its lease has run out.
+        """
 
 
 def lease_key(need: Need) -> str:
@@ -92,6 +98,10 @@ def lease_key(need: Need) -> str:
 
 def _end(need: Need) -> int:
     return min(int(need["end"]), _FOREVER)
+
+
+def _dead(row: Any) -> DeadLease:
+    return DeadLease(row.holder, row.key, row.end, row.units, row.spent, row.shard, row.relaxed)
 
 
 class StoreAuthority:
@@ -180,12 +190,19 @@ class StoreAuthority:
 
         lost = select(table).where(table.c.expires < now, table.c.end > now, table.c.units > table.c.spent)
         with self._store.read() as tx:
-            return [
-                DeadLease(row.holder, row.key, row.end, row.units, row.spent, row.shard, row.relaxed)
-                for row in tx.all(lost)
-            ]
+            return [_dead(row) for row in tx.all(lost)]
 
-    def settle(self, lease: DeadLease, spent: int) -> int:
+    def left_in(self, shard: str, holder: str) -> list[DeadLease]:
+        """Leases of those who recorded in a shard before, as the protocol says."""
+        from sqlalchemy import select
+
+        from creto.store.tables import leases as table
+
+        left = select(table).where(table.c.shard == shard, table.c.holder != holder, table.c.units > table.c.spent)
+        with self._store.read() as tx:
+            return [_dead(row) for row in tx.all(left)]
+
+    def settle(self, lease: DeadLease, spent: int, *, sure: bool = False) -> int:
         """Frees what was not spent, as the protocol says."""
         from sqlalchemy import update
 
@@ -202,8 +219,9 @@ class StoreAuthority:
                 & (table.c.end == lease.end)
                 & (table.c.units == lease.units)
                 & (table.c.spent == lease.spent)
-                & (table.c.expires < time.time_ns() // 1000)
             )
+            if not sure:
+                same &= table.c.expires < time.time_ns() // 1000
             if not tx.swap(table, same, units=spent, spent=spent):
                 return 0
             free = lease.units - spent

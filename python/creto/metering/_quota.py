@@ -50,11 +50,14 @@ class QuotaEnforcer(_core.QuotaEnforcer):
     leases: Leases | None
     """What supplies it with units of shared quotas, where anything does."""
     _shared: bool
+    _rules: list[dict[str, Any]]
 
     def __new__(cls, rules: Iterable[Mapping[str, Any]] = (), *, hold_seconds: float = 900.0) -> Self:
-        made = cast(Self, super().__new__(cls, json.dumps([dict(rule) for rule in rules]), hold_seconds=hold_seconds))
+        rules = [dict(rule) for rule in rules]
+        made = cast(Self, super().__new__(cls, json.dumps(rules), hold_seconds=hold_seconds))
         made.leases = None
         made._shared = False
+        made._rules = [{"share": "process", **rule} for rule in rules]
         _living.add(made)
         return made
 
@@ -71,6 +74,10 @@ class QuotaEnforcer(_core.QuotaEnforcer):
         made._shared = shared
         return made
 
+    def rules_in_force(self) -> list[dict[str, Any]]:
+        """The rules, as they were given last."""
+        return [dict(rule) for rule in self._rules]
+
     def install_settings(self, settings: Settings, quotas: Iterable[Quota] | None = None) -> None:
         """Takes over other quotas; counts go on where only a limit changed.
 
@@ -78,7 +85,9 @@ class QuotaEnforcer(_core.QuotaEnforcer):
             settings: The configuration.
             quotas: In place of the settings' own.
         """
-        self.install(json.dumps(_rules(settings, quotas, self._shared)))
+        rules = _rules(settings, quotas, self._shared)
+        self.install(json.dumps(rules))
+        self._rules = rules
 
     async def check_quota(self, path: Sequence[str], usage: Mapping[str, int]) -> None:
         """Raises where `usage` would not fit on every quota along `path`; takes nothing.

@@ -12,11 +12,12 @@ from typing import Any
 from creto import _core
 from creto.errors import InvalidInputError
 
-__all__ = ["Bucket", "Place", "Usage", "UsageEvent", "events_of"]
+__all__ = ["Bucket", "Place", "Usage", "UsageEvent", "acts_of", "events_of", "path_of", "read_usage", "shard_records"]
 
 Place = tuple[str, int, int]
 """Where an event stands in the ledger: shard, index of the record, position in its batch (0 for an act's own)."""
 _UNKNOWN = "unassigned"
+_CHUNK = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,10 +240,7 @@ def events_of(record: Mapping[str, Any]) -> Iterator[UsageEvent]:
     if record.get("kind") != "outcome" or not record.get("usage"):
         return
     detail = record.get("detail") or {}
-    try:
-        path = [str(name) for name in json.loads(detail.get("path", "[]"))]
-    except ValueError:
-        path = []
+    path = path_of(record)
     teams = [name for name in path[1:] if not name.startswith("spiffe://")]
     dimensions = {
         "agent": str(record["who"]),
@@ -264,8 +262,64 @@ def events_of(record: Mapping[str, Any]) -> Iterator[UsageEvent]:
         )
 
 
+def path_of(record: Mapping[str, Any]) -> list[str]:
+    """The quota path that a record holds, organisation first; empty where it holds none.
+
+    Args:
+        record: As `_core.LedgerShard.records` gives them.
+    """
+    try:
+        path = json.loads((record.get("detail") or {}).get("path", "[]"))
+    except ValueError:
+        return []
+    return [str(name) for name in path] if isinstance(path, list) else []
+
+
+def shard_records(folder: Path, name: str, *, since: int = 0, tail: bool = True) -> Iterator[dict[str, Any]]:
+    """The records of one shard, in order, from the first one at `since` or later on.
+
+    Args:
+        folder: The ledger's folder.
+        name: Of the shard.
+        since: Microseconds since the epoch; a shard's records are in the order of time.
+        tail: True to read what no checkpoint covers yet.
+    """
+    shard = _core.LedgerShard(str(folder / name))
+    checkpoint = shard.checkpoint()
+    size = int(checkpoint["size"]) if checkpoint else 0
+    first = size
+    while since and first > 0:
+        start = max(0, first - _CHUNK)
+        if (int(shard.records(start, start + 1, size)[0]["timestamp"]) >> 12) < since:
+            break
+        first = start
+    first = max(0, first - _CHUNK) if since else 0
+    for start in range(first, size, _CHUNK):
+        yield from shard.records(start, min(start + _CHUNK, size), size)
+    if tail:
+        for record in shard.tail(size):
+            record.setdefault("shard", name)
+            yield record
+
+
+def acts_of(records: Iterable[Mapping[str, Any]]) -> Iterator[tuple[list[str], dict[str, int], int, bytes]]:
+    """What acts used, as `QuotaEnforcer.replay` takes it: as their outcome says, or their intent where there is none.
+
+    Args:
+        records: Of the ledger, in order.
+    """
+    found: dict[str, tuple[list[str], dict[str, int], int, bytes]] = {}
+    for record in records:
+        if record.get("kind") not in {"intent", "outcome"}:
+            continue
+        path, usage = path_of(record), dict(record.get("usage") or {})
+        if path:
+            found[record["act"]] = (path, usage, int(record["timestamp"]), bytes.fromhex(record["act"]))
+    yield from (act for act in found.values() if act[1])
+
+
 def read_usage(folder: Path, *, start: int = 0, end: int = 2**62, tail: bool = True) -> Usage:
-    """The usage that a ledger holds.
+    """The usage that a ledger holds, each event once.
 
     Args:
         folder: The ledger's folder.
@@ -273,18 +327,8 @@ def read_usage(folder: Path, *, start: int = 0, end: int = 2**62, tail: bool = T
         end: Microseconds since the epoch; before it.
         tail: True to count what no checkpoint covers yet, which cannot be proved yet.
     """
-    usage = Usage()
     found: list[UsageEvent] = []
-    for name in _core.ledger_shards(str(folder)):
-        shard = _core.LedgerShard(str(folder / name))
-        checkpoint = shard.checkpoint()
-        size = checkpoint["size"] if checkpoint else 0
-        records = shard.records(0, size, size) if size else []
-        if tail:
-            records = [*records, *shard.tail(size)]
-        for record in records:
-            record.setdefault("shard", name)
+    for name in _core.ledger_shards(str(folder)) if folder.exists() else ():
+        for record in shard_records(folder, name, since=start, tail=tail):
             found.extend(event for event in events_of(record) if start <= event.at < end)
-    for event in sorted(found, key=lambda event: (event.at, event.place, event.meter)):
-        usage.add(event)
-    return usage
+    return Usage(sorted(found, key=lambda event: (event.at, event.place, event.meter)))

@@ -1,0 +1,319 @@
+"""`creto invoice`: from usage to money, and back from every line to the acts it is for."""
+
+from __future__ import annotations
+
+import json
+import time
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from creto.cli._frame import Frame, json_option, pass_frame
+
+if TYPE_CHECKING:
+    from creto import _core
+
+
+@click.group()
+def command() -> None:
+    """Makes, shows and checks invoices."""
+
+
+@command.command()
+@click.option("--period", "-p", default="last-month", show_default=True, help="2026-11, 2026-11-01..2026-11-15, ...")
+@click.option("--customer", "-c", help="This customer only; by default every one that used anything.")
+@click.option("--draft", is_flag=True, help="Give no number yet.")
+@json_option
+@pass_frame
+def run(frame: Frame, period: str, customer: str | None, draft: bool) -> None:
+    """Invoices a period: rates what the ledger holds, and gives each invoice its number.
+
+    \b
+    Example:
+        creto invoice run --period 2026-11 --customer acme
+    """
+    from creto.errors import InvalidInputError
+    from creto.metering import Invoices, PriceBook, read_usage
+    from creto.metering._period import parse_period
+
+    zone = frame.settings.metering.time_zone
+    now = time.time_ns() // 1000
+    start, end = parse_period(period, zone, now)
+    if end > now and not draft:
+        raise InvalidInputError(f"period `{period}` has not ended; use --draft to see how it stands")
+    book = PriceBook.from_settings(frame.settings)
+    # Only what a checkpoint covers can be proved, so only that is invoiced; what comes later is adjusted.
+    usage = read_usage(frame.folder / "ledger", end=end, tail=draft)
+    customers = (
+        sorted({event.customer for event in usage.events if event.at >= start}) if customer is None else [customer]
+    )
+    made = []
+    with frame.store() as store:
+        invoices = Invoices(store, _who(frame))
+        for one in customers:
+            invoice = invoices.draft(book, one, start, end, zone, usage.events)
+            made.append(invoice if draft else invoices.finalize(invoice.id))
+    _table(frame, made, empty=f"nobody used anything in {period}")
+
+
+def _who(frame: Frame) -> str:
+    from creto.metering._open import user
+
+    return f"spiffe://{frame.settings.common.trust_domain}/user/{user()}"
+
+
+def _table(frame: Frame, found: Any, *, empty: str) -> None:
+    columns = ["number", "id", "state", "customer", "from", "to", "total", "due", "currency"]
+    rows = [
+        [
+            *(one.number, one.id, one.state, one.document["customer"]),
+            *(one.document["start"][:10], one.document["end"][:10]),
+            *(one.document["total"], one.document["due"], one.document["currency"]),
+        ]
+        for one in found
+    ]
+    frame.table(columns, rows, empty=empty)
+
+
+@command.command("list")
+@click.option("--customer", "-c", help="Of this customer only.")
+@json_option
+@pass_frame
+def list_(frame: Frame, customer: str | None) -> None:
+    """Lists invoices and credit notes.
+
+    \b
+    Example:
+        creto invoice list
+    """
+    from creto.metering import Invoices
+
+    with frame.store() as store:
+        _table(frame, Invoices(store).list(customer), empty="there are no invoices")
+
+
+@command.command()
+@click.argument("number")
+@click.option("--format", "form", type=click.Choice(["text", "json", "csv", "html"]), default=None, help="As what.")
+@click.option(
+    "--output", "-o", type=click.Path(path_type=Path, dir_okay=False), help="Into this file; its ending says as what."
+)
+@json_option
+@pass_frame
+def show(frame: Frame, number: str, form: str | None, output: Path | None) -> None:
+    """Shows an invoice by its number or id.
+
+    \b
+    Example:
+        creto invoice show INV-2026-000001 -o invoice.html
+    """
+    from creto.metering import Invoices
+    from creto.metering._render import invoice_csv, invoice_html, invoice_text
+
+    with frame.store() as store:
+        document = Invoices(store).find(number).document
+    if form is None:
+        ending = output.suffix.lstrip(".") if output is not None else ""
+        form = ending if ending in {"json", "csv", "html"} else "json" if frame.json else "text"
+    forms = {"text": invoice_text, "csv": invoice_csv, "html": invoice_html, "json": _json}
+    text = forms[form](document).rstrip("\n")
+    if output is None:
+        click.echo(text)
+    else:
+        output.write_text(text + "\n", encoding="utf-8")
+        frame.say(f"written to {output}")
+
+
+def _json(document: dict[str, Any]) -> str:
+    return json.dumps(document, indent=1, ensure_ascii=False)
+
+
+def _keys(frame: Frame, files: tuple[Path, ...]) -> list[_core.VerifyingKey]:
+    from creto.audit import trusted_keys
+
+    return list(trusted_keys(frame.folder, files))
+
+
+_key_option = click.option(
+    "--key",
+    "keys",
+    multiple=True,
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="A public key of the ledger, from elsewhere than the folder that is checked.",
+)
+
+
+@command.command()
+@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.option(
+    "--ledger", type=click.Path(path_type=Path, exists=True, file_okay=False), help="The ledger's public tiles."
+)
+@_key_option
+@json_option
+@pass_frame
+def verify(frame: Frame, file: Path, ledger: Path | None, keys: tuple[Path, ...]) -> int:
+    """Checks an invoice, or the proof of one event, with what an outsider has: FILE, the public tiles, the public keys.
+
+    \b
+    Example:
+        creto invoice verify invoice.json --ledger tiles --key ledger.pub
+    """
+    from creto.errors import InvalidInputError
+    from creto.metering import verify_invoice
+    from creto.metering._verify import verify_event
+
+    try:
+        document = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InvalidInputError(f"{file} is not JSON: {error}") from error
+    if not isinstance(document, dict):
+        raise InvalidInputError(f"{file} holds no invoice")
+    trusted = _keys(frame, keys)
+    if document.get("format") == "creto-usage-proof/1":
+        findings = verify_event(document, trusted)
+    else:
+        findings = verify_invoice(document, ledger or frame.folder / "ledger", trusted)
+    if frame.json:
+        frame.show([{"what": found.what, "ok": found.ok, "detail": found.detail} for found in findings])
+    else:
+        for found in findings:
+            mark = click.style("ok  ", fg="green") if found.ok else click.style("FAIL", fg="red", bold=True)
+            frame.say(f"{mark} {found.what}: {found.detail}")
+    return 0 if all(found.ok for found in findings) else 6
+
+
+@command.command()
+@click.argument("number")
+@click.argument("line", type=int)
+@click.argument("event", type=int)
+@pass_frame
+def prove(frame: Frame, number: str, line: int, event: int) -> None:
+    """Prints a proof that one EVENT (its place in the LINE, from 1) was charged and is in the ledger.
+
+    \b
+    Example:
+        creto invoice prove INV-2026-000001 1 1
+    """
+    from creto.metering import Invoices
+    from creto.metering._verify import prove_event
+
+    with frame.store() as store:
+        document = Invoices(store).find(number).document
+    click.echo(_json(prove_event(document, line, event, frame.folder / "ledger")))
+
+
+def _moved(frame: Frame, invoice: Any) -> None:
+    frame.show(
+        {"number": invoice.number, "id": invoice.id, "state": invoice.state}, f"{invoice.number} is {invoice.state}"
+    )
+
+
+@command.command()
+@click.argument("number")
+@json_option
+@pass_frame
+def finalize(frame: Frame, number: str) -> None:
+    """Gives a draft its number.
+
+    \b
+    Example:
+        creto invoice finalize ID
+    """
+    from creto.metering import Invoices
+
+    with frame.store() as store:
+        _moved(frame, Invoices(store, _who(frame)).finalize(number))
+
+
+@command.command()
+@click.argument("number")
+@json_option
+@pass_frame
+def pay(frame: Frame, number: str) -> None:
+    """Notes that an invoice was paid.
+
+    \b
+    Example:
+        creto invoice pay INV-2026-000001
+    """
+    from creto.metering import Invoices
+
+    with frame.store() as store:
+        _moved(frame, Invoices(store, _who(frame)).pay(number))
+
+
+@command.command()
+@click.argument("number")
+@json_option
+@pass_frame
+def void(frame: Frame, number: str) -> None:
+    """Voids an invoice that was not paid; its number stays, its period can be invoiced again.
+
+    \b
+    Example:
+        creto invoice void INV-2026-000001
+    """
+    from creto.metering import Invoices
+
+    with frame.store() as store:
+        _moved(frame, Invoices(store, _who(frame)).void(number))
+
+
+def _decimal(text: str) -> Decimal:
+    from creto.errors import InvalidInputError
+
+    try:
+        value = Decimal(text)
+    except InvalidOperation as error:
+        raise InvalidInputError(f"amount `{text}`: write a number") from error
+    if not value.is_finite():
+        raise InvalidInputError(f"amount `{text}`: write a number")
+    return value
+
+
+@command.command()
+@click.argument("number")
+@click.option("--amount", help="How much; all that is left, by default.")
+@click.option("--reason", required=True, help="For the one who reads the note.")
+@json_option
+@pass_frame
+def credit(frame: Frame, number: str, amount: str | None, reason: str) -> None:
+    """Makes a credit note on an invoice.
+
+    \b
+    Example:
+        creto invoice credit INV-2026-000001 --amount 4.00 --reason "an outage"
+    """
+    from creto.metering import Invoices
+
+    with frame.store() as store:
+        note = Invoices(store, _who(frame)).credit(number, reason, None if amount is None else _decimal(amount))
+    frame.show(note.document, f"{note.number}: {note.document['total']} {note.document['currency']}")
+
+
+@command.command()
+@click.argument("customer")
+@click.argument("amount")
+@click.option("--currency", help="The configured one by default.")
+@click.option("--priority", type=int, default=0, show_default=True, help="Lower numbers are used first.")
+@click.option("--for", "length", help="How long it can be used: 90d; without end by default.")
+@json_option
+@pass_frame
+def prepay(frame: Frame, customer: str, amount: str, currency: str | None, priority: int, length: str | None) -> None:
+    """Notes an amount paid in advance, which invoices take off.
+
+    \b
+    Example:
+        creto invoice prepay acme 100.00 --for 365d
+    """
+    from creto.metering import Invoices
+    from creto.metering._period import parse_length
+
+    expires = None if length is None else time.time_ns() // 1000 + parse_length(length)
+    unit = currency or frame.settings.metering.currency
+    with frame.store() as store:
+        made = Invoices(store).prepay(customer, unit, _decimal(amount), priority=priority, expires=expires)
+    data = {"id": made, "customer": customer, "amount": amount, "currency": unit, "expires": expires}
+    frame.show(data, f"{customer} has {amount} {unit} more to use")

@@ -1,0 +1,200 @@
+"""`creto quota`: what is limited, how much of it is used, and changes that bind everywhere within a second."""
+
+from __future__ import annotations
+
+import json
+import time
+from decimal import Decimal, InvalidOperation
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from creto.cli._frame import Frame, json_option, pass_frame
+
+if TYPE_CHECKING:
+    from creto.config import Quota
+    from creto.metering import QuotaEnforcer
+
+
+@click.group()
+def command() -> None:
+    """Shows and sets quotas."""
+
+
+def _enforcer(frame: Frame) -> tuple[QuotaEnforcer, list[Quota], list[dict[str, Any]]]:
+    """The quotas as this process alone would count them from the ledger, and what shared ones have in the store."""
+    from creto._core import ledger_shards
+    from creto.metering import QuotaEnforcer, StoreAuthority
+    from creto.metering._open import boosts, effective
+    from creto.metering._usage import acts_of, shard_records
+
+    now = time.time_ns() // 1000
+    with frame.store() as store:
+        with store.read() as tx:
+            quotas = effective(tx, frame.settings)
+            extra = boosts(tx, now)
+        shared = StoreAuthority(store).usage(now)
+    quota = QuotaEnforcer.from_settings(frame.settings, quotas)
+    ledger = frame.folder / "ledger"
+    for name in ledger_shards(str(ledger)) if ledger.exists() else ():
+        quota.replay(list(acts_of(shard_records(ledger, name))))
+    for row in extra:
+        quota.boost_known(row.scope, row.meter, row.units, row.until)
+    return quota, quotas, shared
+
+
+@command.command()
+@click.option("--meter", "-m", help="Of this meter only.")
+@json_option
+@pass_frame
+def show(frame: Frame, meter: str | None) -> None:
+    """Shows every quota that was used, and how far.
+
+    \b
+    Example:
+        creto quota show --meter tool_calls
+    """
+    from creto.metering._period import instant
+    from creto.metering._render import bars
+
+    quota, quotas, shared = _enforcer(frame)
+    zone = frame.settings.metering.time_zone
+    leased = {(row["organisation"], row["level"], row["name"], row["meter"], row["window"]): row for row in shared}
+    rows = []
+    for counter in quota.counters():
+        if meter is not None and counter["meter"] != meter:
+            continue
+        key = tuple(counter[name] for name in ("organisation", "level", "name", "meter", "window"))
+        # The ledger has what was used; acts under way are in the leases alone.
+        used = max(counter["used"], leased.get(key, {}).get("used", 0))
+        rows.append((counter, used))
+    rows.sort(key=lambda row: (row[0]["organisation"], row[0]["meter"], -row[1]))
+    columns = ["level", "name", "meter", "window", "used", "limit", "boost", "resets"]
+    table = []
+    for counter, used in rows:
+        row = [counter["level"], counter["name"], counter["meter"], counter["window"], used, counter["limit"]]
+        row += [counter["boost"], instant(counter["resets_at"], zone) if counter["resets_at"] else None]
+        if not frame.json:
+            row.append(bars([used, max(counter["limit"], used, 1)], 20)[0].ljust(20, "·"))
+        table.append(row)
+    names = {"organisation": "each organisation", "team": "each team", "agent": "each agent"}
+    idle = [f"{names.get(q.scope, q.scope)}: {q.limit} {q.meter or q.currency or ''}" for q in quotas]
+    empty = "no quota was used yet" + (f"; there are: {'; '.join(idle)}" if idle else "; there are none")
+    frame.table(columns if frame.json else [*columns, ""], table, empty=empty)
+
+
+@command.command("set")
+@click.argument("scope")
+@click.argument("meter")
+@click.argument("limit")
+@click.option("--window", "-w", help="A length such as 90s, 1m, 12h, 7d, or hour, day, week, month, year.")
+@click.option("--kind", "-k", help="fixed, sliding, gcra, calendar, concurrent, cumulative or money.")
+@click.option("--time-zone", help="Where calendar windows begin.")
+@click.option("--burst", type=int, help="How much at once, for gcra.")
+@click.option("--overage", type=click.Choice(["deny", "warn"]), default=None, help="What happens beyond the limit.")
+@click.option("--currency", help="For money.")
+@click.option("--lift", is_flag=True, help="Lift this quota instead.")
+@json_option
+@pass_frame
+def set_(frame: Frame, /, scope: str, meter: str, limit: str, lift: bool, **options: Any) -> None:
+    """Sets a quota: SCOPE is `team` (each team) or `team:research` (that one); binds in every process within a second.
+
+    \b
+    Example:
+        creto quota set agent tool_calls 100 --window day
+        creto quota set organisation cost:USD 25.00 --kind money --window month
+    """
+    from pydantic import ValidationError
+
+    from creto.config import Quota
+    from creto.errors import InvalidInputError
+    from creto.metering._open import put_rule
+
+    given = {name: value for name, value in options.items() if value is not None}
+    try:
+        quota = Quota(scope=scope, meter=meter, limit=Decimal(limit), **given)
+    except InvalidOperation as error:
+        raise InvalidInputError(f"limit `{limit}`: write a number") from error
+    except ValidationError as error:
+        wrong = "; ".join(item["msg"].removeprefix("Value error, ") for item in error.errors())
+        raise InvalidInputError(wrong) from error
+    with frame.store() as store, store.begin() as tx:
+        key = put_rule(tx, frame.settings, quota, remove=lift)
+    said = f"lifted {key}" if lift else f"set {key}: {limit}"
+    frame.show({"key": key, "limit": limit, "lifted": lift}, said)
+
+
+@command.command()
+@click.argument("scope")
+@click.argument("meter")
+@click.argument("units", type=int)
+@click.option("--for", "length", default="1h", show_default=True, help="How long: 30m, 12h, 7d.")
+@json_option
+@pass_frame
+def boost(frame: Frame, scope: str, meter: str, units: int, length: str) -> None:
+    """Allows one scope more for a time, without touching its quota.
+
+    \b
+    Example:
+        creto quota boost team:research tool_calls 500 --for 2h
+    """
+    from creto.errors import InvalidInputError
+    from creto.metering import QuotaEnforcer
+    from creto.metering._open import effective, put_boost
+    from creto.metering._period import instant, parse_length
+
+    if units <= 0:
+        raise InvalidInputError(f"boost of {units}: write a positive number of units")
+    now = time.time_ns() // 1000
+    until = now + parse_length(length)
+    with frame.store() as store, store.begin() as tx:
+        # Tried on the rules in force first, so that a boost of nothing is told at once.
+        QuotaEnforcer.from_settings(frame.settings, effective(tx, frame.settings)).boost(scope, meter, units, until)
+        made = put_boost(tx, frame.settings, scope, meter, units, until)
+    ends = instant(until, frame.settings.metering.time_zone)
+    data = {"id": made, "scope": scope, "meter": meter, "units": units, "until": until}
+    frame.show(data, f"{scope} may use {units} more of {meter} until {ends}")
+
+
+@command.command()
+@click.argument("path")
+@click.argument("usage", nargs=-1, required=True, metavar="METER=UNITS...")
+@json_option
+@pass_frame
+def explain(frame: Frame, path: str, usage: tuple[str, ...]) -> int:
+    """Says whether an act would fit: PATH is organisation/team/agent, or a JSON list of names.
+
+    \b
+    Example:
+        creto quota explain acme/research/reader tool_calls=1
+    """
+    from creto.errors import InvalidInputError
+
+    names = json.loads(path) if path.startswith("[") else _names(path)
+    wanted: dict[str, int] = {}
+    for pair in usage:
+        meter, sign, units = pair.partition("=")
+        if not sign or not units.isdecimal():
+            raise InvalidInputError(f"usage `{pair}`: write METER=UNITS, such as tool_calls=1")
+        wanted[meter] = int(units)
+    quota, _, _ = _enforcer(frame)
+    refusal = quota.explain(names, wanted)
+    counters = [c for c in quota.counters() if c["name"] in names and c["meter"] in wanted]
+    if frame.json:
+        frame.show({"fits": refusal is None, "refusal": refusal, "counters": counters})
+    else:
+        for counter in counters:
+            asked = wanted[counter["meter"]]
+            fits = counter["used"] + asked <= counter["limit"]
+            left = counter["limit"] - counter["used"]
+            what = f"{counter['level']} {counter['name']}: {counter['meter']} ({counter['window']})"
+            frame.say(f"{'ok  ' if fits else 'FULL'} {what}: {counter['used']} of {counter['limit']} used, {left} left")
+        frame.say(
+            "it fits" if refusal is None else f"it does not fit: {refusal['level']} `{refusal['name']}` has no room"
+        )
+    return 0 if refusal is None else 4
+
+
+def _names(path: str) -> list[str]:
+    head, sign, agent = path.partition("spiffe://")
+    return [*[name for name in head.split("/") if name], *([sign + agent] if sign else [])]

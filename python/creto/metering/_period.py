@@ -1,0 +1,89 @@
+"""Periods as people write them: `2026-11`, `2026-11-24`, `last-month`, `2026-11-01..2026-11-15`."""
+
+from __future__ import annotations
+
+import re
+from datetime import date, datetime, timedelta
+from zoneinfo import ZoneInfo
+
+from creto import _core
+from creto.errors import InvalidInputError
+
+__all__ = ["instant", "parse_length", "parse_period"]
+
+_UNITS = {"ms": 1_000, "s": 1_000_000, "m": 60_000_000, "h": 3_600_000_000, "d": 86_400_000_000}
+
+
+def parse_length(text: str) -> int:
+    """A length such as `90s`, `12h` or `7d`, in microseconds.
+
+    Raises:
+        InvalidInputError: It is none.
+
+    Example:
+        >>> parse_length("2h")
+        7200000000
+    """
+    match = re.fullmatch(r"(\d{1,9})(ms|s|m|h|d)", text)
+    if match is None or int(match[1]) == 0:
+        raise InvalidInputError(f"length `{text}`: write a number and a unit, such as `90s`, `12h` or `7d`")
+    return int(match[1]) * _UNITS[match[2]]
+
+
+def _midnight(day: date, zone: ZoneInfo) -> int:
+    return int(datetime(day.year, day.month, day.day, tzinfo=zone).timestamp() * 1_000_000)
+
+
+def parse_period(text: str, time_zone: str, now: int) -> tuple[int, int]:
+    """The start and the end of a period, in microseconds since the epoch; the end lies outside of it.
+
+    Args:
+        text: `today`, `yesterday`, `this-month`, `last-month`, `2026-11`, `2026-11-24`, `2026-11-01..2026-11-15` (both
+            days included), or a length that ends now, such as `24h`.
+        time_zone: Whose days and months are meant.
+        now: Microseconds since the epoch.
+
+    Raises:
+        InvalidInputError: It is none of these.
+
+    Example:
+        >>> start, end = parse_period("2026-02", "UTC", 0)
+        >>> (end - start) // 86_400_000_000
+        28
+    """
+    zone = ZoneInfo(time_zone)
+    today = datetime.fromtimestamp(now / 1e6, zone).date()
+    try:
+        if text in {"today", "yesterday"}:
+            day = today if text == "today" else today - timedelta(days=1)
+            return _midnight(day, zone), _midnight(day + timedelta(days=1), zone)
+        if text in {"this-month", "last-month"}:
+            start, end = _core.usage_window("month", now, time_zone)
+            return (start, end) if text == "this-month" else (_core.usage_window("month", start - 1, time_zone))
+        if re.fullmatch(r"\d{4}-\d{2}", text):
+            first = date.fromisoformat(f"{text}-01")
+            return _midnight(first, zone), _midnight((first + timedelta(days=32)).replace(day=1), zone)
+        if ".." in text:
+            one, other = text.split("..", 1)
+            last = date.fromisoformat(other) + timedelta(days=1)
+            start, end = _midnight(date.fromisoformat(one), zone), _midnight(last, zone)
+            if start < end:
+                return start, end
+        elif re.fullmatch(r"\d{4}-\d{2}-\d{2}", text):
+            day = date.fromisoformat(text)
+            return _midnight(day, zone), _midnight(day + timedelta(days=1), zone)
+        else:
+            return now - parse_length(text), now
+    except (ValueError, OverflowError):
+        pass
+    raise InvalidInputError(
+        f"period `{text}`: write `2026-11`, `2026-11-24`, `2026-11-01..2026-11-15`, `this-month`, `last-month`, `today`, "
+        "or a length such as `24h`"
+    )
+
+
+def instant(micros: int | None, time_zone: str = "UTC") -> str:
+    """A time as people read it, to the minute; a dash where there is none."""
+    if micros is None:
+        return "-"
+    return datetime.fromtimestamp(micros / 1e6, ZoneInfo(time_zone)).strftime("%Y-%m-%d %H:%M")

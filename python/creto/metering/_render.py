@@ -1,0 +1,219 @@
+"""Invoices and usage as people read them: text, CSV, and pages that print well. Nothing here works anything out."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any
+
+from creto.metering._usage import Bucket
+
+__all__ = ["bars", "invoice_csv", "invoice_html", "invoice_text", "price_text", "usage_html"]
+
+_STYLE = """
+:root { color-scheme: light dark; --ink: light-dark(#1b1f24, #e6e9ee); --soft: light-dark(#5b6472, #9aa4b2);
+  --rule: light-dark(#d8dde4, #333a44); --fill: light-dark(#2f6fdb, #6ea3ff); --page: light-dark(#fff, #14171b); }
+* { box-sizing: border-box; }
+body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--page); margin: 2.5rem auto;
+  max-width: 54rem; padding: 0 1.25rem; }
+h1 { font-size: 1.6rem; margin: 0 0 .25rem; } p { margin: .25rem 0; } .soft { color: var(--soft); }
+table { width: 100%; border-collapse: collapse; margin: 1.5rem 0; font-variant-numeric: tabular-nums; }
+th { text-align: left; font-weight: 600; color: var(--soft); border-bottom: 1px solid var(--rule); padding: .4rem .5rem; }
+td { border-bottom: 1px solid var(--rule); padding: .5rem; vertical-align: top; }
+.number { text-align: right; white-space: nowrap; } tfoot td { border: 0; padding: .25rem .5rem; }
+tfoot tr.total td { font-weight: 700; font-size: 1.1rem; border-top: 2px solid var(--ink); padding-top: .5rem; }
+code { font: 12px/1.4 ui-monospace, monospace; color: var(--soft); overflow-wrap: anywhere; }
+.bar { background: var(--fill); height: .9rem; border-radius: 2px; min-width: 1px; } .wide { width: 45%; }
+@media print { body { margin: 0; max-width: none; font-size: 11pt; } tr { break-inside: avoid; } }
+"""
+
+
+def price_text(price: Mapping[str, Any], currency: str) -> str:
+    """A price in a few words."""
+    unit, per = price.get("unit_price", "0"), price.get("per", "1")
+    match price["model"]:
+        case "per_unit":
+            text = f"{unit} {currency}" + ("" if per == "1" else f" per {per}")
+        case "flat":
+            text = f"{unit} {currency} flat"
+        case "package":
+            text = f"{unit} {currency} per package of {per}"
+        case "percentage":
+            text = f"{unit} %"
+        case "dynamic":
+            text = "as each event states"
+        case model:
+            steps = [
+                f"{'then' if tier.get('up_to') is None else 'to ' + tier['up_to']} {tier.get('unit_price', '0')}"
+                for tier in price.get("tiers", [])
+            ]
+            text = f"{model}: {', '.join(steps)}"
+    for name, words in (("included", "{} included"), ("discount", "less {} %"), ("minimum", "at least {}")):
+        if name in price:
+            text += f", {words.format(price[name])}"
+    return text
+
+
+def _title(document: Mapping[str, Any]) -> str:
+    kind = "Credit note" if document["kind"] == "credit_note" else "Invoice"
+    return f"{kind} {document['number'] or '(draft)'}"
+
+
+def _day(instant: str) -> str:
+    return instant[:16].replace("T", " ")
+
+
+def invoice_text(document: Mapping[str, Any], width: int = 100) -> str:
+    """An invoice for a terminal.
+
+    Args:
+        document: The invoice.
+        width: In columns.
+    """
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    currency = document["currency"]
+    out = io.StringIO()
+    console = Console(file=out, width=width, color_system=None, highlight=False)
+    console.print(f"{_title(document)}  {document['state']}", markup=False)
+    period = f"{_day(document['start'])} to {_day(document['end'])} UTC"
+    console.print(f"{document['customer']}, {period}", markup=False)
+    if document["kind"] == "credit_note":
+        console.print(f"on {document['credits_invoice']}: {document['reason']}", markup=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, expand=True)
+    table.add_column("line")
+    table.add_column("what")
+    table.add_column("quantity", justify="right")
+    table.add_column("price")
+    table.add_column(currency, justify="right")
+    for line in document["lines"]:
+        table.add_row(
+            *(str(line["line"]), line["description"], line["quantity"]),
+            *(price_text(line["price"], currency), line["amount"]),
+        )
+    if document["lines"]:
+        console.print(table)
+    console.print(f"total {document['total']} {currency}", markup=False, justify="right")
+    if document["credits"]:
+        console.print(f"due after prepaid credits {document['due']} {currency}", markup=False, justify="right")
+    for line in document["lines"]:
+        console.print(f"line {line['line']}: {line['events']} events, commitment {line['commitment']}", markup=False)
+    for found in document["unpriced"]:
+        console.print(f"no price: {found['quantity']} of {found['meter']} ({found['events']} events)", markup=False)
+    return out.getvalue().rstrip()
+
+
+def invoice_csv(document: Mapping[str, Any]) -> str:
+    """An invoice's lines as CSV, with a header; texts that a spreadsheet would run as formulas are quoted."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    columns = ["line", "meter", "description", "start", "end", "quantity", "amount", "events", "commitment"]
+    writer.writerow(["invoice", "customer", "currency", *columns])
+    for line in document["lines"]:
+        head = [document["number"], document["customer"], document["currency"]]
+        writer.writerow([_plain(value) for value in [*head, *(line[column] for column in columns)]])
+    return out.getvalue()
+
+
+def _plain(value: Any) -> str:
+    text = str(value)
+    return f"'{text}" if text[:1] in {"=", "+", "@", "\t", "\r"} or (text[:1] == "-" and not _number(text)) else text
+
+
+def _number(text: str) -> bool:
+    return text.lstrip("-").replace(".", "", 1).replace("/", "", 1).isdigit()
+
+
+def invoice_html(document: Mapping[str, Any]) -> str:
+    """An invoice as one page without anything from elsewhere, which prints well."""
+    from creto.metering._invoice import digest
+
+    currency = escape(document["currency"])
+    rows = "".join(
+        f"<tr><td>{line['line']}</td><td>{escape(line['description'])}<br><code>{line['events']} events, commitment "
+        f"{escape(line['commitment'])}</code></td><td class=number>{escape(line['quantity'])}</td>"
+        f"<td>{escape(price_text(line['price'], document['currency']))}</td>"
+        f"<td class=number>{escape(line['amount'])}</td></tr>"
+        for line in document["lines"]
+    )
+    credits = "".join(
+        f"<tr><td colspan=4 class=number>prepaid credit</td><td class=number>-{escape(credit['amount'])}</td></tr>"
+        for credit in document["credits"]
+    )
+    due = (
+        f"<tr class=total><td colspan=4 class=number>due</td><td class=number>{escape(document['due'])}</td></tr>"
+        if document["credits"]
+        else ""
+    )
+    reason = ""
+    if document["kind"] == "credit_note":
+        reason = f"<p>on {escape(document['credits_invoice'])}: {escape(document['reason'])}</p>"
+    unpriced = "".join(
+        f"<p class=soft>no price: {escape(found['quantity'])} of {escape(found['meter'])} ({found['events']} events)</p>"
+        for found in document["unpriced"]
+    )
+    body = f"""<h1>{escape(_title(document))}</h1>
+<p>{escape(document["customer"])} <span class=soft>&middot; {escape(document["state"])}</span></p>
+<p class=soft>{_day(document["start"])} to {_day(document["end"])} UTC</p>{reason}
+<table><thead><tr><th>line<th>what<th class=number>quantity<th>price<th class=number>{currency}</tr></thead>
+<tbody>{rows}</tbody>
+<tfoot><tr class=total><td colspan=4 class=number>total</td><td class=number>{escape(document["total"])}</td></tr>
+{credits}{due}</tfoot></table>{unpriced}
+<p class=soft>Every line commits to its events in the ledger: <code>creto invoice verify FILE</code> checks them.<br>
+<code>sha256 {digest(document)}</code></p>"""
+    return _page(_title(document), body)
+
+
+def _page(title: str, body: str) -> str:
+    return (
+        f"<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
+        f"<title>{escape(title)}</title><style>{_STYLE}</style><body>{body}</body></html>\n"
+    )
+
+
+def bars(values: Sequence[float], width: int) -> list[str]:
+    """Bars of block characters, to an eighth of a column; the greatest fills the width.
+
+    Args:
+        values: Not negative.
+        width: In columns.
+
+    Example:
+        >>> bars([4, 2, 0], 4)
+        ['████', '██', '']
+    """
+    greatest = max(values, default=0)
+    found = []
+    for value in values:
+        eighths = round(value / greatest * width * 8) if greatest else 0
+        found.append("█" * (eighths // 8) + " ▏▎▍▌▋▊▉"[eighths % 8].strip())
+    return found
+
+
+def usage_html(title: str, columns: Sequence[str], buckets: Sequence[tuple[str, Bucket]]) -> str:
+    """Usage as one page with a bar for each bucket.
+
+    Args:
+        title: Of the page.
+        columns: Names of the dimensions grouped by.
+        buckets: When each bucket is, as text, and the bucket.
+    """
+    greatest = max((bucket.value for _, bucket in buckets), default=0) or 1
+    heads = "".join(f"<th>{escape(column)}" for column in columns)
+    rows = "".join(
+        f"<tr><td>{escape(when)}</td>{''.join(f'<td>{escape(name)}</td>' for name in bucket.group)}"
+        f"<td class=number>{_value(bucket)}</td><td class=wide>"
+        f"<div class=bar style='width:{max(0.0, float(bucket.value / greatest)):.2%}'></div></td></tr>"
+        for when, bucket in buckets
+    )
+    table = f"<table><thead><tr><th>when{heads}<th class=number>quantity<th></tr></thead><tbody>{rows}</tbody></table>"
+    return _page(title, f"<h1>{escape(title)}</h1>{table}")
+
+
+def _value(bucket: Bucket) -> str:
+    value = bucket.value
+    return f"{value.numerator:,}" if value.denominator == 1 else f"{float(value):,.3f}"
