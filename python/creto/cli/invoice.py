@@ -266,8 +266,8 @@ def _decimal(text: str) -> Decimal:
 
     try:
         value = Decimal(text)
-    except InvalidOperation as error:
-        raise InvalidInputError(f"amount `{text}`: write a number") from error
+    except InvalidOperation:
+        raise InvalidInputError(f"amount `{text}`: write a number") from None
     if not value.is_finite():
         raise InvalidInputError(f"amount `{text}`: write a number")
     return value

@@ -113,11 +113,11 @@ def set_(frame: Frame, /, scope: str, meter: str, limit: str, lift: bool, **opti
     given = {name: value for name, value in options.items() if value is not None}
     try:
         quota = Quota(scope=scope, meter=meter, limit=Decimal(limit), **given)
-    except InvalidOperation as error:
-        raise InvalidInputError(f"limit `{limit}`: write a number") from error
+    except InvalidOperation:
+        raise InvalidInputError(f"limit `{limit}`: write a number") from None
     except ValidationError as error:
         wrong = "; ".join(item["msg"].removeprefix("Value error, ") for item in error.errors())
-        raise InvalidInputError(wrong) from error
+        raise InvalidInputError(wrong) from None
     with frame.store() as store, store.begin() as tx:
         key = put_rule(tx, frame.settings, quota, remove=lift)
     said = f"lifted {key}" if lift else f"set {key}: {limit}"

@@ -153,7 +153,7 @@ def _take_over(quota: QuotaEnforcer, authority: StoreAuthority, folder: Path, sh
 
 
 def _spent(lease: DeadLease, acts: Iterable[tuple[list[str], dict[str, int], int, bytes]]) -> int:
-    """What the acts of a shard took of the count that a lease is for, in its window and so far as it can have been leased.
+    """What the acts of a shard took of the count that a lease is for, in its window; at most what was leased.
 
     A shard can have had several holders in one window; what all of them used is then taken as this one's, which frees
     too little, never too much.

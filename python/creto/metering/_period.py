@@ -77,8 +77,8 @@ def parse_period(text: str, time_zone: str, now: int) -> tuple[int, int]:
     except (ValueError, OverflowError):
         pass
     raise InvalidInputError(
-        f"period `{text}`: write `2026-11`, `2026-11-24`, `2026-11-01..2026-11-15`, `this-month`, `last-month`, `today`, "
-        "or a length such as `24h`"
+        f"period `{text}`: write `2026-11`, `2026-11-24`, `2026-11-01..2026-11-15`, `this-month`, `last-month`, "
+        "`today`, or a length such as `24h`"
     )
 
 

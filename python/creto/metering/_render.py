@@ -20,7 +20,8 @@ body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(
   max-width: 54rem; padding: 0 1.25rem; }
 h1 { font-size: 1.6rem; margin: 0 0 .25rem; } p { margin: .25rem 0; } .soft { color: var(--soft); }
 table { width: 100%; border-collapse: collapse; margin: 1.5rem 0; font-variant-numeric: tabular-nums; }
-th { text-align: left; font-weight: 600; color: var(--soft); border-bottom: 1px solid var(--rule); padding: .4rem .5rem; }
+th { text-align: left; font-weight: 600; color: var(--soft); border-bottom: 1px solid var(--rule);
+  padding: .4rem .5rem; }
 td { border-bottom: 1px solid var(--rule); padding: .5rem; vertical-align: top; }
 .number { text-align: right; white-space: nowrap; } tfoot td { border: 0; padding: .25rem .5rem; }
 tfoot tr.total td { font-weight: 700; font-size: 1.1rem; border-top: 2px solid var(--ink); padding-top: .5rem; }
@@ -153,7 +154,8 @@ def invoice_html(document: Mapping[str, Any]) -> str:
     if document["kind"] == "credit_note":
         reason = f"<p>on {escape(document['credits_invoice'])}: {escape(document['reason'])}</p>"
     unpriced = "".join(
-        f"<p class=soft>no price: {escape(found['quantity'])} of {escape(found['meter'])} ({found['events']} events)</p>"
+        f"<p class=soft>no price: {escape(found['quantity'])} of {escape(found['meter'])}"
+        f" ({found['events']} events)</p>"
         for found in document["unpriced"]
     )
     body = f"""<h1>{escape(_title(document))}</h1>

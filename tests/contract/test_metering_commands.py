@@ -1,0 +1,174 @@
+"""`creto quota`, `usage` and `invoice` on a real state folder, and what several processes on it see of each other."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from creto.cli import main
+
+CONFIG = """
+[metering]
+time_zone = "Europe/Zurich"
+
+[[quotas]]
+scope = "agent"
+meter = "tool_calls"
+limit = 5
+window = "day"
+
+[[quotas]]
+scope = "organisation"
+meter = "tool_calls"
+limit = 50
+window = "month"
+
+[[prices]]
+meter = "tool_calls"
+unit_price = "0.10"
+description = "Calls of tools"
+"""
+ACT = """
+import asyncio, os, sys, creto
+from pathlib import Path
+async def main(times, end):
+    async with creto.open(config=[Path(sys.argv[1])]) as layer:
+        agent = layer.agent("reader")
+        for number in range(times):
+            try:
+                await layer.perform(agent, "tool:call", "add", lambda: 1, usage={"tool_calls": 1})
+            except creto.CretoError as error:
+                print(error, flush=True)
+                break
+            print(number + 1, flush=True)
+        if end == "die":
+            os.kill(os.getpid(), 9)
+        if end == "wait":
+            sys.stdin.readline()
+            await layer.perform(agent, "tool:call", "add", lambda: 1, usage={"tool_calls": 1})
+            print("one more", flush=True)
+asyncio.run(main(int(sys.argv[2]), sys.argv[3]))
+"""
+
+
+@pytest.fixture
+def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("CRETO_STATE", str(tmp_path / "state"))
+    file = tmp_path / "house.toml"
+    file.write_text(CONFIG)
+    return file
+
+
+def acting(config: Path, times: int, end: str = "close") -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", ACT, str(config), str(times), end]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def lines(process: subprocess.Popen[str]) -> list[str]:
+    return process.communicate(timeout=90)[0].splitlines()
+
+
+Command = Callable[..., Any]
+
+
+@pytest.fixture
+def creto(config: Path, capsys: pytest.CaptureFixture[str]) -> Command:
+    def run(*arguments: str, code: int = 0) -> Any:
+        status = main(["--config", str(config), *arguments])
+        said = capsys.readouterr()
+        assert (status or 0) == code, said
+        return json.loads(said.out) if "--json" in arguments else said.out + said.err
+
+    return run
+
+
+def test_from_acts_to_a_verified_invoice(config: Path, creto: Command, tmp_path: Path) -> None:
+    assert lines(acting(config, 4)) == ["1", "2", "3", "4"]
+    shown = creto("quota", "show", "--json")
+    assert [(row["level"], row["used"], row["limit"]) for row in shown] == [("agent", 4, 5), ("organisation", 4, 50)]
+    assert "████" in creto("quota", "show")
+    usage = creto("usage", "--by", "agent", "--per", "day", "--period", "48h", "--json")
+    assert [(row["agent"], row["quantity"], row["events"]) for row in usage] == [
+        ("spiffe://creto.local/agent/reader", 4, 4)
+    ]
+    page = tmp_path / "usage.html"
+    creto("usage", "--period", "48h", "--html", str(page))
+    assert "tool_calls" in page.read_text()
+
+    made = creto("invoice", "run", "--period", "48h", "--json")
+    assert [(row["customer"], row["total"], row["state"]) for row in made] == [("creto.local", "0.40", "finalized")]
+    number = made[0]["number"]
+    file = tmp_path / "invoice.json"
+    creto("invoice", "show", number, "-o", str(file))
+    # The invoice's own record is not in the ledger before a process with a ledger has run.
+    lines(acting(config, 0))
+    said = creto("invoice", "verify", str(file))
+    assert "4 events in the ledger make 4 of `tool_calls`, which cost 0.40" in said
+    assert "holds the invoice's digest" in said
+    file.write_text(file.read_text().replace('"amount": "0.40"', '"amount": "0.30"'))
+    assert "cost 0.40, and the line says 0.30" in creto("invoice", "verify", str(file), code=6)
+
+    proof = tmp_path / "proof.json"
+    proof.write_text(creto("invoice", "prove", number, "1", "4"))
+    assert "event 4 of 4 is in the line's commitment" in creto("invoice", "verify", str(proof))
+    html = creto("invoice", "show", number, "--format", "html")
+    assert "Calls of tools" in html
+    assert creto("invoice", "show", number, "--format", "csv").count("\n") == 2
+    assert "Calls of tools" in creto("invoice", "show", number)
+
+
+def test_two_processes_share_one_quota_and_a_third_finds_it_spent(config: Path, creto: Command) -> None:
+    racers = [acting(config, 9) for _ in range(2)]
+    done = sum(line.isdigit() for racer in racers for line in lines(racer))
+    done += sum(line.isdigit() for line in lines(acting(config, 9)))
+    assert done == 5
+    refused = lines(acting(config, 1))
+    assert "1 more of `tool_calls` (day in Europe/Zurich) by agent" in refused[0]
+    assert creto("quota", "explain", "creto.local/spiffe://creto.local/agent/reader", "tool_calls=1", code=4)
+
+
+def test_what_a_killed_process_used_stays_used_and_what_it_only_leased_comes_back(config: Path) -> None:
+    killed = acting(config, 3, "die")
+    assert lines(killed) == ["1", "2", "3"]
+    assert killed.returncode == -signal.SIGKILL
+    # The next process takes the shard over, settles what was leased by its records, and has the rest: 2 of 5.
+    assert [line for line in lines(acting(config, 9)) if line.isdigit()] == ["1", "2"]
+
+
+def test_a_quota_set_and_a_boost_bind_in_a_running_process_within_a_second(config: Path, creto: Command) -> None:
+    running = acting(config, 5, "wait")
+    assert running.stdout is not None
+    assert running.stdin is not None
+    assert [running.stdout.readline().strip() for _ in range(5)] == ["1", "2", "3", "4", "5"]
+    said = creto("quota", "boost", "agent:spiffe://creto.local/agent/reader", "tool_calls", "1", "--for", "1h")
+    assert "may use 1 more of tool_calls until" in said
+    time.sleep(1.0)
+    assert running.communicate("go\n", timeout=60)[0].splitlines() == ["one more"]
+    creto("quota", "set", "agent", "tool_calls", "100", "--window", "day", "--json")
+    assert len(lines(acting(config, 20))) == 20
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["quota", "set", "nobody", "m", "1"], "write `organisation`, `team` or `agent`"),
+        (["quota", "set", "team", "m", "much"], "limit `much`: write a number"),
+        (["quota", "boost", "team", "tool_calls", "1"], "name one, as in `team:research`"),
+        (["quota", "boost", "team:x", "nothing", "1"], "no quota of `nothing` lies on it"),
+        (["invoice", "run", "--period", "soon"], "period `soon`"),
+        (["invoice", "run", "--period", "this-month"], "has not ended"),
+        (["invoice", "show", "INV-1"], "there is no invoice `INV-1`"),
+        (["usage", "--only", "team"], "write NAME=VALUE"),
+        (["invoice", "prepay", "acme", "nan"], "amount `nan`"),
+    ],
+)
+def test_what_cannot_be_is_refused_with_what_to_write(creto: Command, arguments: list[str], text: str) -> None:
+    assert text in " ".join(creto(*arguments, code=1 if "INV-1" in arguments else 2).split())
