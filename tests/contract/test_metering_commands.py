@@ -150,7 +150,7 @@ def test_a_quota_set_and_a_boost_bind_in_a_running_process_within_a_second(confi
     assert [running.stdout.readline().strip() for _ in range(5)] == ["1", "2", "3", "4", "5"]
     said = creto("quota", "boost", "agent:spiffe://creto.local/agent/reader", "tool_calls", "1", "--for", "1h")
     assert "may use 1 more of tool_calls until" in said
-    time.sleep(1.0)
+    time.sleep(1.5)
     assert running.communicate("go\n", timeout=60)[0].splitlines() == ["one more"]
     creto("quota", "set", "agent", "tool_calls", "100", "--window", "day", "--json")
     assert len(lines(acting(config, 20))) == 20

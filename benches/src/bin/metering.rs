@@ -1,0 +1,198 @@
+//! Metering: checks of quota against governor, the price of an act, ingest of usage. Run with the profile `release`.
+
+use creto_benches::{Row, batches};
+use creto_enablement_common::Timestamp;
+use creto_metering::{ActPrice, Amounts, Batch, Event, Prepared, QuotaEnforcer, QuotaRule, UsageTable};
+use governor::clock::QuantaClock;
+use governor::state::keyed::DashMapStateStore;
+use governor::{Quota, RateLimiter};
+use rustix::time::{ClockId, clock_gettime};
+use std::hint::black_box;
+use std::num::NonZeroU32;
+use std::sync::{Arc, Barrier};
+use std::time::{Duration, Instant};
+
+const RULES: &str = r#"[
+    {"scope": "organisation", "meter": "requests", "limit": 9000000000000000000, "window": "1h", "soft": []},
+    {"scope": "team", "meter": "requests", "limit": 9000000000000000000, "window": "1h", "soft": []},
+    {"scope": "agent", "meter": "requests", "limit": 9000000000000000000, "window": "1h", "soft": []}]"#;
+
+/// The kernel's coarse clock: windows are seconds and longer, its steps are milliseconds.
+fn now() -> Timestamp {
+    let time = clock_gettime(ClockId::RealtimeCoarse);
+    Timestamp::from_micros(time.tv_sec as u64 * 1_000_000 + time.tv_nsec as u64 / 1_000)
+}
+
+fn enforcer() -> QuotaEnforcer {
+    QuotaEnforcer::new(QuotaRule::parse_list(RULES).unwrap_or_default(), Duration::from_secs(900))
+}
+
+/// Organisation, team, agent and its delegator: four levels. One organisation, a team for each 100 agents.
+fn chains(quota: &QuotaEnforcer, keys: usize) -> Vec<Prepared> {
+    let chain = |key: usize| quota.prepare(&["acme", &format!("t{}", key / 100), &format!("a{key}"), "lead"], &["requests"]).ok();
+    (0..keys).filter_map(chain).collect()
+}
+
+fn uniform(keys: usize, count: usize) -> Vec<usize> {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    (0..count)
+        .map(|_| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            (state % keys as u64) as usize
+        })
+        .collect()
+}
+
+/// Zipf with exponent 1, by inversion of the harmonic sums.
+fn zipf(keys: usize, count: usize) -> Vec<usize> {
+    let total: f64 = (1..=keys).map(|k| 1.0 / k as f64).sum();
+    let mut sums = Vec::with_capacity(keys);
+    let mut sum = 0.0;
+    for key in 1..=keys {
+        sum += 1.0 / key as f64 / total;
+        sums.push(sum);
+    }
+    let unit = f64::from(1_u32 << 30);
+    uniform(1 << 30, count).into_iter().map(|u| sums.partition_point(|s| *s < u as f64 / unit).min(keys - 1)).collect()
+}
+
+type Keyed = RateLimiter<u64, DashMapStateStore<u64>, QuantaClock>;
+
+/// Four keyed checks in a row, as four levels need.
+fn four(limiter: &Keyed, key: u64) -> bool {
+    let levels = [0, 1_000_000_000 + key / 100, 2_000_000_000 + key, 3_000_000_000];
+    levels.iter().all(|level| limiter.check_key(level).is_ok())
+}
+
+fn checks(case: &str, keys: usize, order: &[usize], against: bool) {
+    let quota = enforcer();
+    let chains = chains(&quota, keys);
+    let at = |i: usize| order.get(i % order.len()).copied().unwrap_or(0);
+    let one = |i: usize| chains.get(at(i)).is_some_and(|chain| chain.take(1, now()));
+    for i in 0..order.len() {
+        black_box(one(i));
+    }
+    let (ours, spread) = batches(7, 1_000_000, one);
+    let theirs = against.then(|| {
+        let limiter: Keyed = RateLimiter::dashmap(Quota::per_second(NonZeroU32::MAX));
+        for i in 0..order.len() {
+            black_box(four(&limiter, at(i) as u64));
+        }
+        batches(5, 300_000, |i| four(&limiter, at(i) as u64)).0
+    });
+    let note = "check and consume on 4 levels by a prepared chain, coarse clock read included; the peer: 4 keyed checks of u64 keys";
+    let peer = theirs.map(|value| ("governor", "0.10", value));
+    Row { area: "metering", case, unit: "ns", ours, peer, samples: 7_000_000, spread, note }.print();
+}
+
+fn two_threads(case: &str, names: [(&'static str, &'static str); 2]) {
+    let quota = Arc::new(enforcer());
+    let run = |threads: usize| {
+        let start = Arc::new(Barrier::new(threads));
+        let handles: Vec<_> = names
+            .into_iter()
+            .take(threads)
+            .map(|(organisation, agent)| {
+                let (start, quota) = (Arc::clone(&start), Arc::clone(&quota));
+                std::thread::spawn(move || {
+                    let chain = quota.prepare(&[organisation, "t", agent, "lead"], &["requests"]).ok();
+                    start.wait();
+                    let began = Instant::now();
+                    for _ in 0..3_000_000 {
+                        black_box(chain.as_ref().map(|chain| chain.take(1, now())));
+                    }
+                    began.elapsed().as_secs_f64()
+                })
+            })
+            .collect();
+        let slowest = handles.into_iter().filter_map(|handle| handle.join().ok()).fold(0.0, f64::max);
+        threads as f64 * 3e6 / slowest
+    };
+    let mut ratios: Vec<f64> = (0..5).map(|_| run(2) / run(1)).collect();
+    ratios.sort_by(f64::total_cmp);
+    let ours = ratios.get(2).copied().unwrap_or(f64::NAN);
+    let spread = ratios.last().zip(ratios.first()).map_or(0.0, |(last, first)| (last - first) / ours);
+    let note = "throughput of two threads over that of one, 4 levels";
+    Row { area: "metering", case, unit: "speed-up", ours, peer: None, samples: 30_000_000, spread, note }.print();
+}
+
+fn arrays() {
+    for (case, keys) in [("rust/arrays/1000", 1_000), ("rust/arrays/1M/uniform", 1_000_000)] {
+        let quota = enforcer();
+        let mut batch = Batch::default();
+        for key in 0..keys {
+            let _ = batch.add(&quota, &["acme", &format!("t{}", key / 100), &format!("a{key}"), "lead"], "requests");
+        }
+        let which: Vec<u32> = uniform(keys, 1_000_000).into_iter().map(|key| key as u32).collect();
+        let mut fitted = vec![0; which.len()];
+        let (ns, spread) = batches(7, 1, |_| batch.take(&which, Amounts::Each(1), now(), &mut fitted));
+        let ours = which.len() as f64 / ns * 1e9;
+        let note = "4 levels, uniform keys, one array of a million checks";
+        Row { area: "metering", case, unit: "checks/s", ours, peer: None, samples: 7_000_000, spread, note }.print();
+    }
+}
+
+fn resident() -> f64 {
+    let pages = std::fs::read_to_string("/proc/self/statm").ok().and_then(|text| text.split(' ').nth(1)?.parse::<f64>().ok());
+    pages.unwrap_or(f64::NAN) * 4096.0
+}
+
+fn memory() {
+    let quota = enforcer();
+    let before = resident();
+    for key in 0..1_000_000 {
+        let _ = quota.consume(&["acme", "team", &format!("a{key}")], &[("requests", 1)], now());
+    }
+    let ours = (resident() - before) / 1e6;
+    let note = "resident memory of a million agents of one team, names included";
+    let case = "bytes_per_key/1M";
+    Row { area: "metering", case, unit: "bytes", ours, peer: None, samples: 1_000_000, spread: 0.0, note }.print();
+}
+
+fn price() {
+    let mut price = ActPrice::default();
+    let _ = price.add("input_tokens", "2.5e-06", &[(200_000, "5e-06")], true);
+    let _ = price.add("cached_input_tokens", "1.25e-06", &[], true);
+    let _ = price.add("output_tokens", "1e-05", &[], false);
+    let (ours, spread) = batches(7, 1_000_000, |i| {
+        price.cost(black_box(&[("input_tokens", 1_200 + i as u64 % 7), ("cached_input_tokens", 800), ("output_tokens", 350)])).ok()
+    });
+    let note = "prepared; three meters, one of them with another price beyond a length of context";
+    Row { area: "metering", case: "price_one_act", unit: "ns", ours, peer: None, samples: 7_000_000, spread, note }.print();
+}
+
+fn ingest() {
+    let mut rates: Vec<f64> = (0..3)
+        .map(|_| {
+            let mut table = UsageTable::new();
+            let start = Instant::now();
+            for event in 0..1_000_000_u64 {
+                let agent = ["a", "b", "c", "d"].get(event as usize % 4).copied().unwrap_or("a");
+                let dimensions = &[("customer", "acme"), ("agent", agent), ("team", "t")];
+                let id = &event.to_be_bytes();
+                let _ = table.add(&Event { source: "app", id, meter: "requests", quantity: 1, at: event, dimensions });
+            }
+            1e6 / start.elapsed().as_secs_f64()
+        })
+        .collect();
+    rates.sort_by(f64::total_cmp);
+    let spread = rates.last().zip(rates.first()).map_or(0.0, |(last, first)| (last - first) / first);
+    let ours = rates.get(1).copied().unwrap_or(0.0);
+    let note = "in memory: deduplicated by source and id, three dimensions; not durable by itself";
+    Row { area: "metering", case: "ingest/memory", unit: "events/s", ours, peer: None, samples: 3_000_000, spread, note }.print();
+}
+
+fn main() {
+    checks("rust/4-level/1000", 1_000, &uniform(1_000, 1 << 20), true);
+    checks("rust/4-level/1M/uniform", 1_000_000, &uniform(1_000_000, 1 << 20), true);
+    checks("rust/4-level/1M/zipf", 1_000_000, &zipf(1_000_000, 1 << 20), false);
+    two_threads("rust/2-threads/one-organisation", [("acme", "a"), ("acme", "b")]);
+    two_threads("rust/2-threads/many-organisations", [("acme", "a"), ("globex", "b")]);
+    two_threads("rust/2-threads/one-agent", [("acme", "a"), ("acme", "a")]);
+    arrays();
+    memory();
+    price();
+    ingest();
+}
