@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LayerHooks", "confined"]
 
+Patience = float | Callable[[str, str], float | None] | None
 _MOST_NAMES = 200_000
 # What was installed or built is no place for the user's own secrets, and its files have names of all kinds.
 _NOT_WALKED = {".git", ".tools", ".venv", "__pycache__", "node_modules", "site-packages", "target", "venv"}
@@ -28,10 +29,11 @@ class LayerHooks:
     Args:
         layer: Who decides, charges and records.
         agent: On whose behalf.
-        timeout: Seconds to wait for a human, where one has to agree; the configuration's unless given.
+        timeout: Seconds to wait for a human, where one has to agree, or a function that tells them by action and
+            resource; the configuration's unless given.
     """
 
-    def __init__(self, layer: EnablementLayer, agent: Agent, timeout: float | None = None) -> None:
+    def __init__(self, layer: EnablementLayer, agent: Agent, timeout: Patience = None) -> None:
         self._layer = layer
         self._agent = agent
         self._timeout = timeout
@@ -51,7 +53,7 @@ class LayerHooks:
                 context=context,
                 usage=usage,
                 preview=preview,
-                timeout=self._timeout,
+                timeout=self._timeout(action, resource) if callable(self._timeout) else self._timeout,
             )
         except CretoError as error:
             self.denied.append((action, resource, error))
@@ -110,7 +112,7 @@ async def confined(
     hosts: Mapping[str, str] | None = None,
     secrets: Mapping[str, str] | None = None,
     warm: int = 0,
-    timeout: float | None = None,
+    timeout: Patience = None,
 ) -> AsyncIterator[Box]:
     """A sandbox whose every act goes through the layer; `EnablementLayer.sandbox`.
 
@@ -124,7 +126,8 @@ async def confined(
         hosts: Names that lead to an address of your choice, beside the configuration's.
         secrets: More secrets, beside those that are kept for the agent.
         warm: How many sandboxes to keep waiting, in a pool of its own.
-        timeout: Seconds to wait for a human, where one has to agree; the configuration's unless given.
+        timeout: Seconds to wait for a human, where one has to agree, or a function that tells them by action and
+            resource; the configuration's unless given.
 
     Raises:
         UnauthorizedError: The agent may not read the folder.
@@ -147,7 +150,8 @@ async def confined(
         async with pool.claim(
             agent.id, workdir, hooks, secrets={**kept, **(secrets or {})}, env=env, hidden=hidden
         ) as box:
-            box.attestation = await attest(layer, pool, agent, box)
+            # Beside the program: measuring an image for the first time takes a second or more.
+            box.attest(lambda: attest(layer, pool, agent, box))
             yield box
     finally:
         if own:
@@ -189,7 +193,7 @@ def _secrets(layer: EnablementLayer, agent: Agent) -> dict[str, str]:
 
 
 async def attest(layer: EnablementLayer, pool: Pool, agent: Agent, box: Box) -> str:
-    """The signed attestation of a claimed sandbox, as DSSE JSON, signed with the agent's own keys.
+    """The signed attestation of a claimed sandbox, as DSSE JSON, signed with the agent's own keys, and recorded.
 
     Args:
         layer: Whose policy was in force.
@@ -197,6 +201,7 @@ async def attest(layer: EnablementLayer, pool: Pool, agent: Agent, box: Box) -> 
         agent: Who is inside.
         box: The sandbox.
     """
+    import hashlib
     import json
 
     from creto import _core
@@ -209,4 +214,16 @@ async def attest(layer: EnablementLayer, pool: Pool, agent: Agent, box: Box) -> 
         agent_key=agent.signing_key.verifying_key.fingerprint,
     )
     payload = json.dumps(made, sort_keys=True, separators=(",", ":")).encode()
-    return _core.dsse_sign(agent.signing_key, _core.IN_TOTO, payload)
+    envelope = _core.dsse_sign(agent.signing_key, _core.IN_TOTO, payload)
+    layer.parts.audit.log_nowait(
+        {
+            "who": agent.id,
+            "what": "sandbox:attest",
+            "resource": box.id,
+            "kind": "event",
+            "outcome": "success",
+            "digest": hashlib.sha256(payload).digest(),
+            "detail": {"backend": made["predicate"]["backend"], "level": made["predicate"]["level"]},
+        }
+    )
+    return envelope

@@ -12,6 +12,7 @@ import termios
 import time
 import tty
 from collections.abc import Iterator, Sequence
+from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,8 +23,6 @@ import click
 from creto.errors import CretoError, InvalidInputError, UnauthorizedError
 
 if TYPE_CHECKING:
-    from io import FileIO
-
     from creto.cli._frame import Frame
     from creto.layer import EnablementLayer
     from creto.nhi import Agent
@@ -88,9 +87,14 @@ class Session:
         agent = layer.agent(self._name)
         asking = _has_terminal()
         wait = self._wait if self._wait is not None else (None if asking else 0.0)
+
+        def patience(action: str, resource: str) -> float | None:
+            # What was agreed to beforehand is answered here, and at once.
+            return _ANSWERED_HERE if self._is_agreed(action, resource) else wait
+
         begun = time.monotonic()
         async with layer.sandbox(
-            agent, self._workdir, backend=self._backend, env=self._environment, hosts=self._hosts, timeout=wait
+            agent, self._workdir, backend=self._backend, env=self._environment, hosts=self._hosts, timeout=patience
         ) as box:
             self._say(f"{agent.id} in a sandbox on {box.workdir} ({(time.monotonic() - begun) * 1000:.0f} ms)")
             if box.hidden:
@@ -102,7 +106,7 @@ class Session:
                 result = await self._program(box, argv, layer.parts.settings.runtime.run_timeout_seconds)
                 changes, applied = await self._settle(box)
                 tasks.cancel_scope.cancel()
-            self._summary(box, result, changes, applied, time.monotonic() - begun)
+            self._summary(box, result, changes, applied, time.monotonic() - begun, await box.attested())
         return result
 
     # --- the program --------------------------------------------------------------------------------------------------
@@ -110,31 +114,28 @@ class Session:
     async def _program(self, box: Box, argv: list[str], limit: float | None) -> int:
         terminal = sys.stdin.isatty() and sys.stdout.isatty()
         size = shutil.get_terminal_size()
-        theirs, writing = os.pipe()
-        # A file object: to close a bare number twice could close what another part has opened in between.
-        ours = os.fdopen(writing, "wb", buffering=0)
-        try:
-            with _raw(terminal):
-                async with anyio.create_task_group() as tasks:
-                    program = await box.start(
-                        argv,
-                        stdin=theirs,
-                        stdout=1,
-                        stderr=2,
-                        terminal=(size.lines, size.columns) if terminal else None,
-                    )
-                    os.close(theirs)
-                    theirs = -1
-                    tasks.start_soon(self._feed, ours)
-                    tasks.start_soon(self._signals, program)
-                    result = None
-                    with anyio.move_on_after(limit):
-                        result = await program.wait()
-                    tasks.cancel_scope.cancel()
-        finally:
-            ours.close()
-            if theirs >= 0:
-                os.close(theirs)
+        read, write = os.pipe()
+        # Files, so that each is closed once, by whoever is first.
+        with (
+            os.fdopen(read, "rb", buffering=0) as theirs,
+            os.fdopen(write, "wb", buffering=0) as ours,
+            _raw(terminal),
+        ):
+            async with anyio.create_task_group() as tasks:
+                program = await box.start(
+                    argv,
+                    stdin=theirs,
+                    stdout=1,
+                    stderr=2,
+                    terminal=(size.lines, size.columns) if terminal else None,
+                )
+                theirs.close()
+                tasks.start_soon(self._feed, ours)
+                tasks.start_soon(self._signals, program)
+                result = None
+                with anyio.move_on_after(limit):
+                    result = await program.wait()
+                tasks.cancel_scope.cancel()
         if result is None:
             from creto.errors import TimeoutError
 
@@ -197,7 +198,7 @@ class Session:
 
             def _next(self) -> Request | None:
                 found = super()._next()
-                return None if found is not None and session._is_agreed(found) else found
+                return None if found is not None and session._is_agreed(found.action, found.resource) else found
 
             async def ask(self, request: Request) -> None:
                 session._quiet = anyio.Event()
@@ -213,11 +214,11 @@ class Session:
             finally:
                 terminal.close()
 
-    def _is_agreed(self, request: Request) -> bool:
-        if request.action == "net:connect":
-            host, _, _port = request.resource.rpartition(":")
-            return request.resource in self._allow or host in self._allow
-        return (request.action, request.resource) in self._agreed
+    def _is_agreed(self, action: str, resource: str) -> bool:
+        if action == "net:connect":
+            host, _, _port = resource.rpartition(":")
+            return resource in self._allow or host in self._allow
+        return (action, resource) in self._agreed
 
     async def _agree(self, desk: Desk, agent: Agent, *, task_status: anyio.abc.TaskStatus[None]) -> None:
         """Answers what the person at the command line has agreed to: by `--allow`, or to all changes together."""
@@ -227,7 +228,7 @@ class Session:
         def answer() -> None:
             nonlocal operator
             for request in desk.pending():
-                if request.agent == agent.id and self._is_agreed(request):
+                if request.agent == agent.id and self._is_agreed(request.action, request.resource):
                     operator = operator or desk.approvers.operator()
                     said = "--allow" if request.action == "net:connect" else "agreed to together"
                     with contextlib.suppress(CretoError):  # decided elsewhere meanwhile
@@ -276,7 +277,9 @@ class Session:
         if not self._frame.json:
             click.echo(f"{click.style('creto:', fg='cyan')} {text}", err=True)
 
-    def _summary(self, box: Box, code: int, changes: list[Change], applied: list[Change], seconds: float) -> None:
+    def _summary(
+        self, box: Box, code: int, changes: list[Change], applied: list[Change], seconds: float, attestation: str | None
+    ) -> None:
         denied = [(action, resource, str(error)) for action, resource, error in getattr(box.hooks, "denied", [])]
         if self._frame.json:
             summary: dict[str, Any] = {
@@ -288,26 +291,32 @@ class Session:
                      "sent": c.sent, "received": c.received, "requests": c.requests}
                     for c in box.connections
                 ],
-                "changes": [{"path": c.path, "kind": c.kind, "applied": c in applied, "refused": c.refused} for c in changes],
+                "changes": [
+                    {"path": c.path, "kind": c.kind, "applied": c in applied, "refused": c.refused} for c in changes
+                ],
                 "hidden": list(box.hidden),
                 "denied": [{"action": a, "resource": r, "reason": why} for a, r, why in denied],
-                "attestation": json.loads(box.attestation) if box.attestation else None,
+                "attestation": json.loads(attestation) if attestation else None,
             }  # fmt: skip
             click.echo(json.dumps(summary, ensure_ascii=False), err=True)
             return
         let = sum(1 for c in box.connections if c.allowed)
         self._say(
-            f"exit status {code} after {seconds:.1f} s; connections: {let} allowed, {len(box.connections) - let} refused; "
-            f"changes: {len(applied)} carried out, {len(changes) - len(applied)} not"
+            f"exit status {code} after {seconds:.1f} s; connections: {let} allowed, "
+            f"{len(box.connections) - let} refused; changes: {len(applied)} carried out, "
+            f"{len(changes) - len(applied)} not"
         )
         for connection in box.connections:
             if not connection.allowed:
                 self._say(f"  refused {connection.host}:{connection.port}: {connection.reason or 'no answer'}")
+            elif connection.reason:
+                self._say(f"  failed {connection.host}:{connection.port}: {connection.reason}")
         for action, resource, why in denied:
             if action != "net:connect":
                 self._say(f"  refused {action} {resource}: {why}")
 
 
+_ANSWERED_HERE = 60.0
 _MARK = {"added": "+", "modified": "~", "deleted": "-"}
 
 

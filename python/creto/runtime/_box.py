@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal as signals
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Protocol
@@ -130,8 +130,9 @@ class Box:
         self.hooks = hooks
         self.hidden = tuple(hidden)
         """Paths of the folder that are not in view inside."""
-        self.attestation: str | None = None
-        """What it is made of, signed: DSSE JSON, where whoever claimed it made one."""
+        self._attestation: str | None = None
+        self._attested: Any = None
+        self._failure: Exception | None = None
         self._tasks = tasks
         self.workdir = workdir
         self.connections: list[Connection] = []
@@ -259,6 +260,39 @@ class Box:
         agreed = await self.hooks.changes(found) if found else []
         await self.apply(agreed)
         return found, list(agreed)
+
+    def attest(self, make: Callable[[], Awaitable[str]]) -> None:
+        """Has the attestation made beside the program.
+
+        Args:
+            make: Gives the signed statement.
+        """
+        import anyio
+
+        done = self._attested = anyio.Event()
+
+        async def run() -> None:
+            try:
+                self._attestation = await make()
+            except Exception as error:  # noqa: BLE001 - raised to whoever asks for it
+                self._failure = error
+            finally:
+                done.set()
+
+        self._tasks.start_soon(run)
+
+    async def attested(self) -> str | None:
+        """What it is made of, signed: DSSE JSON; None where whoever claimed it has none made.
+
+        Raises:
+            CretoError: It could not be made.
+        """
+        if self._attested is None:
+            return None
+        await self._attested.wait()
+        if self._failure is not None:
+            raise self._failure
+        return self._attestation
 
     async def _serve(self) -> None:
         """Answers the sandbox's questions until it ends."""

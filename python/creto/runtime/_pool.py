@@ -48,8 +48,8 @@ class Pool:
         settings: The section `[runtime]` of the configuration, as an object or a mapping.
         state_folder: creto's state folder; no sandbox ever sees it.
         backend: `gvisor` or `process`; the configuration's `default_backend` unless said.
-        hosts: Names that lead to an address of your choice, `{"packages.example": "127.0.0.1:8080"}`: the only way to a private or
-            loopback address.
+        hosts: Names that lead to an address of your choice, `{"packages.example": "127.0.0.1:8080"}`: the only way to a
+            private or loopback address.
         protected: Further files and folders that no working folder may hold: keys, configuration.
         trees: Further folders of this machine that sandboxes may read, at the same path.
 
@@ -246,7 +246,7 @@ class Pool:
 
 
 def _image_key(trees: list[str]) -> str:
-    """Changes when a package is installed, or the list of trees is another; the measurement itself looks at every file."""
+    """Changes when a package is installed, or the list of trees is another; the measurement looks at every file."""
     marks = []
     for tree in [*trees, "/var/lib/dpkg/status", "/var/lib/rpm"]:
         with contextlib.suppress(OSError):

@@ -1,0 +1,235 @@
+"""`creto run` and its neighbours, as a person at a terminal meets them."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import select
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from sandboxes import http_server, skip_unless
+
+CRETO = [sys.executable, "-m", "creto"]
+
+
+@pytest.fixture(params=["gvisor", "process"])
+def backend(request: pytest.FixtureRequest) -> str:
+    skip_unless(request.param)
+    return str(request.param)
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "project"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def creto(*arguments: str, given: str = "") -> subprocess.CompletedProcess[str]:
+    """Runs the command in a session of its own, so that there is no terminal to ask at."""
+    return subprocess.run(
+        [*CRETO, *arguments], input=given, capture_output=True, text=True, timeout=60, start_new_session=True
+    )
+
+
+def test_the_program_keeps_its_streams_and_its_status_and_nothing_changes_unasked(project: Path, backend: str) -> None:
+    (project / ".env").write_text("KEY=1\n")
+    (project / "old.txt").write_text("old\n")
+    script = "cat; cat .env; ls; echo new > new.txt; rm old.txt; exit 4"
+    done = creto("run", "--backend", backend, "--json", "--", "bash", "-c", script, given="typed\n")
+    assert (done.returncode, done.stdout) == (4, "typed\nold.txt\n"), done.stderr
+    *errors, last = done.stderr.splitlines()
+    assert errors == ["cat: .env: No such file or directory"]
+    summary = json.loads(last)
+    assert summary["hidden"] == [".env"]
+    assert [(c["path"], c["kind"], c["applied"]) for c in summary["changes"]] == [
+        ("new.txt", "added", False), ("old.txt", "deleted", False),
+    ]  # fmt: skip
+    assert [d["action"] for d in summary["denied"]] == ["fs:write", "fs:write"]
+    assert summary["attestation"]["payloadType"] == "application/vnd.in-toto+json"
+    assert sorted(path.name for path in project.iterdir()) == [".env", "old.txt"]
+
+
+def test_what_was_agreed_to_on_the_command_line_is_carried_out(project: Path, backend: str = "process") -> None:
+    skip_unless(backend)
+    with http_server() as (port, seen):
+        done = creto(
+            "run", "--backend", backend, "--apply", "all", "--allow", "packages.example", "--json",
+            "--host", f"packages.example=127.0.0.1:{port}", "--host", f"other.example=127.0.0.1:{port}", "--",
+            "bash", "-c", "curl -s http://packages.example/x > fetched; curl -sm 9 http://other.example/; true",
+        )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert seen == ["packages.example/x"]
+    assert (project / "fetched").read_text() == "served\n"
+    summary = json.loads(done.stderr.splitlines()[-1])
+    assert [(c["host"], c["allowed"]) for c in summary["connections"]] == [
+        ("packages.example", True), ("other.example", False),
+    ]  # fmt: skip
+
+
+def test_somebody_at_another_terminal_may_agree(project: Path) -> None:
+    skip_unless("process")
+    run = subprocess.Popen(
+        [*CRETO, "run", "--backend", "process", "--wait", "30", "--", "bash", "-c", "echo new > new.txt"],
+        stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        waiting = json.loads(creto("approve", "--json").stdout or "[]")
+        if waiting:
+            answered = creto("approve", waiting[0]["id"], "--yes", "--reason", "seen")
+            assert answered.returncode == 0, answered.stderr
+            break
+        time.sleep(0.2)
+    _, errors = run.communicate(timeout=30)
+    assert run.returncode == 0, errors
+    assert "1 carried out" in errors
+    assert (project / "new.txt").read_text() == "new\n"
+
+
+def test_the_person_at_the_terminal_is_asked_and_enter_is_no_yes(project: Path) -> None:
+    skip_unless("process")
+    pid, master = pty.fork()
+    if pid == 0:
+        os.execv(
+            CRETO[0],
+            [
+                *CRETO,
+                "run",
+                "--backend",
+                "process",
+                "--",
+                "bash",
+                "-c",
+                "read line; echo got $line; echo $line > new.txt",
+            ],
+        )
+    screen = _Screen(master)
+    screen.wait_for("in a sandbox on")
+    screen.type("typed\n")
+    screen.wait_for("got typed")
+    screen.wait_for("type yes, no or skip")
+    screen.type("\n")
+    screen.wait_for("ENTER alone never is one")
+    screen.type("yes looks right\n")
+    screen.wait_for("1 carried out")
+    _, status = os.waitpid(pid, 0)
+    os.close(master)
+    assert os.waitstatus_to_exitcode(status) == 0
+    assert (project / "new.txt").read_text() == "typed\n"
+
+
+class _Screen:
+    """What a terminal shows so far."""
+
+    def __init__(self, master: int) -> None:
+        self._master = master
+        self._text = ""
+
+    def type(self, text: str) -> None:
+        time.sleep(0.2)
+        os.write(self._master, text.encode())
+
+    def wait_for(self, text: str) -> None:
+        deadline = time.monotonic() + 30
+        while text not in self._text:
+            left = deadline - time.monotonic()
+            ready, _, _ = select.select([self._master], [], [], max(0, left))
+            assert ready, f"`{text}` did not come; the screen shows:\n{self._text}"
+            try:
+                self._text += os.read(self._master, 65536).decode(errors="replace")
+            except OSError:
+                pytest.fail(f"the program ended before `{text}` came; the screen shows:\n{self._text}")
+        self._text = self._text.split(text, 1)[1]
+
+
+def test_signals_are_the_program_s(project: Path, backend: str = "process") -> None:
+    skip_unless(backend)
+    run = subprocess.Popen(
+        [*CRETO, "run", "--backend", backend, "--", "bash", "-c", "trap 'echo told; exit 9' TERM; echo up; while :; do sleep 0.05; done"],
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    assert run.stdout is not None
+    assert run.stdout.readline() == "up\n"
+    run.send_signal(signal.SIGTERM)
+    output, errors = run.communicate(timeout=30)
+    assert (run.returncode, output) == (9, "told\n"), errors
+
+
+def test_creto_s_own_refusals_are_told_from_the_program_s_statuses(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    skip_unless("process")
+    missing = creto("run")
+    assert missing.returncode == 2
+    assert "creto run -- python agent.py" in missing.stderr
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    none = creto("run", "--", "true")
+    assert none.returncode == 101
+    assert "creto sandbox install" in none.stderr
+    monkeypatch.setenv("CRETO_STATE", str(project / ".state"))
+    holding = creto("run", "--backend", "process", "--", "true")
+    assert holding.returncode == 102
+    assert "which is creto's own; change to another folder" in holding.stderr
+    unknown = creto("run", "--backend", "docker", "--", "true")
+    assert unknown.returncode == 102
+    assert "`docker` is no backend; known are gvisor, process" in unknown.stderr
+
+
+def test_secrets_go_to_their_agent_and_are_never_shown(project: Path, backend: str = "process") -> None:
+    skip_unless(backend)
+    for agent, value in (("*", "for-all"), ("alice", "for-alice")):
+        kept = creto("secret", "set", "API_TOKEN", "--agent", agent, given=f"{value}\n")
+        assert kept.returncode == 0, kept.stderr
+        assert value not in kept.stdout
+    listed = creto("secret", "list", "--json")
+    assert [(one["name"], one["agent"]) for one in json.loads(listed.stdout)] == [
+        ("API_TOKEN", "*"), ("API_TOKEN", "spiffe://creto.local/agent/alice"),
+    ]  # fmt: skip
+    for agent, value in (("alice", "for-alice"), ("bob", "for-all")):
+        done = creto("run", "--backend", backend, "--agent", agent, "--json", "--", "bash", "-c", "echo $API_TOKEN")
+        assert done.stdout == f"{value}\n", done.stderr
+        assert value not in done.stderr
+    state = Path(os.environ["CRETO_STATE"])
+    assert not any(b"for-alice" in path.read_bytes() for path in state.rglob("*") if path.is_file())
+    assert creto("secret", "remove", "API_TOKEN", "--agent", "alice").returncode == 0
+    assert creto("secret", "remove", "API_TOKEN", "--agent", "alice").returncode == 1
+    for name in ("PATH", "LD_PRELOAD", "1X"):
+        assert creto("secret", "set", name, given="x").returncode == 2
+
+
+def test_two_runs_side_by_side_share_one_state_folder(project: Path, backend: str = "process") -> None:
+    skip_unless(backend)
+    (project / "ready").mkdir()
+    runs = [
+        subprocess.Popen(
+            [*CRETO, "run", "--backend", backend, "--agent", name, "--", "bash", "-c", "echo up; read line; echo $line"],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        )
+        for name in ("one", "two")
+    ]  # fmt: skip
+    for run in runs:
+        assert run.stdout is not None
+        assert run.stdout.readline() == "up\n"
+    listed = json.loads(creto("sandbox", "list", "--json").stdout)
+    assert sorted(one["agent"].rsplit("/", 1)[1] for one in listed) == ["one", "two"]
+    for run, word in zip(runs, ("a", "b"), strict=True):
+        output, errors = run.communicate(f"{word}\n", timeout=30)
+        assert (run.returncode, output) == (0, f"{word}\n"), errors
+    assert json.loads(creto("sandbox", "list", "--json").stdout) == []
+
+
+def test_the_doctor_tries_to_get_out(project: Path, backend: str) -> None:
+    done = creto("sandbox", "doctor", "--backend", backend, "--json")
+    assert done.returncode == 0, done.stdout
+    checks = {row["check"]: row["what_was_seen"] for row in json.loads(done.stdout)}
+    assert checks["the machine's users stay hidden"] == "shut"
+    assert len(checks) == 6
