@@ -296,7 +296,7 @@ impl SandboxLease {
     fn contents(&self, py: Python<'_>, path: PathBuf, most: u64, bridge: &Bridge, token: u64) -> PyResult<()> {
         let lease = self.lease().or_raise(py)?;
         later(bridge, token, move || {
-            let (before, after) = lease.sandbox().contents(&path, most)?;
+            let [before, after] = lease.sandbox().contents(&path, most)?;
             Ok(Box::new(move |py: Python<'_>| {
                 let bytes = |b: &Option<Vec<u8>>| b.as_ref().map(|b| PyBytes::new(py, b).unbind());
                 Ok((bytes(&before), bytes(&after)).into_pyobject(py)?.into_any().unbind())

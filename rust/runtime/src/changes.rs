@@ -278,8 +278,10 @@ pub fn apply(lower: &OwnedFd, upper: &OwnedFd, changes: &[Change]) -> Result<()>
         }
         let found = now(lower, &change.path).context(|| format!("looking at `{}`", change.path.display()))?;
         if found != change.before {
-            return Err(Error::new(ErrorKind::AlreadyExists)
-                .with_context(format!("`{}` was changed by somebody else since the sandbox was claimed; nothing is overwritten", change.path.display())));
+            return Err(Error::new(ErrorKind::AlreadyExists).with_context(format!(
+                "`{}` was changed by somebody else since the sandbox was claimed; nothing is overwritten",
+                change.path.display()
+            )));
         }
     }
     let (mut made, mut removed): (Vec<&Change>, Vec<&Change>) = changes.iter().partition(|c| c.kind != Kind::Deleted);

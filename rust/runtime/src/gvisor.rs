@@ -13,7 +13,15 @@ use std::process::{Child, Command, Stdio};
 
 /// What the first process may do inside; programs get none of it.
 const CAPABILITIES: &[&str] = &[
-    "CAP_SYS_ADMIN", "CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP", "CAP_KILL", "CAP_CHOWN", "CAP_FOWNER", "CAP_DAC_OVERRIDE", "CAP_SYS_RESOURCE",
+    "CAP_SYS_ADMIN",
+    "CAP_SETUID",
+    "CAP_SETGID",
+    "CAP_SETPCAP",
+    "CAP_KILL",
+    "CAP_CHOWN",
+    "CAP_FOWNER",
+    "CAP_DAC_OVERRIDE",
+    "CAP_SYS_RESOURCE",
 ];
 
 /// runsc, at one path.
@@ -99,9 +107,7 @@ impl Backend for Gvisor {
 fn bundle(plan: &Plan) -> Value {
     let tree = |path: &Path| json!({ "type": "bind", "source": path, "destination": path, "options": ["rbind", "ro", "nosuid", "nodev"] });
     let scratch = format!("size={}", plan.limits.scratch);
-    let tmpfs = |place: &str| {
-        json!({ "type": "tmpfs", "source": "tmpfs", "destination": place, "options": ["nosuid", "nodev", "mode=1777", scratch.as_str()] })
-    };
+    let tmpfs = |place: &str| json!({ "type": "tmpfs", "source": "tmpfs", "destination": place, "options": ["nosuid", "nodev", "mode=1777", scratch.as_str()] });
     let mut mounts = vec![
         json!({ "type": "proc", "source": "proc", "destination": "/proc" }),
         tmpfs("/tmp"),

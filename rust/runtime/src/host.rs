@@ -41,9 +41,9 @@ impl Host {
                 }
             })
             .map_err(Error::from)?;
-        wait.recv()
-            .map_err(|_| Error::internal("the thread that starts sandboxes died"))?
-            .map_err(|e| Error::new(ErrorKind::SandboxSpawnFailed).with_context("preparing a mount namespace for sandboxes").with_source(e))?;
+        wait.recv().map_err(|_| Error::internal("the thread that starts sandboxes died"))?.map_err(|e| {
+            Error::new(ErrorKind::SandboxSpawnFailed).with_context("preparing a mount namespace for sandboxes").with_source(e)
+        })?;
         Ok(Self { jobs: Mutex::new(jobs), folder })
     }
 

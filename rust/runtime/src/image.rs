@@ -10,17 +10,47 @@ use std::path::{Component, Path, PathBuf};
 
 /// Trees that hold programs and what they need, and no state, logs, tokens or personal data.
 const TREES: &[&str] = &[
-    "/usr/bin", "/usr/sbin", "/usr/lib", "/usr/lib32", "/usr/lib64", "/usr/libx32", "/usr/libexec", "/usr/share", "/usr/include",
-    "/usr/local/bin", "/usr/local/sbin", "/usr/local/lib", "/usr/local/lib64", "/usr/local/libexec", "/usr/local/share",
-    "/usr/local/include", "/usr/local/go", "/usr/lib/jvm", "/etc/ssl/certs", "/etc/pki/tls/certs", "/etc/pki/ca-trust/extracted",
-    "/etc/ca-certificates/extracted", "/etc/alternatives",
+    "/usr/bin",
+    "/usr/sbin",
+    "/usr/lib",
+    "/usr/lib32",
+    "/usr/lib64",
+    "/usr/libx32",
+    "/usr/libexec",
+    "/usr/share",
+    "/usr/include",
+    "/usr/local/bin",
+    "/usr/local/sbin",
+    "/usr/local/lib",
+    "/usr/local/lib64",
+    "/usr/local/libexec",
+    "/usr/local/share",
+    "/usr/local/include",
+    "/usr/local/go",
+    "/usr/lib/jvm",
+    "/etc/ssl/certs",
+    "/etc/pki/tls/certs",
+    "/etc/pki/ca-trust/extracted",
+    "/etc/ca-certificates/extracted",
+    "/etc/alternatives",
 ];
 /// Directories that are links into `/usr` on most machines.
 const ROOTS: &[&str] = &["/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"];
 /// Files of `/etc` that programs need and that tell nothing of this machine's users, services or secrets.
 const FILES: &[&str] = &[
-    "/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/localtime", "/etc/timezone", "/etc/mime.types", "/etc/services", "/etc/protocols",
-    "/etc/ssl/openssl.cnf", "/etc/ssl/cert.pem", "/etc/debian_version", "/etc/os-release", "/etc/inputrc", "/etc/magic",
+    "/etc/ld.so.cache",
+    "/etc/ld.so.conf",
+    "/etc/localtime",
+    "/etc/timezone",
+    "/etc/mime.types",
+    "/etc/services",
+    "/etc/protocols",
+    "/etc/ssl/openssl.cnf",
+    "/etc/ssl/cert.pem",
+    "/etc/debian_version",
+    "/etc/os-release",
+    "/etc/inputrc",
+    "/etc/magic",
 ];
 const MOST_FILE: u64 = 4 << 20;
 
@@ -124,7 +154,14 @@ impl Image {
                 for entry in entries {
                     let Ok(found) = entry.metadata() else { continue };
                     let (path, time) = (entry.path(), found.mtime_nsec());
-                    line(format!("{path:?} {:o} {} {} {} {}.{time}\n", found.mode(), found.uid(), found.gid(), found.size(), found.mtime()));
+                    line(format!(
+                        "{path:?} {:o} {} {} {} {}.{time}\n",
+                        found.mode(),
+                        found.uid(),
+                        found.gid(),
+                        found.size(),
+                        found.mtime()
+                    ));
                     if found.is_dir() {
                         folders.push(path);
                     }

@@ -5,9 +5,9 @@
 pub mod backend;
 pub mod changes;
 pub mod egress;
+mod guest;
 #[cfg(feature = "gvisor")]
 pub mod gvisor;
-mod guest;
 pub mod host;
 pub mod image;
 pub mod network;

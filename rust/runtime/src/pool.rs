@@ -59,7 +59,8 @@ impl Pool {
     pub fn new(mould: Mould, least: usize, most: usize) -> Result<Self> {
         let most = most.max(1);
         let state = Mutex::new(State::default());
-        let shared = Arc::new(Shared { mould: Arc::new(mould), born: born()?, least: least.min(most), most, state, changed: Condvar::new() });
+        let shared =
+            Arc::new(Shared { mould: Arc::new(mould), born: born()?, least: least.min(most), most, state, changed: Condvar::new() });
         // Two at a time: starting is bound by processors, and the program that waits for the first wants them too.
         for _ in 0..2 {
             let shared = shared.clone();

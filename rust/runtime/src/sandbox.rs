@@ -256,10 +256,15 @@ impl Sandbox {
         });
         let (tell, told) = mpsc::channel();
         let [stdin, stdout, stderr] = &theirs;
-        self.guest.run(id, &message, [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()], Box::new(move |status| {
-            // The thread below waits for exactly this.
-            let _ = tell.send(status);
-        }))?;
+        self.guest.run(
+            id,
+            &message,
+            [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()],
+            Box::new(move |status| {
+                // The thread below waits for exactly this.
+                let _ = tell.send(status);
+            }),
+        )?;
         std::thread::Builder::new().name("creto-run".into()).stack_size(256 * 1024).spawn(move || {
             let status = told.recv().ok().flatten();
             let [stdout, stderr] = streams.finish();
@@ -292,9 +297,9 @@ impl Sandbox {
     }
 
     /// The content of a file before and after, at most `most` bytes of each; none where there is none.
-    pub fn contents(&self, path: &Path, most: u64) -> Result<(Option<Vec<u8>>, Option<Vec<u8>>)> {
+    pub fn contents(&self, path: &Path, most: u64) -> Result<[Option<Vec<u8>>; 2]> {
         let claimed = self.claimed()?;
-        Ok((changes::content(&claimed.lower, path, most)?, changes::content(&claimed.upper, path, most)?))
+        Ok([changes::content(&claimed.lower, path, most)?, changes::content(&claimed.upper, path, most)?])
     }
 
     /// Carries changes out of the overlay into the folder itself. Each is checked against what it was when it was listed.

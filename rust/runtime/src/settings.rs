@@ -80,7 +80,10 @@ impl EnablementConfig for RuntimeConfig {
     fn validate(&self) -> Result<(), ConfigError> {
         let wrong = |setting: &str, problem: String| Err(ConfigError { setting: format!("runtime.{setting}"), problem });
         if !crate::backend::NAMES.contains(&self.default_backend.as_str()) {
-            return wrong("default_backend", format!("`{}` is no backend; known are {}", self.default_backend, crate::backend::NAMES.join(", ")));
+            return wrong(
+                "default_backend",
+                format!("`{}` is no backend; known are {}", self.default_backend, crate::backend::NAMES.join(", ")),
+            );
         }
         if self.warm_pool_max_size == 0 || self.warm_pool_min_size > self.warm_pool_max_size {
             return wrong(

@@ -74,9 +74,9 @@ impl Slot {
         if let Some((users, _)) = map {
             let seen = self.folder.join("lower");
             fs::create_dir_all(&seen)?;
-            mount_mapped(Path::new(&lower), &seen, users).map_err(Error::from).context(|| {
-                format!("showing `{}` under other owners (needs a file system with id-mapped mounts)", path.display())
-            })?;
+            mount_mapped(Path::new(&lower), &seen, users)
+                .map_err(Error::from)
+                .context(|| format!("showing `{}` under other owners (needs a file system with id-mapped mounts)", path.display()))?;
             lower = seen.to_string_lossy().into_owned();
         }
         let mut options = format!("lowerdir={lower},upperdir=").into_bytes();

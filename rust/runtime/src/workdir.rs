@@ -6,7 +6,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// Places that a working folder would hide or lay open inside the sandbox.
-const NEVER: &[&str] = &["/", "/usr", "/bin", "/sbin", "/lib", "/lib64", "/etc", "/proc", "/sys", "/dev", "/run", "/var", "/var/lib", "/boot", "/creto"];
+const NEVER: &[&str] =
+    &["/", "/usr", "/bin", "/sbin", "/lib", "/lib64", "/etc", "/proc", "/sys", "/dev", "/run", "/var", "/var/lib", "/boot", "/creto"];
 
 /// Resolves a working folder, or says why it cannot be one. `protected` are files and folders that no program may see.
 pub fn resolve(workdir: &Path, protected: &[PathBuf]) -> Result<PathBuf> {

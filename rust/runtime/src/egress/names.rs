@@ -11,9 +11,7 @@ const MOST: usize = 4096;
 /// A host name as it is compared and asked about: lower case, no trailing dot, letters, digits, `-`, `_` and dots.
 pub fn normal(name: &str) -> Option<String> {
     let name = name.strip_suffix('.').unwrap_or(name);
-    let fits = |label: &str| {
-        (1..=63).contains(&label.len()) && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
-    };
+    let fits = |label: &str| (1..=63).contains(&label.len()) && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
     (name.len() <= 253 && name.split('.').all(fits) && name.parse::<Ipv4Addr>().is_err()).then(|| name.to_ascii_lowercase())
 }
 

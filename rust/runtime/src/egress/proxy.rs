@@ -42,8 +42,7 @@ struct Shared {
 impl Egress {
     /// Starts to serve a wire's listeners.
     pub fn start(connections: TcpListener, questions: UdpSocket, upstreams: Upstreams, desk: Arc<Desk>) -> Result<Self> {
-        let shared =
-            Arc::new(Shared { desk, names: Mutex::default(), upstreams, live: AtomicUsize::new(0), over: AtomicBool::new(false) });
+        let shared = Arc::new(Shared { desk, names: Mutex::default(), upstreams, live: AtomicUsize::new(0), over: AtomicBool::new(false) });
         questions.set_read_timeout(Some(Duration::from_millis(200)))?;
         connections.set_nonblocking(true)?;
         let (for_names, for_connections) = (shared.clone(), shared.clone());
@@ -388,8 +387,20 @@ mod tests {
     #[test]
     fn only_the_public_internet_is_public() {
         for hidden in [
-            "127.0.0.1", "10.1.2.3", "169.254.169.254", "100.100.100.200", "192.168.0.1", "0.0.0.0", "198.18.0.1", "224.0.0.1", "::1",
-            "fd00:ec2::254", "fe80::1", "::ffff:127.0.0.1", "2002:7f00:1::", "2001:db8::1",
+            "127.0.0.1",
+            "10.1.2.3",
+            "169.254.169.254",
+            "100.100.100.200",
+            "192.168.0.1",
+            "0.0.0.0",
+            "198.18.0.1",
+            "224.0.0.1",
+            "::1",
+            "fd00:ec2::254",
+            "fe80::1",
+            "::ffff:127.0.0.1",
+            "2002:7f00:1::",
+            "2001:db8::1",
         ] {
             assert!(!is_public(hidden.parse().unwrap()), "{hidden}");
         }

@@ -5,8 +5,8 @@
 
 mod netlink;
 
-use creto_enablement_common::{Error, ErrorKind, Result, ResultExt};
 use crate::sys::{transparent, unshare};
+use creto_enablement_common::{Error, ErrorKind, Result, ResultExt};
 use netlink::Netlink;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_with, sockopt};
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};

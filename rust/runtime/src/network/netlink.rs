@@ -193,12 +193,7 @@ impl Netlink {
         let batch = [0, 0, 0, 10];
         let kind = |message: u16| (10 << 8) | message;
         let hook = Message::default().with_be(1, 0).with_be(2, (-150_i32).cast_unsigned());
-        let chain = Message::new(&ipv4)
-            .with_text(1, TABLE)
-            .with_text(3, CHAIN)
-            .with_nested(4, &hook)
-            .with_be(5, 0)
-            .with_text(7, "filter");
+        let chain = Message::new(&ipv4).with_text(1, TABLE).with_text(3, CHAIN).with_nested(4, &hook).with_be(5, 0).with_text(7, "filter");
         let rule = |expressions: &[Message]| {
             let list = expressions.iter().fold(Message::default(), |list, one| list.with_nested(1, one));
             Message::new(&ipv4).with_text(1, TABLE).with_text(2, CHAIN).with_nested(4, &list)
@@ -219,7 +214,9 @@ impl Netlink {
         bytes.extend(self.frame(kind(6), CREATE | APPEND | ACK, &dns.bytes));
         let last = self.sequence;
         bytes.extend(self.frame(0x11, 0, &batch));
-        self.send(&bytes).and_then(|()| self.acknowledged(last)).context(|| "installing the steering rules (needs nf_tables with tproxy)".into())
+        self.send(&bytes)
+            .and_then(|()| self.acknowledged(last))
+            .context(|| "installing the steering rules (needs nf_tables with tproxy)".into())
     }
 }
 

@@ -44,8 +44,14 @@ impl Mounts {
         fs::create_dir_all(&root)?;
         // The layer takes what the first process writes outside the working folder: homes, places, /etc/passwd.
         let (upper, work) = (layer.join("upper"), layer.join("work"));
-        rustix::mount::mount("creto-root", &layer, "tmpfs", rustix::mount::MountFlags::NOSUID | rustix::mount::MountFlags::NODEV, c"mode=0755,size=256m")
-            .map_err(io::Error::from)?;
+        rustix::mount::mount(
+            "creto-root",
+            &layer,
+            "tmpfs",
+            rustix::mount::MountFlags::NOSUID | rustix::mount::MountFlags::NODEV,
+            c"mode=0755,size=256m",
+        )
+        .map_err(io::Error::from)?;
         fs::create_dir(&upper)?;
         fs::create_dir(&work)?;
         chown(&upper, Some(super::NOBODY), Some(super::NOBODY))?;
@@ -71,13 +77,22 @@ impl Mounts {
             let bind = libc::MS_BIND | libc::MS_REC;
             add(Some(text(tree)?), inside(&tree.to_string_lossy())?, None, bind, None, true);
         }
-        let sized = |mode: &str, size: u64| CString::new(format!("mode={mode},size={size}")).map_err(|_| Error::internal("a size with a zero byte"));
+        let sized = |mode: &str, size: u64| {
+            CString::new(format!("mode={mode},size={size}")).map_err(|_| Error::internal("a size with a zero byte"))
+        };
         add(Some(c"proc".into()), inside("proc")?, Some(c"proc"), QUIET | libc::MS_NOEXEC, None, false);
         for place in ["tmp", "var/tmp"] {
             add(Some(c"tmpfs".into()), inside(place)?, Some(c"tmpfs"), QUIET, Some(sized("1777", plan.limits.scratch)?), false);
         }
         add(Some(c"tmpfs".into()), inside("dev")?, Some(c"tmpfs"), libc::MS_NOSUID | libc::MS_NOEXEC, Some(sized("0755", 65_536)?), false);
-        add(None, inside("dev/pts")?, Some(c"devpts"), libc::MS_NOSUID | libc::MS_NOEXEC, Some(c"newinstance,ptmxmode=0666,mode=0620".into()), false);
+        add(
+            None,
+            inside("dev/pts")?,
+            Some(c"devpts"),
+            libc::MS_NOSUID | libc::MS_NOEXEC,
+            Some(c"newinstance,ptmxmode=0666,mode=0620".into()),
+            false,
+        );
         add(Some(c"tmpfs".into()), inside("dev/shm")?, Some(c"tmpfs"), QUIET, Some(sized("1777", 64 << 20)?), false);
         for device in ["null", "zero", "full", "random", "urandom", "tty"] {
             add(Some(text(Path::new("/dev").join(device))?), inside(&format!("dev/{device}"))?, None, libc::MS_BIND, None, false);
@@ -187,9 +202,12 @@ unsafe fn link(root: &CStr, fd: &CStr) -> io::Result<()> {
     unsafe {
         check(libc::symlink(c"/proc/self/fd".as_ptr(), fd.as_ptr()))?;
         check(libc::chdir(root.as_ptr()))?;
-        for (target, name) in
-            [(c"/proc/self/fd/0", c"dev/stdin"), (c"/proc/self/fd/1", c"dev/stdout"), (c"/proc/self/fd/2", c"dev/stderr"), (c"pts/ptmx", c"dev/ptmx")]
-        {
+        for (target, name) in [
+            (c"/proc/self/fd/0", c"dev/stdin"),
+            (c"/proc/self/fd/1", c"dev/stdout"),
+            (c"/proc/self/fd/2", c"dev/stderr"),
+            (c"pts/ptmx", c"dev/ptmx"),
+        ] {
             check(libc::symlink(target.as_ptr(), name.as_ptr()))?;
         }
     }

@@ -32,7 +32,9 @@ impl Process {
     /// Makes the user namespace that all sandboxes of a pool share, and checks that Landlock is there.
     pub fn new() -> Result<Self> {
         let version = landlock_version().map_err(|e| {
-            Error::new(ErrorKind::SandboxSpawnFailed).with_context("the kernel has no Landlock (5.13 and later, `lsm=landlock`)").with_source(e)
+            Error::new(ErrorKind::SandboxSpawnFailed)
+                .with_context("the kernel has no Landlock (5.13 and later, `lsm=landlock`)")
+                .with_source(e)
         })?;
         let users = user_namespace().context(|| "making a user namespace (needs root)".into())?;
         let filters: Vec<String> = seccomp::filters()?.iter().map(|filter| crate::hex(filter)).collect();

@@ -87,14 +87,14 @@ pub fn filters() -> Result<Vec<Vec<u8>>> {
         })
         .collect::<Result<Vec<_>>>()?;
     rules.insert(libc::SYS_clone, clone);
-    let other = FAMILIES.iter().map(|family| condition(0, SeccompCmpOp::Ne, u64::from(family.cast_unsigned()))).collect::<Result<Vec<_>>>()?;
+    let other =
+        FAMILIES.iter().map(|family| condition(0, SeccompCmpOp::Ne, u64::from(family.cast_unsigned()))).collect::<Result<Vec<_>>>()?;
     for call in [libc::SYS_socket, libc::SYS_socketpair] {
         rules.insert(call, vec![SeccompRule::new(other.clone()).map_err(wrong)?]);
     }
     // TIOCSTI and TIOCLINUX push keystrokes into a terminal.
-    let pushing = [0x5412, 0x541c].into_iter().map(|request| {
-        SeccompRule::new(vec![condition(1, SeccompCmpOp::Eq, request)?]).map_err(wrong)
-    });
+    let pushing =
+        [0x5412, 0x541c].into_iter().map(|request| SeccompRule::new(vec![condition(1, SeccompCmpOp::Eq, request)?]).map_err(wrong));
     rules.insert(libc::SYS_ioctl, pushing.collect::<Result<Vec<_>>>()?);
     let denied = SeccompAction::Errno(libc::EPERM.cast_unsigned());
     let filter = SeccompFilter::new(rules, SeccompAction::Allow, denied, arch).map_err(wrong)?;
@@ -107,9 +107,9 @@ fn unknown_calls() -> BpfProgram {
     let step = |code, jt, jf, k| sock_filter { code, jt, jf, k };
     let clone3 = u32::try_from(libc::SYS_clone3).unwrap_or(u32::MAX);
     vec![
-        step(0x20, 0, 0, 0),       // load the number
-        step(0x35, 1, 0, X32),     // at or above: not ours
-        step(0x15, 0, 1, clone3),  // not clone3: allow
+        step(0x20, 0, 0, 0),      // load the number
+        step(0x35, 1, 0, X32),    // at or above: not ours
+        step(0x15, 0, 1, clone3), // not clone3: allow
         step(0x06, 0, 0, ERRNO | libc::ENOSYS.cast_unsigned()),
         step(0x06, 0, 0, ALLOW),
     ]
