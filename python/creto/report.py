@@ -247,7 +247,8 @@ svg .what { fill: var(--soft) } svg .lane { fill: light-dark(#f3f5f9, #212733) }
 svg .scale { text-anchor: middle; fill: var(--soft) } rect.asked { stroke: var(--asked); stroke-width: 2.5 }
 .legend span { margin-right: 18px; color: var(--soft) } .legend i { display: inline-block; width: 12px; height: 12px;
   border-radius: 3px; margin-right: 6px; vertical-align: -1px } .legend .ring { border: 2.5px solid var(--asked) }
-table { border-collapse: collapse; width: 100%; font-size: 13.5px } th { text-align: left; white-space: nowrap; color: var(--soft);
+table { border-collapse: collapse; width: 100%; font-size: 13.5px }
+th { text-align: left; white-space: nowrap; color: var(--soft);
   font-weight: 600 } th, td { padding: 5px 10px; border-bottom: 1px solid var(--rule); vertical-align: top;
   overflow-wrap: anywhere } tr:last-child td { border-bottom: 0 } td.number { text-align: right }
 .status { color: var(--colour); font-weight: 600; white-space: nowrap } dl { display: grid; margin: 0;

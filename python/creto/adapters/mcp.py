@@ -12,14 +12,30 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
 import anyio
-from anyio.abc import ByteReceiveStream, ByteSendStream
 
 from creto.errors import ConnectionFailedError, CretoError, InvalidInputError
 
-__all__ = ["MAX_MESSAGE", "Performs", "proxy"]
+__all__ = ["MAX_MESSAGE", "Performs", "Receives", "Sends", "proxy"]
 
 MAX_MESSAGE = 16 * 1024 * 1024
 """A line longer than this many bytes ends the session: nothing is buffered without end."""
+
+
+class Receives(Protocol):
+    """Where bytes come from; anyio's byte streams are such."""
+
+    async def receive(self, max_bytes: int = ...) -> bytes:
+        """At least one byte; `anyio.EndOfStream` at the end."""
+
+
+class Sends(Protocol):
+    """Where bytes go to; anyio's byte streams are such."""
+
+    async def send(self, item: bytes) -> None:
+        """Sends all of it."""
+
+    async def aclose(self) -> None:
+        """Says that nothing more comes."""
 
 
 class Performs(Protocol):
@@ -41,7 +57,7 @@ class Performs(Protocol):
 class _Lines:
     """Lines from a stream of bytes, with a bound on their length."""
 
-    def __init__(self, stream: ByteReceiveStream, whose: str) -> None:
+    def __init__(self, stream: Receives, whose: str) -> None:
         self._stream = stream
         self._whose = whose
         self._held = bytearray()
@@ -72,8 +88,8 @@ class _Session:
         layer: Performs,
         agent: Any,
         server_name: str,
-        client: tuple[ByteReceiveStream, ByteSendStream],
-        server: tuple[ByteReceiveStream, ByteSendStream],
+        client: tuple[Receives, Sends],
+        server: tuple[Receives, Sends],
     ) -> None:
         self.layer = layer
         self.agent = agent
@@ -158,7 +174,7 @@ class _Session:
         answer = {"jsonrpc": "2.0", "id": message["id"], **body}
         await self._send(self.client, self.client_lock, json.dumps(answer).encode())
 
-    async def _send(self, stream: ByteSendStream, lock: anyio.Lock, line: bytes) -> None:
+    async def _send(self, stream: Sends, lock: anyio.Lock, line: bytes) -> None:
         async with lock:
             try:
                 await stream.send(line + b"\n")
@@ -197,8 +213,8 @@ async def proxy(
     layer: Performs,
     agent: Any,
     server_name: str,
-    client: tuple[ByteReceiveStream, ByteSendStream],
-    server: tuple[ByteReceiveStream, ByteSendStream],
+    client: tuple[Receives, Sends],
+    server: tuple[Receives, Sends],
 ) -> None:
     """Carries an MCP session between a client and a server, each tool call an act of `agent`.
 
