@@ -1,4 +1,4 @@
-"""`creto demo`: one agent through every part of the library, in a state folder of its own, with nothing to configure."""
+"""`creto demo`: one agent through every part of the library, in its own state folder, with nothing to configure."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ async def _demo(frame: Frame, folder: Path, page: Path | None) -> int:
     from creto import report
     from creto.errors import CretoError
 
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # noqa: ASYNC240 - before anything runs beside it
     rules = folder / "rules"
     rules.mkdir(exist_ok=True)
     (rules / "demo.cedar").write_text(_POLICY)
@@ -118,7 +118,7 @@ async def _demo(frame: Frame, folder: Path, page: Path | None) -> int:
         told.append(("a copy with one byte changed", await _tampered(layer, folder)))
     story = report.Report("creto demo", report.acts(records), dict(told))
     if page is not None:
-        page.write_text(report.page(story))
+        await anyio.Path(page).write_text(report.page(story))
     frame.table(("what", "how it went"), told, title="one agent through every part")
     counts = ", ".join(f"{number} {name}" for name, number in story.counts().items())
     frame.say(counts + (f"; the page is {page}" if page else ""))

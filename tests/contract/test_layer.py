@@ -1,0 +1,296 @@
+"""What the README promises of `creto.open()`: one order for every act, nothing held or lost when one is cut short."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.to_thread
+import pytest
+
+import creto
+from creto.errors import (
+    InvalidInputError,
+    OversightRequiredError,
+    QuotaExceededError,
+    UnauthorizedError,
+)
+
+POLICY = """
+@id("read") @audit("after") permit (principal, action == Action::"fs:read", resource);
+@id("tools") permit (principal, action == Action::"tool:call", resource) unless { resource == Tool::"forbidden" };
+@id("fetch") permit (principal, action == Action::"http:get", resource) when { context.host == "example.org" };
+@id("big-payments") @oversight("payments")
+forbid (principal, action == Action::"tool:call", resource == Tool::"pay") when { context has to };
+@id("mail") permit (principal, action == Action::"message:send", resource);
+"""
+CONFIG = """
+[authz]
+policies = ["rules.cedar"]
+[[quotas]]
+scope = "agent"
+meter = "tool_calls"
+limit = 3
+window = "day"
+[[approvers]]
+name = "desk"
+"""
+
+
+@pytest.fixture
+def rules(tmp_path: Path) -> Path:
+    (tmp_path / "rules.cedar").write_text(POLICY)
+    (tmp_path / "rules.toml").write_text(CONFIG)
+    return tmp_path / "rules.toml"
+
+
+def on_both_loops(test: Callable[..., Any]) -> Callable[..., None]:
+    @pytest.mark.parametrize("backend", ["asyncio", "trio"])
+    def run(backend: str, tmp_path: Path, rules: Path) -> None:
+        async def main() -> None:
+            async with creto.open(tmp_path / "state", config=[rules]) as layer:
+                await test(layer)
+
+        anyio.run(main, backend=backend)
+
+    run.__name__ = test.__name__
+    run.__doc__ = test.__doc__
+    return run
+
+
+async def records(layer: creto.EnablementLayer, **filters: Any) -> list[tuple[str, Any]]:
+    found = await layer.parts.audit.query(agent=layer.agent("a").id, **filters)
+    return [(record.kind, record.outcome) for record in found if record.kind != "event"]
+
+
+@on_both_loops
+async def test_an_allowed_act_is_recorded_before_and_after_and_charged(layer: creto.EnablementLayer) -> None:
+    agent = layer.agent("a")
+    seen: list[list[tuple[str, Any]]] = []
+
+    async def operation() -> str:
+        seen.append(await records(layer, action="tool:call"))
+        return "made"
+
+    assert await layer.perform(agent, "tool:call", "hammer", operation, usage={"tool_calls": 2}) == "made"
+    assert seen == [[("intent", None)]]
+    found = await layer.parts.audit.query(action="tool:call")
+    assert [(record.kind, record.outcome) for record in found] == [("intent", None), ("outcome", "success")]
+    assert dict(found[-1].usage) == {"tool_calls": 2}
+    assert found[0].act == found[1].act
+    assert found[1].why == "tools"
+
+
+@on_both_loops
+async def test_a_denied_act_is_not_started_and_the_refusal_is_recorded(layer: creto.EnablementLayer) -> None:
+    started: list[int] = []
+    with pytest.raises(UnauthorizedError, match="`tool:call` on `forbidden`"):
+        await layer.perform(layer.agent("a"), "tool:call", "forbidden", lambda: started.append(1))
+    assert started == []
+    assert await records(layer) == [("refusal", None)]
+
+
+@on_both_loops
+async def test_an_act_over_quota_is_not_started_and_takes_nothing(layer: creto.EnablementLayer) -> None:
+    agent = layer.agent("a")
+    await layer.perform(agent, "tool:call", "hammer", lambda: None, usage={"tool_calls": 2})
+    with pytest.raises(QuotaExceededError) as refused:
+        await layer.perform(agent, "tool:call", "hammer", lambda: pytest.fail("started"), usage={"tool_calls": 2})
+    assert (refused.value.limit, refused.value.used) == (3, 2)
+    await layer.perform(agent, "tool:call", "hammer", lambda: None, usage={"tool_calls": 1})
+
+
+@on_both_loops
+async def test_a_failed_act_gives_its_reservation_back_and_says_why(layer: creto.EnablementLayer) -> None:
+    def fails() -> None:
+        raise RuntimeError("the hammer broke")
+
+    agent = layer.agent("a")
+    for _ in range(5):
+        with pytest.raises(RuntimeError, match="the hammer broke"):
+            await layer.perform(agent, "tool:call", "hammer", fails, usage={"tool_calls": 3})
+    found = await layer.parts.audit.query(action="tool:call", kind="outcome")
+    assert [record.outcome for record in found] == [{"failure": "RuntimeError: the hammer broke"}] * 5
+    await layer.perform(agent, "tool:call", "hammer", lambda: None, usage={"tool_calls": 3})
+
+
+@on_both_loops
+async def test_a_cancelled_act_gives_its_reservation_back_and_records_the_outcome(layer: creto.EnablementLayer) -> None:
+    agent = layer.agent("a")
+    with anyio.move_on_after(0.05):
+        await layer.perform(agent, "tool:call", "hammer", anyio.sleep_forever, usage={"tool_calls": 3})
+    found = await layer.parts.audit.query(action="tool:call", kind="outcome")
+    assert [record.outcome for record in found] == [{"failure": "cancelled"}]
+    await layer.perform(agent, "tool:call", "hammer", lambda: None, usage={"tool_calls": 3})
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_a_cancellation_at_any_moment_leaves_no_quota_held_and_no_act_open(
+    backend: str, tmp_path: Path, rules: Path
+) -> None:
+    async def main() -> None:
+        async with creto.open(tmp_path / "state", config=[rules]) as layer:
+            agent = layer.agent("a")
+            for step in range(40):
+                with anyio.move_on_after(step * 0.00005):
+                    await layer.perform(agent, "tool:call", "hammer", anyio.sleep_forever, usage={"tool_calls": 3})
+            # Had one of them kept its reservation, there would be no room for this one.
+            await layer.perform(agent, "tool:call", "hammer", lambda: None, usage={"tool_calls": 3})
+            found = await layer.parts.audit.query(action="tool:call")
+            ends = {record.act for record in found if record.kind == "outcome"}
+            assert {record.act for record in found if record.kind == "intent"} <= ends
+
+    anyio.run(main, backend=backend)
+
+
+@on_both_loops
+async def test_an_operation_says_what_it_really_used(layer: creto.EnablementLayer) -> None:
+    agent = layer.agent("a")
+    await layer.perform(agent, "tool:call", "hammer", lambda act: act.charge(tool_calls=1), usage={"tool_calls": 3})
+    await layer.perform(agent, "tool:call", "hammer", lambda: None, usage={"tool_calls": 2})
+    with pytest.raises(QuotaExceededError):
+        await layer.perform(agent, "tool:call", "hammer", lambda: None, usage={"tool_calls": 1})
+
+
+@on_both_loops
+async def test_an_audit_after_policy_drops_the_intent(layer: creto.EnablementLayer) -> None:
+    await layer.perform(layer.agent("a"), "fs:read", "notes.md", lambda: None, context={"path": "notes.md"})
+    assert await records(layer) == [("outcome", "success")]
+
+
+@on_both_loops
+async def test_the_host_of_a_url_is_decided_on_and_cannot_be_left_out(layer: creto.EnablementLayer) -> None:
+    agent = layer.agent("a")
+    assert await layer.perform(agent, "http:get", "https://example.org/x", lambda: 1) == 1
+    for url in ("https://example.org.evil.example/", "https://evil.example/?example.org", "not a url", ""):
+        with pytest.raises((UnauthorizedError, InvalidInputError)):
+            await layer.perform(agent, "http:get", url, lambda: pytest.fail("started"))
+
+
+async def answer(layer: creto.EnablementLayer, agree: bool) -> None:
+    desk = layer.parts.desk
+    approver = await anyio.to_thread.run_sync(desk.approvers.named, "desk")
+    while not (waiting := await anyio.to_thread.run_sync(desk.pending)):
+        await anyio.sleep(0.01)
+    await anyio.to_thread.run_sync(desk.approve if agree else desk.deny, waiting[0], approver, "so decided")
+
+
+@on_both_loops
+async def test_an_act_that_policy_asks_about_waits_for_a_human_and_counts_once(layer: creto.EnablementLayer) -> None:
+    agent = layer.agent("a")
+    done: list[tuple[str, ...]] = []
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(answer, layer, True)
+        await layer.perform(
+            agent, "tool:call", "pay", lambda act: done.append(act.approvers), context={"to": "supplier"}, timeout=20
+        )
+    assert done == [("spiffe://creto.local/approver/desk",)]
+    (request,) = await anyio.to_thread.run_sync(layer.parts.desk.all)
+    assert request.state == "executed"
+    with pytest.raises(OversightRequiredError):
+        await layer.perform(agent, "tool:call", "pay", lambda: done.append(()), context={"to": "supplier"}, timeout=0.2)
+    assert len(done) == 1
+
+
+@on_both_loops
+async def test_a_human_no_ends_the_act_and_names_who_said_it(layer: creto.EnablementLayer) -> None:
+    with pytest.raises(UnauthorizedError, match=r"approver/desk.*so decided"):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(answer, layer, False)
+            try:
+                await layer.perform(
+                    layer.agent("a"),
+                    "tool:call",
+                    "pay",
+                    lambda: pytest.fail("started"),
+                    context={"to": "x"},
+                    timeout=20,
+                )
+            except UnauthorizedError as refused:
+                caught = refused
+        raise caught
+
+
+@on_both_loops
+async def test_a_guarded_function_is_an_act_whose_arguments_are_the_context(layer: creto.EnablementLayer) -> None:
+    @layer.guard("tool:call", usage={"tool_calls": 1}, agent=layer.agent("a"))
+    async def send_money(to: str, amount: Decimal, note: str | None = None) -> str:
+        return f"{amount} to {to}"
+
+    assert await send_money("supplier", amount=Decimal("2.50")) == "2.50 to supplier"
+    (outcome,) = await layer.parts.audit.query(action="tool:call", kind="outcome")
+    assert (outcome.resource, dict(outcome.usage)) == ("send_money", {"tool_calls": 1})
+    with pytest.raises(InvalidInputError, match="no exact encoding"):
+        await send_money("supplier", 2.5)
+
+
+@on_both_loops
+async def test_a_revoked_agent_does_nothing_more(layer: creto.EnablementLayer) -> None:
+    agent = layer.agent("a")
+    await layer.perform(agent, "tool:call", "hammer", lambda: None)
+    await layer.parts.identities.revoke("a", "left the team")
+    with pytest.raises(UnauthorizedError, match="revoked"):
+        await layer.perform(agent, "tool:call", "hammer", lambda: pytest.fail("started"))
+
+
+def test_a_revocation_in_another_process_binds_within_a_second(tmp_path: Path, rules: Path) -> None:
+    async def main() -> None:
+        async with creto.open(tmp_path / "state", config=[rules]) as layer:
+            agent = layer.agent("a")
+            await layer.perform(agent, "tool:call", "hammer", lambda: None)
+            command = [sys.executable, "-m", "creto", "--state", str(tmp_path / "state"), "agent", "revoke", "a"]
+            await anyio.run_process(command)
+            with pytest.raises(UnauthorizedError), anyio.fail_after(1):
+                while True:
+                    await layer.perform(agent, "fs:read", "x", lambda: None, context={"path": "x"})
+                    await anyio.sleep(0.01)
+
+    anyio.run(main)
+
+
+def test_the_blocking_twin_needs_no_event_loop(tmp_path: Path, rules: Path) -> None:
+    with creto.open_blocking(tmp_path / "state", config=[rules]) as layer:
+        agent = layer.agent("a")
+        assert layer.perform_blocking(agent, "tool:call", "hammer", lambda: "made", usage={"tool_calls": 1}) == "made"
+        with pytest.raises(UnauthorizedError):
+            layer.perform_blocking(agent, "tool:call", "forbidden", lambda: pytest.fail("started"))
+
+
+def test_a_policy_that_does_not_parse_stops_the_layer_from_opening(tmp_path: Path, rules: Path) -> None:
+    (tmp_path / "rules.cedar").write_text("permit (principal, action")
+
+    async def main() -> None:
+        async with creto.open(tmp_path / "state", config=[rules]):
+            pytest.fail("opened")
+
+    with pytest.raises(InvalidInputError):
+        anyio.run(main)
+
+
+def test_a_changed_policy_file_is_taken_up_and_a_bad_one_is_not(tmp_path: Path, rules: Path) -> None:
+    async def main() -> None:
+        async with creto.open(tmp_path / "state", config=[rules]) as layer:
+            agent = layer.agent("a")
+            (tmp_path / "rules.cedar").write_text("permit (principal, action")
+            await anyio.sleep(1.5)
+            await layer.perform(agent, "tool:call", "hammer", lambda: None)
+            (tmp_path / "rules.cedar").write_text('permit (principal, action == Action::"secret:use", resource);')
+            with pytest.raises(UnauthorizedError), anyio.fail_after(10):
+                while True:
+                    await layer.perform(agent, "fs:read", "x", lambda: None, context={"path": "x"})
+                    await anyio.sleep(0.1)
+
+    anyio.run(main)
+
+
+def test_what_the_body_raises_comes_out_as_it_is(tmp_path: Path, rules: Path) -> None:
+    async def main() -> None:
+        async with creto.open(tmp_path / "state", config=[rules]):
+            raise KeyError("mine")
+
+    with pytest.raises(KeyError, match="mine"):
+        anyio.run(main)
