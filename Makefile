@@ -12,7 +12,7 @@ export GOTOOLCHAIN := local
 export SSL_CERT_FILE ?= $(wildcard /etc/ssl/certs/ca-certificates.crt)
 ARGS ?=
 
-.PHONY: help setup setup-test setup-check venv develop stubs run test test-rust test-python check bench wheel fuzz lock clean migration
+.PHONY: help setup setup-test setup-check venv develop stubs run test test-rust test-python check bench wheel fuzz lock clean migration differential
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
 
@@ -75,6 +75,9 @@ lock: ## renew the hash-locked requirements
 
 clean: ## remove what was built
 	rm -rf target dist out $(VENV) python/creto/_core.abi3.so
+
+differential: ## compare N generated requests (N=1000000) with cedar-policy's answers; SEED=n starts elsewhere
+	@CRETO_DIFFERENTIAL=$(or $(N),1000000) CRETO_SEED=$(or $(SEED),1) cargo test --quiet --profile fast -p creto-authz --test differential
 
 stubs: develop ## write python/creto/_core.pyi anew from the native module
 	@$(BIN)/python tests/renew_stubs.py

@@ -280,7 +280,10 @@ def analyze(
 @command.command("replay")
 @click.argument("new", type=_FILE)
 @click.option(
-    "--from", "ledger", type=click.Path(exists=True, file_okay=False, path_type=Path), help="The ledger's folder."
+    "--from",
+    "ledger",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="A state folder, or the ledger in it; your own by default.",
 )
 @click.option("--schema", type=_FILE, help="The schema.")
 @click.option("--entities", type=_FILE, help="Entities in Cedar's JSON.")
@@ -302,7 +305,8 @@ def replay(
     from creto.audit import AuditClient
 
     engine = _engine([new], schema, entities)
-    client = AuditClient.reading(ledger or frame.folder / "ledger")
+    folder = ledger or frame.folder
+    client = AuditClient.reading(folder.parent if folder.name == "ledger" else folder)
 
     async def read() -> list[Any]:
         return await client.query(limit=limit)

@@ -1,0 +1,332 @@
+"""What the policy engine promises to Python: checks in every form, living entities, explanations, and the commands over them."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+import anyio
+import numpy as np
+import pytest
+
+from creto.authz import AuthzClient, CheckRequest, PolicyEngine, starter, starter_schema, starters
+from creto.authz._cases import Table
+from creto.cli import main
+from creto.errors import InvalidInputError
+
+AGENT = "spiffe://creto.local/agent/researcher"
+SCHEMA = """
+entity Team; entity Agent in [Team] = { level?: Long }; entity Tool;
+@open action "tool:call" appliesTo {
+  principal: Agent, resource: Tool,
+  context: { amount?: decimal, at?: datetime, wait?: duration, from?: ipaddr, tags?: Set<String>, who?: Agent, nested?: { n: Long } }
+};
+action "tool:strict" appliesTo { principal: Agent, resource: Tool, context: { n: Long } };
+"""
+
+
+def client(policies: str, entities: Any = (), schema: str = SCHEMA) -> AuthzClient:
+    authz = AuthzClient()
+    authz.install(policies, schema, entities)
+    return authz
+
+
+def member(team: str, level: int = 1) -> dict[str, Any]:
+    return {
+        "uid": {"type": "Agent", "id": AGENT},
+        "attrs": {"level": level},
+        "parents": [{"type": "Team", "id": team}],
+    }
+
+
+def test_with_nothing_installed_everything_is_denied() -> None:
+    assert AuthzClient().check_nowait(AGENT, "tool:call", "x").reason == "no policy set is installed"
+
+
+def test_every_form_of_a_check_gives_the_same_answer() -> None:
+    authz = client(
+        '@id("only") permit (principal in Team::"a", action == Action::"tool:call", resource);', [member("a")]
+    )
+    direct = authz.check_nowait(AGENT, "tool:call", "search")
+    prepared = authz.prepare(AGENT, "tool:call").check_nowait("search")
+    whole = authz.prepare(AGENT, "tool:call", "search").check_nowait()
+
+    async def awaited() -> list[Any]:
+        return [
+            await authz.check(CheckRequest(AGENT, "tool:call", "search")),
+            await authz.prepare(AGENT, "tool:call").check("search"),
+        ]
+
+    for decision in [direct, prepared, whole, *anyio.run(awaited)]:
+        assert decision
+        assert (decision.outcome, decision.permit, decision.audit) == ("allow", "only", "before")
+        assert decision.digest == authz.engine.digest
+        assert 0 <= decision.age < 60
+
+
+def test_the_decision_carries_every_policy_that_asks_sorted() -> None:
+    authz = client(
+        """permit (principal, action, resource);
+        @oversight("b") forbid (principal, action, resource);
+        @oversight("a") forbid (principal, action, resource);"""
+    )
+    decision = authz.check_nowait(AGENT, "tool:call", "x")
+    assert (decision.outcome, decision.policy_id, decision.policy_ids) == ("oversight", "a", ["a", "b"])
+    assert not decision.allowed
+
+
+@pytest.mark.parametrize(
+    ("condition", "context", "wanted"),
+    [
+        ('context.amount.lessThan(decimal("10.0"))', {"amount": Decimal("9.99")}, True),
+        ('context.amount.lessThan(decimal("10.0"))', {"amount": Decimal(10)}, False),
+        ('context.at > datetime("2024-01-01")', {"at": datetime(2024, 6, 1, tzinfo=UTC)}, True),
+        ('context.wait >= duration("90s")', {"wait": timedelta(minutes=1, seconds=30)}, True),
+        ('context.from.isInRange(ip("10.0.0.0/8"))', {"from": ip_address("10.1.2.3")}, True),
+        ('context.tags.contains("x")', {"tags": {"x", "y"}}, True),
+        ('context.tags.contains("x")', {"tags": ["y"]}, False),
+        ("context.who == principal", {"who": {"__entity": {"type": "Agent", "id": AGENT}}}, True),
+        ("context.nested.n == 3", {"nested": {"n": 3}}, True),
+    ],
+)
+def test_pythons_own_values_are_cedars(condition: str, context: dict[str, Any], wanted: bool) -> None:
+    guards = " && ".join(f"context has {name}" for name in context)
+    authz = client(f'permit (principal, action == Action::"tool:call", resource) when {{ {guards} && {condition} }};')
+    assert authz.check_nowait(AGENT, "tool:call", "x", context).allowed is wanted
+
+
+@pytest.mark.parametrize(
+    ("value", "why"),
+    [
+        (1.5, "a float has no exact encoding"),
+        (object(), "has no stated encoding"),
+        (1 << 70, "does not fit into 64 bits"),
+        (datetime(2024, 1, 1), "has no time zone"),  # noqa: DTZ001 - that is the point
+        (b"x", "has no stated encoding"),
+    ],
+)
+def test_a_value_with_no_stated_encoding_is_an_error(value: Any, why: str) -> None:
+    authz = client("permit (principal, action, resource);")
+    with pytest.raises(InvalidInputError, match=why):
+        authz.check_nowait(AGENT, "tool:call", "x", {"extra": value})
+
+
+def test_a_context_nested_without_end_is_refused_and_the_process_lives() -> None:
+    deep: Any = 1
+    for _ in range(10_000):
+        deep = [deep]
+    with pytest.raises(InvalidInputError, match="nested deeper than 64"):
+        client("permit (principal, action, resource);").check_nowait(AGENT, "tool:call", "x", {"deep": deep})
+
+
+def test_dropping_or_retyping_what_the_schema_requires_never_lets_an_act_in() -> None:
+    authz = client(
+        """permit (principal, action, resource);
+        forbid (principal, action == Action::"tool:strict", resource) when { context.n > 3 };"""
+    )
+    assert authz.check_nowait(AGENT, "tool:strict", "x", {"n": 3}).allowed
+    for context in ({"n": 4}, {}, {"n": "4"}, {"n": True}, {"N": 3}, {"n": 3, "more": 1}):
+        assert not authz.check_nowait(AGENT, "tool:strict", "x", context).allowed, context
+
+
+def test_entities_change_without_the_policies_being_compiled_again() -> None:
+    authz = client(
+        'permit (principal in Team::"a", action, resource) when { principal.level > 3 };'.replace(
+            "principal.level > 3", "principal has level && principal.level > 3"
+        ),
+        [member("a", 1)],
+    )
+    digest = authz.engine.digest
+    assert not authz.check_nowait(AGENT, "tool:call", "x")
+    authz.engine.upsert_entities(json.dumps([member("a", 5)]))
+    assert authz.check_nowait(AGENT, "tool:call", "x")
+    authz.engine.remove_entities([("Agent", AGENT)])
+    assert not authz.check_nowait(AGENT, "tool:call", "x")
+    assert authz.engine.digest == digest
+
+
+def test_sources_are_asked_at_refresh_and_never_during_a_check(tmp_path: Path) -> None:
+    asked = []
+    file = tmp_path / "entities.json"
+    file.write_text(json.dumps([{"uid": {"type": "Team", "id": "b"}, "attrs": {}, "parents": []}]))
+
+    async def source() -> list[dict[str, Any]]:
+        asked.append(1)
+        return [member("a")] if len(asked) == 1 else []
+
+    authz = AuthzClient(sources=[source, file])
+    authz.install('permit (principal in Team::"a", action, resource);', SCHEMA)
+
+    async def story() -> None:
+        assert await authz.refresh() == 2
+        assert authz.check_nowait(AGENT, "tool:call", "x")
+        assert len(asked) == 1
+        assert await authz.refresh() == 1
+        assert not authz.check_nowait(AGENT, "tool:call", "x")
+        assert await authz.refresh() == 0
+
+    anyio.run(story, backend="trio")
+
+
+def test_many_checks_by_names_and_by_places_answer_as_one_by_one() -> None:
+    authz = client(
+        """permit (principal in Team::"a", action, resource);
+        @oversight("o") forbid (principal, action, resource == Tool::"saw");""",
+        [member("a")],
+    )
+    agents = [AGENT, AGENT, "spiffe://creto.local/agent/other"]
+    tools = ["hammer", "saw", "hammer"]
+    codes = authz.check_many(agents, ["tool:call"] * 3, tools, kind="Tool")
+    assert codes.tolist() == [1, 2, 0]
+    rosters = (
+        authz.roster("principal", agents),
+        authz.roster("action", ["tool:call"]),
+        authz.roster("resource", tools, "Tool"),
+    )
+    places = np.arange(3, dtype=np.uint32)
+    assert authz.check_many(places, np.zeros(3, np.uint32), places, rosters=rosters).tolist() == [1, 2, 0]
+    with pytest.raises(InvalidInputError, match="differ in length"):
+        authz.check_many(places, places[:2], places, rosters=rosters)
+
+
+def test_an_explanation_shows_each_condition_with_its_value() -> None:
+    authz = client(
+        """@id("a") permit (principal, action, resource == Tool::"x");
+        @id("b") forbid (principal, action == Action::"tool:strict", resource)
+          when { context.n > 3 && context.n * 9223372036854775807 > 0 };
+        @id("c") permit (principal, action, resource == Tool::"y");"""
+    )
+    told = {policy["policy"]: policy for policy in authz.explain(AGENT, "tool:strict", "x", {"n": 5})}
+    assert set(told) == {"a", "b"}
+    assert told["a"]["holds"] is True
+    assert told["b"]["holds"] is None
+    first, second = told["b"]["conditions"]
+    assert (first["word"], first["value"], first["reached"]) == ("when", "true", True)
+    assert "overflow" in second["value"]
+    authz.engine.upsert_entities(json.dumps([member("a")]))
+    assert authz.explain(AGENT, "tool:strict", "x", {"n": 1})[1]["holds"] is False
+
+
+def test_a_set_that_is_not_right_names_the_place_and_the_old_one_serves() -> None:
+    authz = client("permit (principal, action, resource);")
+    with pytest.raises(InvalidInputError, match="line 2, column"):
+        authz.install("permit (principal, action, resource)\nwhen { context.nothing };", SCHEMA)
+    with pytest.raises(InvalidInputError, match="stands on a permit"):
+        authz.install('@oversight("x") permit (principal, action, resource);', SCHEMA)
+    with pytest.raises(InvalidInputError, match="two policies are named `a`"):
+        authz.install(
+            '@id("a") permit (principal, action, resource); @id("a") permit (principal, action, resource);', SCHEMA
+        )
+    assert authz.check_nowait(AGENT, "tool:call", "x")
+
+
+@pytest.mark.parametrize("name", ["default", "coding", "research", "finance"])
+def test_every_starter_set_passes_its_own_tests_reaches_every_policy_and_gives_no_warning(name: str) -> None:
+    folder = Path(starter.__code__.co_filename).parent / "starter"
+    results, coverage = Table.load(folder / f"{name}.toml").run()
+    assert [result.case.name for result in results if not result.passed] == []
+    assert coverage.idle == []
+    assert PolicyEngine().install(starter(name), starter_schema())[1] == []
+    from creto import _core
+
+    assert _core.policy_findings(starter(name), starter_schema()) == []
+    assert name in starters()
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Any:
+    """Runs a command in this process and gives what it printed."""
+
+    def run(*arguments: str | Path, code: int = 0) -> str:
+        capsys.readouterr()
+        assert main([str(argument) for argument in arguments]) == code
+        return capsys.readouterr().out
+
+    return run
+
+
+def test_check_shows_the_line_with_a_caret_and_a_hint(run: Any, tmp_path: Path) -> None:
+    file = tmp_path / "bad.cedar"
+    file.write_text('permit (principal, action == Action::"fs:read", resource)\nwhen { context.byte == 1 };\n')
+    out = run("policy", "check", file, code=1)
+    assert f"{file}:2:8: error [validate]" in out
+    assert "  2 | when { context.byte == 1 };" in out
+    assert "    |        ^^^^^^^^^^^^" in out
+    assert "help: did you mean `bytes`?" in out
+    findings = json.loads(run("--json", "policy", "check", file, code=1))
+    assert (findings[0]["line"], findings[0]["column"], findings[0]["rule"]) == (2, 8, "validate")
+
+
+def test_check_warns_of_what_may_not_mean_what_it_says(run: Any, tmp_path: Path) -> None:
+    file = tmp_path / "odd.cedar"
+    file.write_text("permit (principal, action, resource);")
+    assert "[unconditional]" in run("policy", "check", file)
+    run("policy", "check", "--strict", file, code=1)
+
+
+def test_the_starters_work_where_they_are_written(run: Any, tmp_path: Path) -> None:
+    assert "coding" in run("policy", "new")
+    run("policy", "new", "coding", tmp_path / "p")
+    run("policy", "check", "--strict", tmp_path / "p" / "coding.cedar", "--entities", tmp_path / "p" / "entities.json")
+    out = run("policy", "test", tmp_path / "p" / "coding.toml")
+    assert "12 of 12 cases pass; 12 of 12 policies decided a case" in out
+    assert "kept" in run("policy", "new", "coding", tmp_path / "p")
+
+
+def test_a_case_that_fails_says_what_was_expected(run: Any, tmp_path: Path) -> None:
+    (tmp_path / "p.cedar").write_text('@id("reads") permit (principal, action == Action::"fs:read", resource);')
+    table = tmp_path / "t.yaml"
+    table.write_text(
+        """
+policies: p.cedar
+case:
+  - {agent: a, action: "fs:read", resource: x, context: {path: x}, expect: deny}
+"""
+    )
+    out = run("policy", "test", table, code=1)
+    assert "FAILED fs:read on x: allow, permitted by `reads`" in out
+    assert "expected deny" in out
+
+
+def test_explain_says_why(run: Any) -> None:
+    out = run("policy", "explain", "researcher", "fs:read", ".env", "--context", '{"path": ".env"}')
+    assert out.startswith("denied: policy `secrets-never` forbids it\n")
+    assert "permit `read-working-folder`: applies" in out
+
+
+def test_analyze_finds_what_is_newly_allowed_with_a_request_that_shows_it(run: Any, tmp_path: Path) -> None:
+    old, new = tmp_path / "old.cedar", tmp_path / "new.cedar"
+    old.write_text('permit (principal, action == Action::"fs:read", resource) when { context.path like "src/*" };')
+    new.write_text('permit (principal, action == Action::"fs:read", resource) when { context.path like "s*" };')
+    out = run("policy", "analyze", old, new, "--requests", "20000", code=1)
+    assert "newly allowed, denied before" in out
+    assert "newly denied" not in out
+    report = json.loads(run("--json", "policy", "analyze", old, new, "--requests", "20000", code=1))
+    authz = AuthzClient()
+    authz.install(new.read_text())
+    change = report["changes"][0]
+    assert (change["before"], change["after"]) == ("deny", "allow")
+    assert "no difference found (which is no proof" in run("policy", "analyze", old, old, "--requests", "2000")
+
+
+def test_replay_tells_which_acts_on_record_another_set_decides_otherwise(run: Any, tmp_path: Path) -> None:
+    import creto
+
+    async def story() -> None:
+        async with creto.open(state=tmp_path / "state") as layer:
+
+            async def done() -> str:
+                return "done"
+
+            await layer.perform(layer.agent("researcher"), "tool:call", "search", done)
+
+    anyio.run(story)
+    stricter = tmp_path / "stricter.cedar"
+    stricter.write_text('permit (principal, action == Action::"fs:read", resource);')
+    out = run("--json", "policy", "replay", stricter, "--from", tmp_path / "state" / "ledger")
+    rows = json.loads(out)
+    assert [(row["action"], row["was"], row["would_be"]) for row in rows] == [("tool:call", "allow", "deny")]
