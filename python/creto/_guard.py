@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from creto.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from creto.layer import EnablementLayer
+    from creto.layer import Durability, EnablementLayer
     from creto.nhi import Agent
 
 __all__ = ["acting", "guard"]
@@ -30,7 +30,7 @@ def guard(
     context: Mapping[str, Any] | None,
     usage: Mapping[str, int] | None,
     agent: Agent | None,
-    durability: str | None,
+    durability: Durability | None,
 ) -> Callable[[Callable[P, Awaitable[R]]], Callable[P, Awaitable[R]]]:
     """The decorator; see `EnablementLayer.guard`."""
 

@@ -43,7 +43,7 @@ class Parts:
 
         with ExitStack() as closing:
             self.folder: Path = open_folder(state)
-            self.live: Live = Live(tuple(config), state=self.folder, project=project, record=self._record)
+            self.live: Live = Live(tuple(config), state=self.folder, project=project, record=self.record)
             settings = self.live.current
             self.clock = _core.HybridLogicalClock(str(self.folder / "clock"))
             self.clock.install()
@@ -111,7 +111,8 @@ class Parts:
         above = list(agent.path) or [self.settings.common.trust_domain]
         return [*above, agent.id, *(link for link, _ in agent.chain if link != agent.id)]
 
-    def _record(self, record: dict[str, Any]) -> None:
+    def record(self, record: dict[str, Any]) -> None:
+        """Puts a record of the layer's own doings in the ledger's queue."""
         self.audit.log_nowait(record)
 
     # --- policy -------------------------------------------------------------------------------------------------------
@@ -125,7 +126,7 @@ class Parts:
         schema_file = settings.authz.schema_file
         schema = settings.read("authz.schema_file", schema_file).decode() if schema_file else starter_schema()
         digest, _warnings = self.policy.install(policies, schema, json.dumps(self._agent_entities()))
-        self._record(
+        self.record(
             {
                 "who": f"spiffe://{settings.common.trust_domain}",
                 "what": "policy:install",

@@ -86,8 +86,8 @@ class CretoError(Exception):
 
 
 def _extra(error: CretoError) -> dict[str, Any] | None:
-    notes = getattr(error, "__notes__", None)
-    return {"__notes__": list(notes)} if notes else None
+    kept = {name: value for name, value in vars(error).items() if name in ("__notes__", "policy_ids", "ticket")}
+    return kept or None
 
 
 class NotFoundError(CretoError):
@@ -144,7 +144,7 @@ class QuotaExceededError(CretoError):
 
 
 class OversightRequiredError(CretoError):
-    """A human has to agree first; `policy_id` names the policy that asks."""
+    """A human has to agree first; `policy_id` names the policy that asks, `policy_ids` all that do, sorted."""
 
     kind = "OversightRequired"
     category = "oversight"
@@ -157,6 +157,7 @@ class OversightRequiredError(CretoError):
             message or f"a human has to agree first (policy `{policy_id}`)", context=context, retry_after=retry_after
         )
         self.policy_id = policy_id
+        self.policy_ids: list[str] = [policy_id] if policy_id else []
 
 
 class SandboxSpawnFailedError(CretoError):

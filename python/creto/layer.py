@@ -153,7 +153,7 @@ class EnablementLayer:
             delivery_timeout=parts.settings.messaging.delivery_timeout_seconds,
             authorize_send=self._may_send,
             authorize_receive=self._may_receive,
-            record=parts.audit.log_nowait,
+            record=parts.record,
         )
 
     # --- who ----------------------------------------------------------------------------------------------------------
@@ -250,7 +250,7 @@ class EnablementLayer:
             await self._finish(under, error)
             raise
         await self._finish(under, None)
-        return result  # type: ignore[return-value]  # awaited above where it could be
+        return result
 
     def perform_blocking(
         self,
@@ -343,10 +343,10 @@ class EnablementLayer:
         """
         return self.mailbox.inbox(agent, **options)
 
-    async def _may_send(self, agent: Agent, other: str, context: dict[str, Any]) -> None:
+    async def _may_send(self, agent: Agent, other: str, context: Mapping[str, Any]) -> None:
         await self.perform(agent, "message:send", other, _nothing, context=context, usage={"messages": 1})
 
-    async def _may_receive(self, agent: Agent, other: str, context: dict[str, Any]) -> None:
+    async def _may_receive(self, agent: Agent, other: str, context: Mapping[str, Any]) -> None:
         await self.perform(agent, "message:receive", other, _nothing, context=context)
 
     # --- inside -------------------------------------------------------------------------------------------------------
@@ -364,12 +364,22 @@ class EnablementLayer:
     ) -> tuple[_core.Permit, Clearance]:
         """Asks humans, then goes in again: policy and quota may have changed while they thought."""
         act = _core.Act(
-            principal.agent, action, resource, chain=principal.chain, context=context, usage=usage, suite=self._suite
+            principal.agent,
+            action,
+            resource,
+            chain=principal.chain,
+            context=dict(context or {}),
+            usage=dict(usage or {}),
+            suite=self._suite,
         )
         policies = list(asked.policy_ids)
         while True:
             clearance = await self.parts.desk.ask(
-                act, policies, timeout=timeout, preview=preview, policy_version=self.parts.policy.digest.hex()
+                act,
+                policies,
+                timeout=timeout,
+                preview=preview,
+                policy_version=(self.parts.policy.digest or b"").hex() or None,
             )
             try:
                 permit = await self._enter(principal, action, resource, context, usage, list(clearance.grants))
@@ -489,7 +499,7 @@ def _takes_act(operation: Callable[..., Any]) -> bool:
     if code is not None:
         # The common case, ten times faster than a signature: a plain function says how many arguments it takes.
         bound = 1 if inspect.ismethod(operation) else 0
-        defaults = len(operation.__defaults__ or ())  # type: ignore[attr-defined]  # it has code, so it has them
+        defaults = len(operation.__defaults__ or ())
         return bool(code.co_argcount - bound - defaults > 0)
     try:
         parameters = inspect.signature(operation).parameters.values()

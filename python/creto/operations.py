@@ -116,5 +116,5 @@ async def audited_operation(
 async def _awaited(operation: Callable[[], Awaitable[R] | R]) -> R:
     result = operation()
     if inspect.isawaitable(result):
-        return await result  # type: ignore[no-any-return]
+        return await result
     return result

@@ -1,4 +1,4 @@
-"""The main job, whole: an agent that knows nothing of creto is decided on, asked about, counted, isolated and proved."""
+"""The main job, whole: an agent that knows nothing of creto is decided on, asked about, counted and isolated."""
 
 from __future__ import annotations
 
