@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,10 @@ _MOST_NAMES = 200_000
 _NOT_WALKED = {".git", ".tools", ".venv", "__pycache__", "node_modules", "site-packages", "target", "venv"}
 
 
+class _StatusError(Exception):
+    """A program ended with another status than 0: the outcome of its act, and no error of anybody's here."""
+
+
 class LayerHooks:
     """Decides for one sandbox by asking the layer.
 
@@ -40,6 +44,9 @@ class LayerHooks:
         self.denied: list[tuple[str, str, CretoError]] = []
         """Every act that was refused: action, resource and why."""
 
+    def _patience(self, action: str, resource: str) -> float | None:
+        return self._timeout(action, resource) if callable(self._timeout) else self._timeout
+
     async def perform(
         self, action: str, resource: str, context: dict[str, Any], usage: dict[str, int], preview: str | None = None
     ) -> None:
@@ -53,7 +60,7 @@ class LayerHooks:
                 context=context,
                 usage=usage,
                 preview=preview,
-                timeout=self._timeout(action, resource) if callable(self._timeout) else self._timeout,
+                timeout=self._patience(action, resource),
             )
         except CretoError as error:
             self.denied.append((action, resource, error))
@@ -67,10 +74,48 @@ class LayerHooks:
         await self.perform("net:connect", f"{host}:{port}", context, {"connections": 1})
         return True
 
+    async def request(self, host: str, port: int, method: str, target: str) -> bool:
+        """Performs `http:<method>` for a plain HTTP request, unless its connection was all that had to be agreed to."""
+        action = f"http:{method.lower()}"
+        url = f"http://{host}{target}" if port == 80 else f"http://{host}:{port}{target}"
+        context = {"host": host}
+        if self._layer.parts.policy.check_nowait(self._agent.id, action, url, context).outcome != "oversight":
+            await self.perform(action, url, context, {"requests": 1})
+        return True
+
     async def command(self, argv: Sequence[str]) -> bool:
-        """Performs `process:exec`."""
+        """Performs `process:exec`, as an act of its own."""
         await self.perform("process:exec", argv[0], {"argv": " ".join(argv)}, {"programs": 1})
         return True
+
+    async def program(self, argv: Sequence[str], run: Callable[[], Awaitable[int]]) -> None:
+        """Performs `process:exec` from the program's start to its end; its exit status is the outcome."""
+        started = False
+
+        async def operation() -> None:
+            nonlocal started
+            started = True
+            status = await run()
+            if status != 0:
+                raise _StatusError(f"exit status {status}")
+
+        context = {"argv": " ".join(argv)}
+        try:
+            await self._layer.perform(
+                self._agent,
+                "process:exec",
+                argv[0],
+                operation,
+                context=context,
+                usage={"programs": 1},
+                timeout=self._patience("process:exec", argv[0]),
+            )
+        except _StatusError:
+            pass
+        except CretoError as error:
+            if not started:
+                self.denied.append(("process:exec", argv[0], error))
+            raise
 
     async def changes(self, changes: list[Change]) -> list[Change]:
         """Performs `fs:write` for each change, and gives back those that may be carried out."""

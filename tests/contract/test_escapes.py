@@ -142,7 +142,7 @@ async def test_a_link_out_of_the_overlay_is_never_followed_when_changes_are_carr
     async with bench.box() as box:
         await sh(
             box,
-            f"ln -s {target} absolute; ln -s ../../x climbing; ln -s inner fine; mkfifo pipe; echo x > su; chmod 4755 su",
+            f"ln -s {target} absolute; ln -s ../../x climbing; ln -s inner fine; mkfifo pipe; echo x >su; chmod 4755 su",
         )
         refused = {c.path: c.refused for c in await box.changes()}
         assert refused["fine"] is None

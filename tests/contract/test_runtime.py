@@ -166,7 +166,8 @@ async def test_trio_works_as_asyncio_does(bench: Bench, tmp_path: Path) -> None:
         from creto.runtime import Pool
 
         async def main():
-            async with Pool({{"warm_pool_min_size": 0}}, {str(tmp_path / "state")!r}, backend={bench.backend!r}) as pool:
+            state = {str(tmp_path / "state")!r}
+            async with Pool({{"warm_pool_min_size": 0}}, state, backend={bench.backend!r}) as pool:
                 async with pool.claim(AGENT, {str(bench.project)!r}, Answers()) as box:
                     print((await box.run(["echo", "hello"])).stdout)
 
@@ -187,7 +188,8 @@ async def test_nothing_reaches_the_folder_until_it_is_carried_out(bench: Bench) 
     async with bench.box() as box:
         await sh(
             box,
-            "echo two >> edited; rm removed; rm -r old; mkdir -p new/deep; echo x > new/deep/file; touch kept; ln -s edited link",
+            "echo two >> edited; rm removed; rm -r old; mkdir -p new/deep; echo x > new/deep/file; touch kept;"
+            "ln -s edited link",
         )
         assert (bench.project / "edited").read_text() == "one\n"
         changes = await box.changes()
@@ -259,6 +261,22 @@ async def test_a_connection_is_asked_about_by_name_and_counted(bench: Bench) -> 
     assert allowed.sent > 100
     assert allowed.received > 100
     assert denied.allowed is False
+
+
+async def test_each_plain_request_may_be_decided_about(bench: Bench) -> None:
+    class Reader(Answers):
+        async def request(self, host: str, port: int, method: str, target: str) -> bool:
+            if target == "/secret":
+                raise UnauthorizedError(f"policy `reader` forbids {method} {target}")
+            return True
+
+    async with bench.box(Reader(allow=["packages.example"])) as box:
+        assert await sh(box, "curl -sS -m 10 http://packages.example/a") == "served"
+        assert "served" not in await sh(box, "curl -sS -m 10 http://packages.example/secret")
+        await _until_closed(box)
+        first, second = box.connections
+    assert (first.requests, second.requests) == (["GET /a"], None)
+    assert second.reason == "policy `reader` forbids GET /secret"
 
 
 async def test_a_hook_that_fails_is_a_no_with_its_reason(bench: Bench) -> None:
@@ -494,5 +512,5 @@ async def _until(tried: Any) -> None:
 
 async def _until_closed(box: Any) -> None:
     with anyio.fail_after(10):
-        while any(c.allowed and not c.received for c in box.connections):
+        while any(c.allowed and not c.received and not c.reason for c in box.connections):
             await anyio.sleep(0.02)

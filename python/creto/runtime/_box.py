@@ -22,14 +22,21 @@ __all__ = ["Box", "Connection", "Hooks", "Program", "Result"]
 
 
 class Hooks(Protocol):
-    """Who decides for a sandbox. What a hook raises counts as a no."""
+    """Who decides for a sandbox. What a hook raises counts as a no.
+
+    Hooks that have a method `request(host, port, method, target)` are asked about each plain HTTP request too.
+    """
 
     async def egress(self, host: str, port: int, scheme: str | None) -> bool:
         """May the program connect to `host:port`? May take as long as a human does; asked for each connection."""
         ...
 
     async def command(self, argv: Sequence[str]) -> bool:
-        """May this program be started?"""
+        """May this program be started?
+
+        Hooks that have a method `program(argv, run)` are asked by that instead: it decides, awaits `run()`, which gives
+        the exit code, and so spans the program.
+        """
         ...
 
     async def changes(self, changes: list[Change]) -> list[Change]:
@@ -167,7 +174,8 @@ class Box:
         """
         from creto.errors import UnauthorizedError
 
-        if not await self.hooks.command(list(argv)):
+        spanning = getattr(self.hooks, "program", None)
+        if spanning is None and not await self.hooks.command(list(argv)):
             raise UnauthorizedError(f"running `{' '.join(argv)}` is not allowed")
         source = stdin if isinstance(stdin, bytes) else _descriptor(stdin)
         program = Program(self, 0)
@@ -180,8 +188,12 @@ class Box:
                 )  # fmt: skip
                 task_status.started()
 
-            try:
+            async def run() -> int:
                 program._result = Result(*await _bridge.wait(begin))
+                return program._result.exit_code
+
+            try:
+                await (run() if spanning is None else spanning(list(argv), run))
             except Exception as error:
                 if program._number == 0:
                     raise
@@ -300,18 +312,35 @@ class Box:
             event = await _bridge.wait(self._lease.next_event)
             if event is None:
                 return
-            if event["event"] == "ask":
+            if event["event"] == "ask" and event["method"] is not None:
+                self._tasks.start_soon(self._decide_request, event)
+            elif event["event"] == "ask":
                 connection = Connection(event["host"], event["port"], event["scheme"], None)
                 self.connections.append(connection)
                 self._by_id[event["id"]] = connection
                 self._tasks.start_soon(self._decide, event["id"], connection)
             elif event["event"] == "refused":
                 self.connections.append(Connection(event["host"], event["port"], None, False, event["reason"]))
-            elif event["event"] == "request" and (connection_ := self._by_id.get(event["id"])):
-                connection_.requests = [*(connection_.requests or ()), f"{event['method']} {event['target']}"]
             elif event["event"] == "closed" and (connection_ := self._by_id.pop(event["id"], None)):
                 connection_.sent, connection_.received = event["sent"], event["received"]
-                connection_.reason = event["error"]
+                connection_.reason = connection_.reason or event["error"]
+
+    async def _decide_request(self, event: dict[str, Any]) -> None:
+        """Decides about one plain HTTP request; hooks that do not care for those let it pass."""
+        host, port, method, target = event["host"], event["port"], event["method"], event["target"]
+        mine = [c for c in self.connections if (c.host, c.port, c.allowed) == (host, port, True)]
+        allowed = False
+        try:
+            decide = getattr(self.hooks, "request", None)
+            allowed = decide is None or bool(await decide(host, port, method, target))
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is no yes
+            if mine:
+                mine[-1].reason = str(error)
+        finally:
+            if mine and allowed:
+                mine[-1].requests = [*(mine[-1].requests or ()), f"{method} {target}"]
+            with contextlib.suppress(Exception):
+                self._lease.answer(event["id"], allowed)
 
     async def _decide(self, question: int, connection: Connection) -> None:
         allowed = False

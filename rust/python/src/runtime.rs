@@ -343,18 +343,14 @@ fn event_dict<'py>(py: Python<'py>, event: &Event) -> PyResult<Bound<'py, PyDict
             dict.set_item("host", &destination.host)?;
             dict.set_item("port", destination.port)?;
             dict.set_item("scheme", destination.scheme)?;
+            dict.set_item("method", destination.request.as_ref().map(|r| &r.method))?;
+            dict.set_item("target", destination.request.as_ref().map(|r| &r.target))?;
         }
         Event::Refused { host, port, reason } => {
             dict.set_item("event", "refused")?;
             dict.set_item("host", host)?;
             dict.set_item("port", port)?;
             dict.set_item("reason", reason)?;
-        }
-        Event::Request { id, method, target } => {
-            dict.set_item("event", "request")?;
-            dict.set_item("id", id)?;
-            dict.set_item("method", method)?;
-            dict.set_item("target", target)?;
         }
         Event::Closed { id, sent, received, error } => {
             dict.set_item("event", "closed")?;

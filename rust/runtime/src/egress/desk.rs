@@ -10,6 +10,15 @@ const KEEP: Duration = Duration::from_secs(300);
 /// Notices beyond this are dropped, oldest first; questions never are, connections being limited.
 const MOST_NOTICES: usize = 4096;
 
+/// A plain HTTP request, as it is asked about.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Request {
+    /// `GET`
+    pub method: String,
+    /// Path and query.
+    pub target: String,
+}
+
 /// Where a program wants to go.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Destination {
@@ -19,6 +28,8 @@ pub struct Destination {
     pub port: u16,
     /// `http` or `https` where the first bytes say so.
     pub scheme: Option<&'static str>,
+    /// On a connection that was agreed to already: what it is to carry next.
+    pub request: Option<Request>,
 }
 
 /// What the holder of the sandbox gets to know, in order.
@@ -39,15 +50,6 @@ pub enum Event {
         port: u16,
         /// Why.
         reason: String,
-    },
-    /// A plain HTTP request went out.
-    Request {
-        /// The question that let its connection through.
-        id: u64,
-        /// `GET`
-        method: String,
-        /// Path and query.
-        target: String,
     },
     /// An agreed connection ended.
     Closed {
@@ -200,7 +202,7 @@ mod tests {
     use std::sync::Arc;
 
     fn to(host: &str) -> Destination {
-        Destination { host: host.into(), port: 443, scheme: Some("https") }
+        Destination { host: host.into(), port: 443, scheme: Some("https"), request: None }
     }
 
     #[test]

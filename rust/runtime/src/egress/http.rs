@@ -2,6 +2,8 @@
 //!
 //! Stricter than servers are: what two parsers might read in two ways is refused.
 
+use super::desk::Request;
+
 const MOST_HEAD: usize = 65_536;
 
 /// Where in the stream of requests the next byte belongs.
@@ -13,15 +15,6 @@ enum Place {
     ChunkData(u64),
     ChunkEnd(u8),
     Trailer(Vec<u8>),
-}
-
-/// One request that was let through.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Request {
-    /// `GET`
-    pub method: String,
-    /// Path and query.
-    pub target: String,
 }
 
 /// Checks one connection's requests.

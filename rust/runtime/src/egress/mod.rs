@@ -9,6 +9,6 @@ mod names;
 mod proxy;
 mod tls;
 
-pub use desk::{Desk, Destination, Event, Verdict};
+pub use desk::{Desk, Destination, Event, Request, Verdict};
 pub use names::normal;
 pub use proxy::{Egress, Upstreams};

@@ -1,7 +1,7 @@
 //! Takes connections in the gateway namespace, finds their names, asks at the desk, and carries bytes.
 
-use super::desk::{Desk, Destination, Event, Verdict};
-use super::http::{Request, Requests, looks_like_http};
+use super::desk::{Desk, Destination, Event, Request, Verdict};
+use super::http::{Requests, looks_like_http};
 use super::names::{Names, normal};
 use super::{dns, tls};
 use creto_enablement_common::{Error, Result};
@@ -124,7 +124,7 @@ impl Shared {
         let mut forward = Vec::new();
         let mut requests = Vec::new();
         filter.read(&first, &mut forward, &mut requests).map_err(|reason| refused(host.clone(), &reason))?;
-        let destination = Destination { host: host.clone(), port: wanted.port(), scheme: filter.scheme() };
+        let destination = Destination { host: host.clone(), port: wanted.port(), scheme: filter.scheme(), request: None };
         let id = match self.desk.ask(&destination, PATIENCE) {
             Verdict::Allowed(id) => id,
             Verdict::Denied | Verdict::Pending => return Err(None),
@@ -134,11 +134,8 @@ impl Shared {
             Ok(server) => server,
             Err(reason) => return Err(Some(closed(0, 0, Some(reason)))),
         };
-        for Request { method, target } in requests {
-            self.desk.tell(Event::Request { id, method, target });
-        }
-        let mut pump = Pump { shared: self, id, program, server: &server, filter, sent: 0, received: 0 };
-        let ended = pump.run(&forward);
+        let mut pump = Pump { shared: self, destination, program, server: &server, filter, sent: 0, received: 0 };
+        let ended = pump.agreed(requests).and_then(|()| pump.run(&forward));
         let (sent, received) = (pump.sent, pump.received);
         let _ = server.shutdown(Shutdown::Both);
         match ended {
@@ -241,7 +238,7 @@ impl Filter {
 
 struct Pump<'a> {
     shared: &'a Shared,
-    id: u64,
+    destination: Destination,
     program: &'a TcpStream,
     server: &'a TcpStream,
     filter: Filter,
@@ -250,6 +247,18 @@ struct Pump<'a> {
 }
 
 impl Pump<'_> {
+    /// Asks about each plain HTTP request before a byte of it goes out.
+    fn agreed(&self, requests: Vec<Request>) -> Result<(), String> {
+        for request in requests {
+            let text = format!("{} {} is not allowed", request.method, request.target);
+            let asked = Destination { request: Some(request), ..self.destination.clone() };
+            if !matches!(self.shared.desk.ask(&asked, PATIENCE), Verdict::Allowed(_)) {
+                return Err(text);
+            }
+        }
+        Ok(())
+    }
+
     /// Carries both ways until both sides have ended.
     fn run(&mut self, first: &[u8]) -> Result<(), String> {
         let text = |e: io::Error| e.to_string();
@@ -271,9 +280,7 @@ impl Pump<'_> {
                 let got = program.read(&mut buffer).map_err(text)?;
                 let (mut forward, mut requests) = (Vec::new(), Vec::new());
                 self.filter.read(buffer.get(..got).unwrap_or_default(), &mut forward, &mut requests)?;
-                for Request { method, target } in requests {
-                    self.shared.desk.tell(Event::Request { id: self.id, method, target });
-                }
+                self.agreed(requests)?;
                 server.write_all(&forward).map_err(text)?;
                 self.sent += forward.len() as u64;
                 if got == 0 {
