@@ -209,9 +209,7 @@ class StoreAuthority:
         from creto.store.tables import leases as table
         from creto.store.tables import quota_windows
 
-        spent = max(spent, lease.spent)
-        if lease.relaxed or spent >= lease.units:
-            return 0
+        spent = lease.units if lease.relaxed else min(max(spent, lease.spent), lease.units)
         with self._store.begin() as tx:
             same = (
                 (table.c.holder == lease.holder)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from decimal import ROUND_HALF_EVEN, Decimal
+from decimal import Decimal
 from fractions import Fraction
 
 from creto.errors import InvalidInputError
@@ -48,7 +48,8 @@ def round_half_even(amount: Fraction, digits: int) -> Decimal:
         (Decimal('0.12'), Decimal('0.38'))
     """
     scaled = round(amount * 10**digits)  # of a Fraction: exact, half to even
-    return Decimal(scaled).scaleb(-digits).quantize(Decimal(1).scaleb(-digits), rounding=ROUND_HALF_EVEN)
+    # From its digits: arithmetic on decimals would round to 28 of them.
+    return Decimal((int(scaled < 0), tuple(int(digit) for digit in str(abs(scaled))), -digits))
 
 
 def money(amount: Fraction, currency: str) -> Decimal:

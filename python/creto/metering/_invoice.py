@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from creto import _core
 from creto.errors import InvalidInputError
-from creto.metering._currency import money, places
+from creto.metering._currency import money
 from creto.metering._price import PriceBook, PricePeriod, amount, matches
 from creto.metering._usage import UsageEvent
 
@@ -97,8 +97,7 @@ def line_amount(line: Mapping[str, Any], currency: str) -> Decimal:
 
 def total_of(document: Mapping[str, Any]) -> Decimal:
     """The sum of the lines."""
-    zero = Decimal(0).scaleb(-places(document["currency"]))
-    return sum((Decimal(line["amount"]) for line in document["lines"]), zero)
+    return money(sum((Fraction(line["amount"]) for line in document["lines"]), Fraction(0)), document["currency"])
 
 
 def _line(found: PricePeriod, events: Sequence[UsageEvent], share: Fraction, currency: str) -> dict[str, Any]:
