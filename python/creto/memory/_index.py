@@ -1,11 +1,13 @@
-"""One namespace of vectors, searched by looking at every one: exact, and fast enough for what humans decide."""
+"""One namespace of vectors: every one is looked at, exactly, until there are so many that a graph pays."""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
@@ -14,10 +16,12 @@ import numpy as np
 import numpy.typing as npt
 
 from creto.errors import InvalidInputError
+from creto.memory import _graph
 
 __all__ = ["Index"]
 
-_FORMAT = 1
+_FORMAT = 2
+_GRAPH_FROM = 20_000
 
 
 class Index:
@@ -25,6 +29,7 @@ class Index:
 
     Args:
         dimensions: Length of every vector.
+        graph_from: From how many vectors on a graph is used, where usearch is installed.
 
     Example:
         >>> import numpy as np
@@ -36,13 +41,23 @@ class Index:
         (1, 1)
     """
 
-    def __init__(self, dimensions: int) -> None:
+    def __init__(self, dimensions: int, *, graph_from: int = _GRAPH_FROM) -> None:
         self.dimensions = dimensions
         self.position = 0
-        self._vectors = np.zeros((16, dimensions), dtype=np.float32)
-        self._keys: list[str] = []
-        self._subjects: list[str] = []
-        self._at: dict[str, int] = {}
+        self.generation = 0
+        """How often something was forgotten: an older copy of this index must not come back."""
+        self._graph_from = graph_from
+        self._graph: _graph.Graph | None = None
+        self._forgotten: set[str] = set()
+        self._fill(np.zeros((0, dimensions), dtype=np.float32), [], [])
+
+    def _fill(self, vectors: npt.NDArray[np.float32], keys: list[str], subjects: list[str]) -> None:
+        # A new array each time: what was forgotten must not lie on in the spare rows of the old one.
+        spare = np.zeros((max(16, len(keys)), self.dimensions), dtype=np.float32)
+        self._vectors = np.concatenate([vectors, spare])
+        self._keys, self._subjects = keys, subjects
+        self._at = {key: at for at, key in enumerate(keys)}
+        self._graph = None
 
     def __len__(self) -> int:
         return len(self._keys)
@@ -52,13 +67,13 @@ class Index:
 
     @property
     def vectors(self) -> npt.NDArray[np.float32]:
-        """The vectors, one in each row, read only."""
+        """The vectors, one in each row, of length 1; read only."""
         view = self._vectors[: len(self)].view()
         view.flags.writeable = False
         return view
 
     def add(self, key: str, vector: npt.ArrayLike, *, subject: str = "", position: int = 0) -> None:
-        """Takes in a vector; one with the same key is replaced.
+        """Takes in a vector; one with the same key is replaced, one of a forgotten subject is left out.
 
         Args:
             key: What it stands for.
@@ -74,9 +89,14 @@ class Index:
             raise InvalidInputError(
                 f"a vector for this index has {self.dimensions} finite numbers, not shape {row.shape}"
             )
+        self.position = max(self.position, position)
+        if subject and _name(subject) in self._forgotten:
+            return
         length = float(np.linalg.norm(row))
         at = self._at.get(key, len(self))
-        if at == len(self):
+        if at < len(self):
+            self._graph = None  # it would go on finding the old vector
+        else:
             if at == len(self._vectors):
                 self._vectors = np.concatenate([self._vectors, np.zeros_like(self._vectors)])
             self._keys.append(key)
@@ -84,7 +104,6 @@ class Index:
             self._at[key] = at
         self._vectors[at] = row / length if length else row
         self._subjects[at] = subject
-        self.position = max(self.position, position)
 
     def search(self, vector: npt.ArrayLike, most: int) -> list[tuple[str, float]]:
         """The keys whose vectors are most alike, with the cosine; ties in the order of their keys' arrival.
@@ -94,33 +113,53 @@ class Index:
             most: How many at most.
         """
         wanted = np.asarray(vector, dtype=np.float32)
+        if wanted.shape != (self.dimensions,):
+            raise InvalidInputError(f"this index compares {self.dimensions} numbers, not shape {wanted.shape}")
         length = float(np.linalg.norm(wanted))
         if not len(self) or not length or most <= 0:
             return []
-        scores = self._vectors[: len(self)] @ (wanted / length)
-        few = min(most, len(self))
-        best = np.argpartition(-scores, few - 1)[:few] if few < len(self) else np.arange(len(self))
-        best = best[np.lexsort((best, -scores[best]))]
-        return [(self._keys[at], float(np.clip(scores[at], -1.0, 1.0))) for at in best]
+        wanted = wanted / np.float32(length)
+        rows = self._candidates(wanted, most)
+        scores = (self._vectors[: len(self)] if rows is None else self._vectors[rows]) @ wanted
+        few = min(most, len(scores))
+        best = np.argpartition(-scores, few - 1)[:few] if few < len(scores) else np.arange(len(scores))
+        found = best if rows is None else rows[best]
+        order = np.lexsort((found, -scores[best]))
+        return [(self._keys[found[at]], float(np.clip(scores[best[at]], -1.0, 1.0))) for at in order]
+
+    def _candidates(self, wanted: npt.NDArray[np.float32], most: int) -> npt.NDArray[np.intp] | None:
+        if len(self) < self._graph_from or most > len(self) // 10 or not _graph.available():
+            return None
+        if self._graph is None:
+            self._graph = _graph.Graph(self.dimensions)
+        self._graph.extend(self._vectors[: len(self)])
+        # The graph keeps half precision: a few more than asked for, so that the exact comparison has the last word.
+        return self._graph.near(wanted, most + 6)
 
     def forget(self, subject: str) -> int:
-        """Removes every vector of a subject; returns how many there were."""
+        """Removes every vector of a subject, and takes none in again; returns how many there were."""
+        self.generation += 1
+        self._forgotten.add(_name(subject))
         return self._keep([at for at, whose in enumerate(self._subjects) if whose != subject])
 
     def drop(self, keys: Sequence[str]) -> int:
         """Removes the vectors of these keys; returns how many there were."""
         gone = set(keys)
+        self.generation += 1
         return self._keep([at for at, key in enumerate(self._keys) if key not in gone])
 
     def _keep(self, rows: list[int]) -> int:
         removed = len(self) - len(rows)
-        kept = self._vectors[rows]
-        # A new array: what was forgotten must not lie on in the spare rows of the old one.
-        self._vectors = np.concatenate([kept, np.zeros((max(16, len(rows)), self.dimensions), dtype=np.float32)])
-        self._keys = [self._keys[at] for at in rows]
-        self._subjects = [self._subjects[at] for at in rows]
-        self._at = {key: at for at, key in enumerate(self._keys)}
+        self._fill(self._vectors[rows], [self._keys[at] for at in rows], [self._subjects[at] for at in rows])
         return removed
+
+    def emptied(self) -> Self:
+        """An index like this one with nothing in it, that still knows whom to forget."""
+        fresh = type(self)(self.dimensions, graph_from=self._graph_from)
+        fresh.generation, fresh._forgotten = self.generation + 1, set(self._forgotten)
+        return fresh
+
+    # --- on disk --------------------------------------------------------------------------------------------------
 
     def save(self, file: Path) -> None:
         """Writes the index in place of the file, or leaves the file as it was."""
@@ -130,11 +169,12 @@ class Index:
             with os.fdopen(handle, "wb") as out:
                 np.savez(
                     out,
-                    format=np.array([_FORMAT, self.dimensions]),
+                    format=np.array([_FORMAT, self.dimensions, self.generation]),
                     position=np.array([self.position], dtype=np.uint64),
                     vectors=self._vectors[: len(self)],
                     keys=np.array(self._keys, dtype=np.str_),
                     subjects=np.array(self._subjects, dtype=np.str_),
+                    forgotten=np.array(sorted(self._forgotten), dtype=np.str_),
                 )
                 out.flush()
                 os.fsync(out.fileno())
@@ -149,17 +189,23 @@ class Index:
         """Reads an index; one that is missing, damaged or of another form is empty, to be rebuilt from its source."""
         index = cls(dimensions)
         try:
-            with np.load(file, allow_pickle=False) as stored:
-                if stored["format"].tolist() != [_FORMAT, dimensions]:
+            with file.open("rb") as opened, np.load(opened, allow_pickle=False) as stored:
+                form, size, generation = (int(number) for number in stored["format"])
+                if (form, size) != (_FORMAT, dimensions):
                     return index
                 vectors = np.asarray(stored["vectors"], dtype=np.float32)
                 keys, subjects = stored["keys"].tolist(), stored["subjects"].tolist()
+                forgotten = set(stored["forgotten"].tolist())
                 position = int(stored["position"][0])
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile, zlib.error):
             return index
         if vectors.shape != (len(keys), dimensions) or len(subjects) != len(keys):
             return index
-        index._vectors = np.concatenate([vectors, np.zeros((16, dimensions), dtype=np.float32)])
-        index._keys, index._subjects, index.position = keys, subjects, position
-        index._at = {key: at for at, key in enumerate(keys)}
+        index._fill(vectors, keys, subjects)
+        index.position, index.generation, index._forgotten = position, generation, forgotten
         return index
+
+
+def _name(subject: str) -> str:
+    # Whom to forget is remembered without keeping the name itself.
+    return hashlib.sha256(subject.encode("utf-8", "surrogatepass")).hexdigest()

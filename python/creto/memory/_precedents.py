@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +12,7 @@ import numpy.typing as npt
 from sqlalchemy import select
 
 from creto.memory._embedding import DIMENSIONS, embed
-from creto.memory._index import Index
+from creto.memory._memory import Entry, Namespace
 from creto.store import Store
 from creto.store.tables import oversight_requests as requests
 
@@ -65,10 +63,8 @@ class Precedents:
         dimensions: int = DIMENSIONS,
     ) -> None:
         self._store = store
-        self._embed = embed
-        self._file: Path | None = store.folder / "memory" / "precedents.npz" if store.folder else None
-        self._index = Index.load(self._file, dimensions) if self._file else Index(dimensions)
-        self._lock = threading.Lock()
+        file = store.folder / "memory" / "precedents.npz" if store.folder else None
+        self._decided = Namespace(file, self._after, embed=embed, dimensions=dimensions)
 
     def recall(self, text: str, most: int = 3, *, but: str = "") -> list[Precedent]:
         """At most `most` past decisions, the most alike first.
@@ -78,58 +74,53 @@ class Precedents:
             most: How many at most.
             but: A request that is not meant, such as the one being asked about.
         """
-        with self._lock:
-            self._catch_up()
-            near = [(key, score) for key, score in self._index.search(self._embed(text), most + 1) if key != but]
-        near = [(key, score) for key, score in near if score >= _LEAST][:most]
+        near = [one for one in self._decided.recall(text, most + 1) if one.key != but and one.likeness >= _LEAST]
         if not near:
             return []
         with self._store.read() as tx:
-            rows = {row.id: row for row in tx.all(select(requests).where(requests.c.id.in_([key for key, _ in near])))}
+            found = tx.all(select(requests).where(requests.c.id.in_([one.key for one in near])))
+        rows = {row.id: row for row in found}
         return [
             Precedent(
-                request=key,
-                likeness=score,
+                request=one.key,
+                likeness=one.likeness,
                 approved=row.state != "denied",
                 by=row.decided_by or "",
                 reason=row.reason or "",
                 text=_line(row.core),
                 decided_us=(row.decided or 0) >> 12,
             )
-            for key, score in near
-            if (row := rows.get(key)) is not None
+            for one in near[:most]
+            if (row := rows.get(one.key)) is not None
         ]
 
     def recall_like(self, request: Request, most: int = 3) -> list[dict[str, Any]]:
         """As `recall`, for a request, as plain data."""
         return [asdict(one) for one in self.recall(describe(request.core), most, but=request.id)]
 
+    def forget(self, agent: str) -> int:
+        """Forgets every decision about an agent's acts; returns how many there were."""
+        return self._decided.forget(agent)
+
     def rebuild(self) -> int:
         """Throws the index away and makes it anew from the store; returns how many decisions it holds."""
-        with self._lock:
-            self._index = Index(self._index.dimensions)
-            self._catch_up()
-            return len(self._index)
+        return self._decided.rebuild()
 
-    def _catch_up(self) -> None:
-        added = 0
+    def _after(self, position: int) -> Iterator[Entry]:
         while True:
             with self._store.read() as tx:
-                # Two decisions may share a word of time only where one transaction made both: so `>` skips none.
+                # Decisions are written one after the other, so none comes to stand before one that was read.
                 rows = tx.all(
                     select(requests.c.id, requests.c.core, requests.c.agent, requests.c.decided)
-                    .where(requests.c.decided > self._index.position, requests.c.state.in_(_DECIDED))
+                    .where(requests.c.decided > position, requests.c.state.in_(_DECIDED))
                     .order_by(requests.c.decided)
                     .limit(_BATCH)
                 )
             for row in rows:
-                self._index.add(row.id, self._embed(describe(row.core)), subject=row.agent, position=row.decided)
-            added += len(rows)
+                yield Entry(row.id, describe(row.core), row.agent, row.decided)
+                position = row.decided
             if len(rows) < _BATCH:
-                break
-        if added and self._file is not None:
-            # Another process may write its own at the same time; both are right, and either is caught up from.
-            self._index.save(self._file)
+                return
 
 
 def describe(core: bytes) -> str:
