@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import json
 import shutil
 import sys
 import time
@@ -49,7 +50,7 @@ async def tell(out: Path, started: float, transcript: Sequence[str], sites: Mapp
         findings = verify_invoice(invoice.document, state / "ledger", keys)
         proof = prove_event(invoice.document, 1, 1, state / "ledger")
         findings += verify_event(proof, keys)
-        quota = [row for row in layer.parts.quota.counters() if row["used"]]
+    quota = await _quota(state)
     tampered = await _tampered(state, out)
 
     counts = Report("", done).counts()
@@ -69,8 +70,8 @@ async def tell(out: Path, started: float, transcript: Sequence[str], sites: Mapp
     _table(
         console,
         "quota",
-        ("scope", "meter", "used", "limit"),
-        [(q["scope"], q["meter"], q["used"], q["limit"]) for q in quota],
+        ("of", "meter", "window", "used", "limit"),
+        [(q["name"], q["meter"], q["window"], q["used"], q["limit"]) for q in quota],
     )
     lines = [(x["meter"], x["quantity"], x["amount"], x["commitment"][:16]) for x in invoice.document["lines"]]
     total = f"{invoice.document['total']} {invoice.document['currency']}"
@@ -110,6 +111,14 @@ async def tell(out: Path, started: float, transcript: Sequence[str], sites: Mapp
     console.print(f"the same as a page with a timeline: {out / 'report.html'}")
     good = right and tampered and all(finding.ok for finding in findings)
     return 0 if good else 1
+
+
+async def _quota(state: Path) -> list[dict[str, Any]]:
+    """What `creto quota show` says."""
+    command = ["-m", "creto", "--state", str(state), "--config", str(HERE / "creto.toml"), "quota", "show", "--json"]
+    asked = await asyncio.create_subprocess_exec(sys.executable, *command, stdout=asyncio.subprocess.PIPE)
+    said, _ = await asked.communicate()
+    return json.loads(said)
 
 
 async def _overhead(layer: creto.EnablementLayer) -> list[tuple[str, float, float, int]]:

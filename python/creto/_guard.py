@@ -38,7 +38,7 @@ def guard(
         if not inspect.iscoroutinefunction(function):
             name = getattr(function, "__qualname__", repr(function))
             raise InvalidInputError(
-                f"`{name}` is not an async function: `guard` wraps what is awaited; call `perform_blocking` for the rest"
+                f"`{name}` is not an async function: `guard` wraps what is awaited; use `perform_blocking` for it"
             )
         signature = inspect.signature(function)
 

@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from anyio.from_thread import BlockingPortal
 
     from creto._parts import Parts
-    from creto.messaging import Inbox, Sent
+    from creto.messaging import Inbox, Message, Sent
     from creto.nhi import Agent
     from creto.oversight import Clearance
-    from creto.runtime import Box
+    from creto.runtime import Box, Result
 
 __all__ = ["Act", "Durability", "EnablementLayer", "open", "open_blocking"]
 
@@ -269,13 +269,13 @@ class EnablementLayer:
 
         The layer must come from `creto.open_blocking()`. Arguments and errors are those of `perform`.
         """
-        begin = self._portal_call(self._begin, agent, action, resource, context, usage, durability, timeout, preview)
+        begin = self.call_blocking(self._begin, agent, action, resource, context, usage, durability, timeout, preview)
         try:
             result = operation(begin.act) if _takes_act(operation) else operation()
         except BaseException as error:
-            self._portal_call(self._finish, begin, error)
+            self.call_blocking(self._finish, begin, error)
             raise
-        self._portal_call(self._finish, begin, None)
+        self.call_blocking(self._finish, begin, None)
         return result
 
     def guard(
@@ -334,6 +334,15 @@ class EnablementLayer:
         """
         return await self.mailbox.send(agent, to, body, **options)
 
+    def send_blocking(self, agent: Agent, to: str | Sequence[str], body: bytes, **options: Any) -> Sent:
+        """`send` for code without an event loop; the layer must come from `creto.open_blocking()`."""
+
+        async def send() -> Sent:
+            return await self.send(agent, to, body, **options)
+
+        sent: Sent = self.call_blocking(send)
+        return sent
+
     def inbox(self, agent: Agent, **options: Any) -> Inbox:
         """The messages of an agent, as they come; each is given again until it is acknowledged.
 
@@ -342,6 +351,61 @@ class EnablementLayer:
             options: `hold`, the seconds for which a message that was handed out belongs to this process.
         """
         return self.mailbox.inbox(agent, **options)
+
+    def inbox_blocking(self, agent: Agent, **options: Any) -> Iterator[Message]:
+        """`inbox` for code without an event loop; acknowledge by `layer.call_blocking(message.ack)`."""
+        inbox = self.inbox(agent, **options)
+        try:
+            while True:
+                try:
+                    yield self.call_blocking(inbox.__anext__)
+                except StopAsyncIteration:
+                    return
+        finally:
+            inbox.close()
+
+    def run_blocking(
+        self, agent: Agent, argv: Sequence[str], workdir: str | os.PathLike[str] = ".", **options: Any
+    ) -> Result:
+        """Runs one program in a sandbox and carries out the changes that policy lets through.
+
+        Args:
+            agent: Who runs it.
+            argv: The program and its arguments.
+            workdir: The folder it sees.
+            options: As for `sandbox`.
+
+        Returns:
+            How it ended and what it printed.
+        """
+
+        async def run() -> Result:
+            async with self.sandbox(agent, workdir, **options) as box:
+                result = await box.run(list(argv))
+                await box.settle()
+                return result
+
+        result: Result = self.call_blocking(run)
+        return result
+
+    def call_blocking(self, function: Callable[..., Awaitable[Any]], *args: Any) -> Any:
+        """Calls an async function on the layer's own loop and waits; Ctrl-C cancels it.
+
+        Args:
+            function: Such as a message's `ack`.
+            args: Its arguments.
+
+        Raises:
+            InvalidInputError: The layer does not come from `creto.open_blocking()`.
+        """
+        if self._portal is None:
+            raise InvalidInputError("a `_blocking` method needs a layer from `creto.open_blocking()`")
+        future = self._portal.start_task_soon(function, *args)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise
 
     async def _may_send(self, agent: Agent, other: str, context: Mapping[str, Any]) -> None:
         await self.perform(agent, "message:send", other, _nothing, context=context, usage={"messages": 1})
@@ -457,16 +521,6 @@ class EnablementLayer:
     async def _durable(self, ticket: int) -> None:
         ledger = self._ledger
         await _bridge.wait(lambda bridge, token: ledger.durable(ticket, bridge, token))
-
-    def _portal_call(self, function: Callable[..., Awaitable[Any]], *args: Any) -> Any:
-        if self._portal is None:
-            raise InvalidInputError("a `_blocking` method needs a layer from `creto.open_blocking()`")
-        future = self._portal.start_task_soon(function, *args)
-        try:
-            return future.result()
-        except BaseException:
-            future.cancel()
-            raise
 
 
 class _Under:

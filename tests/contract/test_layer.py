@@ -26,7 +26,7 @@ POLICY = """
 @id("fetch") permit (principal, action == Action::"http:get", resource) when { context.host == "example.org" };
 @id("big-payments") @oversight("payments")
 forbid (principal, action == Action::"tool:call", resource == Tool::"pay") when { context has to };
-@id("mail") permit (principal, action == Action::"message:send", resource);
+@id("mail") permit (principal, action in [Action::"message:send", Action::"message:receive"], resource);
 """
 CONFIG = """
 [authz]
@@ -258,6 +258,11 @@ def test_the_blocking_twin_needs_no_event_loop(tmp_path: Path, rules: Path) -> N
         assert layer.perform_blocking(agent, "tool:call", "hammer", lambda: "made", usage={"tool_calls": 1}) == "made"
         with pytest.raises(UnauthorizedError):
             layer.perform_blocking(agent, "tool:call", "forbidden", lambda: pytest.fail("started"))
+        layer.agent("b")
+        layer.send_blocking(agent, "b", b"a line")
+        message = next(layer.inbox_blocking(layer.agent("b")))
+        assert (message.sender, message.body) == (agent.id, b"a line")
+        layer.call_blocking(message.ack)
 
 
 def test_a_policy_that_does_not_parse_stops_the_layer_from_opening(tmp_path: Path, rules: Path) -> None:
