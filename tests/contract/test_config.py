@@ -85,11 +85,11 @@ def test_environment_wins_over_the_given_file_over_the_project_over_the_user_ove
 
 
 def test_a_list_of_a_stronger_source_replaces_the_weaker_one_whole(loaded: Callable[..., Settings]) -> None:
-    quotas = '[[quotas]]\nscope = "acme"\nmeter = "tool_calls"\nlimit = 10\nwindow_seconds = 60\n'
-    stronger = json.dumps([{"scope": "b", "meter": "m", "limit": "2.50", "kind": "money", "period": "month"}])
-    assert [quota.scope for quota in loaded(quotas).quotas] == ["acme"]
+    quotas = '[[quotas]]\nscope = "organisation:acme"\nmeter = "tool_calls"\nlimit = 10\nwindow = "60s"\n'
+    stronger = json.dumps([{"scope": "team:b", "meter": "cost", "limit": "2.50", "kind": "money", "currency": "EUR"}])
+    assert [quota.scope for quota in loaded(quotas).quotas] == ["organisation:acme"]
     [only] = loaded(quotas, environment={"CRETO_QUOTAS": stronger}).quotas
-    assert (only.scope, str(only.limit)) == ("b", "2.50")
+    assert (only.scope, str(only.limit)) == ("team:b", "2.50")
 
 
 def test_variables_in_files_come_from_the_environment_and_an_unset_one_is_named(
@@ -118,7 +118,7 @@ def test_variables_in_files_come_from_the_environment_and_an_unset_one_is_named(
             r"`runtime.warm_pol_min_size` \(file .*given.toml\): no such setting; did you mean `warm_pool_min_size`\?",
         ),
         ('[[quotas]]\nscope = "a"\nmetre = "x"\nlimit = 1\n', r"`quotas\[1\].metre` .*did you mean `meter`\?"),
-        ('[runtime]\ndefault_backend = "docker"\n', r"'gvisor', 'process', 'kata' or 'sgx', not `docker`"),
+        ('[runtime]\ndefault_backend = "docker"\n', r"'gvisor' or 'process', not `docker`"),
         ("[runtime]\nwarm_pool_min_size = 200\n", r"`warm_pool_min_size` \(200\) is more than `warm_pool_max_size`"),
         ("[oversight]\ndefault_timeout_seconds = -1\n", r"greater than 0, not `-1`"),
         ("[oversight]\ndefault_timeout_seconds = nan\n", "finite"),
@@ -132,6 +132,14 @@ def test_a_mistake_is_an_error_that_names_the_setting_the_file_and_the_way_out(
 ) -> None:
     with pytest.raises(InvalidInputError, match=said):
         loaded(text)
+
+
+def test_what_cannot_work_together_is_refused_by_the_part_that_knows(loaded: Callable[..., Settings]) -> None:
+    with pytest.raises(
+        InvalidInputError,
+        match=r"`oversight.email_from` \(default\): `oversight.email_smtp_host` is set, so a sender's address is needed",
+    ):
+        loaded('[oversight]\nemail_smtp_host = "mail.example"\n')
 
 
 def test_every_mistake_is_told_at_once(loaded: Callable[..., Settings]) -> None:

@@ -78,6 +78,7 @@ def load(
     except ValidationError as error:
         raise problems(error, origins) from None  # its own text would show secrets
     settings._origins = origins
+    _check_natively(settings)
     settings._project = pinned or None
     settings._warnings = tuple(warnings)
     settings._files = tuple(read)
@@ -124,6 +125,20 @@ def named_files(path: Path, environment: Mapping[str, str], content: bytes | Non
     if missing:
         raise InvalidInputError(f"`{path}` names `{missing[0]}`, which is not there")
     return named
+
+
+def _check_natively(settings: Settings) -> None:
+    """Has the parts that use a section in Rust read it: they, not this module, know what works together."""
+    from creto._core import check_section
+
+    lines = []
+    for name in type(settings).model_fields:
+        wrong = check_section(name, settings.section_json(name))
+        if wrong:
+            setting, problem = wrong
+            lines.append(f"`{setting}` ({settings.origin(setting)}): {problem}")
+    if lines:
+        raise InvalidInputError("the configuration cannot be used: " + "; ".join(lines))
 
 
 def _over(weak: Mapping[str, Any], strong: Mapping[str, Any]) -> dict[str, Any]:

@@ -84,10 +84,8 @@ class Authz(Section):
     """Cedar policy files, or patterns such as `policies/*.cedar`; the starter policy where there are none."""
     schema_file: Path | None = _setting(None, reload=True, path=True)
     """The Cedar schema of the policies; the built-in one where there is none."""
-    on_error: Literal["deny", "skip"] = _setting("deny")
-    """What the gate does where a `forbid` could not be evaluated."""
-    max_staleness_seconds: Seconds = _setting(300)
-    """How long the last good policy set still answers while its source cannot be reached."""
+    on_error: Literal["deny"] = _setting("deny")
+    """What the gate does where a `forbid` could not be evaluated: it denies. Nothing else is offered."""
 
 
 class Audit(Section):

@@ -8,6 +8,7 @@ mod error;
 mod operation;
 pub mod ports;
 mod record;
+mod settings;
 mod value;
 
 pub use act::{CheckRef, CheckRequest, Decision, Usage};
@@ -18,4 +19,5 @@ pub use creto_nhi::{AgentId, AgentIdentity, DelegationChain};
 pub use error::{Category, Error, ErrorKind, Result, ResultExt, RetryPolicy};
 pub use operation::{audited_operation, authorized_operation};
 pub use record::{AuditRecord, Digest, Outcome, OutcomeRef, RecordKind, RecordRef};
+pub use settings::CommonConfig;
 pub use value::{Fields, Value};

@@ -7,6 +7,7 @@ mod oid;
 mod open;
 mod profile;
 mod seal;
+pub mod settings;
 mod time;
 
 pub use header::{Header, MAX_RECIPIENTS, Priority, hex, unhex};

@@ -5,6 +5,7 @@
 
 pub mod quota;
 pub mod rating;
+pub mod settings;
 pub mod usage;
 
 pub use quota::{

@@ -5,6 +5,7 @@
 mod act;
 mod encode;
 mod grant;
+pub mod settings;
 mod state;
 
 pub use act::{Act, ActDigest, Terms};

@@ -25,12 +25,15 @@ mod _core {
     // Listed by name, and not only registered: the stubs are made from this list.
     #[pymodule_export]
     use crate::audit::{
-        Ledger, LedgerFollower, LedgerShard, LedgerWitness, Progress, ledger_cosigned, ledger_decode, ledger_read_batch, ledger_shards, ledger_verifier_keys, ledger_verify_proof, ledger_with_cosignature,
+        Ledger, LedgerFollower, LedgerShard, LedgerWitness, Progress, ledger_cosigned, ledger_decode, ledger_read_batch, ledger_shards,
+        ledger_verifier_keys, ledger_verify_proof, ledger_with_cosignature,
     };
     #[pymodule_export]
     use crate::authz::{Decision, PolicyEngine, Prepared, Roster, policy_findings};
     #[pymodule_export]
     use crate::bridge::Bridge;
+    #[pymodule_export]
+    use crate::common::check_section;
     #[pymodule_export]
     use crate::consensus::{HybridLogicalClock, consensus_timestamp};
     #[pymodule_export]

@@ -22,7 +22,7 @@ pub struct Limits {
 
 /// The section `[runtime]`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default)]
 pub struct RuntimeConfig {
     /// `gvisor` or `process`.
     pub default_backend: String,
