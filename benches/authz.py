@@ -153,14 +153,8 @@ def main() -> None:
     numbers = np.random.default_rng(1)
     columns = [numbers.integers(0, bound, many, dtype=np.uint32) for bound in (AGENTS, ACTIONS, DOCS)]
     ours, spread = each(lambda _: authz.check_many(*columns, rosters=rosters), 1, 12)
-    row(
-        "python/check_many/1000",
-        "checks/s",
-        many / (ours / 1e9),
-        11 * many,
-        spread,
-        "200,000 checks by places in numpy arrays, one thread, no context",
-    )
+    note = "200,000 checks by places in numpy arrays, one thread, no context"
+    row("python/check_many/1000", "checks/s", many / (ours / 1e9), 11 * many, spread, note)
 
 
 if __name__ == "__main__":

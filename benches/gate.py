@@ -17,15 +17,16 @@ from creto.metering import QuotaEnforcer
 
 SCHEMA = """
 entity Agent; entity Doc;
-action "doc:note" appliesTo { principal: Agent, resource: Doc, context: { amount: Long, purpose: String, urgent: Bool } };
+action "doc:note" appliesTo {
+  principal: Agent, resource: Doc, context: { amount: Long, purpose: String, urgent: Bool },
+};
 """
 AGENT = "spiffe://creto.local/agent/reader"
 
 
 def policies() -> str:
     lines = [
-        f'@id("p{n}") @audit("after") permit (principal == Agent::"spiffe://creto.local/agent/other-{n}", action, resource);'
-        for n in range(999)
+        f'@id("p{n}") @audit("after") permit (principal == Agent::"{AGENT}-{n}", action, resource);' for n in range(999)
     ]
     return "\n".join([*lines, f'@id("mine") @audit("after") permit (principal == Agent::"{AGENT}", action, resource);'])
 
@@ -97,7 +98,7 @@ async def perform(folder: Path) -> None:
             "python/perform_relaxed",
             means,
             10_500,
-            "await layer.perform of a coroutine that does nothing; relaxed, recorded after",
+            "await layer.perform of a coroutine that does nothing",
         )
 
 

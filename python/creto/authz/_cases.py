@@ -190,7 +190,7 @@ def _case(path: Path, number: int, given: Mapping[str, Any], trust_domain: str) 
 
 
 def _value(value: Any) -> Any:
-    """Text stands for itself; `{decimal = "1.0"}`, `{ip = ...}`, `{datetime = ...}`, `{duration = ...}` for Cedar's own types."""
+    """Text stands for itself; `{decimal = "1.0"}` for Cedar's decimal, and likewise `ip`, `datetime`, `duration`."""
     if isinstance(value, Mapping):
         if len(value) == 1:
             ((name, inner),) = value.items()

@@ -195,7 +195,8 @@ class AuthzClient:
             >>> from creto.authz import AuthzClient
             >>> authz = AuthzClient()
             >>> _ = authz.install('permit (principal, action, resource == Tool::"search");')
-            >>> authz.check_many(["spiffe://t/agent/a"] * 2, ["tool:call"] * 2, ["search", "shell"], kind="Tool").tolist()
+            >>> agents, actions = ["spiffe://t/agent/a"] * 2, ["tool:call"] * 2
+            >>> authz.check_many(agents, actions, ["search", "shell"], kind="Tool").tolist()
             [1, 0]
         """
         import numpy as np

@@ -386,7 +386,8 @@ def new(frame: Frame, name: str | None, folder: Path | None) -> None:
         "entities.json": json.dumps(entities, indent=2) + "\n",
         "entities.schema.json": starter_file("entities.schema.json"),
     }
-    written, kept = [], []
+    written: list[str] = []
+    kept: list[str] = []
     for file, text in files.items():
         path = target / file
         (kept if path.exists() else written).append(str(path))
