@@ -213,6 +213,11 @@ class Decision:
     def __bool__(self, /) -> bool: ...
     def __repr__(self, /) -> str: ...
     @property
+    def age(self, /) -> float:
+        """
+        Seconds since the version that decided was made, by a set installed or entities changed.
+        """
+    @property
     def allowed(self, /) -> bool:
         """
         True where the act may go on without anybody being asked.
@@ -635,6 +640,31 @@ class LedgerShard:
         """
         Checks every record, tile and signature; returns the checkpoint as a dict. `seen` are notes known from elsewhere; `progress` is counted up.
         """
+    def witness_request(self, /, old: SupportsIndex) -> tuple[str, str]:
+        """
+        What a witness is asked with: the request's body, and the checkpoint in it, which extends one over `old` records.
+        """
+
+@final
+class LedgerWitness:
+    """
+    A witness: remembers the latest checkpoint of each log that it knows, and cosigns only what extends it.
+    """
+    def __new__(
+        cls, /, folder: str | PathLike[str], name: str, key: SigningKey, logs: SupportsGetItem[int, str]
+    ) -> LedgerWitness:
+        """
+        A witness that remembers in `folder`, signs as `name`, and knows the logs of these verifier keys.
+        """
+    def add_checkpoint(self, /, body: bytes, now: SupportsIndex) -> tuple[int, str, str]:
+        """
+        Answers a request of C2SP tlog-witness: HTTP status, media type, body. `now` is in seconds since the Unix epoch.
+        """
+    @property
+    def verifier_key(self, /) -> str:
+        """
+        The verifier key under which its cosignatures are checked.
+        """
 
 @final
 class Permit:
@@ -672,16 +702,33 @@ class PolicyEngine:
     Decides by the installed policy set; with none installed, everything is denied.
     """
     def __new__(cls, /) -> PolicyEngine: ...
+    def analyze(self, /, new: PolicyEngine, requests: SupportsIndex = 20000, seed: SupportsIndex = 1) -> dict[Any, Any]:
+        """
+        What would change with `new` in place of this engine, by `requests` generated requests: `asked`, `counts`, `changes`.
+        """
     def check_nowait(
         self, /, agent: str, action: str, resource: str, context: dict[Any, Any] | None = None
     ) -> Decision:
         """
         Decides; every doubt is a denial.
         """
+    def check_places(
+        self, /, principals: Roster, actions: Roster, resources: Roster, principal: Any, action: Any, resource: Any
+    ) -> bytearray:
+        """
+        Decides many acts without circumstances: three rosters, and for each act the places of its parts in them, as three buffers of 32-bit
+        unsigned integers of one length. Gives a byte for each: 0 denied, 1 allowed, 2 a human has to agree.
+        """
     @property
     def digest(self, /) -> bytes | None:
         """
         SHA-256 of the installed set, over its policies and schema; None where none is installed.
+        """
+    def explain(
+        self, /, agent: str, action: str, resource: str, context: dict[Any, Any] | None = None
+    ) -> list[dict[Any, Any]]:
+        """
+        Every policy whose scope fits, with its conditions and their values.
         """
     def install(
         self, /, policies: str, schema: str | None = None, entities: str | None = None
@@ -689,13 +736,40 @@ class PolicyEngine:
         """
         Parses, validates and installs a policy set; one that is refused leaves the one before it serving. Gives its digest and warnings.
         """
+    def policy_ids(self, /) -> list[str]:
+        """
+        The ids of the policies that serve.
+        """
+    def prepare(self, /, agent: str, action: str, resource: str | None = None) -> Prepared:
+        """
+        An agent and an action looked up once, for repeated checks; good whatever is installed later.
+        """
     def remove_entities(self, /, uids: SupportsGetItem[int, tuple[str, str]]) -> None:
         """
         Removes entities, each a pair of type and id; what is not there is passed over.
         """
+    def roster(self, /, role: str, names: SupportsGetItem[int, str], kind: str | None = None) -> Roster:
+        """
+        Names looked up once, for many checks: `role` is "principal", "action" or "resource"; bare resources are of type `kind`.
+        """
+    @property
+    def size(self, /) -> tuple[int, int]:
+        """
+        How many policies serve, and the bytes of their compiled form.
+        """
     def upsert_entities(self, /, entities: str) -> None:
         """
         Adds or replaces entities, a JSON array in Cedar's format; policies are not compiled again.
+        """
+
+@final
+class Prepared:
+    """
+    An agent and an action looked up once, for repeated checks.
+    """
+    def check_nowait(self, /, resource: str | None = None, context: dict[Any, Any] | None = None) -> Decision:
+        """
+        Decides; `resource` names it where it was not prepared.
         """
 
 @final
@@ -885,6 +959,13 @@ class Reservation:
         """
         Gives back all that is held.
         """
+
+@final
+class Roster:
+    """
+    Names looked up once, for many checks.
+    """
+    def __len__(self, /) -> int: ...
 
 @final
 class SandboxLease:
@@ -1295,6 +1376,11 @@ def envelope_verify(
     Verifies a message: size, encoding, suite, signatures, writer, addressing and times; times in seconds since the epoch.
     """
 
+def ledger_cosigned(note: str, witness: str) -> int | None:
+    """
+    When a witness cosigned a note, in seconds since the Unix epoch; None where it has not.
+    """
+
 def ledger_decode(entry: bytes, shard: str = "", index: SupportsIndex = 0) -> dict[Any, Any]:
     """
     The record that bytes of an entry are, as a dict.
@@ -1318,6 +1404,11 @@ def ledger_verifier_keys(origin: str, key: VerifyingKey) -> list[str]:
 def ledger_verify_proof(proof: str, entry: bytes, key: VerifyingKey) -> dict[Any, Any]:
     """
     Checks a proof (C2SP tlog-proof text) of a record's bytes; returns the checkpoint as a dict.
+    """
+
+def ledger_with_cosignature(note: str, answer: str, witness: str) -> str:
+    """
+    The note with a witness's cosignature from its answer; raises where that does not hold under the witness's verifier key.
     """
 
 def merkle_path(leaves: SupportsGetItem[int, bytes], index: SupportsIndex) -> list[bytes]:
@@ -1366,7 +1457,7 @@ def oversight_is_final(state: str) -> bool:
 
 def policy_findings(policies: str, schema: str | None = None, entities: str | None = None) -> list[dict[Any, Any]]:
     """
-    What is wrong with a policy set, errors first; nothing is installed.
+    What is wrong with a policy set, errors first, and what may not mean what it says; nothing is installed.
     """
 
 def usage_window(window: str, at: SupportsIndex, time_zone: str = "UTC") -> tuple[int, int]:
@@ -1395,14 +1486,17 @@ __all__ = [
     "Ledger",
     "LedgerFollower",
     "LedgerShard",
+    "LedgerWitness",
     "Permit",
     "PolicyEngine",
+    "Prepared",
     "PreparedQuota",
     "Principal",
     "Progress",
     "QuotaBatch",
     "QuotaEnforcer",
     "Reservation",
+    "Roster",
     "SandboxLease",
     "SandboxPool",
     "Sealer",
@@ -1423,11 +1517,13 @@ __all__ = [
     "envelope_header",
     "envelope_seal",
     "envelope_verify",
+    "ledger_cosigned",
     "ledger_decode",
     "ledger_read_batch",
     "ledger_shards",
     "ledger_verifier_keys",
     "ledger_verify_proof",
+    "ledger_with_cosignature",
     "merkle_path",
     "merkle_path_root",
     "merkle_root",
