@@ -80,6 +80,8 @@ def test_what_is_left_out_is_filled_in(ledger: _core.Ledger) -> None:
 @pytest.mark.parametrize(
     ("fields", "text"),
     [
+        ({"agent": "x"}, "a record has no field `agent`"),
+        ({"resource": 7}, "`resource` is no text"),
         ({"id": "xyz"}, "`id` is not 16 bytes, nor 32 hexadecimal digits"),
         ({"kind": "wish"}, "a kind is intent, outcome, refusal or event, not `wish`"),
         ({"outcome": "meh"}, 'an outcome is None, "success" or {"failure": text}, not `meh`'),

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from creto import _core
-from creto.audit import AuditClient, open_ledger
+from creto.audit import AuditClient, Subjects, open_ledger
 from creto.cli import main
 
 ALICE = "spiffe://creto.local/agent/alice"
@@ -178,3 +178,14 @@ def test_an_empty_state_folder_is_no_error(tmp_path: Path) -> None:
     )
     assert run(tmp_path / "new", "tail").output == ""
     assert AuditClient.reading(tmp_path / "new").folder.name == "new"
+
+
+def test_a_person_is_erased_and_that_is_recorded(tmp_path: Path) -> None:
+    folder = tmp_path / "state"
+    folder.mkdir(mode=0o700)
+    subjects = Subjects(folder, _core.Sealer.open(folder / "keys"))
+    subjects.sealed({"what": "crm:read"}, "ann@example.org", {"born": "1970"})
+    assert run(folder, "erase", "ann@example.org", "--yes").output == "erased\n"
+    assert "erased before" in run(folder, "erase", "ann@example.org", "--yes").output
+    (row,) = json.loads(run(folder, "query", "--action", "subject:erase", "--json").output)
+    assert row["resource"] == subjects.pseudonym("ann@example.org")

@@ -13,7 +13,7 @@ import anyio
 import pytest
 
 from creto import _core
-from creto.audit import AuditClient, AuditRecord, open_ledger, signing_key, trusted_keys
+from creto.audit import AuditClient, AuditRecord, Subjects, open_ledger, signing_key, trusted_keys
 from creto.errors import IntegrityError, InvalidInputError, NotFoundError, SignatureVerificationFailedError
 
 ALICE = "spiffe://creto.local/agent/alice"
@@ -300,3 +300,44 @@ def test_a_checkpoint_without_its_post_quantum_line_is_refused(state: Path) -> N
     path.write_text("".join(lines[:-1]))
     with pytest.raises(SignatureVerificationFailedError, match="ML-DSA-65"):
         verified(state)
+
+
+# --- people -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.anyio
+async def test_what_is_recorded_about_a_person_is_unreadable_once_erased_and_the_ledger_still_verifies(
+    tmp_path: Path, sealer: _core.Sealer
+) -> None:
+    subjects = Subjects(tmp_path, sealer)
+    async with opened(tmp_path, sealer) as audit:
+        await audit.log(subjects.sealed(record(), "ann@example.org", {"born": "1970-01-02"}))
+        await audit.log(subjects.sealed(record(), "bob@example.org", {"born": "1980-03-04"}))
+        ann, bob = await audit.query()
+        assert subjects.personal(ann, "ann@example.org") == {"born": "1970-01-02"}
+        assert subjects.personal(bob, "ann@example.org") == {}
+        assert subjects.erase("ann@example.org")
+        # Another process, or a later one, cannot read it either; the other person's is as it was.
+        later = Subjects(tmp_path, sealer)
+        with pytest.raises(NotFoundError, match="was erased"):
+            later.personal(ann, "ann@example.org")
+        with pytest.raises(NotFoundError, match="was erased"):
+            later.sealed(record(), "ann@example.org", {"born": "again"})
+        assert later.personal(bob, "bob@example.org") == {"born": "1980-03-04"}
+        assert (await audit.verify())[0].size == 2
+        (await audit.prove(ann)).verify(trusted_keys(tmp_path))
+    for file in tmp_path.rglob("*"):
+        content = file.read_bytes() if file.is_file() else b""
+        assert b"1970-01-02" not in content
+        assert b"ann@example.org" not in content
+
+
+def test_two_that_make_a_persons_key_at_once_get_the_same(tmp_path: Path, sealer: _core.Sealer) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    def make(_: int) -> dict[str, Any]:
+        return Subjects(tmp_path, sealer).sealed(record(id="ab" * 16), "ann", {"a": "b"})
+
+    with ThreadPoolExecutor(8) as pool:
+        sealed = list(pool.map(make, range(8)))
+    assert all(Subjects(tmp_path, sealer).personal(r, "ann") == {"a": "b"} for r in sealed)

@@ -12,11 +12,13 @@ if TYPE_CHECKING:
     from creto.audit._reading import Proof as Proof
     from creto.audit._reading import Verified as Verified
     from creto.audit._record import AuditRecord as AuditRecord
+    from creto.audit._subject import Subjects as Subjects
 
 _HOMES = {
     "AuditClient": "creto.audit._client",
     "AuditRecord": "creto.audit._record",
     "Proof": "creto.audit._reading",
+    "Subjects": "creto.audit._subject",
     "Verified": "creto.audit._reading",
     "open_ledger": "creto.audit._keys",
     "signing_key": "creto.audit._keys",
@@ -27,6 +29,7 @@ __all__ = [
     "AuditClient",
     "AuditRecord",
     "Proof",
+    "Subjects",
     "Verified",
     "open_ledger",
     "signing_key",

@@ -23,6 +23,7 @@ mod recovery;
 mod sealed;
 pub mod segment;
 mod shard;
+mod subject;
 pub mod tile;
 mod tree;
 mod verify;
@@ -37,6 +38,7 @@ pub use query::{Ended, Filter, Found, query};
 pub use queue::Done;
 pub use reader::{Shard, View};
 pub use shard::names as shards;
+pub use subject::Subjects;
 pub use verify::{Verified, verify};
 
 #[cfg(test)]

@@ -2,12 +2,12 @@
 
 use crate::bridge::{Bridge, Convert, Sender};
 use crate::consensus::HybridLogicalClock;
-use crate::crypto::{SigningKey, VerifyingKey};
+use crate::crypto::{Sealer, SigningKey, VerifyingKey};
 use crate::error::{self, IntoPy};
 use creto_audit::disk::Machine;
 use creto_audit::note::{self, Checkpoint, Note};
 use creto_audit::witness::{PublicKey, Witness};
-use creto_audit::{Ended, Filter, Follower, Options, Proof, Shard, encoding};
+use creto_audit::{Ended, Filter, Follower, Options, Proof, Shard, Subjects, encoding};
 use creto_enablement_common::ports::Ticket;
 use creto_enablement_common::{AuditRecord, Digest, Error, ErrorKind, Outcome, OutcomeRef, RecordKind, RecordRef, Result, Timestamp};
 use parking_lot::Mutex;
@@ -75,6 +75,64 @@ fn kind_of(py: Python<'_>, name: &str) -> PyResult<RecordKind> {
     }
 }
 
+/// The fields of a record that a dict holds, by one pass over it; a name that no record has is an error.
+#[derive(Default)]
+struct Given<'py> {
+    who: Option<Bound<'py, PyAny>>,
+    chain: Option<Bound<'py, PyAny>>,
+    what: Option<Bound<'py, PyAny>>,
+    resource: Option<Bound<'py, PyAny>>,
+    why: Option<Bound<'py, PyAny>>,
+    outcome: Option<Bound<'py, PyAny>>,
+    timestamp: Option<Bound<'py, PyAny>>,
+    id: Option<Bound<'py, PyAny>>,
+    act: Option<Bound<'py, PyAny>>,
+    kind: Option<Bound<'py, PyAny>>,
+    digest: Option<Bound<'py, PyAny>>,
+    policy: Option<Bound<'py, PyAny>>,
+    usage: Option<Bound<'py, PyAny>>,
+    detail: Option<Bound<'py, PyAny>>,
+}
+
+impl<'py> Given<'py> {
+    fn new(record: &Bound<'py, PyDict>) -> PyResult<Self> {
+        let mut given = Self::default();
+        for (name, value) in record.iter() {
+            let name = name.cast::<PyString>()?.to_str()?;
+            let place = match name {
+                "who" => &mut given.who,
+                "delegation_chain" => &mut given.chain,
+                "what" => &mut given.what,
+                "resource" => &mut given.resource,
+                "why" => &mut given.why,
+                "outcome" => &mut given.outcome,
+                "timestamp" => &mut given.timestamp,
+                "id" => &mut given.id,
+                "act" => &mut given.act,
+                "kind" => &mut given.kind,
+                "digest" => &mut given.digest,
+                "policy" => &mut given.policy,
+                "usage" => &mut given.usage,
+                "detail" => &mut given.detail,
+                // What reading adds to a record is no part of it.
+                "signature" | "shard" | "index" | "covered" => continue,
+                other => return Err(error::to_py(record.py(), &Error::invalid(format!("a record has no field `{other}`")))),
+            };
+            if !value.is_none() {
+                *place = Some(value);
+            }
+        }
+        Ok(given)
+    }
+}
+
+fn text<'py>(py: Python<'py>, name: &str, value: Option<Bound<'py, PyAny>>) -> PyResult<Bound<'py, PyString>> {
+    match value {
+        None => Ok(intern!(py, "").clone()),
+        Some(value) => value.cast_into::<PyString>().map_err(|_| error::to_py(py, &Error::invalid(format!("`{name}` is no text")))),
+    }
+}
+
 /// Reads a record from a dict, fills in what may be missing, and hands it on borrowed.
 fn with_record<'py, T>(
     record: &Bound<'py, PyDict>,
@@ -82,41 +140,31 @@ fn with_record<'py, T>(
     use_it: impl FnOnce(&RecordRef<'_>) -> T,
 ) -> PyResult<T> {
     let py = record.py();
-    let get = |name: &Bound<'py, PyString>| -> PyResult<Option<Bound<'py, PyAny>>> {
-        Ok(record.get_item(name)?.filter(|value| !value.is_none()))
-    };
-    let text = |name: &Bound<'py, PyString>| -> PyResult<Bound<'py, PyString>> {
-        match get(name)? {
-            Some(value) => Ok(value.cast_into::<PyString>()?),
-            None => Ok(intern!(py, "").clone()),
-        }
-    };
-    let (who, what, resource, why) =
-        (text(intern!(py, "who"))?, text(intern!(py, "what"))?, text(intern!(py, "resource"))?, text(intern!(py, "why"))?);
-    let chain: Vec<Bound<'_, PyString>> = match get(intern!(py, "delegation_chain"))? {
+    let given = Given::new(record)?;
+    let (who, what) = (text(py, "who", given.who)?, text(py, "what", given.what)?);
+    let (resource, why) = (text(py, "resource", given.resource)?, text(py, "why", given.why)?);
+    let chain: Vec<Bound<'_, PyString>> = match given.chain {
         Some(links) => links.try_iter()?.map(|link| Ok(link?.cast_into::<PyString>()?)).collect::<PyResult<_>>()?,
         None => Vec::new(),
     };
     let chain = chain.iter().map(|link| link.to_str()).collect::<PyResult<Vec<&str>>>()?;
-    let outcome = get(intern!(py, "outcome"))?;
+    let outcome = given.outcome;
     let failure = match &outcome {
         Some(value) => match value.cast::<PyString>() {
             Ok(text) if text.to_str()? == "success" => None,
             Ok(text) => {
-                return Err(error::to_py(
-                    py,
-                    &Error::invalid(format!("an outcome is None, \"success\" or {{\"failure\": text}}, not `{}`", text.to_str()?)),
-                ));
+                let what = format!("an outcome is None, \"success\" or {{\"failure\": text}}, not `{}`", text.to_str()?);
+                return Err(error::to_py(py, &Error::invalid(what)));
             }
             Err(_) => Some(value.get_item(intern!(py, "failure"))?.cast_into::<PyString>()?),
         },
         None => None,
     };
-    let timestamp = match get(intern!(py, "timestamp"))? {
+    let timestamp = match given.timestamp {
         Some(word) => Timestamp::from_word(word.extract()?),
         None => clock.now(),
     };
-    let id: [u8; 16] = match get(intern!(py, "id"))? {
+    let id: [u8; 16] = match given.id {
         Some(value) => fixed("id", &value)?,
         None => {
             // The clock never gives one word twice, and no other record takes this one's as its id with this ending.
@@ -126,16 +174,16 @@ fn with_record<'py, T>(
             id
         }
     };
-    let act = get(intern!(py, "act"))?.map_or(Ok(id), |value| fixed("act", &value))?;
-    let kind = match get(intern!(py, "kind"))? {
+    let act = given.act.map_or(Ok(id), |value| fixed("act", &value))?;
+    let kind = match given.kind {
         None => RecordKind::Event,
         Some(value) => kind_of(py, value.cast::<PyString>()?.to_str()?)?,
     };
-    let digest: Option<Digest> = get(intern!(py, "digest"))?.map(|value| fixed("digest", &value)).transpose()?;
-    let policy: Option<Digest> = get(intern!(py, "policy"))?.map(|value| fixed("policy", &value)).transpose()?;
-    let usage = pairs::<u64>(get(intern!(py, "usage"))?)?;
+    let digest: Option<Digest> = given.digest.map(|value| fixed("digest", &value)).transpose()?;
+    let policy: Option<Digest> = given.policy.map(|value| fixed("policy", &value)).transpose()?;
+    let usage = pairs::<u64>(given.usage)?;
     let usage = usage.iter().map(|(meter, quantity)| Ok((meter.to_str()?, *quantity))).collect::<PyResult<Vec<_>>>()?;
-    let detail = pairs::<Bound<'_, PyString>>(get(intern!(py, "detail"))?)?;
+    let detail = pairs::<Bound<'_, PyString>>(given.detail)?;
     let detail = detail.iter().map(|(name, value)| Ok((name.to_str()?, value.to_str()?))).collect::<PyResult<Vec<_>>>()?;
     let outcome = match (&outcome, &failure) {
         (None, _) => None,
@@ -597,6 +645,47 @@ impl LedgerFollower {
     }
 }
 
+/// The keys under which records hold personal data, one for each subject, each erasable.
+#[pyclass(frozen, module = "creto._core")]
+pub struct LedgerSubjects {
+    inner: Subjects,
+    sealer: Py<Sealer>,
+}
+
+#[pymethods]
+impl LedgerSubjects {
+    /// The subject keys of a folder, made where it is missing.
+    #[new]
+    fn new(py: Python<'_>, folder: PathBuf, sealer: Py<Sealer>) -> PyResult<Self> {
+        let key = &sealer.get().0;
+        let inner = py.detach(|| Subjects::open(&folder, key)).or_raise(py)?;
+        Ok(Self { inner, sealer })
+    }
+
+    /// The name that stands in records for a subject.
+    fn pseudonym(&self, py: Python<'_>, subject: &str) -> PyResult<String> {
+        self.inner.pseudonym(subject).or_raise(py)
+    }
+
+    /// Encrypts what the record of this id says about a subject: its pseudonym, and the text for the record.
+    fn seal(&self, py: Python<'_>, subject: &str, record: &Bound<'_, PyAny>, plain: &[u8]) -> PyResult<(String, String)> {
+        let (record, key) = (fixed("record", record)?, &self.sealer.get().0);
+        py.detach(|| self.inner.seal(key, subject, &record, plain)).or_raise(py)
+    }
+
+    /// Reads what `seal` wrote; raises NotFoundError where the subject was erased.
+    fn open<'py>(&self, py: Python<'py>, subject: &str, record: &Bound<'_, PyAny>, text: &str) -> PyResult<Bound<'py, PyBytes>> {
+        let (record, key) = (fixed("record", record)?, &self.sealer.get().0);
+        let plain = py.detach(|| self.inner.open_text(key, subject, &record, text)).or_raise(py)?;
+        Ok(PyBytes::new(py, &plain))
+    }
+
+    /// Erases a subject's key; False where it was erased before, or never known.
+    fn erase(&self, py: Python<'_>, subject: &str) -> PyResult<bool> {
+        py.detach(|| self.inner.erase(subject)).or_raise(py)
+    }
+}
+
 /// A witness: remembers the latest checkpoint of each log that it knows, and cosigns only what extends it.
 #[pyclass(frozen, module = "creto._core")]
 pub struct LedgerWitness(Witness);
@@ -626,7 +715,8 @@ impl LedgerWitness {
 /// The note with a witness's cosignature from its answer; raises where that does not hold under the witness's verifier key.
 #[pyfunction]
 pub fn ledger_with_cosignature(py: Python<'_>, note: &str, answer: &str, witness: &str) -> PyResult<String> {
-    let joined = Note::parse(note.as_bytes()).and_then(|note| creto_audit::witness::with_cosignature(&note, answer, &PublicKey::parse(witness)?));
+    let joined =
+        Note::parse(note.as_bytes()).and_then(|note| creto_audit::witness::with_cosignature(&note, answer, &PublicKey::parse(witness)?));
     Ok(joined.or_raise(py)?.to_text())
 }
 
@@ -695,6 +785,7 @@ pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<LedgerShard>()?;
     module.add_class::<LedgerFollower>()?;
     module.add_class::<LedgerWitness>()?;
+    module.add_class::<LedgerSubjects>()?;
     module.add_function(wrap_pyfunction!(ledger_with_cosignature, module)?)?;
     module.add_function(wrap_pyfunction!(ledger_cosigned, module)?)?;
     module.add_class::<Progress>()?;
