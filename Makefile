@@ -12,14 +12,14 @@ export GOTOOLCHAIN := local
 export SSL_CERT_FILE ?= $(wildcard /etc/ssl/certs/ca-certificates.crt)
 ARGS ?=
 
-.PHONY: help setup setup-test setup-check venv develop stubs run test test-rust test-python check bench wheel fuzz lock clean migration differential
+.PHONY: help runsc setup setup-test setup-check venv develop stubs run test test-rust test-python check bench wheel fuzz lock clean migration differential
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
 
-run: setup develop ## the main job: an agent under the whole layer, on real input, with a report at the end
+run: setup develop runsc ## the main job: an agent under the whole layer, on real input, with a report at the end
 	@$(BIN)/python examples/auditor/main.py $(ARGS)
 
-test: setup-test develop test-rust test-python ## every test
+test: setup-test develop runsc test-rust test-python ## every test
 
 test-rust:
 	@cargo test --quiet --profile fast --workspace --exclude creto-benches
@@ -64,6 +64,9 @@ $(VENV)/.stamp: requirements-dev.txt requirements-uv.txt
 	@echo "$$PWD/python" > "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])')/creto.pth"
 	@printf '#!/bin/sh\nexec "%s" -m creto "$$@"\n' "$$PWD/$(BIN)/python" > $(BIN)/creto && chmod +x $(BIN)/creto
 	@touch $@
+
+runsc: develop ## gVisor's runsc, built once with Go into the cache; without it sandboxes are skipped by name
+	@$(BIN)/creto sandbox install >/dev/null || echo "make: no gVisor here; what needs it says so" >&2
 
 develop: venv ## build the native module into python/creto (profile fast)
 	@cargo build --quiet --profile fast -p creto-python

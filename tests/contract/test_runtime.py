@@ -98,6 +98,15 @@ async def test_python_starts_in_the_warm_interpreter_and_cannot_tell(bench: Benc
         assert len(set(draws)) == 3, "forks of one interpreter must not draw the same numbers"
 
 
+async def test_a_virtual_environment_is_the_program_s_own(bench: Bench) -> None:
+    """The environment that the tests run in: its packages are there, and the interpreter says that it is in it."""
+    script = "import sys, click; print(sys.prefix, sys.executable, sys.prefix != sys.base_prefix, click.__file__)"
+    async with bench.box() as box:
+        inside = await box.run([sys.executable, "-c", script])
+    outside = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
+    assert inside.stdout == outside.stdout, inside.stderr
+
+
 async def test_signals_reach_the_program_and_its_children(bench: Bench) -> None:
     async with bench.box() as box:
         told = await box.start(["bash", "-c", "trap 'echo told; exit 9' TERM; echo up >ready; sleep 60 & wait"])

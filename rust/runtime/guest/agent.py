@@ -7,16 +7,25 @@ it says is trusted by the host beyond exit statuses. Messages are four bytes of 
 import ctypes
 import errno
 import fcntl
+import gc
+import io
 import json
 import os
+import random
 import resource
-import runpy  # noqa: F401 - loaded now, so that a warm program does not wait for it
+import runpy
 import selectors
 import signal
+import site
 import socket
 import struct
 import sys
 import termios
+import types
+
+# What most programs load, loaded now, so that a warm one does not wait for it.
+import argparse, collections, contextlib, dataclasses, datetime, functools, hashlib, pathlib  # noqa: E401, F401, I001
+import logging, re, shutil, subprocess, tempfile, threading, typing, urllib.parse, urllib.request  # noqa: E401, F401
 
 CONTROL = 3
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -292,10 +301,8 @@ def search(name, path):
 
 
 def is_warm(found, argv, env):
-    """True where this very interpreter, as it is, can run the program: no virtual environment, no interpreter options."""
-    if os.path.realpath(found) != os.path.realpath(sys.executable):
-        return False
-    if os.path.exists(os.path.join(os.path.dirname(found), "..", "pyvenv.cfg")) or any(key.startswith("PYTHON") for key in env):
+    """True where this very interpreter can run the program: no options or variables that only a new one would read."""
+    if os.path.realpath(found) != os.path.realpath(sys.executable) or any(key.startswith("PYTHON") for key in env):
         return False
     return len(argv) > 1 and (not argv[1].startswith("-") or (argv[1] in ("-c", "-m") and len(argv) > 2))
 
@@ -334,9 +341,6 @@ def write(fd, data):
 
 def prepare_python(found, argv):
     """Makes this fork look like an interpreter that was just started with `argv`."""
-    import io
-    import random
-    import types
 
     def stream(fd, mode, **options):
         raw = io.FileIO(fd, mode, closefd=False)
@@ -352,10 +356,26 @@ def prepare_python(found, argv):
     sys.executable = found
     sys.orig_argv = list(argv)
     del sys.path[0]
+    enter_environment(os.path.dirname(os.path.dirname(os.path.abspath(found))))
     main = types.ModuleType("__main__")
     main.__builtins__ = __builtins__
     sys.modules["__main__"] = main
     return main
+
+
+def enter_environment(prefix):
+    """Takes on the virtual environment at `prefix`, where there is one (PEP 405)."""
+    try:
+        with open(os.path.join(prefix, "pyvenv.cfg"), encoding="utf-8") as file:
+            settings = dict(line.lower().replace(" ", "").rstrip().split("=", 1) for line in file if "=" in line)
+    except OSError:
+        return
+    sys.prefix = sys.exec_prefix = prefix
+    site.PREFIXES[:] = [prefix]
+    if settings.get("include-system-site-packages") != "true":
+        sys.path[:] = [path for path in sys.path if not path.endswith(("site-packages", "dist-packages"))]
+    for folder in site.getsitepackages([prefix]):
+        site.addsitedir(folder)
 
 
 def run_python(found, argv):
@@ -392,5 +412,7 @@ def without_our_frames(kind, error, trace):
     sys.__excepthook__(kind, error.with_traceback(trace), trace)
 
 
+gc.collect()
+gc.freeze()  # what is here now is shared with every fork
 _program = Agent().serve()
 run_python(*_program)
