@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -137,7 +138,7 @@ def test_a_mistake_is_an_error_that_names_the_setting_the_file_and_the_way_out(
 def test_what_cannot_work_together_is_refused_by_the_part_that_knows(loaded: Callable[..., Settings]) -> None:
     with pytest.raises(
         InvalidInputError,
-        match=r"`oversight.email_from` \(default\): `oversight.email_smtp_host` is set, so a sender's address is needed",
+        match=r"`oversight.email_from` \(default\): `oversight.email_smtp_host` is set, so a sender's address is",
     ):
         loaded('[oversight]\nemail_smtp_host = "mail.example"\n')
 
@@ -309,6 +310,21 @@ def test_a_bad_file_is_refused_with_the_old_configuration_kept(live: tuple[Live,
     assert "did you mean `log_level`?" in str(follower.reload(who="x").refused)
     assert follower.current is before
     assert "did you mean" in records[0]["outcome"]["failure"]
+
+
+def test_the_log_level_is_taken_up_and_a_refusal_is_logged(
+    live: tuple[Live, Path, list[dict[str, Any]]], caplog: pytest.LogCaptureFixture
+) -> None:
+    follower, file, _ = live
+    file.write_text('[common]\nlog_level = "error"\n')
+    follower.reload(who="x")
+    assert logging.getLogger("creto").level == logging.ERROR
+    file.write_text('[common]\nlog_level = "info"\n')
+    follower.reload(who="ann")
+    file.write_text("[nonsense]\n")
+    follower.reload(who="x")
+    assert "reloaded by ann: common.log_level" in caplog.text
+    assert "is refused, the old one stays" in caplog.text
 
 
 def test_what_one_part_refuses_no_part_keeps(live: tuple[Live, Path, list[dict[str, Any]]]) -> None:

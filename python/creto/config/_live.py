@@ -5,6 +5,7 @@ A file with a mistake is refused and the old configuration stays; a project's `c
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +22,8 @@ from creto.config._trust import digest
 from creto.errors import CretoError
 
 __all__ = ["Change", "Live", "Reload"]
+
+_log = logging.getLogger("creto.config")
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,7 @@ class Live:
         # Never changes under a running agent: an absent or untrusted file stays absent, too.
         self._sources["pinned"] = self._current._project or False
         self._contents = self._fingerprint(self._current)
+        _set_level(self._current)
 
     @property
     def current(self) -> Settings:
@@ -136,11 +140,14 @@ class Live:
                     take(old)
                 return self._refused(who, str(error))
             self._current = merged
+            _set_level(merged)
             self._contents = contents
+            _log.info("the configuration was reloaded by %s: %s", who, ", ".join(each.setting for each in changes))
             self._tell(who, "success", {change.setting: _line(change) for change in changes})
             return Reload(tuple(changes))
 
     def _refused(self, who: str, why: str) -> Reload:
+        _log.warning("the changed configuration is refused, the old one stays: %s", why)
         self._tell(who, {"failure": why[:500]}, {})
         return Reload(refused=why)
 
@@ -207,6 +214,10 @@ class Live:
         if schema:
             files[str(schema)] = digest(settings.read("authz.schema_file", schema))
         return files
+
+
+def _set_level(settings: Settings) -> None:
+    logging.getLogger("creto").setLevel(settings.common.log_level.upper())
 
 
 def _changes(old: Settings, new: Settings, before: Mapping[str, str], contents: Mapping[str, str]) -> list[Change]:
