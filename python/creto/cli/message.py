@@ -57,7 +57,13 @@ def command() -> None:
 @click.option("--text", help="The content, as text.")
 @click.option("--content-type", help="Its media type.")
 @click.option("--reply-to", help="The id of the message that it answers.")
-@click.option("--priority", type=click.Choice(["non-urgent", "normal", "urgent"]), default="normal", show_default=True)
+@click.option(
+    "--priority",
+    type=click.Choice(["non-urgent", "normal", "urgent"]),
+    default="normal",
+    show_default=True,
+    help="How soon it wants to be read.",
+)
 @click.option("--wait", is_flag=True, help="Wait until every recipient has acknowledged it.")
 @json_option
 @pass_frame
