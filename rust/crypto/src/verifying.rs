@@ -14,12 +14,14 @@ struct Inner {
     suite: Suite,
     parts: Vec<Part>,
     encoded: Vec<u8>,
+    fingerprint: String,
 }
 
 struct Part {
     algorithm: Algorithm,
     public: Vec<u8>,
     id: KeyId,
+    label: String,
     verifier: Box<dyn Verifier>,
 }
 
@@ -39,10 +41,12 @@ impl VerifyingKey {
         for (algorithm, public) in suite.signers().iter().copied().zip(publics) {
             let verifier = provider.signing.verifier(algorithm, public)?;
             infos.extend(spki::encode(KeyAlgorithm::Signing(algorithm), public)?);
-            parts.push(Part { algorithm, public: public.to_vec(), id: KeyId::of(public), verifier });
+            let id = KeyId::of(public);
+            parts.push(Part { algorithm, public: public.to_vec(), id, label: format!("{algorithm}:{}", id.hex()), verifier });
         }
         let encoded = der::Encode::to_der(&der::AnyRef::new(der::Tag::Sequence, &infos).map_err(too_long)?).map_err(too_long)?;
-        Ok(Self(Arc::new(Inner { suite, parts, encoded })))
+        let fingerprint = Provider::chosen().sha256(&[&encoded]).iter().map(|byte| format!("{byte:02x}")).collect();
+        Ok(Self(Arc::new(Inner { suite, parts, encoded, fingerprint })))
     }
 
     /// Reads what `to_bytes` wrote; the algorithms in it decide the suite.
@@ -104,8 +108,13 @@ impl VerifyingKey {
     }
 
     /// The identifier of the whole set: SHA-256 over its DER, in hexadecimal.
-    pub fn fingerprint(&self) -> String {
-        Provider::chosen().sha256(&[self.to_bytes()]).iter().map(|byte| format!("{byte:02x}")).collect()
+    pub fn fingerprint(&self) -> &str {
+        &self.0.fingerprint
+    }
+
+    /// `<algorithm>:<hexadecimal key id>` of each key, in the suite's order: what names them in signed statements.
+    pub fn labels(&self) -> impl Iterator<Item = &str> {
+        self.0.parts.iter().map(|part| part.label.as_str())
     }
 
     /// Verifies that every algorithm of the suite has signed, in the suite's order, and nothing else has.
@@ -118,6 +127,13 @@ impl VerifyingKey {
             .iter()
             .zip(signatures)
             .fold(exact, |valid, (part, signature)| part.verifier.verify(message, &signature.bytes) & valid);
+        if valid { Ok(()) } else { Err(Error::Signature) }
+    }
+
+    /// The same for signatures that a format lists in the suite's order: one for each algorithm, all valid.
+    pub fn verify_all<'a>(&self, message: &[u8], signatures: impl ExactSizeIterator<Item = &'a [u8]>) -> Result<(), Error> {
+        let exact = signatures.len() == self.0.parts.len();
+        let valid = self.0.parts.iter().zip(signatures).fold(exact, |valid, (part, made)| part.verifier.verify(message, made) & valid);
         if valid { Ok(()) } else { Err(Error::Signature) }
     }
 

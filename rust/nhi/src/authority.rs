@@ -142,7 +142,7 @@ impl Authority {
             .collect::<Result<Vec<_>, Error>>()?;
         let statement = Statement {
             kind: "https://in-toto.io/Statement/v1".into(),
-            subject: vec![Subject { name: id.as_str().into(), digest: Digest { sha256: key.fingerprint() } }],
+            subject: vec![Subject { name: id.as_str().into(), digest: Digest { sha256: key.fingerprint().into() } }],
             predicate_type: IDENTITY.into(),
             predicate: Predicate { suite: key.suite().name().into(), certificates },
         };

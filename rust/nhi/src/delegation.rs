@@ -74,6 +74,11 @@ impl DelegationChain {
         self.depth
     }
 
+    /// Whether a chain that was verified in one epoch still holds: nothing was revoked since, and it has not expired.
+    pub fn is_current(&self, verified_in: u64, epoch: u64, now: u64) -> bool {
+        (verified_in == epoch || self.attenuations.is_empty()) && now < self.expiry
+    }
+
     /// The acting agent.
     pub fn agent(&self) -> Option<&AgentId> {
         self.links.last()
@@ -187,7 +192,7 @@ impl Hop {
             kind: "https://in-toto.io/Statement/v1".into(),
             subject: vec![Subject {
                 name: request.delegatee.id.as_str().into(),
-                digest: Sha256 { sha256: request.delegatee.verifying_key.fingerprint() },
+                digest: Sha256 { sha256: request.delegatee.verifying_key.fingerprint().into() },
             }],
             predicate_type: DELEGATION.into(),
             predicate: Predicate {
@@ -250,7 +255,8 @@ impl Verification<'_> {
         for (index, hop) in hops.iter().enumerate() {
             let refuse = |why: &dyn fmt::Display| Err(Refusal::at(index, why));
             let refused = |why: Error| Refusal::at(index, why);
-            let statement: Statement = serde_json::from_slice(&dsse::unverified_payload(&hop.0).map_err(refused)?)
+            let envelope = dsse::Unverified::parse(dsse::IN_TOTO, &hop.0).map_err(refused)?;
+            let statement: Statement = serde_json::from_slice(&envelope.payload)
                 .map_err(|error| Refusal::at(index, format!("it is not a delegation statement: {error}")))?;
             let Predicate { delegator, suite, previous, audience, attenuation, depth, issued_at, expiry, .. } = statement.predicate;
             let delegator = AgentId::parse(&delegator).map_err(|why| Refusal::at(index, why))?;
@@ -260,8 +266,8 @@ impl Verification<'_> {
                 .identities(&delegator)
                 .into_iter()
                 .filter(|identity| holder.as_ref().is_none_or(|(_, fingerprint)| *fingerprint == identity.verifying_key.fingerprint()))
-                .find_map(|identity| dsse::verify(&identity.verifying_key, dsse::IN_TOTO, &hop.0).ok().map(|payload| (identity, payload)));
-            let Some((signer, payload)) = signer else {
+                .find(|identity| envelope.verify(&identity.verifying_key).is_ok());
+            let Some(signer) = signer else {
                 return refuse(&format!("no key of `{delegator}` that may sign it has signed it"));
             };
             if holder.as_ref().is_some_and(|(id, _)| *id != delegator) {
@@ -299,7 +305,7 @@ impl Verification<'_> {
             }
             chain.links.push(delegatee.clone());
             chain.attenuations.push((delegator, attenuation));
-            chain.digest = Provider::chosen().sha256(&[&payload]);
+            chain.digest = Provider::chosen().sha256(&[&envelope.payload]);
             chain.expiry = chain.expiry.min(expiry);
             chain.depth = depth;
             holder = Some((delegatee, subject.digest.sha256.clone()));

@@ -99,7 +99,7 @@ impl VerifyingKey {
 
     /// SHA-256 over the DER of the set, in hexadecimal.
     #[getter]
-    fn fingerprint(&self) -> String {
+    fn fingerprint(&self) -> &str {
         self.0.fingerprint()
     }
 

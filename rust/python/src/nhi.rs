@@ -208,7 +208,7 @@ impl Chain {
     #[staticmethod]
     fn direct(py: Python<'_>, agent: &str) -> PyResult<Self> {
         let agent = agent_id(py, agent)?;
-        Ok(Self { inner: Arc::new(creto_nhi::DelegationChain::direct(agent)), epoch: u64::MAX })
+        Ok(Self { inner: Arc::new(creto_nhi::DelegationChain::direct(agent)), epoch: 0 })
     }
 
     /// Names along the chain, the delegator first, the acting agent last.
@@ -243,7 +243,7 @@ impl Chain {
 
     /// Whether it still holds: no revocation since it was verified, and not expired.
     fn is_current(&self, epoch: u64, now: u64) -> bool {
-        (self.epoch == epoch || self.epoch == u64::MAX) && now < self.inner.expiry()
+        self.inner.is_current(self.epoch, epoch, now)
     }
 
     fn __repr__(&self) -> String {
