@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -119,6 +120,35 @@ def test_an_envelope_has_the_size_that_its_format_page_says(standard: World) -> 
     two = len(standard.seal([standard.bob.identity, standard.outsider_identity], bytes(1024)))
     assert one - 1024 < 5_700
     assert two - one < 1_300
+
+
+def test_the_worked_example_of_the_format_page_is_what_creto_writes() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "envelope.md").read_text()
+    block = page.split("## A worked example")[1].split("```text\n")[1].split("```")[0]
+    # Up to two blanks before the explanation, each line is bytes in hexadecimal.
+    documented = b"".join(bytes.fromhex(line.split("  ")[0]) for line in block.splitlines())
+    authority = _core.Authority.generate("creto.local", "standard", NOW, 1_000_000)
+    names = {}
+    for name in ("writer", "reader"):
+        signing, kem = _core.SigningKey.generate(), _core.KemKey.generate()
+        id = f"spiffe://creto.local/agent/{name}"
+        statement = authority.issue(id, signing.verifying_key, kem.public(), NOW, 500_000)
+        names[name] = Agent(authority.domain.admit(statement), signing, kem)
+    envelope = _core.envelope_seal(
+        names["writer"].id,
+        names["writer"].signing,
+        [names["reader"].identity],
+        bytes(1024),
+        message_id="00112233445566778899aabbccddeeff",
+        date=NOW,
+        expires=NOW + 86400,
+        content_type="text/plain",
+    )
+    found = outside_reader.parse(envelope)
+    assert found.attributes.startswith(documented)
+    assert len(found.attributes) == len(documented) + 64
+    assert f"the whole envelope has {len(envelope)} bytes" in page
+    assert len(found.signed) == 142
 
 
 # --- attacks ---------------------------------------------------------------------------------------------------------

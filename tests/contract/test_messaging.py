@@ -20,6 +20,7 @@ from sqlalchemy import select, update
 from creto import _core
 from creto.errors import (
     DeliveryDeniedError,
+    IntegrityError,
     InvalidInputError,
     NotFoundError,
     TimeoutError,
@@ -279,6 +280,41 @@ def test_a_recipient_whose_policy_refuses_never_sees_it_and_the_sender_is_told(s
                 await sent.receipts(timeout=5)
 
         run(main)
+
+
+# --- attachments -----------------------------------------------------------------------------------------------------
+
+
+def test_an_attachment_comes_out_as_it_went_in_and_lies_sealed_in_the_store(post: Post, state: Path, run: Any) -> None:
+    canary = b"canary-" + os.urandom(12).hex().encode()
+    content = canary * 20_000
+
+    async def main() -> None:
+        await post.mailbox.send(post.writer, "reader", "see inside", attach={"data.bin": content, "empty": b""})
+        [message] = await all_ready(post.mailbox, post.reader)
+        assert (message.text, message.content_type) == ("see inside", "text/plain; charset=utf-8")
+        assert {name: a.length for name, a in message.attachments.items()} == {"data.bin": len(content), "empty": 0}
+        assert await message.attachments["data.bin"].read() == content
+        assert await message.attachments["empty"].read() == b""
+        with post.store.begin() as tx:
+            digest = message.attachments["data.bin"].digest
+            tx.execute(update(tables.attachments).where(tables.attachments.c.digest == digest).values(blob=b"another"))
+        with pytest.raises(IntegrityError, match="the attachment `data.bin` is not what its message says"):
+            await message.attachments["data.bin"].read()
+
+    run(main)
+    for file in state.rglob("*"):
+        if file.is_file():
+            assert canary not in file.read_bytes(), file
+
+
+@pytest.mark.parametrize("name", ["", "../x", "a\nb", "x" * 201])
+def test_a_name_that_could_do_harm_is_not_attached(post: Post, run: Any, name: str) -> None:
+    async def main() -> None:
+        with pytest.raises(InvalidInputError, match="cannot name an attachment"):
+            await post.mailbox.send(post.writer, "reader", "x", attach={name: b"x"})
+
+    run(main)
 
 
 # --- order -----------------------------------------------------------------------------------------------------------

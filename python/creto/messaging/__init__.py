@@ -21,6 +21,7 @@ Example:
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from creto.messaging._attachment import Attachment as Attachment
     from creto.messaging._inbox import Inbox as Inbox
     from creto.messaging._mailbox import Mailbox as Mailbox
     from creto.messaging._message import Message as Message
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from creto.messaging._receipt import Receipt as Receipt
 
 _HOMES = {
+    "Attachment": "creto.messaging._attachment",
     "Inbox": "creto.messaging._inbox",
     "Mailbox": "creto.messaging._mailbox",
     "Message": "creto.messaging._message",
@@ -35,7 +37,7 @@ _HOMES = {
     "Sent": "creto.messaging._message",
 }
 
-__all__ = ["Inbox", "Mailbox", "Message", "Receipt", "Sent"]
+__all__ = ["Attachment", "Inbox", "Mailbox", "Message", "Receipt", "Sent"]
 
 
 def __getattr__(name: str) -> object:

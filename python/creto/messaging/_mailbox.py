@@ -24,7 +24,7 @@ from creto.errors import (
     TimeoutError,
     UnauthorizedError,
 )
-from creto.messaging import _outgoing, _receipt, _rows
+from creto.messaging import _attachment, _outgoing, _receipt, _rows
 from creto.messaging._holder import this_process
 from creto.messaging._inbox import Inbox
 from creto.messaging._message import Message, Sent
@@ -123,6 +123,7 @@ class Mailbox:
         in_reply_to: str | None = None,
         priority: str = "normal",
         expires_in: float | None = None,
+        attach: Mapping[str, bytes] | None = None,
         durable: bool = True,
         receipt: bool = False,
         timeout: float | None = None,
@@ -137,6 +138,7 @@ class Mailbox:
             in_reply_to: The id of the message that it answers.
             priority: `non-urgent`, `normal` or `urgent`.
             expires_in: Seconds until it stops to count, by default and at most: a day; five minutes if not durable.
+            attach: Files by name, sealed apart from the message, up to 64 MiB each; on this machine only.
             durable: Kept in the store until it is acknowledged. Where False, it is handed to inboxes that are open in
                 this process, and lost with it.
             receipt: Waits until every recipient has acknowledged it.
@@ -150,10 +152,17 @@ class Mailbox:
         """
         sender = self._identities.current(sender)
         content, media = _content(body, content_type)
+        size = len(content) + sum(map(len, (attach or {}).values()))
+        blobs: list[_attachment.Blob] = []
+        if attach:
+            if not durable:
+                raise InvalidInputError("attachments lie in the store; send them with `durable=True`")
+            content, blobs = await anyio.to_thread.run_sync(_attachment.pack, content, media, attach)
+            media = _attachment.MANIFEST
         if len(content) > self._max:
             raise InvalidInputError(
                 f"the message has {len(content)} bytes, and {self._max} are the limit "
-                "(`messaging.max_message_size_bytes`)"
+                "(`messaging.max_message_size_bytes`); send a large file with `attach=`"
             )
         if priority not in _rows.PRIORITIES:
             raise InvalidInputError(f"`{priority}` is not a priority; write `non-urgent`, `normal` or `urgent`")
@@ -163,7 +172,7 @@ class Mailbox:
             raise InvalidInputError(f"a message may wait for 1 to {longest} seconds here, not {life}")
         identities = [self._identities.find(name) for name in ([to] if isinstance(to, str) else to)]
         message_id = secrets.token_hex(16)
-        await self._authorize_sending(sender, identities, message_id, len(content), media, priority)
+        await self._authorize_sending(sender, identities, message_id, size, media, priority)
         now = int(self._clock())
 
         def seal() -> bytes:
@@ -184,7 +193,7 @@ class Mailbox:
         recipients = tuple(identity.id for identity in identities)
         if durable:
             sealed, digest = await anyio.to_thread.run_sync(
-                self._put, seal, sender, recipients, message_id, priority, in_reply_to, now + life
+                self._put, seal, sender, recipients, message_id, priority, in_reply_to, now + life, blobs
             )
         else:
             sealed = seal()
@@ -204,11 +213,19 @@ class Mailbox:
         priority: str,
         in_reply_to: str | None,
         expires: int,
+        blobs: list[_attachment.Blob],
     ) -> tuple[bytes, str]:
         envelope = seal()
         with self._store.begin() as tx:
             self._sweep(tx)
             here = _rows.owned(tx, list(recipients))
+            if blobs and not here.issuperset(recipients):
+                raise InvalidInputError(
+                    "attachments reach mailboxes of this machine only; for "
+                    + ", ".join(f"`{id}`" for id in recipients if id not in here)
+                    + " put the content into the message"
+                )
+            _attachment.keep(tx, blobs, expires)
             for recipient in recipients:
                 if recipient not in here:
                     if not self._remote:
@@ -372,6 +389,7 @@ class Mailbox:
                 if (header["sender"], header["message_id"]) != (held.sender, held.message_id):
                     # The row says otherwise than the seal: somebody who can write the store filed it under a new name.
                     raise EncryptionFailedError("the message was filed under another name than its own")
+                return self._message(agent, header, body, held, held.envelope)
             except CretoError as error:
                 with self._store.begin() as tx:
                     if _rows.end(tx, held, "refused", reason=str(error)):
@@ -385,8 +403,6 @@ class Mailbox:
                             held.envelope,
                             {"failure": str(error)},
                         )
-                continue
-            return self._message(agent, header, body, held, held.envelope)
 
     def _opened(self, agent: Agent, envelope: bytes, now: int, max_life: int) -> tuple[dict[str, Any], bytes]:
         verified = self._verified(agent, envelope, now, max_life)
@@ -448,13 +464,17 @@ class Mailbox:
     def _message(
         self, agent: Agent, header: Mapping[str, Any], body: bytes, held: _rows.Held | None, envelope: bytes
     ) -> Message:
+        media, attached = header["content_type"], {}
+        if media == _attachment.MANIFEST:
+            body, media, attached = _attachment.unpack(body, self._store)
         return Message(
             id=header["message_id"],
             sender=header["sender"],
             recipient=agent.id,
             to=tuple(header["to"]),
             body=body,
-            content_type=header["content_type"],
+            content_type=media,
+            attachments=attached,
             date=header["date"],
             expires=header["expires"],
             in_reply_to=header["in_reply_to"],

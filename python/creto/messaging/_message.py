@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -11,6 +11,7 @@ from creto.errors import TimeoutError
 from creto.messaging import _receipt, _rows
 
 if TYPE_CHECKING:
+    from creto.messaging._attachment import Attachment
     from creto.messaging._mailbox import Mailbox
     from creto.messaging._receipt import Receipt
     from creto.nhi import Agent
@@ -32,6 +33,7 @@ class Message:
         to: Every recipient.
         body: The content.
         content_type: Its media type.
+        attachments: Files that came with it, by name.
         date: When it was written, in seconds since the epoch.
         expires: When it stops to count, in seconds since the epoch.
         in_reply_to: The id of the message that it answers.
@@ -46,6 +48,7 @@ class Message:
     to: tuple[str, ...]
     body: bytes = field(repr=False)
     content_type: str
+    attachments: Mapping[str, Attachment]
     date: int
     expires: int
     in_reply_to: str | None

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import delete, func, or_, select, update
 
 from creto.messaging._holder import is_dead
-from creto.store.tables import agents, mailbox, questions
+from creto.store.tables import agents, attachments, mailbox, questions
 
 if TYPE_CHECKING:
     from sqlalchemy import Row
@@ -174,6 +174,7 @@ def state(tx: Transaction, sender: str, message_id: str) -> list[Row[Any]]:
 def forget_expired(tx: Transaction, now: int, grace: int = 120) -> None:
     """Removes what expired; a little later than it does, so that clocks that differ cannot bring a replay in."""
     tx.execute(delete(mailbox).where(mailbox.c.expires < now - grace))
+    tx.execute(delete(attachments).where(attachments.c.expires < now - grace))
     tx.execute(delete(questions).where(questions.c.until < now - grace))
 
 

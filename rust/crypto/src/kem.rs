@@ -34,7 +34,7 @@ impl KemKey {
                 algorithm.name()
             )));
         }
-        Ok(Self(Arc::new(Inner { seed, key, public })))
+        Ok(Self(Arc::new(Inner { seed: seed.kept(), key, public })))
     }
 
     /// The public half.

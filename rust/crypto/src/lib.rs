@@ -5,6 +5,7 @@
 mod algorithm;
 pub mod asn1;
 pub mod dsse;
+mod dump;
 mod error;
 mod kem;
 mod provider;

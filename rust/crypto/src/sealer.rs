@@ -53,7 +53,7 @@ impl Sealer {
 
     /// A sealer that lives in memory only.
     pub fn ephemeral() -> Result<Self, Error> {
-        Ok(Self(Secret::random(Provider::chosen())?))
+        Ok(Self(Secret::random(Provider::chosen())?.kept()))
     }
 
     fn from_file(path: &Path) -> Result<Self, Error> {
@@ -67,7 +67,7 @@ impl Sealer {
         };
         let key = Secret::copy_from(&bytes).map_err(|_| Error::Malformed(format!("`{}` does not hold a key of 32 bytes", path.display())));
         bytes.zeroize();
-        Ok(Self(key?))
+        Ok(Self(key?.kept()))
     }
 
     fn from_passphrase(path: &Path, passphrase: &[u8]) -> Result<Self, Error> {
@@ -102,7 +102,7 @@ impl Sealer {
         if check.len() != expected.len() || !crate::equal(check, &expected) {
             return Err(Error::Malformed(format!("the passphrase does not open `{}`", path.display())));
         }
-        Ok(Self(key))
+        Ok(Self(key.kept()))
     }
 
     /// Seals bytes under a label.

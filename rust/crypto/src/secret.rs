@@ -30,6 +30,13 @@ impl<const N: usize> Secret<N> {
         Ok(secret)
     }
 
+    /// The same, kept out of core dumps: for secrets that live longer than a message.
+    #[must_use]
+    pub fn kept(self) -> Self {
+        crate::dump::leave_out(self.expose());
+        self
+    }
+
     /// The bytes, for a primitive.
     pub fn expose(&self) -> &[u8; N] {
         &self.0

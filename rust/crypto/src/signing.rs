@@ -43,7 +43,7 @@ impl SigningKey {
             .iter()
             .copied()
             .zip(seeds)
-            .map(|(algorithm, seed)| Ok(Part { algorithm, signer: provider.signing.signer(algorithm, &seed)?, seed }))
+            .map(|(algorithm, seed)| Ok(Part { algorithm, signer: provider.signing.signer(algorithm, &seed)?, seed: seed.kept() }))
             .collect::<Result<Vec<_>, Error>>()?;
         let publics: Vec<&[u8]> = parts.iter().map(|part| part.signer.public()).collect();
         let verifying = VerifyingKey::with_provider(provider, suite, &publics)?;

@@ -2,6 +2,7 @@
 //!
 //! This crate seals, verifies and opens; it never stores, carries or authorizes a message. The format is described in `docs/envelope.md`.
 
+mod attachment;
 mod header;
 mod oid;
 mod open;
@@ -10,6 +11,7 @@ mod seal;
 pub mod settings;
 mod time;
 
+pub use attachment::{open_attachment, seal_attachment};
 pub use header::{Header, MAX_RECIPIENTS, Priority, hex, unhex};
 pub use open::{Acceptance, CLOCK_SKEW_SECONDS, DIRECT_SECONDS, MAILBOX_SECONDS, Verified, unverified_header, verify};
 pub use seal::{Outgoing, seal};

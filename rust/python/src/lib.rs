@@ -43,7 +43,7 @@ mod _core {
     #[pymodule_export]
     use crate::gate::{Gate, Permit, Principal};
     #[pymodule_export]
-    use crate::messaging::{VerifiedEnvelope, envelope_header, envelope_seal, envelope_verify};
+    use crate::messaging::{VerifiedEnvelope, attachment_open, attachment_seal, envelope_header, envelope_seal, envelope_verify};
     #[pymodule_export]
     use crate::metering::{
         ActPrice, PreparedQuota, QuotaBatch, QuotaEnforcer, Reservation, UsageTable, check_quota_rules, merkle_path, merkle_path_root,

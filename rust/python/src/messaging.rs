@@ -121,6 +121,20 @@ pub fn envelope_header<'py>(py: Python<'py>, envelope: &[u8], suite: &str) -> Py
     fields(py, &header)
 }
 
+/// Seals an attachment under a fresh key: (key, sealed). The key belongs inside a sealed message and nowhere else.
+#[pyfunction]
+pub fn attachment_seal<'py>(py: Python<'py>, data: &[u8]) -> PyResult<(Bound<'py, PyBytes>, Bound<'py, PyBytes>)> {
+    let (key, sealed) = py.detach(|| creto_messaging::seal_attachment(data)).or_raise(py)?;
+    Ok((PyBytes::new(py, key.expose()), PyBytes::new(py, &sealed)))
+}
+
+/// Opens what `attachment_seal` sealed.
+#[pyfunction]
+pub fn attachment_open<'py>(py: Python<'py>, key: &[u8], sealed: &[u8]) -> PyResult<Bound<'py, PyBytes>> {
+    let key = creto_crypto::Secret::copy_from(key).or_raise(py)?;
+    Ok(PyBytes::new(py, &py.detach(|| creto_messaging::open_attachment(&key, sealed)).or_raise(py)?))
+}
+
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<VerifiedEnvelope>()?;
     module.add_function(wrap_pyfunction!(envelope_seal, module)?)?;

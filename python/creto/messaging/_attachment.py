@@ -1,0 +1,136 @@
+"""Attachments: the sealed blob lies apart in the store, its key and digest travel inside the envelope."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import anyio.to_thread
+from sqlalchemy import select, update
+
+from creto import _core
+from creto.errors import IntegrityError, InvalidInputError, NotFoundError
+from creto.store.tables import attachments
+
+if TYPE_CHECKING:
+    from creto.store import Store, Transaction
+
+__all__ = ["MANIFEST", "Attachment", "Blob", "keep", "pack", "unpack"]
+
+MANIFEST = "application/vnd.creto.manifest+json"
+_LARGEST = 64 * 1024 * 1024
+_NAME = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """A file that came with a message.
+
+    Args:
+        name: As its sender named it; never a path to write to without looking.
+        length: Bytes of its content.
+        digest: SHA-512 of the sealed blob.
+    """
+
+    name: str
+    length: int
+    digest: bytes = field(repr=False)
+    _key: bytes = field(repr=False)
+    _store: Store = field(repr=False, compare=False)
+
+    async def read(self) -> bytes:
+        """The content, whole and verified.
+
+        Raises:
+            NotFoundError: It has expired.
+            IntegrityError: The blob is not the one that the message names.
+        """
+        return await anyio.to_thread.run_sync(self.read_blocking)
+
+    def read_blocking(self) -> bytes:
+        """`read`, in this thread."""
+        with self._store.read() as tx:
+            blob = tx.scalar(select(attachments.c.blob).where(attachments.c.digest == self.digest))
+        if blob is None:
+            raise NotFoundError(f"the attachment `{self.name}` is no longer in the store; it expired with its message")
+        if hashlib.sha512(blob).digest() != self.digest:
+            raise IntegrityError(f"the attachment `{self.name}` is not what its message says")
+        content = _core.attachment_open(self._key, bytes(blob))
+        if len(content) != self.length:
+            raise IntegrityError(f"the attachment `{self.name}` is not as long as its message says")
+        return content
+
+
+@dataclass(frozen=True, slots=True)
+class Blob:
+    """A sealed attachment on its way into the store."""
+
+    digest: bytes
+    sealed: bytes = field(repr=False)
+
+
+def pack(body: bytes, content_type: str, attach: Mapping[str, bytes]) -> tuple[bytes, list[Blob]]:
+    """The manifest that is sent in place of the body, and the blobs beside it.
+
+    Raises:
+        InvalidInputError: An attachment is too large, or has no usable name.
+    """
+    blobs: list[Blob] = []
+    listed = []
+    for name, content in attach.items():
+        if not name or len(name) > _NAME or "/" in name or not name.isprintable():
+            raise InvalidInputError(
+                f"`{name}` cannot name an attachment: 1 to {_NAME} printable characters without `/`"
+            )
+        if len(content) > _LARGEST:
+            raise InvalidInputError(f"the attachment `{name}` has {len(content)} bytes, and {_LARGEST} are the limit")
+        key, sealed = _core.attachment_seal(content)
+        digest = hashlib.sha512(sealed).digest()
+        blobs.append(Blob(digest, sealed))
+        listed.append({"name": name, "length": len(content), "sha512": digest.hex(), "key": _text(key)})
+    manifest = {"body": _text(body), "content_type": content_type, "attachments": listed}
+    return json.dumps(manifest).encode(), blobs
+
+
+def unpack(manifest: bytes, store: Store) -> tuple[bytes, str, dict[str, Attachment]]:
+    """Body, media type and attachments of a manifest.
+
+    Raises:
+        InvalidInputError: It is not one; its sender signed it all the same.
+    """
+    try:
+        read = json.loads(manifest)
+        found = {
+            str(one["name"]): Attachment(
+                str(one["name"]), int(one["length"]), bytes.fromhex(one["sha512"]), _bytes(one["key"]), store
+            )
+            for one in read["attachments"]
+        }
+        return _bytes(read["body"]), str(read["content_type"]), found
+    except (ValueError, KeyError, TypeError) as error:
+        raise InvalidInputError(
+            "the message says that it has attachments, and its list of them cannot be read"
+        ) from error
+
+
+def keep(tx: Transaction, blobs: list[Blob], expires: int) -> None:
+    """Puts blobs into the store, until the message that names them expires."""
+    for blob in blobs:
+        if not tx.insert_once(attachments, digest=blob.digest, blob=blob.sealed, expires=expires):
+            tx.execute(
+                update(attachments)
+                .where(attachments.c.digest == blob.digest, attachments.c.expires < expires)
+                .values(expires=expires)
+            )
+
+
+def _text(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def _bytes(text: Any) -> bytes:
+    return base64.b64decode(text, validate=True)
