@@ -35,9 +35,7 @@ def main() -> int:
     commands: list[tuple[str, list[str]]] = []
     for area in areas:
         if (HERE / "src" / "bin" / f"{area}.rs").exists():
-            commands.append(
-                (area, ["cargo", "run", "--quiet", "--release", "-p", "creto-benches", "--bin", area])
-            )
+            commands.append((area, ["cargo", "run", "--quiet", "--release", "-p", "creto-benches", "--bin", area]))
         if (HERE / f"{area}.py").exists():
             commands.append((area, [sys.executable, str(HERE / f"{area}.py")]))
     if any(command[0] == sys.executable for _, command in commands):

@@ -1,4 +1,4 @@
-"""Awaits what ends on a Rust thread: one queue and one eventfd for each event loop, drained by the loop's own thread."""
+"""Awaits what ends on a Rust thread: one queue and one eventfd for each event loop, drained by that loop's thread."""
 
 from __future__ import annotations
 

@@ -10,6 +10,7 @@ from typing import Any, Literal, Protocol
 import anyio
 
 from creto import _core
+from creto._plain import plain
 from creto.errors import (
     IntegrityError,
     InvalidInputError,
@@ -18,7 +19,6 @@ from creto.errors import (
 )
 from creto.oversight import _transitions as transitions
 from creto.oversight._approvers import Approver, Approvers
-from creto._plain import plain
 from creto.oversight._process import alive, here
 from creto.oversight._request import GRACE_US, Request
 from creto.reach import EVERYTHING, Follower, Reach
@@ -104,7 +104,7 @@ class Desk:
         act: _core.Act,
         policy_ids: Sequence[str],
         *,
-        timeout: float | None = None,  # noqa: ASYNC109 - of the request, not of this call
+        timeout: float | None = None,
         hold: float | None = None,
         shared: bool = False,
         policy_version: str | None = None,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from creto.oversight import Approver, Desk, Request
 from creto._plain import plain, value, values
+from creto.oversight import Approver, Desk, Request
 from creto.oversight._show import ago, short
 
 __all__ = ["card", "page"]
