@@ -7,8 +7,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from creto.metering._authority import Authority as Authority
     from creto.metering._authority import StoreAuthority as StoreAuthority
+    from creto.metering._ingest import Ingest as Ingest
     from creto.metering._invoices import Invoices as Invoices
     from creto.metering._leases import Leases as Leases
+    from creto.metering._llm import ModelPrices as ModelPrices
     from creto.metering._open import open_quota as open_quota
     from creto.metering._price import PriceBook as PriceBook
     from creto.metering._quota import QuotaEnforcer as QuotaEnforcer
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
     from creto.metering._verify import verify_invoice as verify_invoice
 
 _HOMES = {
+    "ModelPrices": "_llm",
+    "Ingest": "_ingest",
     "Authority": "_authority",
     "Bucket": "_usage",
     "Invoices": "_invoices",
@@ -38,8 +42,10 @@ _HOMES = {
 __all__ = [
     "Authority",
     "Bucket",
+    "Ingest",
     "Invoices",
     "Leases",
+    "ModelPrices",
     "PriceBook",
     "QuotaEnforcer",
     "Reservation",

@@ -16,6 +16,8 @@ __all__ = ["Bucket", "Place", "Usage", "UsageEvent", "acts_of", "events_of", "pa
 
 Place = tuple[str, int, int]
 """Where an event stands in the ledger: shard, index of the record, position in its batch (0 for an act's own)."""
+BATCH = "usage:batch"
+"""What records of batches say in `what`."""
 _UNKNOWN = "unassigned"
 _CHUNK = 4096
 
@@ -163,6 +165,10 @@ class Usage:
             self.events.append(event)
         return fresh
 
+    def has(self, event: UsageEvent) -> bool:
+        """True where an event of the same source, id and meter was taken."""
+        return bool(self._table.has(event.source, event.id.encode(), event.meter))
+
     def __len__(self) -> int:
         return len(self.events)
 
@@ -231,12 +237,18 @@ class Usage:
         return [Bucket(s, e, tuple(g), Fraction(n, d), events) for s, e, g, n, d, events in rows]
 
 
-def events_of(record: Mapping[str, Any]) -> Iterator[UsageEvent]:
-    """The usage events that a record of the ledger holds: one for each meter of an act that ended.
+def events_of(record: Mapping[str, Any], folder: Path | None = None) -> Iterator[UsageEvent]:
+    """The usage events that a record of the ledger holds: one for each meter of an act that ended, or those of a batch.
 
     Args:
         record: As `_core.LedgerShard.records` gives them.
+        folder: The ledger's folder, to read batches from; without it they are left out.
     """
+    if record.get("what") == BATCH and folder is not None:
+        from creto.metering._ingest import batch_events
+
+        yield from batch_events(record, folder)
+        return
     if record.get("kind") != "outcome" or not record.get("usage"):
         return
     detail = record.get("detail") or {}
@@ -329,6 +341,7 @@ def read_usage(folder: Path, *, start: int = 0, end: int = 2**62, tail: bool = T
     """
     found: list[UsageEvent] = []
     for name in _core.ledger_shards(str(folder)) if folder.exists() else ():
-        for record in shard_records(folder, name, since=start, tail=tail):
-            found.extend(event for event in events_of(record) if start <= event.at < end)
+        # A batch can tell of a time before it was recorded, so where there is a start all of the shard is read.
+        for record in shard_records(folder, name, tail=tail):
+            found.extend(event for event in events_of(record, folder) if start <= event.at < end)
     return Usage(sorted(found, key=lambda event: (event.at, event.place, event.meter)))

@@ -10,9 +10,10 @@ from typing import Any
 
 from creto import _core
 from creto.errors import CretoError, IntegrityError
-from creto.metering._invoice import FORMAT, digest, line_amount, measure, price_of, total_of
+from creto.metering._ingest import batch_line
+from creto.metering._invoice import FORMAT, canonical, digest, line_amount, measure, price_of, total_of
 from creto.metering._price import matches
-from creto.metering._usage import UsageEvent, events_of
+from creto.metering._usage import BATCH, UsageEvent, events_of
 
 __all__ = ["Finding", "prove_event", "verify_event", "verify_invoice"]
 
@@ -35,21 +36,20 @@ class Finding:
 class _Tiles:
     """The ledger as an outsider reads it: each shard's records, once its signed checkpoint has been checked."""
 
-    def __init__(self, folder: Path, keys: Sequence[_core.VerifyingKey]) -> None:
+    def __init__(self, folder: Path, keys: Sequence[_core.VerifyingKey] | None) -> None:
         self._folder = folder
-        self._keys = list(keys)
+        self._keys = keys  # none: the ledger is one's own, and is not checked
         self._sizes: dict[str, int] = {}
         self._shards: dict[str, _core.LedgerShard] = {}
-        self.roots: dict[str, str] = {}
+        self._read: dict[tuple[str, int], dict[tuple[str, int], UsageEvent]] = {}
 
     def shard(self, name: str) -> tuple[_core.LedgerShard, int]:
         if name not in self._sizes:
             if "/" in name or name not in _core.ledger_shards(str(self._folder)):
                 raise IntegrityError(f"the ledger has no shard `{name}`")
             shard = _core.LedgerShard(str(self._folder / name))
-            checkpoint = shard.verify(self._keys)
-            self._shards[name], self._sizes[name] = shard, int(checkpoint["size"])
-            self.roots[name] = str(checkpoint["root"])
+            checkpoint = shard.checkpoint() if self._keys is None else shard.verify(list(self._keys))
+            self._shards[name], self._sizes[name] = shard, int(checkpoint["size"]) if checkpoint else 0
         return self._shards[name], self._sizes[name]
 
     def event(self, place: Sequence[Any], meter: str) -> UsageEvent:
@@ -57,11 +57,15 @@ class _Tiles:
         index = int(place[1])
         if not 0 <= index < size:
             raise IntegrityError(f"record {index} of shard `{place[0]}` is not covered by its checkpoint of {size}")
-        record = shard.records(index, index + 1, size)[0]
-        for event in events_of(record):
-            if event.meter == meter and list(event.place) == list(place):
-                return event
-        raise IntegrityError(f"record {index} of shard `{place[0]}` holds no usage of `{meter}`")
+        found = self._read.get((str(place[0]), index))
+        if found is None:
+            record = shard.records(index, index + 1, size)[0]
+            found = {(event.meter, event.place[2]): event for event in events_of(record, self._folder)}
+            self._read[str(place[0]), index] = found
+        event = found.get((meter, int(place[2])))
+        if event is None:
+            raise IntegrityError(f"record {index} of shard `{place[0]}` holds no usage of `{meter}`")
+        return event
 
     def all_shards(self) -> Iterable[tuple[_core.LedgerShard, int]]:
         for name in _core.ledger_shards(str(self._folder)):
@@ -173,18 +177,14 @@ def prove_event(document: Mapping[str, Any], line: int, event: int, ledger: Path
     found = next((item for item in document["lines"] if item["line"] == line), None)
     if found is None or not 1 <= event <= len(found["evidence"]):
         raise IntegrityError(f"the invoice has no event {event} in line {line}")
-    leaves = []
-    for place in found["evidence"]:
-        shard = _core.LedgerShard(str(ledger / str(place[0])))
-        checkpoint = shard.checkpoint()
-        size = int(checkpoint["size"]) if checkpoint else 0
-        record = shard.records(int(place[1]), int(place[1]) + 1, size)[0]
-        leaves += [e.leaf() for e in events_of(record) if e.meter == found["meter"] and list(e.place) == list(place)]
-    place = found["evidence"][event - 1]
-    shard = _core.LedgerShard(str(ledger / str(place[0])))
-    checkpoint = shard.checkpoint()
-    size = int(checkpoint["size"]) if checkpoint else 0
-    return {
+    tiles = _Tiles(ledger, None)
+    events = [tiles.event(place, found["meter"]) for place in found["evidence"]]
+    leaves = [one.leaf() for one in events]
+    proved = events[event - 1]
+    name, index, position = proved.place
+    shard, size = tiles.shard(name)
+    entry = shard.entry(index, size)
+    proof = {
         "format": "creto-usage-proof/1",
         "invoice": document["number"],
         "digest": digest(document),
@@ -194,9 +194,15 @@ def prove_event(document: Mapping[str, Any], line: int, event: int, ledger: Path
         "place": event - 1,
         "size": len(leaves),
         "path": [step.hex() for step in _core.merkle_path(leaves, event - 1)],
-        "entry": shard.entry(int(place[1]), size).hex(),
-        "ledger": shard.prove(int(place[1])),
+        "entry": entry.hex(),
+        "ledger": shard.prove(index),
     }
+    record = _core.ledger_decode(entry, name, index)
+    if record["what"] == BATCH:
+        lines = [batch_line(one) for one in events_of(record, ledger)]
+        path = [step.hex() for step in _core.merkle_path(lines, position)]
+        proof["batch"] = {"size": len(lines), "path": path}
+    return proof
 
 
 def verify_event(proof: Mapping[str, Any], keys: Sequence[_core.VerifyingKey]) -> list[Finding]:
@@ -229,9 +235,15 @@ def verify_event(proof: Mapping[str, Any], keys: Sequence[_core.VerifyingKey]) -
 
     def same() -> str:
         event = json.loads(proof["event"])
-        shard, index, _ = event["place"]
+        shard, index, position = event["place"]
         record = _core.ledger_decode(bytes.fromhex(proof["entry"]), shard, index)
-        if proof["event"].encode() not in [found.leaf() for found in events_of(record)]:
+        if record["what"] == BATCH:
+            stated = {name: value for name, value in event.items() if name != "place"}
+            path = [bytes.fromhex(step) for step in proof["batch"]["path"]]
+            root = _core.merkle_path_root(canonical(stated), int(position), int(proof["batch"]["size"]), path)
+            if root is None or root.hex() != record["digest"]:
+                raise IntegrityError("the event does not lead to the root of the recorded batch")
+        elif proof["event"].encode() not in [found.leaf() for found in events_of(record)]:
             raise IntegrityError("the record does not hold this event")
         return f"the record holds {event['quantity']} of `{event['meter']}` by `{event['customer']}`"
 

@@ -544,6 +544,11 @@ impl UsageTable {
         self.table.write().add(&event).or_raise(py)
     }
 
+    /// True where an event of this source, id and meter was taken.
+    fn has(&self, source: &str, id: &[u8], meter: &str) -> bool {
+        self.table.read().has(source, id, meter)
+    }
+
     fn __len__(&self) -> usize {
         self.table.read().len()
     }

@@ -113,6 +113,11 @@ impl UsageTable {
         Ok(true)
     }
 
+    /// True where an event of this source, id and meter was taken.
+    pub fn has(&self, source: &str, id: &[u8], meter: &str) -> bool {
+        self.seen.contains(&self.identity(&Event { source, id, meter, quantity: 0, at: 0, dimensions: &[] }))
+    }
+
     fn identity(&self, event: &Event<'_>) -> u128 {
         let hash = |key: &foldhash::quality::RandomState| {
             let mut state = key.build_hasher();
