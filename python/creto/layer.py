@@ -17,6 +17,7 @@ import anyio
 import anyio.to_thread
 
 from creto import _bridge, _core
+from creto._act import Act, Under, failure, nothing, takes_act
 from creto._guard import acting, guard
 from creto.errors import InvalidInputError, OversightRequiredError, QuotaExceededError
 from creto.messaging import Mailbox
@@ -104,30 +105,6 @@ def open_blocking(
     with start_blocking_portal() as portal, portal.wrap_async_context_manager(open(state, config=config)) as layer:
         layer._portal = portal
         yield layer
-
-
-class Act:
-    """An act under way, handed to an operation that wants to say what it really used.
-
-    Args:
-        id: 32 hexadecimal digits that the act's records share.
-        approvers: Who agreed to it, where a human was asked.
-    """
-
-    __slots__ = ("approvers", "id", "used")
-
-    def __init__(self, id: str, usage: Mapping[str, int] | None, approvers: tuple[str, ...] = ()) -> None:
-        self.id = id
-        self.approvers = approvers
-        self.used: dict[str, int] | None = dict(usage) if usage else None
-
-    def charge(self, **usage: int) -> None:
-        """Says what was really used, in place of what was reserved.
-
-        Args:
-            usage: Quantities by meter, in the meter's smallest unit; meters that are not named keep what was reserved.
-        """
-        self.used = {**(self.used or {}), **usage}
 
 
 class EnablementLayer:
@@ -243,7 +220,7 @@ class EnablementLayer:
         """
         under = await self._begin(agent, action, resource, context, usage, durability, timeout, preview)
         try:
-            result = operation(under.act) if _takes_act(operation) else operation()
+            result = operation(under.act) if takes_act(operation) else operation()
             if inspect.isawaitable(result):
                 result = await result
         except BaseException as error:
@@ -271,7 +248,7 @@ class EnablementLayer:
         """
         begin = self.call_blocking(self._begin, agent, action, resource, context, usage, durability, timeout, preview)
         try:
-            result = operation(begin.act) if _takes_act(operation) else operation()
+            result = operation(begin.act) if takes_act(operation) else operation()
         except BaseException as error:
             self.call_blocking(self._finish, begin, error)
             raise
@@ -408,10 +385,10 @@ class EnablementLayer:
             raise
 
     async def _may_send(self, agent: Agent, other: str, context: Mapping[str, Any]) -> None:
-        await self.perform(agent, "message:send", other, _nothing, context=context, usage={"messages": 1})
+        await self.perform(agent, "message:send", other, nothing, context=context, usage={"messages": 1})
 
     async def _may_receive(self, agent: Agent, other: str, context: Mapping[str, Any]) -> None:
-        await self.perform(agent, "message:receive", other, _nothing, context=context)
+        await self.perform(agent, "message:receive", other, nothing, context=context)
 
     # --- inside -------------------------------------------------------------------------------------------------------
 
@@ -463,7 +440,7 @@ class EnablementLayer:
         durability: Durability | None,
         timeout: float | None,
         preview: str | None,
-    ) -> _Under:
+    ) -> Under:
         """All that comes before the operation; what it holds is given back if it does not get to its end."""
         self.parts.reach.require_fresh()
         if action.startswith("http:") and (context is None or "host" not in context):
@@ -475,7 +452,7 @@ class EnablementLayer:
             permit = await self._enter(principal, action, resource, context, usage)
         except OversightRequiredError as asked:
             permit, clearance = await self._ask(principal, asked, action, resource, context, usage, timeout, preview)
-        under = _Under(
+        under = Under(
             permit, Act(permit.act.hex(), usage, clearance.approvers if clearance else ()), usage, strict, clearance
         )
         try:
@@ -491,13 +468,13 @@ class EnablementLayer:
             raise
         return under
 
-    async def _finish(self, under: _Under, error: BaseException | None) -> None:
+    async def _finish(self, under: Under, error: BaseException | None) -> None:
         """Charges or gives back, and records; before anything is awaited, so that a cancelled act holds nothing."""
         used = under.act.used
         if error is None:
             ticket = under.permit.settle(None, used if used != under.usage else None)
         else:
-            ticket = under.permit.settle(_failure(error), used if used != under.usage else None)
+            ticket = under.permit.settle(failure(error), used if used != under.usage else None)
         if not under.strict and not under.executing:
             return
         with anyio.CancelScope(shield=True):
@@ -507,7 +484,7 @@ class EnablementLayer:
                 if error is None:
                     await self.parts.desk.settle(under.clearance, "executed")
                 else:
-                    await self.parts.desk.settle(under.clearance, "failed", _failure(error))
+                    await self.parts.desk.settle(under.clearance, "failed", failure(error))
 
     async def _enter(self, *act: Any) -> _core.Permit:
         """Goes in; where only leased units of a shared quota lack, leases some and goes in again."""
@@ -521,49 +498,3 @@ class EnablementLayer:
     async def _durable(self, ticket: int) -> None:
         ledger = self._ledger
         await _bridge.wait(lambda bridge, token: ledger.durable(ticket, bridge, token))
-
-
-class _Under:
-    """An act that was let in and has not ended."""
-
-    __slots__ = ("act", "clearance", "executing", "permit", "strict", "usage")
-
-    def __init__(
-        self,
-        permit: _core.Permit,
-        act: Act,
-        usage: Mapping[str, int] | None,
-        strict: bool,
-        clearance: Clearance | None,
-    ) -> None:
-        self.permit = permit
-        self.act = act
-        self.usage = usage
-        self.strict = strict
-        self.clearance = clearance
-        self.executing = False
-
-
-def _nothing() -> None:
-    """The act is the message itself; the mailbox carries it out once this has been let in."""
-
-
-def _takes_act(operation: Callable[..., Any]) -> bool:
-    code = getattr(operation, "__code__", None)
-    if code is not None:
-        # The common case, ten times faster than a signature: a plain function says how many arguments it takes.
-        bound = 1 if inspect.ismethod(operation) else 0
-        defaults = len(operation.__defaults__ or ())
-        return bool(code.co_argcount - bound - defaults > 0)
-    try:
-        parameters = inspect.signature(operation).parameters.values()
-    except (TypeError, ValueError):
-        return False
-    return any(p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters)
-
-
-def _failure(error: BaseException) -> str:
-    if isinstance(error, anyio.get_cancelled_exc_class()):
-        return "cancelled"
-    text = str(error)
-    return f"{type(error).__name__}: {text}"[:1000] if text else type(error).__name__
