@@ -149,6 +149,8 @@ class Desk:
                         transitions.cancel, request.id, who=act.agent, reason="the caller gave up", only_waiter=True
                     )
                 raise
+        # Whoever answered may hold no ledger (a command, the inbox): their record is ours to append, before we go on.
+        await anyio.to_thread.run_sync(self.store.settle)
         return await self._cleared(request)
 
     def _open(

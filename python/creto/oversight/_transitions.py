@@ -312,9 +312,11 @@ def _step(
     where: ColumnElement[bool] = (requests.c.id == request.id) & (requests.c.state == request.state)
     if not tx.swap(requests, where, state=state, **values):
         raise InvalidInputError(f"the request `{request.id[:8]}` was changed meanwhile; look at it again")
-    _record(tx, request, who=who, what=what, reason=values.get("reason") or outcome_reason)
+    # As it is now: an act that begins gives its own id to this record already.
+    current = find(tx, request.id)
+    _record(tx, current, who=who, what=what, reason=values.get("reason") or outcome_reason)
     tx.publish(TOPIC, request.id)
-    return find(tx, request.id)
+    return current
 
 
 def _record(tx: Transaction, request: Request, *, who: str, what: str, reason: str | None) -> None:

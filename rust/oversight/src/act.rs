@@ -145,7 +145,11 @@ impl Act {
             .iter()
             .map(|(meter, quantity)| {
                 let large = quantity.get("__integer").and_then(Json::as_str).and_then(|digits| digits.parse().ok());
-                quantity.as_u64().or(large).map(|quantity| (meter.clone(), quantity)).ok_or_else(|| wrong(&format!("`{meter}` is not a quantity")))
+                quantity
+                    .as_u64()
+                    .or(large)
+                    .map(|quantity| (meter.clone(), quantity))
+                    .ok_or_else(|| wrong(&format!("`{meter}` is not a quantity")))
             })
             .collect::<Result<Vec<_>>>()?;
         Self::new(text("agent")?, &chain, text("action")?, text("resource")?, context, &usage)

@@ -115,7 +115,9 @@ impl Encoded {
         let mut object = Map::new();
         for (name, value) in fields {
             if name.starts_with("__") {
-                return Err(Error::invalid(format!("the name `{name}` cannot stand in an act: names that start with `__` have a meaning of their own")));
+                return Err(Error::invalid(format!(
+                    "the name `{name}` cannot stand in an act: names that start with `__` have a meaning of their own"
+                )));
             }
             if object.contains_key(&name) {
                 return Err(Error::invalid(format!("`{name}` stands twice")));
@@ -137,9 +139,9 @@ impl Encoded {
             Value::Entity(kind, id) => Self::entity(kind, id),
             Value::Extension(constructor, text) => Self::extension(constructor, text),
             Value::Set(members) => Self::set(members.iter().map(Self::from_value).collect::<Result<Vec<_>>>()?)?,
-            Value::Record(fields) => {
-                Self::record(fields.iter().map(|(name, value)| Ok(((*name).to_owned(), Self::from_value(value)?))).collect::<Result<Vec<_>>>()?)?
-            }
+            Value::Record(fields) => Self::record(
+                fields.iter().map(|(name, value)| Ok(((*name).to_owned(), Self::from_value(value)?))).collect::<Result<Vec<_>>>()?,
+            )?,
         })
     }
 
@@ -213,7 +215,8 @@ fn check(value: &Json, depth: usize) -> Result<()> {
 }
 
 fn form_holds(name: &str, form: &Json) -> Result<bool> {
-    let texts = |keys: [&str; 2]| form.as_object().is_some_and(|o| o.len() == 2 && keys.iter().all(|key| o.get(*key).is_some_and(Json::is_string)));
+    let texts =
+        |keys: [&str; 2]| form.as_object().is_some_and(|o| o.len() == 2 && keys.iter().all(|key| o.get(*key).is_some_and(Json::is_string)));
     Ok(match name {
         "__integer" => match form.as_str() {
             // Only what `integer` itself would write: one value, one encoding.
@@ -274,7 +277,10 @@ mod tests {
 
     #[test]
     fn what_has_no_encoding_is_an_error_that_says_so() {
-        assert_eq!(Encoded::float(f64::NAN).unwrap_err().to_string(), "invalid input: `NaN` has no encoding in an act: only finite numbers have one");
+        assert_eq!(
+            Encoded::float(f64::NAN).unwrap_err().to_string(),
+            "invalid input: `NaN` has no encoding in an act: only finite numbers have one"
+        );
         let reserved = Encoded::record([("__extn".to_owned(), Encoded::null())]).unwrap_err();
         assert!(reserved.to_string().contains("names that start with `__` have a meaning of their own"), "{reserved}");
         let deep = (0..80).fold(Encoded::null(), |inner, _| Encoded::list([inner]));
@@ -283,7 +289,14 @@ mod tests {
 
     #[test]
     fn a_second_way_to_write_a_value_is_refused() {
-        for text in [r#"{"__integer":"7"}"#, r#"{"__integer":"0099999999999999999999"}"#, r#"{"__set":[2,1]}"#, r#"{"__set":[1],"x":1}"#, r#"{"x":1,"__set":[]}"#, "9007199254740993"] {
+        for text in [
+            r#"{"__integer":"7"}"#,
+            r#"{"__integer":"0099999999999999999999"}"#,
+            r#"{"__set":[2,1]}"#,
+            r#"{"__set":[1],"x":1}"#,
+            r#"{"x":1,"__set":[]}"#,
+            "9007199254740993",
+        ] {
             assert!(Encoded::from_json(serde_json::from_str(text).unwrap()).is_err(), "{text}");
         }
     }

@@ -80,7 +80,10 @@ impl Statement<'_> {
         let digest = act.digest(&self.terms, suite)?;
         let wire = Wire {
             kind: STATEMENT.to_owned(),
-            subject: [Subject { name: self.request.to_owned(), digest: BTreeMap::from([(digest.algorithm().to_owned(), digest.to_string())]) }],
+            subject: [Subject {
+                name: self.request.to_owned(),
+                digest: BTreeMap::from([(digest.algorithm().to_owned(), digest.to_string())]),
+            }],
             predicate_type: PREDICATE.to_owned(),
             predicate: Predicate {
                 answer: self.answer,

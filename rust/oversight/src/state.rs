@@ -111,23 +111,17 @@ impl State {
     /// # Errors
     /// `InvalidInput` where there is none.
     pub fn parse(name: &str) -> Result<Self> {
-        Self::ALL.into_iter().find(|state| state.name() == name).ok_or_else(|| Error::invalid(format!("`{name}` is not a state of a request")))
+        Self::ALL
+            .into_iter()
+            .find(|state| state.name() == name)
+            .ok_or_else(|| Error::invalid(format!("`{name}` is not a state of a request")))
     }
 }
 
 impl Event {
     /// Every event.
-    pub const ALL: [Self; 9] = [
-        Self::Announce,
-        Self::Approve,
-        Self::Deny,
-        Self::Expire,
-        Self::Cancel,
-        Self::Execute,
-        Self::Succeed,
-        Self::Fail,
-        Self::Lose,
-    ];
+    pub const ALL: [Self; 9] =
+        [Self::Announce, Self::Approve, Self::Deny, Self::Expire, Self::Cancel, Self::Execute, Self::Succeed, Self::Fail, Self::Lose];
 
     /// The name.
     pub const fn name(self) -> &'static str {
@@ -149,7 +143,10 @@ impl Event {
     /// # Errors
     /// `InvalidInput` where there is none.
     pub fn parse(name: &str) -> Result<Self> {
-        Self::ALL.into_iter().find(|event| event.name() == name).ok_or_else(|| Error::invalid(format!("`{name}` cannot happen to a request")))
+        Self::ALL
+            .into_iter()
+            .find(|event| event.name() == name)
+            .ok_or_else(|| Error::invalid(format!("`{name}` cannot happen to a request")))
     }
 }
 
