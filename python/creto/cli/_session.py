@@ -97,6 +97,7 @@ class Session:
             agent, self._workdir, backend=self._backend, env=self._environment, hosts=self._hosts, timeout=patience
         ) as box:
             self._say(f"{agent.id} in a sandbox on {box.workdir} ({(time.monotonic() - begun) * 1000:.0f} ms)")
+            self._say("in view: this folder and the machine's programs; not your home folder, keys or other files")
             if box.hidden:
                 self._say(f"not in view: {_listed(box.hidden)} (policy)")
             async with anyio.create_task_group() as tasks:
@@ -314,6 +315,11 @@ class Session:
         for action, resource, why in denied:
             if action != "net:connect":
                 self._say(f"  refused {action} {resource}: {why}")
+        if any("needs a human to agree" in why for _, _, why in denied):
+            self._say(
+                "to be asked, run it in a terminal, or give `--wait 60` and answer by `creto approve` or `creto inbox`; "
+                "to agree beforehand, give `--allow HOST` and `--apply all`"
+            )
 
 
 _ANSWERED_HERE = 60.0
