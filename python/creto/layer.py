@@ -70,6 +70,8 @@ async def open(
         raised: Exception | None = None
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(parts.live.watch)
+            if parts.settings.messaging.nats_url is not None:
+                tasks.start_soon(layer.mailbox.keep_carrying, parts.settings.messaging.nats_url.get_secret_value())
             try:
                 yield layer
             except Exception as error:  # noqa: BLE001 - raised below, outside the group, which would wrap it
@@ -131,6 +133,7 @@ class EnablementLayer:
             authorize_send=self._may_send,
             authorize_receive=self._may_receive,
             record=parts.record,
+            remote=parts.settings.messaging.nats_url is not None,
         )
 
     # --- who ----------------------------------------------------------------------------------------------------------

@@ -184,3 +184,29 @@ def test_without_a_server_or_on_another_loop_the_error_says_what_to_do(machines:
     assert "secret" not in str(caught.value)
     with pytest.raises(InvalidInputError, match="need asyncio"):
         anyio.run(main, backend="trio")
+
+
+def test_the_layer_carries_where_the_setting_says_so(
+    machines: tuple[Machine, Machine], nats_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import creto
+
+    _, there = machines
+    monkeypatch.setenv("CRETO_MESSAGING__NATS_URL", nats_url)
+    monkeypatch.setenv("CRETO_COMMON__TRUST_DOMAIN", "layer.test")
+
+    async def main() -> None:
+        async with creto.open(tmp_path / "layer") as layer, there.mailbox.carry(nats_url):
+            agent = layer.agent("teller")
+            domain = layer.parts.identities.domain()
+            there.identities.import_blocking(
+                layer.parts.identities.export(), fingerprint=domain.verifying_key.fingerprint
+            )
+            await layer.parts.identities.import_(
+                there.identities.export(), fingerprint=there.identities.domain().verifying_key.fingerprint
+            )
+            sent = await layer.send(agent, there.agent.id, b"through the layer")
+            assert (await first(there)).id == sent.id
+            await sent.receipts(timeout=20)
+
+    anyio.run(main)

@@ -37,6 +37,7 @@ async def _mailbox(frame: Frame) -> AsyncIterator[tuple[Identities, Mailbox]]:
                 reach,
                 max_message_size=messaging.max_message_size_bytes,
                 delivery_timeout=float(messaging.delivery_timeout_seconds),
+                remote=messaging.nats_url is not None,
             ),
         )
 

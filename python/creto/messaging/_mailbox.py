@@ -47,6 +47,7 @@ MAILBOX_SECONDS = 24 * 3600
 _OVERHEAD = 512 * 1024  # an envelope's own bytes, for 64 recipients of the larger suite and then some
 _POLL = 0.25
 _SWEEP_SECONDS = 60
+_RECONNECT_SECONDS = 5
 
 
 class _Wake:
@@ -435,6 +436,22 @@ class Mailbox:
 
         self._remote = True
         return carry_by_nats(self, url)
+
+    async def keep_carrying(self, url: str) -> None:
+        """`carry`, until cancelled, and again after a while where no server can be reached: messages wait in the store.
+
+        Args:
+            url: `nats://host:port`, or several, separated by commas.
+
+        Raises:
+            InvalidInputError: The event loop is not asyncio's, or the extra `nats` is not installed.
+        """
+        while True:
+            try:
+                async with self.carry(url):
+                    await anyio.sleep_forever()
+            except ConnectionFailedError:
+                await anyio.sleep(_RECONNECT_SECONDS)
 
     async def _open_direct(self, agent: Agent, envelope: bytes, seen: dict[tuple[str, str], int]) -> Message | None:
         """Opens what was handed over in memory; None where it is refused."""
