@@ -646,6 +646,32 @@ class LedgerShard:
         """
 
 @final
+class LedgerSubjects:
+    """
+    The keys under which records hold personal data, one for each subject, each erasable.
+    """
+    def __new__(cls, /, folder: str | PathLike[str], sealer: Sealer) -> LedgerSubjects:
+        """
+        The subject keys of a folder, made where it is missing.
+        """
+    def erase(self, /, subject: str) -> bool:
+        """
+        Erases a subject's key; False where it was erased before, or never known.
+        """
+    def open(self, /, subject: str, record: Any, text: str) -> bytes:
+        """
+        Reads what `seal` wrote; raises NotFoundError where the subject was erased.
+        """
+    def pseudonym(self, /, subject: str) -> str:
+        """
+        The name that stands in records for a subject.
+        """
+    def seal(self, /, subject: str, record: Any, plain: bytes) -> tuple[str, str]:
+        """
+        Encrypts what the record of this id says about a subject: its pseudonym, and the text for the record.
+        """
+
+@final
 class LedgerWitness:
     """
     A witness: remembers the latest checkpoint of each log that it knows, and cosigns only what extends it.
@@ -1298,6 +1324,11 @@ def check_quota_rules(rules: str) -> None:
     Raises InvalidInputError where a JSON list of quota rules has no valid reading.
     """
 
+def check_section(section: str, json: str) -> tuple[str, str] | None:
+    """
+    Reads a section of the configuration as the part that uses it does: what is wrong as `(setting, problem)`, or None.
+    """
+
 def consensus_timestamp() -> int:
     """
     A word later than every one that this process was given before; the folder's own once its clock is installed.
@@ -1486,6 +1517,7 @@ __all__ = [
     "Ledger",
     "LedgerFollower",
     "LedgerShard",
+    "LedgerSubjects",
     "LedgerWitness",
     "Permit",
     "PolicyEngine",
@@ -1508,6 +1540,7 @@ __all__ = [
     "__version__",
     "_round_trip",
     "check_quota_rules",
+    "check_section",
     "consensus_timestamp",
     "crypto_providers",
     "delegate",

@@ -195,13 +195,11 @@ impl Disk for Remembering {
 
     fn remove(&self, path: &Path) -> io::Result<()> {
         let mut state = self.state.lock();
-        if state.names.remove(path).is_some() {
-            state.log.push(Op::Remove { path: path.to_owned() });
-        } else if !state.names.keys().chain(&state.folders).any(|p| p.parent() == Some(path)) && state.folders.remove(path) {
-            state.log.push(Op::Remove { path: path.to_owned() });
-        } else {
+        let empty = !state.names.keys().chain(&state.folders).any(|p| p.parent() == Some(path));
+        if state.names.remove(path).is_none() && !(empty && state.folders.remove(path)) {
             return Err(io::Error::from(io::ErrorKind::DirectoryNotEmpty));
         }
+        state.log.push(Op::Remove { path: path.to_owned() });
         Ok(())
     }
 

@@ -131,11 +131,14 @@ impl Shard {
     }
 }
 
+/// Hash tiles by level and index.
+type Tiles = HashMap<(u32, u64), Arc<Vec<Digest>>>;
+
 /// A shard as of one tree size.
 pub struct View<'a> {
     shard: &'a Shard,
     size: u64,
-    tiles: Mutex<HashMap<(u32, u64), Arc<Vec<Digest>>>>,
+    tiles: Mutex<Tiles>,
 }
 
 impl View<'_> {

@@ -253,7 +253,7 @@ impl Tree {
 fn partial(size: u64) -> impl Iterator<Item = (u32, u64, u64)> {
     (0..64 / HEIGHT).filter_map(move |level| {
         let nodes = size >> (HEIGHT * level);
-        (!nodes.is_multiple_of(WIDTH)).then(|| (level, nodes / WIDTH, nodes % WIDTH))
+        (!nodes.is_multiple_of(WIDTH)).then_some((level, nodes / WIDTH, nodes % WIDTH))
     })
 }
 

@@ -94,19 +94,17 @@ fn check_bundle(view: &View<'_>, index: u64) -> Result<()> {
     let hashes = view.read_tile(0, index)?;
     let bytes = view.bundle(index)?;
     let mut bundle = Bundle::new(&bytes);
-    let mut at = index * WIDTH;
     let wrong = |at: u64, what: &str| {
         Error::new(ErrorKind::Integrity)
             .with_context(format!("record {at} {what}"))
             .with_context(format!("shard `{}`", view.shard().name()))
     };
-    for hash in hashes.iter() {
+    for (at, hash) in (index * WIDTH..).zip(hashes.iter()) {
         let entry = bundle.next().ok_or_else(|| wrong(at, "is missing from its bundle"))?;
         if leaf_hash(entry) != *hash {
             return Err(wrong(at, "does not hash to its leaf of the tree"));
         }
         encoding::check(entry).map_err(|e| wrong(at, "is not a record").with_source(e))?;
-        at += 1;
     }
     Ok(())
 }

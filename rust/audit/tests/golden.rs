@@ -1,6 +1,8 @@
 //! Records as the first release wrote them: every later one has to read them, and to write them byte by byte.
 //! `CRETO_GOLDEN=write cargo test -p creto-audit --test golden` adds files that are missing; it changes none.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
+
 use creto_audit::encoding::{borrowed, decode, encode};
 use creto_enablement_common::{AuditRecord, Outcome, RecordKind, Timestamp};
 use std::path::PathBuf;

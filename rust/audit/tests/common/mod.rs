@@ -1,6 +1,7 @@
 //! What the tests of the ledger share: a folder that goes away, a key, a record.
 #![allow(dead_code, reason = "each test binary uses its part")]
 #![allow(missing_docs, reason = "tests")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use creto_audit::disk::Machine;
 use creto_audit::{Ledger, Options, Shard};
