@@ -299,3 +299,31 @@ def test_what_the_body_raises_comes_out_as_it_is(tmp_path: Path, rules: Path) ->
 
     with pytest.raises(KeyError, match="mine"):
         anyio.run(main)
+
+
+def test_layers_of_two_machines_write_to_each_other_by_the_configured_server(tmp_path: Path, nats_url: str) -> None:
+    policy = '@id("mail") permit (principal, action in [Action::"message:send", Action::"message:receive"], resource);'
+    (tmp_path / "mail.cedar").write_text(policy)
+    for name in ("here", "there"):
+        (tmp_path / f"{name}.toml").write_text(
+            f'[common]\ntrust_domain = "{name}.test"\n[authz]\npolicies = ["mail.cedar"]\n'
+            f'[messaging]\nnats_url = "{nats_url}"\n'
+        )
+
+    async def main() -> None:
+        async with (
+            creto.open(tmp_path / "one", config=[tmp_path / "here.toml"]) as here,
+            creto.open(tmp_path / "two", config=[tmp_path / "there.toml"]) as there,
+        ):
+            sender, receiver = here.agent("a"), there.agent("b")
+            for one, other in ((here, there), (there, here)):
+                known = other.parts.identities
+                await one.parts.identities.import_(known.export(), fingerprint=known.domain().verifying_key.fingerprint)
+            await here.send(sender, receiver.id, b"over the wire")
+            with anyio.fail_after(30):
+                async for message in there.inbox(receiver):
+                    assert (message.sender, message.body) == (sender.id, b"over the wire")
+                    await message.ack()
+                    break
+
+    anyio.run(main)

@@ -317,8 +317,8 @@ class Session:
                 self._say(f"  refused {action} {resource}: {why}")
         if any("needs a human to agree" in why for _, _, why in denied):
             self._say(
-                "to be asked, run it in a terminal, or give `--wait 60` and answer by `creto approve` or `creto inbox`; "
-                "to agree beforehand, give `--allow HOST` and `--apply all`"
+                "to be asked, run it in a terminal, or give `--wait 60` and answer by `creto approve` or `creto inbox`;"
+                " to agree beforehand, give `--allow HOST` and `--apply all`"
             )
 
 
