@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 import anyio
-from mcp import ClientSession, StdioServerParameters, stdio_client
+import pytest
+from mcp import ClientSession, MCPError, StdioServerParameters, stdio_client
 
 import creto
 
@@ -23,6 +24,10 @@ def add(a: int, b: int) -> int:
 def erase(path: str) -> str:
     open(path, "w").close()
     return "erased"
+
+@server.resource("notes://today")
+def today() -> str:
+    return "private"
 
 server.run("stdio")
 """
@@ -56,12 +61,15 @@ def test_a_call_that_policy_allows_goes_through_and_one_that_it_denies_never_rea
                 refused = await session.call_tool("erase", {"path": str(tmp_path / "precious")})
                 assert refused.is_error
                 assert "no policy permits it" in refused.content[0].text
+                with pytest.raises(MCPError, match="no policy permits it"):
+                    await session.read_resource("notes://today")
         async with creto.open(tmp_path / "state", config=[tmp_path / "rules.toml"]) as layer:
             found = await layer.parts.audit.query(action="tool:call")
             assert [(r.kind, r.resource) for r in found] == [
                 ("intent", "sums/add"),
                 ("outcome", "sums/add"),
                 ("refusal", "sums/erase"),
+                ("refusal", "sums/resources/read"),
             ]
 
     anyio.run(main)

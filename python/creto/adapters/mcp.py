@@ -1,5 +1,8 @@
 """MCP over stdio, put behind the layer: every `tools/call` is an act, `tool:call` on `<server>/<tool>`.
 
+So is every other request that makes a server do something, such as `resources/read`, on `<server>/<method>`; what only
+says hello or lists what there is passes.
+
 It speaks the Model Context Protocol's stdio transport (JSON-RPC 2.0, one message a line, revision 2025-06-18) on both
 sides, so that neither client nor server needs to know of it. It changes no message that it lets pass, and never answers
 for the server, except to say that a call was refused.
@@ -19,6 +22,8 @@ __all__ = ["MAX_MESSAGE", "Performs", "Receives", "Sends", "proxy"]
 
 MAX_MESSAGE = 16 * 1024 * 1024
 """A line longer than this many bytes ends the session: nothing is buffered without end."""
+
+_FREE = {"initialize", "ping", "logging/setLevel", "server/discover"}
 
 
 class Receives(Protocol):
@@ -107,8 +112,8 @@ class _Session:
             tasks.start_soon(self._serve_answers, tasks.cancel_scope)
             while (line := await self.from_client.next()) is not None:
                 for message in _messages(line):
-                    if _is_call(message):
-                        tasks.start_soon(self._call, message)
+                    if _is_act(message):
+                        tasks.start_soon(self._act, message)
                     else:
                         await self._send(self.server, self.server_lock, json.dumps(message).encode())
             await self.server.aclose()
@@ -134,12 +139,13 @@ class _Session:
             return None
         return self.calls.pop(_key(message.get("id")), None)
 
-    async def _call(self, message: dict[str, Any]) -> None:
-        parameters = message["params"]
-        tool, arguments = parameters.get("name"), parameters.get("arguments") or {}
+    async def _act(self, message: dict[str, Any]) -> None:
+        method, parameters = message["method"], message.get("params") or {}
+        target = parameters.get("name") if method == "tools/call" else method
+        arguments = (parameters.get("arguments") or {}) if method == "tools/call" else parameters
         key = _key(message["id"])
-        if not isinstance(tool, str) or not tool or not isinstance(arguments, dict) or key in self.calls:
-            problem = "`tools/call` wants a `name`, an object of `arguments` and an id that is not in use"
+        if not isinstance(target, str) or not target or not isinstance(arguments, dict) or key in self.calls:
+            problem = f"`{method}` wants a `name`, an object of `arguments` and an id that is not in use"
             await self._answer(message, error={"code": -32602, "message": problem})
             return
 
@@ -153,12 +159,12 @@ class _Session:
                 self.calls.pop(key, None)
             return answer[0]
 
-        context = {"server": self.server_name, "tool": tool, "arguments": json.dumps(arguments, sort_keys=True)}
+        context = {"server": self.server_name, "tool": target, "arguments": json.dumps(arguments, sort_keys=True)}
         try:
             line = await self.layer.perform(
                 self.agent,
                 "tool:call",
-                f"{self.server_name}/{tool}",
+                f"{self.server_name}/{target}",
                 operation,
                 context=context,
                 usage={"tool_calls": 1},
@@ -166,7 +172,10 @@ class _Session:
         except CretoError as refused:
             # The protocol's own way to tell a model that a tool did not do what was asked.
             text = f"refused by policy: {refused}" if refused.category != "permanent" else f"not done: {refused}"
-            await self._answer(message, result={"content": [{"type": "text", "text": text}], "isError": True})
+            if method == "tools/call":
+                await self._answer(message, result={"content": [{"type": "text", "text": text}], "isError": True})
+            else:
+                await self._answer(message, error={"code": -32000, "message": text})
             return
         await self._send(self.client, self.client_lock, line)
 
@@ -196,12 +205,21 @@ def _messages(line: bytes) -> list[dict[str, Any]]:
     return found
 
 
-def _is_call(message: dict[str, Any]) -> bool:
-    if message.get("method") != "tools/call":
+def _is_act(message: dict[str, Any]) -> bool:
+    method = message.get("method")
+    if method is None:
+        return False  # an answer to what the server asked
+    if not isinstance(method, str):
+        raise InvalidInputError("the client sent a message whose `method` is not text")
+    if method in _FREE or method.endswith("/list"):
         return False
-    if not isinstance(message.get("params"), dict) or message.get("id") is None:
-        # A call without an id could not be answered, so it could act unseen.
-        raise InvalidInputError("the client sent a `tools/call` without `id` and `params`")
+    if message.get("id") is None:
+        if method.startswith("notifications/"):
+            return False
+        # A request without an id could not be answered, so it could act unseen.
+        raise InvalidInputError(f"the client sent `{method}` without an `id`")
+    if not isinstance(message.get("params", {}), dict):
+        raise InvalidInputError(f"the client sent `{method}` with `params` that are not an object")
     return True
 
 
