@@ -481,7 +481,8 @@ class Mailbox:
     def _message(
         self, agent: Agent, header: Mapping[str, Any], body: bytes, held: _rows.Held | None, envelope: bytes
     ) -> Message:
-        media, attached = header["content_type"], {}
+        media: str = header["content_type"]
+        attached: dict[str, _attachment.Attachment] = {}
         if media == _attachment.MANIFEST:
             body, media, attached = _attachment.unpack(body, self._store)
         return Message(

@@ -124,3 +124,42 @@ fn what_could_not_be_opened_is_not_sealed() {
     assert!(seal(&Outgoing { content_type: "a\r\nTo: b", ..message }, key).unwrap_err().to_string().contains("control"));
     assert!(seal(&Outgoing { content_type: &"x".repeat(257), ..message }, key).is_err());
 }
+
+mod mangled {
+    use super::*;
+    use proptest::prelude::*;
+    use std::sync::OnceLock;
+
+    fn world() -> &'static (World, Vec<u8>) {
+        static MADE: OnceLock<(World, Vec<u8>)> = OnceLock::new();
+        MADE.get_or_init(|| {
+            let world = World::new(Suite::Standard, 2);
+            let envelope = world.seal(0, &[1], b"hello");
+            (world, envelope)
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn an_envelope_cut_and_pasted_is_refused_and_never_a_panic(
+            from in 0usize..6000, length in 0usize..200, at in 0usize..6000, replace in any::<bool>(), bytes in prop::collection::vec(any::<u8>(), 0..40)
+        ) {
+            let (world, envelope) = world();
+            let (from, at) = (from % envelope.len(), at % envelope.len());
+            let piece = [&envelope[from..(from + length).min(envelope.len())], &bytes].concat();
+            let end = if replace { (at + piece.len()).min(envelope.len()) } else { at };
+            let mut bad = envelope.clone();
+            bad.splice(at..end, piece);
+            prop_assume!(bad != *envelope);
+            prop_assert!(world.open(1, &bad).is_err());
+        }
+
+        #[test]
+        fn bytes_that_were_never_an_envelope_are_refused_and_never_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+            let (world, _) = world();
+            prop_assert!(world.open(1, &bytes).is_err());
+        }
+    }
+}

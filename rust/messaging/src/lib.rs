@@ -19,4 +19,6 @@ pub use seal::{Outgoing, seal};
 #[cfg(test)]
 mod attacks;
 #[cfg(test)]
+mod golden;
+#[cfg(test)]
 mod trial;
