@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from urllib.parse import urlsplit
@@ -68,9 +68,7 @@ async def open(
     try:
         await parts.recover()
         raised: Exception | None = None
-        nats = parts.settings.messaging.nats_url
-        carried = layer.mailbox.carry(nats.get_secret_value()) if nats else nullcontext()
-        async with carried, anyio.create_task_group() as tasks:
+        async with anyio.create_task_group() as tasks:
             tasks.start_soon(parts.live.watch)
             if parts.settings.messaging.nats_url is not None:
                 tasks.start_soon(layer.mailbox.keep_carrying, parts.settings.messaging.nats_url.get_secret_value())
