@@ -1319,6 +1319,16 @@ def _round_trip(exception: Exception) -> BaseException:
     Raises the exception of a kind by way of Rust; the tests walk every kind through it.
     """
 
+def attachment_open(key: bytes, sealed: bytes) -> bytes:
+    """
+    Opens what `attachment_seal` sealed.
+    """
+
+def attachment_seal(data: bytes) -> tuple[bytes, bytes]:
+    """
+    Seals an attachment under a fresh key: (key, sealed). The key belongs inside a sealed message and nowhere else.
+    """
+
 def check_quota_rules(rules: str) -> None:
     """
     Raises InvalidInputError where a JSON list of quota rules has no valid reading.
@@ -1539,6 +1549,8 @@ __all__ = [
     "VerifyingKey",
     "__version__",
     "_round_trip",
+    "attachment_open",
+    "attachment_seal",
     "check_quota_rules",
     "check_section",
     "consensus_timestamp",
