@@ -165,7 +165,7 @@ class Runtime(Section):
     run_timeout_seconds: Seconds | None = _setting(None)
     """How long one run may take."""
     hosts: dict[str, str] = _setting({})
-    """Names that lead where you say, `{"packages.example": "127.0.0.1:8080"}`; nothing else leads to a private address."""
+    """Names that lead where you say, `{"packages.example": "127.0.0.1:8080"}`; nothing else leads to private ones."""
     trees: list[Path] = _setting([], path=True)
     """Further folders of this machine that sandboxes may read, at the same path."""
 

@@ -112,7 +112,7 @@ fn difference(case: &Case, compared: &mut usize) -> Option<String> {
             let changed = serde_json::Value::Array(case.changed.clone()).to_string();
             let parsed: Option<Vec<_>> =
                 case.changed.iter().map(|e| cedar_policy::Entity::from_json_value(e.clone(), schema.as_ref()).ok()).collect();
-            let Some(parsed) = parsed else { return None };
+            let parsed = parsed?;
             match entities.clone().upsert_entities(parsed, schema.as_ref()) {
                 Ok(next) => {
                     if let Err(error) = engine.change_entities(EntityChange::Upsert(&changed)) {

@@ -22,7 +22,8 @@ pub fn authorized_operation<T>(
             Err(Error::new(ErrorKind::Unauthorized).with_context(format!("`{action}` on `{resource}` by `{}`: {reason}", agent.id)))
         }
         Decision::RequiresOversight { policy_id } => {
-            Err(Error::new(ErrorKind::OversightRequired { policy_id }).with_context(format!("`{action}` on `{resource}` by `{}`", agent.id)))
+            Err(Error::new(ErrorKind::OversightRequired { policy_id })
+                .with_context(format!("`{action}` on `{resource}` by `{}`", agent.id)))
         }
     }
 }

@@ -3,9 +3,9 @@
 //! Every timestamp is later than all given or observed before it, in any thread or process of the folder, across restart, fork, power loss
 //! and steps of the wall clock. Source: Kulkarni et al., "Logical Physical Clocks" (OPODIS 2014).
 
+use crate::Timestamp;
 use crate::page::Page;
 use crate::source::{self, Source};
-use crate::Timestamp;
 use core::fmt;
 use std::io;
 use std::path::Path;
@@ -43,7 +43,12 @@ pub struct TooFarAhead {
 
 impl fmt::Display for TooFarAhead {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the timestamp is {:.1} s ahead of this machine's clock; at most {} s are taken over", self.by.as_secs_f64(), BOUND / 1_000_000)
+        write!(
+            f,
+            "the timestamp is {:.1} s ahead of this machine's clock; at most {} s are taken over",
+            self.by.as_secs_f64(),
+            BOUND / 1_000_000
+        )
     }
 }
 

@@ -380,6 +380,7 @@ fn uses(org: &mut Organisation, chain: u32, usage: Usage<'_>) -> Result<Uses> {
 }
 
 #[inline]
+#[expect(clippy::result_large_err, reason = "a refusal is rare, and a box would cost the caller that keeps it")]
 fn take(org: &mut Organisation, uses: &[(u32, u64)], now: u64) -> Result<(), Refusal> {
     match org.take(uses, now) {
         Ok(()) => Ok(()),
