@@ -1,5 +1,7 @@
 //! What happens when the disk is full, or fails.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
+
 mod common;
 
 use common::{Folder, id, key, record};

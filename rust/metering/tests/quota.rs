@@ -1,5 +1,7 @@
 //! What the enforcer promises, seen from outside.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
+
 use creto_enablement_common::ports::QuotaEnforcer as _;
 use creto_enablement_common::{ErrorKind, RetryPolicy, Timestamp};
 use creto_metering::{Boost, LeaseGrant, QuotaEnforcer, QuotaRule, ReplayRecord, Scope};

@@ -68,6 +68,9 @@ impl<'py> Quantities<'py> {
     }
 }
 
+/// What a record of the ledger says was used: path, usage, timestamp word, act id.
+type Used<'py> = (Bound<'py, PyAny>, Bound<'py, PyDict>, u64, Bound<'py, PyBytes>);
+
 /// Counts before the act, along the whole path, on all quotas or on none.
 #[pyclass(frozen, subclass, module = "creto._core")]
 pub struct QuotaEnforcer {
@@ -208,11 +211,7 @@ impl QuotaEnforcer {
     }
 
     /// Counts what records of the ledger say was used: (path, usage, timestamp word, act id of 16 bytes), each act once; how many.
-    fn replay<'py>(
-        &self,
-        py: Python<'py>,
-        records: Vec<(Bound<'py, PyAny>, Bound<'py, PyDict>, u64, Bound<'py, PyBytes>)>,
-    ) -> PyResult<usize> {
+    fn replay<'py>(&self, py: Python<'py>, records: Vec<Used<'py>>) -> PyResult<usize> {
         let read: Vec<_> = records
             .iter()
             .map(|(path, usage, word, act)| {
@@ -528,6 +527,7 @@ impl UsageTable {
     }
 
     /// Takes an event; False where it was taken before.
+    #[expect(clippy::too_many_arguments, reason = "an event's fields, flat for speed")]
     fn add(
         &self,
         py: Python<'_>,
@@ -656,6 +656,9 @@ pub fn usage_window(py: Python<'_>, window: &str, at: u64, time_zone: &str) -> P
     Ok(span.window(at))
 }
 
+/// A meter, its price, other prices from a context length on, and whether its units are context.
+type MeterPrice = (String, String, Vec<(u64, String)>, bool);
+
 /// The prices of one kind of act: (meter, price, [(context beyond, price)], whether its units are context), each price a decimal text.
 #[pyclass(frozen, module = "creto._core")]
 pub struct ActPrice {
@@ -665,7 +668,7 @@ pub struct ActPrice {
 #[pymethods]
 impl ActPrice {
     #[new]
-    fn new(py: Python<'_>, meters: Vec<(String, String, Vec<(u64, String)>, bool)>) -> PyResult<Self> {
+    fn new(py: Python<'_>, meters: Vec<MeterPrice>) -> PyResult<Self> {
         let mut price = creto_metering::ActPrice::default();
         for (meter, base, above, context) in &meters {
             let above: Vec<(u64, &str)> = above.iter().map(|(from, price)| (*from, price.as_str())).collect();
