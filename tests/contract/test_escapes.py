@@ -395,3 +395,15 @@ async def test_memory_ends_at_its_limit(bench: Bench) -> None:
         result = await box.run(["python3", "-c", take])
         assert b"took it" not in result.stdout
         assert (await box.run(["echo", "still there"])).stdout == b"still there\n"
+
+
+async def test_a_sandbox_is_in_a_control_group_that_goes_with_it(bench: Bench) -> None:
+    facts = await bench.pool.facts()
+    if not facts["controlGroup"]:
+        pytest.skip("this machine lets nobody make a control group")
+    async with bench.box() as box:
+        held = [
+            path for path in Path("/sys/fs/cgroup").glob(f"**/creto/{box.id}") if (path / "cgroup.procs").read_text()
+        ]
+        assert held, "the sandbox's processes are in a group of its name"
+    assert not [path for path in held if path.exists()]

@@ -66,7 +66,7 @@ fn build(spec: Spec) -> Result<Pool> {
     let (place, shown, owner) = (root.clone(), image.clone(), backend.root_owner());
     host.call(move || shown.write(&place, &nameserver(), owner))?;
     let limits = spec.settings.limits();
-    let mould = Mould { backend, host, image, root, limits, upstreams, protected: spec.protected };
+    let mould = Mould { backend, host, image, root, limits, upstreams, groups: false, protected: spec.protected };
     Pool::new(mould, spec.settings.warm_pool_min_size as usize, spec.settings.warm_pool_max_size as usize)
 }
 

@@ -1,5 +1,6 @@
 //! What can start a sandbox.
 
+use crate::cgroup::Group;
 use crate::image::Image;
 use crate::settings::Limits;
 use creto_enablement_common::Result;
@@ -34,6 +35,15 @@ pub struct Plan {
     pub network: OwnedFd,
     /// What it may use.
     pub limits: Limits,
+    /// What holds it as a whole, where there is such a thing.
+    pub group: Option<Group>,
+}
+
+impl Plan {
+    /// Files by which a process enters the group.
+    pub fn doors(&self) -> Result<Vec<OwnedFd>> {
+        Ok(self.group.as_ref().map(Group::doors).transpose()?.unwrap_or_default())
+    }
 }
 
 /// What there is to say about a backend in an attestation.

@@ -91,7 +91,7 @@ impl Backend for Gvisor {
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log);
-        bound_to_this_thread(&mut command, vec![control]);
+        bound_to_this_thread(&mut command, vec![control], plan.doors()?);
         command.spawn().map_err(Error::from).context(|| format!("starting `{}`", self.runsc.display()))
     }
 

@@ -3,6 +3,7 @@
 //! Knows nothing of policy, identity or ledger: it asks whoever holds the sandbox, and tells what it saw.
 
 pub mod backend;
+pub mod cgroup;
 pub mod changes;
 pub mod egress;
 mod guest;

@@ -1,5 +1,6 @@
 //! Sandboxes that wait started, so that a claim takes milliseconds. Each is used once; a thread starts the next ones.
 
+use crate::cgroup::Group;
 use crate::sandbox::{Claim, Mould, Sandbox};
 use creto_enablement_common::{Error, ErrorKind, Result, ResultExt};
 use parking_lot::{Condvar, Mutex};
@@ -56,11 +57,13 @@ pub struct Lease {
 
 impl Pool {
     /// Keeps `least` sandboxes waiting and never has more than `most`.
-    pub fn new(mould: Mould, least: usize, most: usize) -> Result<Self> {
+    pub fn new(mut mould: Mould, least: usize, most: usize) -> Result<Self> {
         let most = most.max(1);
+        let born = born()?;
+        crate::cgroup::clean(owner_lives);
+        mould.groups = Group::works(&format!("creto-{}-{born}-0", std::process::id()), &mould.limits);
         let state = Mutex::new(State::default());
-        let shared =
-            Arc::new(Shared { mould: Arc::new(mould), born: born()?, least: least.min(most), most, state, changed: Condvar::new() });
+        let shared = Arc::new(Shared { mould: Arc::new(mould), born, least: least.min(most), most, state, changed: Condvar::new() });
         // Two at a time: starting is bound by processors, and the program that waits for the first wants them too.
         for _ in 0..2 {
             let shared = shared.clone();
@@ -205,11 +208,21 @@ impl Shared {
     }
 }
 
-/// The start time of this process in ticks since boot: field 22 of its `stat`, the twentieth after the name in parentheses.
+/// When a process started, in ticks since boot: field 22 of its `stat`, the twentieth after the name in parentheses.
+fn started(process: &str) -> Option<u64> {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+    stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
+}
+
 fn born() -> Result<u64> {
-    let stat = std::fs::read_to_string("/proc/self/stat")?;
-    let fields = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
-    fields.split_whitespace().nth(19).and_then(|text| text.parse().ok()).ok_or_else(|| Error::internal("`/proc/self/stat` cannot be read"))
+    started("self").ok_or_else(|| Error::internal("`/proc/self/stat` cannot be read"))
+}
+
+/// True where the process that a sandbox's name tells of is still there.
+fn owner_lives(name: &str) -> bool {
+    let mut parts = name.split('-').skip(1);
+    let (Some(process), Some(born)) = (parts.next(), parts.next()) else { return false };
+    started(process).is_some_and(|now| born.parse() == Ok(now))
 }
 
 impl Lease {

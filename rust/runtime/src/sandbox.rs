@@ -1,6 +1,7 @@
 //! One sandbox: started empty, claimed once for one agent and one working folder, then gone.
 
 use crate::backend::{Backend, Plan};
+use crate::cgroup::Group;
 use crate::changes::{self, Change};
 use crate::egress::{Desk, Egress, Upstreams};
 use crate::guest::Guest;
@@ -43,6 +44,8 @@ pub struct Mould {
     pub limits: Limits,
     /// Names that lead where the operator says.
     pub upstreams: Upstreams,
+    /// Whether each gets a control group.
+    pub groups: bool,
     /// State, keys and configuration: a working folder neither holds them nor lies in them.
     pub protected: Vec<PathBuf>,
 }
@@ -58,6 +61,7 @@ impl Mould {
             "configuration": backend.configuration,
             "imageTrees": self.image.trees,
             "limits": self.limits,
+            "controlGroup": self.groups,
             "namedUpstreams": self.upstreams.keys().collect::<std::collections::BTreeSet<_>>(),
             "kernel": fs::read_to_string("/proc/version").unwrap_or_default().trim(),
         })
@@ -124,6 +128,7 @@ pub struct Sandbox {
     slot: Slot,
     guest: Guest,
     child: Mutex<Option<Child>>,
+    group: Mutex<Option<Group>>,
     desk: Arc<Desk>,
     _egress: Egress,
     claimed: Mutex<Option<Arc<Claimed>>>,
@@ -136,16 +141,17 @@ impl Sandbox {
         let wire = Wire::new()?;
         let (ours, theirs) = UnixStream::pair()?;
         let folder = mould.host.folder().join(id);
-        let (slot, child, folder, network) = {
+        let (slot, child, folder, network, group) = {
             let (mould, folder, id) = (mould.clone(), folder.clone(), id.to_owned());
             let (control, network) = (OwnedFd::from(theirs), wire.inside);
             mould.clone().host.call(move || {
                 fs::create_dir_all(&folder)?;
                 let slot = Slot::new(folder.join("slot"))?;
                 let (root, image, limits) = (mould.root.clone(), mould.image.clone(), mould.limits.clone());
-                let plan = Plan { id, folder: folder.clone(), root, image, slot: slot.shared(), control, network, limits };
+                let group = if mould.groups { Group::new(&id, &limits) } else { None };
+                let plan = Plan { id, folder: folder.clone(), root, image, slot: slot.shared(), control, network, limits, group };
                 let child = mould.backend.start(&plan).inspect_err(|_| slot.clear())?;
-                Ok((slot, child, folder, plan.network))
+                Ok((slot, child, folder, plan.network, plan.group))
             })?
         };
         let desk = Arc::new(Desk::default());
@@ -157,6 +163,7 @@ impl Sandbox {
             slot,
             guest: Guest::new(ours)?,
             child: Mutex::new(Some(child)),
+            group: Mutex::new(group),
             desk,
             _egress: egress,
             claimed: Mutex::new(None),
@@ -341,6 +348,7 @@ impl Sandbox {
             }
             std::thread::sleep(Duration::from_millis(2));
         }
+        drop(self.group.lock().take());
         let (slot, folder) = (self.slot.clone(), self.folder.clone());
         // The host thread has ended only where the process is ending, which takes the mounts along.
         let _ = self.mould.host.call(move || {

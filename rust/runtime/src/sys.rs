@@ -23,13 +23,15 @@ pub fn transparent(socket: &OwnedFd) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Makes the command die with the thread that starts it, out of reach of the terminal's signals, and lets it inherit `keep`.
-pub fn bound_to_this_thread(command: &mut Command, keep: Vec<i32>) {
+/// Makes the command die with the thread that starts it, out of reach of the terminal's signals, lets it inherit `keep`, and takes it into
+/// the control group of `doors`.
+pub fn bound_to_this_thread(command: &mut Command, keep: Vec<i32>, doors: Vec<OwnedFd>) {
     // SAFETY: between fork and exec only plain system calls are made, on memory that was allocated before the fork.
     unsafe {
         command.pre_exec(move || {
             rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
             rustix::process::setsid()?;
+            crate::cgroup::enter(&doors)?;
             for fd in &keep {
                 if libc::fcntl(*fd, libc::F_SETFD, 0) != 0 {
                     return Err(io::Error::last_os_error());

@@ -6,6 +6,7 @@ use creto_enablement_common::{Error, Result};
 use std::ffi::{CStr, CString};
 use std::fs;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::chown;
 use std::os::unix::process::CommandExt;
@@ -104,10 +105,13 @@ impl Mounts {
 }
 
 /// Makes the command the first process of a sandbox: in its own namespaces and root, nobody on the machine, bound to this thread's life.
-pub fn enter(command: &mut Command, mounts: Mounts, network: i32, users: i32, control: i32) {
+pub fn enter(command: &mut Command, mounts: Mounts, network: i32, users: i32, control: i32, doors: Vec<OwnedFd>) {
     // SAFETY: everything that `become_first` touches was allocated before the fork; it makes system calls only.
     unsafe {
-        command.pre_exec(move || become_first(&mounts, network, users, control));
+        command.pre_exec(move || {
+            crate::cgroup::enter(&doors)?;
+            become_first(&mounts, network, users, control)
+        });
     }
 }
 

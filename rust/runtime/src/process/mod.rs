@@ -96,7 +96,7 @@ impl Backend for Process {
             .stdout(log.try_clone()?)
             .stderr(log);
         command.process_group(0);
-        enter(&mut command, mounts, plan.network.as_raw_fd(), self.users.as_raw_fd(), plan.control.as_raw_fd());
+        enter(&mut command, mounts, plan.network.as_raw_fd(), self.users.as_raw_fd(), plan.control.as_raw_fd(), plan.doors()?);
         command.spawn().map_err(Error::from).context(|| format!("starting `{}`", plan.image.python.display()))
     }
 
