@@ -490,6 +490,24 @@ async def test_a_runsc_that_does_not_start_is_named(tmp_path: Path, monkeypatch:
                 pass
 
 
+async def test_who_is_not_root_is_told_so(tmp_path: Path) -> None:
+    if os.geteuid() == 0:
+        script = textwrap.dedent(f"""
+            import anyio, anyio._backends._asyncio, os
+            from creto import _core
+            from creto.runtime import Pool, _pool, _runsc
+            os.setgid(65534), os.setuid(65534)
+            anyio.run(Pool({{}}, {str(tmp_path)!r}, backend="process").start)
+            """)
+        done = await anyio.run_process([sys.executable, "-c", script], check=False)
+        text = done.stderr.decode().splitlines()[-1]
+    else:
+        with pytest.raises(SandboxSpawnFailedError) as refused:
+            await Pool({}, tmp_path, backend="process").start()
+        text = str(refused.value)
+    assert "which only root may here; run this as root" in text
+
+
 async def test_settings_that_cannot_work_are_named(tmp_path: Path) -> None:
     with pytest.raises(InvalidInputError, match="`docker` is no backend; known are gvisor, process"):
         await Pool({}, tmp_path, backend="docker").start()

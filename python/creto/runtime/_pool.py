@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from creto import _bridge
-from creto.errors import InvalidInputError
+from creto.errors import InvalidInputError, SandboxSpawnFailedError
 from creto.runtime._box import Box, Hooks
 from creto.runtime._registry import clean, enter
 from creto.runtime._runsc import find_runsc
@@ -109,6 +109,12 @@ class Pool:
         if self.backend not in _core.BACKENDS:
             known = ", ".join(_core.BACKENDS)
             raise InvalidInputError(f"`{self.backend}` is no backend; known are {known}")
+        runsc = str(find_runsc()) if self.backend == "gvisor" else None
+        if os.geteuid() != 0:
+            raise SandboxSpawnFailedError(
+                f"the backend `{self.backend}` makes mounts and network namespaces, which only root may here; "
+                "run this as root (`sudo -E creto ...`): programs inside never are"
+            )
         prefix = Path(sys.base_prefix)
         python = Path(getattr(sys, "_base_executable", sys.executable))
         folder = self._state_folder / "sandbox"
@@ -117,7 +123,7 @@ class Pool:
         spec = {
             "folder": str(folder),
             "backend": self.backend,
-            "runsc": str(find_runsc()) if self.backend == "gvisor" else None,
+            "runsc": runsc,
             "python": str(python),
             "prefix": str(prefix),
             "trees": [str(tree) for tree in self._trees if tree.is_dir()],
