@@ -161,6 +161,7 @@ class EnablementLayer:
 
     def principal(self, agent: Agent) -> _core.Principal:
         """The prepared form of an agent: its chain and the path of its quotas."""
+        self.parts.identities.require_unexpired(agent)
         key = (agent.id, agent.chain)
         epoch = self.parts.identities.epoch
         held = self._principals.get(key)

@@ -18,8 +18,9 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from sqlalchemy import select
 
+import creto
 from creto.errors import InvalidInputError, NotFoundError, UnauthorizedError
-from creto.nhi import Identities
+from creto.nhi import Agent, Identities
 from creto.reach import Reach
 from creto.store import Store, tables
 
@@ -312,3 +313,38 @@ def test_the_awaited_forms_do_the_same(backend: str, identities: Identities) -> 
         assert identities.epoch == before + 2
 
     anyio.run(main, backend=backend)
+
+
+# --- what a chain means for acts -------------------------------------------------------------------------------------
+
+
+def test_an_act_under_a_chain_is_bounded_by_every_link_and_ends_with_it(state: Path) -> None:
+    async def main() -> None:
+        async with creto.open(state) as layer:
+            identities = layer.parts.identities
+            layer.agent("alice")
+            helper = layer.agent("helper")
+
+            async def call(agent: Agent) -> int:
+                return await layer.perform(agent, "tool:call", "add", lambda: 3)
+
+            assert await call(helper) == 3
+            reads = 'permit(principal, action == Action::"http:get", resource);'
+            narrow = helper.acting_for(
+                identities.verify(await identities.delegate("alice", "helper", attenuation=reads))
+            )
+            with pytest.raises(UnauthorizedError, match="the delegation to .*alice` does not cover it"):
+                await call(narrow)
+            brief = helper.acting_for(identities.verify(await identities.delegate("alice", "helper", seconds=2)))
+            assert await call(brief) == 3
+            await anyio.sleep(2.1)
+            with pytest.raises(UnauthorizedError, match="chain under which .*helper` acts .* has expired"):
+                await call(brief)
+            wide = helper.acting_for(identities.verify(await identities.delegate("alice", "helper")))
+            assert await call(wide) == 3
+            await identities.revoke("alice")
+            with pytest.raises(UnauthorizedError, match="alice` was revoked"):
+                await call(wide)
+            assert await call(helper) == 3
+
+    anyio.run(main)

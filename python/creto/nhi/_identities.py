@@ -214,6 +214,19 @@ class Identities:
         now = self.agent(agent.id)
         return now if agent.delegation is None else now.acting_for(agent.delegation)
 
+    def require_unexpired(self, agent: Agent) -> None:
+        """Does nothing while the delegation that an agent acts under has time left, or where it acts for itself.
+
+        Raises:
+            UnauthorizedError: It has expired.
+        """
+        delegation = agent.delegation
+        if delegation is not None and delegation.expiry <= self._clock():
+            raise UnauthorizedError(
+                f"the delegation chain under which `{agent.id}` acts for `{delegation.links[0]}` has expired; "
+                "ask the delegator for a new one"
+            )
+
     def find(self, name: str) -> _core.Identity:
         """The identity of an agent, of this store or imported: what one needs to write to it or to check it.
 
