@@ -39,8 +39,7 @@ class Office:
         return self.desk.approvers.named("ann")
 
     def close(self) -> None:
-        if self.desk.announcer is not None:
-            self.desk.announcer.close()
+        self.desk.close()
         self.reach.close()
         self.store.close()
 

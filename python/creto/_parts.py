@@ -37,7 +37,7 @@ class Parts:
         from creto.config import Live
         from creto.metering import open_quota
         from creto.nhi import Identities
-        from creto.oversight import open_desk
+        from creto.oversight import configure_desk, open_desk
         from creto.reach import Reach
         from creto.store import Store, open_folder
 
@@ -85,6 +85,8 @@ class Parts:
             closing.callback(self.quota.close)
             self.gate = _core.Gate(self.policy, self.quota, self.ledger, self.clock)
             self.desk: Desk = open_desk(self.store, settings, self.reach, sealer=self.sealer)
+            closing.callback(self.desk.close)
+            self.live.follow(lambda changed: configure_desk(self.desk, changed))
             self._closing = closing.pop_all()
 
     @property

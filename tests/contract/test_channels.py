@@ -310,7 +310,7 @@ def test_the_configuration_names_channels_and_approvers_with_an_address(
     state: Path, tmp_path: Path, smtp: Mailbox, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from creto import config
-    from creto.oversight import open_desk
+    from creto.oversight import configure_desk, open_desk
 
     file = tmp_path / "creto.toml"
     file.write_text(
@@ -350,7 +350,16 @@ def test_the_configuration_names_channels_and_approvers_with_an_address(
     assert sorted(path for path, _, _ in receiver.posts) == ["/hook", "/slack"]
     assert desk.approve(request, desk.approvers.named("bob")).state == "approved"
     assert f"https://inbox.example/creto/r/{request.id}" in receiver.posts[0][2].decode()
-    desk.announcer.close()  # type: ignore[union-attr]
+    # The configuration changes while it runs: the webhook goes, another approver comes.
+    text = file.read_text()
+    file.write_text(text.replace('"eve"', '"zoe"').partition("[[channels]]")[0])
+    configure_desk(desk, config.load(files=[file], state=state))
+    with pytest.raises(OversightRequiredError):
+        anyio.run(lambda: desk.ask(act(6), ["payments"], hold=0.05))
+    later = desk.pending()[-1]
+    assert sorted(one["channel"] for one in told(office, later, 2)) == ["email:approvers", "slack:default"]
+    assert desk.approvers.named("zoe").policies == {"deploys"}
+    desk.close()
     office.close()
 
 

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from creto.oversight._approvers import Approvers as Approvers
     from creto.oversight._desk import Clearance as Clearance
     from creto.oversight._desk import Desk as Desk
+    from creto.oversight._open import configure_desk as configure_desk
     from creto.oversight._open import open_approvers as open_approvers
     from creto.oversight._open import open_desk as open_desk
     from creto.oversight._request import Request as Request
@@ -23,11 +24,22 @@ _HOMES = {
     "Desk": "creto.oversight._desk",
     "Request": "creto.oversight._request",
     "Terminal": "creto.oversight._terminal",
+    "configure_desk": "creto.oversight._open",
     "open_approvers": "creto.oversight._open",
     "open_desk": "creto.oversight._open",
 }
 
-__all__ = ["Approver", "Approvers", "Clearance", "Desk", "Request", "Terminal", "open_approvers", "open_desk"]
+__all__ = [
+    "Approver",
+    "Approvers",
+    "Clearance",
+    "Desk",
+    "Request",
+    "Terminal",
+    "configure_desk",
+    "open_approvers",
+    "open_desk",
+]
 
 
 def __getattr__(name: str) -> object:

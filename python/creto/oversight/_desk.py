@@ -19,7 +19,7 @@ from creto.errors import (
 )
 from creto.oversight import _transitions as transitions
 from creto.oversight._approvers import Approver, Approvers
-from creto.oversight._process import alive, here
+from creto.oversight._process import alive
 from creto.oversight._request import GRACE_US, Request
 from creto.reach import EVERYTHING, Follower, Reach
 from creto.store import Store, Transaction
@@ -39,6 +39,14 @@ class Announcer(Protocol):
 
     def announce(self, request: Request) -> None:
         """Starts telling; failures are recorded, not raised."""
+        ...
+
+    def resume(self) -> int:
+        """Sends what a process that is gone had left unsent; returns how many requests that concerns."""
+        ...
+
+    def close(self) -> None:
+        """Stops telling; what is not sent yet stays written as unsent."""
         ...
 
 
@@ -375,6 +383,8 @@ class Desk:
             The requests that were settled.
         """
         await self.store.run(transitions.expire_due)
+        if self.announcer is not None:
+            await anyio.to_thread.run_sync(self.announcer.resume)
         left = await self.store.fetch(lambda tx: transitions.listed(tx, ["executing"], 10_000))
         settled = []
         for request in left:
@@ -394,7 +404,7 @@ class Desk:
                 continue  # another process settled it
         return settled
 
-    @property
-    def holder(self) -> str:
-        """The name of this process, as requests carry it."""
-        return here()
+    def close(self) -> None:
+        """Stops announcing; requests that wait go on waiting."""
+        if self.announcer is not None:
+            self.announcer.close()

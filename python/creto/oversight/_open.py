@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from creto.reach import Reach
     from creto.store import Store
 
-__all__ = ["open_approvers", "open_desk"]
+__all__ = ["configure_desk", "open_approvers", "open_desk"]
 
 
 def open_approvers(store: Store, settings: Settings, sealer: _core.Sealer | None = None) -> Approvers:
@@ -35,6 +35,26 @@ def open_approvers(store: Store, settings: Settings, sealer: _core.Sealer | None
     people = Approvers(store, sealer, trust_domain=settings.common.trust_domain)
     people.configure(settings.approvers)
     return people
+
+
+def configure_desk(desk: Desk, settings: Settings) -> None:
+    """Takes up a changed configuration: approvers, channels, and how long requests wait. Requests that wait stay.
+
+    Args:
+        desk: What is configured.
+        settings: The configuration as it stands now.
+
+    Raises:
+        InvalidInputError: A channel or approver cannot be; nothing has changed then.
+    """
+    from creto.oversight.channels import Announcements
+
+    announcer = Announcements.configured(desk.store, settings)
+    desk.approvers.configure(settings.approvers)
+    before, desk.announcer = desk.announcer, announcer
+    desk.timeout = settings.oversight.default_timeout_seconds
+    if before is not None:
+        before.close()
 
 
 def open_desk(store: Store, settings: Settings, reach: Reach, sealer: _core.Sealer | None = None) -> Desk:
