@@ -321,6 +321,7 @@ def test_the_configuration_names_channels_and_approvers_with_an_address(
         email_smtp_host = "{smtp.host}"
         email_smtp_port = {smtp.port}
         email_smtp_tls = "none"
+        email_from = "creto@example.org"
         [[approvers]]
         name = "bob"
         policies = ["payments"]

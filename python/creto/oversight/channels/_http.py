@@ -45,8 +45,8 @@ def post(url: str, body: bytes, headers: Mapping[str, str]) -> str:
     try:
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         connection.request("POST", target, body, {"User-Agent": "creto", **headers})
-        response = connection.getresponse()
-        said = response.read(_MOST).decode(errors="replace").strip()
+        with connection.getresponse() as response:
+            said = response.read(_MOST).decode(errors="replace").strip()
     except socket.gaierror as error:
         raise ConnectionFailedError(f"{where} has no address: {error.strerror}") from error
     except builtins.TimeoutError as error:
