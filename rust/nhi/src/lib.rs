@@ -5,6 +5,8 @@
 mod authority;
 pub mod certificate;
 mod delegation;
+#[cfg(test)]
+mod delegation_model;
 mod directory;
 mod identity;
 mod spiffe;
