@@ -1241,6 +1241,10 @@ class UsageTable:
         """
         How many events were offered again.
         """
+    def has(self, /, source: str, id: bytes, meter: str) -> bool:
+        """
+        True where an event of this source, id and meter was taken.
+        """
     def meters(self, /) -> list[str]:
         """
         The meters that events name, sorted.
