@@ -92,16 +92,17 @@ class LayerHooks:
         """Performs `process:exec` from the program's start to its end; its exit status is the outcome."""
         started = False
 
-        async def operation() -> None:
+        async def operation() -> bool:
             nonlocal started
             started = True
             status = await run()
             if status != 0:
                 raise _StatusError(f"exit status {status}")
+            return True
 
         context = {"argv": " ".join(argv)}
         try:
-            await self._layer.perform(
+            _ended: bool = await self._layer.perform(
                 self._agent,
                 "process:exec",
                 argv[0],
