@@ -295,10 +295,7 @@ impl Engine {
     /// What is to be done about the act; every doubt is a denial.
     #[inline]
     pub fn rule(&self, check: &CheckRef<'_>) -> Ruling {
-        match &*self.current.load() {
-            None => Ruling::denied("no policy set is installed".to_owned(), [0; 32]),
-            Some(snapshot) => snapshot.rule(check),
-        }
+        self.view().rule(check)
     }
 
     /// Looks up an agent and an action, and a resource where it is known beforehand.
@@ -439,31 +436,6 @@ impl Engine {
             Ok(Arc::new(Attenuation { policies, compiled }))
         })?
     }
-
-    /// What a delegation hop says about an act that the main set was asked about already.
-    pub fn rule_attenuation(&self, attenuation: &Attenuation, check: &CheckRef<'_>) -> Ruling {
-        let view = self.current.load();
-        let Some(snapshot) = &*view else { return Ruling::denied("no policy set is installed".to_owned(), [0; 32]) };
-        let digest = snapshot.set.parsed.digest;
-        let mut buffers = Buffers::default();
-        let parties = snapshot
-            .who(check, &mut buffers.principal, &mut buffers.action)
-            .and_then(|(principal, action)| Ok((principal, action, snapshot.what(check, &action, &mut buffers.resource)?)));
-        let (principal, action, resource) = match parties {
-            Ok(parties) => parties,
-            Err(error) => return Ruling::denied(error.to_string(), digest),
-        };
-        let mut hop = attenuation.compiled.load();
-        if !hop.fits(snapshot.set.epoch, &snapshot.entities) {
-            match on_large_stack(|| Hop::new(&attenuation.policies, snapshot.set.epoch, &snapshot.entities)).and_then(|made| made) {
-                Ok(made) => attenuation.compiled.store(Arc::new(made)),
-                Err(error) => return Ruling::denied(error.to_string(), digest),
-            }
-            hop = attenuation.compiled.load();
-        }
-        let tally = hop.tally(&snapshot.entities, principal, action, resource, check.context);
-        snapshot.ruling(&tally, |number| hop.policy(number))
-    }
 }
 
 #[derive(Default)]
@@ -478,6 +450,39 @@ fn party_text(party: &Party<'_>) -> String {
 }
 
 impl View {
+    /// What is to be done about the act; every doubt is a denial.
+    #[inline]
+    pub fn rule(&self, check: &CheckRef<'_>) -> Ruling {
+        match &*self.0 {
+            None => Ruling::denied("no policy set is installed".to_owned(), [0; 32]),
+            Some(snapshot) => snapshot.rule(check),
+        }
+    }
+
+    /// What a delegation hop says about an act that the main set was asked about already.
+    pub fn rule_attenuation(&self, attenuation: &Attenuation, check: &CheckRef<'_>) -> Ruling {
+        let Some(snapshot) = &*self.0 else { return Ruling::denied("no policy set is installed".to_owned(), [0; 32]) };
+        let digest = snapshot.set.parsed.digest;
+        let mut buffers = Buffers::default();
+        let parties = snapshot
+            .who(check, &mut buffers.principal, &mut buffers.action)
+            .and_then(|(principal, action)| Ok((principal, action, snapshot.what(check, &action, &mut buffers.resource)?)));
+        let (principal, action, resource) = match parties {
+            Ok(parties) => parties,
+            Err(error) => return Ruling::denied(error.to_string(), digest),
+        };
+        let mut hop = attenuation.compiled.load_full();
+        if !hop.fits(snapshot.set.epoch, &snapshot.entities) {
+            // Another thread may hold an older version and put its own in place: what was made here is what is asked here.
+            match on_large_stack(|| Hop::new(&attenuation.policies, snapshot.set.epoch, &snapshot.entities)).and_then(|made| made) {
+                Ok(made) => hop = Arc::new(made),
+                Err(error) => return Ruling::denied(error.to_string(), digest),
+            }
+            attenuation.compiled.store(Arc::clone(&hop));
+        }
+        let tally = hop.tally(&snapshot.entities, principal, action, resource, check.context);
+        snapshot.ruling(&tally, |number| hop.policy(number))
+    }
     /// Cedar's answer, with nothing of ours added.
     ///
     /// # Errors
@@ -777,6 +782,10 @@ impl Writer {
         let mut touched: SmallVec<[u32; 8]> = SmallVec::new();
         for (kind, id) in uids {
             let Some(number) = self.entities.types().number(kind).and_then(|kind| self.entities.find(kind, id)) else { continue };
+            // What is only named, as somebody's parent, is not there to be removed: its children keep it, as in cedar-policy.
+            if !self.entities.record(number).is_some_and(|record| record.present) {
+                continue;
+            }
             touched.push(number);
             touched.extend(self.hierarchy.descendants(number));
             self.hierarchy.set_parents(number, &[]);

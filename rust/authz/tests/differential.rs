@@ -54,8 +54,25 @@ fn our_answer(engine: &Engine, asked: &Asked) -> Result<Answer, String> {
     })
 }
 
+/// What the requests compared so far exercised.
+#[derive(Default)]
+struct Seen {
+    compared: usize,
+    allowed: usize,
+    forbidden: usize,
+    erred: usize,
+}
+
+impl Seen {
+    fn count(&mut self, (allowed, determining, erring): &Answer) {
+        self.allowed += usize::from(*allowed);
+        self.forbidden += usize::from(!allowed && !determining.is_empty());
+        self.erred += usize::from(!erring.is_empty());
+    }
+}
+
 /// The first difference, in words; none where all answers agree. Counts the requests compared.
-fn difference(case: &Case, compared: &mut usize) -> Option<String> {
+fn difference(case: &Case, seen: &mut Seen) -> Option<String> {
     let text = case.policies_text();
     let set: PolicySet = if text.starts_with('{') { PolicySet::from_json_str(&text).ok()? } else { text.parse().ok()? };
     let schema: Option<Schema> = case.with_schema.then(|| SCHEMA.parse().unwrap());
@@ -70,10 +87,10 @@ fn difference(case: &Case, compared: &mut usize) -> Option<String> {
     let mut entities = entities;
     for step in 0..=1 {
         for asked in &case.requests {
-            *compared += 1;
+            seen.compared += 1;
             let (ours, cedars) = (our_answer(&engine, asked), cedar_answer(&set, &entities, asked, None));
             match (&ours, &cedars) {
-                (Ok(ours), Ok(cedars)) if ours == cedars => {}
+                (Ok(ours), Ok(cedars)) if ours == cedars => seen.count(cedars),
                 (Err(_), Err(_)) => {}
                 _ => return Some(format!("step {step}, {asked:?}\n  ours:  {ours:?}\n  cedar: {cedars:?}")),
             }
@@ -134,7 +151,7 @@ fn difference(case: &Case, compared: &mut usize) -> Option<String> {
 
 /// The same difference with less in it.
 fn shrink(mut case: Case) -> Case {
-    let still = |case: &Case| difference(case, &mut 0).is_some();
+    let still = |case: &Case| difference(case, &mut Seen::default()).is_some();
     let mut smaller = true;
     while smaller {
         smaller = false;
@@ -155,7 +172,7 @@ fn differences_once_found_stay_mended() {
     for file in files {
         let path = file.unwrap().path();
         let case: Case = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
-        assert_eq!(difference(&case, &mut 0), None, "{}", path.display());
+        assert_eq!(difference(&case, &mut Seen::default()), None, "{}", path.display());
     }
 }
 
@@ -163,14 +180,14 @@ fn differences_once_found_stay_mended() {
 fn every_answer_is_cedars() {
     let wanted: usize = std::env::var("CRETO_DIFFERENTIAL").ok().and_then(|n| n.parse().ok()).unwrap_or(50_000);
     let start: u64 = std::env::var("CRETO_SEED").ok().and_then(|n| n.parse().ok()).unwrap_or(1);
-    let (mut compared, mut sets, mut refused) = (0, 0, 0);
+    let (mut seen, mut sets, mut refused) = (Seen::default(), 0, 0);
     for seed in start.. {
-        if compared >= wanted {
+        if seen.compared >= wanted {
             break;
         }
         let case = Case::generate(&mut Random::new(seed));
-        let before = compared;
-        if let Some(found) = difference(&case, &mut compared) {
+        let before = seen.compared;
+        if let Some(found) = difference(&case, &mut seen) {
             let small = shrink(case);
             let _ = std::fs::create_dir_all(folder());
             let path = folder().join(format!("{seed}.json"));
@@ -179,12 +196,17 @@ fn every_answer_is_cedars() {
                 "seed {seed}: {found}\nmade smaller and kept as {}:\n{}\n{:?}",
                 path.display(),
                 small.policies_text(),
-                difference(&small, &mut 0)
+                difference(&small, &mut Seen::default())
             );
         }
         sets += 1;
-        refused += usize::from(compared == before);
+        refused += usize::from(seen.compared == before);
     }
     // A generator whose sets are mostly refused proves little.
+    let Seen { compared, allowed, forbidden, erred } = seen;
+    println!("{compared} requests to {sets} sets ({refused} refused): {allowed} allowed, {forbidden} forbidden, {erred} with an error");
     assert!(refused * 2 < sets, "{refused} of {sets} generated sets were refused");
+    for count in [allowed, forbidden, erred] {
+        assert!(count * 20 > compared, "one kind of answer hardly occurs");
+    }
 }

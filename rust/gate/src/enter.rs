@@ -129,7 +129,9 @@ impl Gate {
     /// Deny over RequiresOversight over Allow, for every link and the agent itself.
     fn decide(&self, principal: &Principal, act: &Act<'_>) -> Result<Combined, (String, Digest)> {
         let check = |agent| CheckRef { agent, action: act.action, resource: act.resource, context: act.context };
-        let own = self.0.policy.rule(&check(principal.agent()));
+        // One version of policies and entities for the whole chain.
+        let view = self.0.policy.view();
+        let own = view.rule(&check(principal.agent()));
         let policy_set = own.policy_set;
         let mut combined = Combined { oversight: own.oversight, permit: own.permit, audit: own.audit, policy_set };
         if let Decision::Deny { reason } = own.decision {
@@ -137,7 +139,7 @@ impl Gate {
         }
         for link in principal.chain() {
             if *link.id != *principal.agent() {
-                let ruling: Ruling = self.0.policy.rule(&check(&link.id));
+                let ruling: Ruling = view.rule(&check(&link.id));
                 if let Decision::Deny { reason } = ruling.decision {
                     return Err((format!("`{}`, for whom the agent acts, may not: {reason}", link.id), policy_set));
                 }
@@ -147,7 +149,7 @@ impl Gate {
                 }
             }
             if let Some(attenuation) = &link.attenuation {
-                let ruling = self.0.policy.rule_attenuation(attenuation, &check(principal.agent()));
+                let ruling = view.rule_attenuation(attenuation, &check(principal.agent()));
                 if let Decision::Deny { reason } = ruling.decision {
                     return Err((format!("the delegation to `{}` does not cover it: {reason}", link.id), policy_set));
                 }

@@ -216,6 +216,8 @@ impl Writer<'_> {
     fn leaf(&mut self, kind: Kind) -> String {
         match kind {
             Kind::Bool => self.random.pick(&["true", "false"]).to_owned(),
+            // Small numbers meet each other often; large ones overflow.
+            Kind::Long if self.random.chance(75) => self.random.pick(&LONGS[..4]).to_owned(),
             Kind::Long => self.random.pick(&LONGS).to_owned(),
             Kind::Text => format!("{:?}", self.random.pick(&TEXTS)),
             Kind::Entity => self.entity(),
@@ -306,8 +308,8 @@ impl Writer<'_> {
                 format!("{}::\"{}\"", w.random.pick(kinds), w.random.pick(&IDS))
             }
         };
-        match self.random.below(6) {
-            0 | 1 => variable.to_owned(),
+        match self.random.below(10) {
+            0 | 1 | 6..=9 => variable.to_owned(),
             2 => format!("{variable} == {}", target(self)),
             3 => format!("{variable} in {}", target(self)),
             4 => format!("{variable} is {kind}"),
@@ -319,8 +321,8 @@ impl Writer<'_> {
         let effect = self.random.pick(&["permit", "permit", "forbid"]);
         let principal = self.scope("principal", &["U", "G"], slots);
         let resource = self.scope("resource", &["R", "G"], slots);
-        let action = match self.random.below(6) {
-            0 | 1 => "action".to_owned(),
+        let action = match self.random.below(8) {
+            0 | 1 | 6 | 7 => "action".to_owned(),
             2 => format!("action == Action::\"{}\"", self.random.pick(&["view", "edit", "read"])),
             3 => format!("action in Action::\"{}\"", self.random.pick(&["all", "read", "write", "view"])),
             _ => format!(
@@ -350,7 +352,7 @@ fn json_value(random: &mut Random, field: &str, wrong: bool) -> Json {
     let field = if wrong { random.pick(&FIELDS) } else { field };
     let extension = |function: &str, text: &str| json!({"__extn": {"fn": function, "arg": text}});
     match field {
-        "n" => json!([0, 1, 2, 3, 10, -1, i64::MAX][random.below(7)]),
+        "n" => json!([0, 1, 2, 3, 0, 1, 2, 3, -1, i64::MAX][random.below(10)]),
         "s" => json!(random.pick(&TEXTS)),
         "b" => json!(random.chance(50)),
         "e" => json!({"__entity": {"type": random.pick(&["U", "U", if wrong { "Action" } else { "U" }]), "id": random.pick(&IDS)}}),
@@ -388,7 +390,7 @@ fn entity(random: &mut Random, kind: &str, id: &str, wrong: usize) -> Json {
             parents.push(json!({"type": "G", "id": parent}));
         }
     }
-    let attrs = if kind == "G" { json!({}) } else { record(random, wrong, 60) };
+    let attrs = if kind == "G" { json!({}) } else { record(random, wrong, 85) };
     let mut entity = json!({"uid": {"type": kind, "id": id}, "attrs": attrs, "parents": parents});
     if kind != "G" && random.chance(50) {
         entity["tags"] = json!({"t1": random.pick(&TEXTS)});
@@ -399,7 +401,7 @@ fn entity(random: &mut Random, kind: &str, id: &str, wrong: usize) -> Json {
 impl Case {
     pub fn generate(random: &mut Random) -> Self {
         let with_schema = random.chance(40);
-        let wrong = if with_schema { 0 } else { 6 };
+        let wrong = if with_schema { 0 } else { 3 };
         let mut policies = Vec::new();
         let mut links = Vec::new();
         for at in 0..1 + random.below(8) {
@@ -473,7 +475,7 @@ impl Case {
                 let resource =
                     if random.chance(8) { ("Color".to_owned(), random.pick(&["red", "blue"]).to_owned()) } else { pool(random, kinds) };
                 let principal = if random.chance(5) { pool(random, &["G", "R", "Nobody"]) } else { pool(random, &["U"]) };
-                let mut context = record(random, if with_schema { 3 } else { 8 }, 70);
+                let mut context = record(random, if with_schema { 2 } else { 4 }, 88);
                 if random.chance(4) {
                     context["extra"] = json!(1);
                 }
