@@ -381,7 +381,7 @@ async def test_a_request_whose_asker_was_killed_is_taken_over_by_the_next_one(of
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 @pytest.mark.parametrize(
-    ("found", "state", "why"),
+    ("found", "end", "why"),
     [
         ("nothing", "failed", "it did not start"),
         ("intent", "unknown", "between intent and outcome; look before you try again"),
@@ -390,7 +390,7 @@ async def test_a_request_whose_asker_was_killed_is_taken_over_by_the_next_one(of
     ],
 )
 async def test_an_act_killed_while_executing_ends_as_the_ledger_knows_and_never_runs_again(
-    office: Office, python: Start, found: Any, state: str, why: str | None
+    office: Office, python: Start, found: Any, end: str, why: str | None
 ) -> None:
     process = python(
         PRELUDE + "async def main():\n"
@@ -412,12 +412,10 @@ async def test_an_act_killed_while_executing_ends_as_the_ledger_knows_and_never_
     process.send_signal(signal.SIGKILL)
     process.wait()
     (settled,) = await office.desk.recover(ledger)
-    assert settled.state == state
+    assert settled.state == end
     if why:
         with office.store.read() as tx:
-            records = [
-                row.record for row in tx.all(select(tables.outbox)) if row.record["what"] == f"oversight:{state}"
-            ]
+            records = [row.record for row in tx.all(select(tables.outbox)) if row.record["what"] == f"oversight:{end}"]
         assert why in records[-1]["detail"]["reason"]
     with pytest.raises(OversightRequiredError):
         await office.desk.execute(Clearance(settled, ()))
