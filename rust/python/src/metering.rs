@@ -12,15 +12,24 @@ use pyo3::buffer::PyBuffer;
 use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes, PyDict, PyList, PyString, PyTuple};
 use rustix::event::{EventfdFlags, eventfd};
+use rustix::time::{ClockId, clock_gettime};
+use smallvec::SmallVec;
 use std::os::fd::{IntoRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-type Names<'py> = Vec<Bound<'py, PyString>>;
+type Names<'py> = SmallVec<[Bound<'py, PyString>; 8]>;
 
 fn time(now: Option<u64>) -> Timestamp {
     now.map_or_else(creto_consensus::consensus_timestamp, Timestamp::from_word)
+}
+
+/// The kernel's coarse clock: milliseconds late at most, and read in a third of the time.
+fn coarse_time() -> Timestamp {
+    let time = clock_gettime(ClockId::RealtimeCoarse);
+    let micros = i64::from(time.tv_sec) * 1_000_000 + i64::from(time.tv_nsec) / 1_000;
+    Timestamp::from_micros(u64::try_from(micros).unwrap_or(0))
 }
 
 fn not_a_name(value: &Bound<'_, PyAny>) -> Error {
@@ -38,7 +47,7 @@ fn names<'py>(py: Python<'py>, path: &Bound<'py, PyAny>) -> PyResult<Names<'py>>
     Err(crate::error::to_py(py, &Error::invalid("a quota path is a list or a tuple of names, organisation first")))
 }
 
-fn texts<'a>(names: &'a Names<'_>) -> PyResult<Vec<&'a str>> {
+fn texts<'a>(names: &'a Names<'_>) -> PyResult<SmallVec<[&'a str; 8]>> {
     names.iter().map(|name| name.to_str()).collect()
 }
 
@@ -48,11 +57,11 @@ fn amount(py: Python<'_>, meter: &str, value: &Bound<'_, PyAny>) -> PyResult<u64
     u64::try_from(units).map_err(|_| bad())
 }
 
-struct Quantities<'py>(Vec<(Bound<'py, PyString>, u64)>);
+struct Quantities<'py>(SmallVec<[(Bound<'py, PyString>, u64); 4]>);
 
 impl<'py> Quantities<'py> {
     fn read(py: Python<'py>, usage: &Bound<'py, PyDict>) -> PyResult<Self> {
-        let mut list = Vec::with_capacity(usage.len());
+        let mut list = SmallVec::with_capacity(usage.len());
         for (meter, value) in usage {
             let meter = meter
                 .cast_into::<PyString>()
@@ -63,7 +72,7 @@ impl<'py> Quantities<'py> {
         Ok(Self(list))
     }
 
-    fn refs(&self) -> PyResult<Vec<(&str, u64)>> {
+    fn refs(&self) -> PyResult<SmallVec<[(&str, u64); 4]>> {
         self.0.iter().map(|(meter, units)| Ok((meter.to_str()?, *units))).collect()
     }
 }
@@ -150,6 +159,7 @@ impl QuotaEnforcer {
         let prepared = self.inner.prepare(&path, &meters).or_raise(py)?;
         Ok(PreparedQuota {
             enforcer: self.shared(),
+            coarse: prepared.coarse(),
             prepared,
             path: path.into_iter().map(Into::into).collect(),
             meters: meters.into_iter().map(Into::into).collect(),
@@ -372,6 +382,7 @@ pub struct PreparedQuota {
     prepared: Prepared,
     path: Vec<Box<str>>,
     meters: Vec<Box<str>>,
+    coarse: bool,
     hold: Duration,
 }
 
@@ -380,15 +391,20 @@ impl PreparedQuota {
     /// Takes `units` of the first meter for good; False where a quota has no room.
     #[pyo3(signature = (units = 1, /))]
     fn take(&self, units: u64) -> bool {
-        self.prepared.take(units, time(None))
+        self.prepared.take(units, if self.coarse { coarse_time() } else { time(None) })
     }
 
     /// Holds one amount for each meter, or raises QuotaExceededError.
     #[pyo3(signature = (*units))]
-    fn reserve(&self, py: Python<'_>, units: Vec<u64>) -> PyResult<Reservation> {
-        let one = [1];
-        let units = if units.is_empty() && self.meters.len() == 1 { &one[..] } else { &units };
-        let id = self.prepared.reserve(units, time(None), self.hold).or_raise(py)?;
+    fn reserve<'py>(&self, py: Python<'py>, units: &Bound<'py, PyTuple>) -> PyResult<Reservation> {
+        let mut list: SmallVec<[u64; 4]> = SmallVec::new();
+        for (place, value) in units.iter().enumerate() {
+            list.push(amount(py, self.meters.get(place).map_or("", AsRef::as_ref), &value)?);
+        }
+        if list.is_empty() && self.meters.len() == 1 {
+            list.push(1);
+        }
+        let id = self.prepared.reserve(&list, time(None), self.hold).or_raise(py)?;
         Ok(Reservation { enforcer: Arc::clone(&self.enforcer), id, open: AtomicBool::new(true) })
     }
 

@@ -9,7 +9,7 @@ use super::refusal::{Notice, Refusal};
 use super::replay::{Counter, ReplayRecord};
 use super::reservation::split;
 use super::rule::QuotaRule;
-use super::span::NEVER;
+use super::span::{NEVER, Span};
 use creto_enablement_common::ports::{self, ReservationId};
 use creto_enablement_common::{Error, ErrorKind, Result, Timestamp, Usage};
 use foldhash::fast::RandomState;
@@ -365,6 +365,17 @@ impl Prepared {
     /// `NotFound` for a number that was never given out.
     pub fn commit_held(&self, id: ReservationId, now: Timestamp) -> Result<()> {
         self.organisation.lock.lock().settle(id.0, None, now.micros())
+    }
+
+    /// True where a clock of a few milliseconds is fine enough: no window is shorter than a second, and no quota is a rate.
+    pub fn coarse(&self) -> bool {
+        let org = self.organisation.lock.lock();
+        let fine = |line: u32| match org.rule(org.line(line)).map(|installed| &installed.rule.span) {
+            Some(Span::Fixed(length) | Span::Sliding(length)) => *length < 1_000_000,
+            Some(Span::Rate(_)) => true,
+            _ => false,
+        };
+        !self.lines.iter().any(|head| org.counters_of(*head).into_iter().any(fine))
     }
 
     fn uses(&self, amounts: &[u64]) -> Result<Uses> {
