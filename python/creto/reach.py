@@ -257,6 +257,7 @@ class Reach:
         if self._run is None:
             return
         listening = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+        listening.settimeout(_POLL)  # here, not on the thread: a close may come before that has begun
         self._name = f"{os.getpid()}-{secrets.token_hex(4)}.reach"
         folder = os.open(self._run, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
@@ -276,8 +277,6 @@ class Reach:
     def _listen(self) -> None:
         pid = os.getpid()
         listening = self._socket
-        if listening is not None:
-            listening.settimeout(_POLL)
         while not self._closed and self._pid == pid:
             if listening is None:
                 time.sleep(_POLL)
