@@ -42,5 +42,5 @@ fn the_default_set_reads_the_working_folder_asks_about_the_rest_and_never_gives_
     assert_eq!(outcome(&engine, "process:exec", "python", &[]), "allow");
     assert_eq!(outcome(&engine, "tool:call", "send_money", &[("anything", Value::Long(1))]), "allow");
     assert_eq!(outcome(&engine, "message:send", "spiffe://creto.local/agent/reviewer", &[]), "allow");
-    assert_eq!(outcome(&engine, "secret:use", "api-key", &[]), "deny: no policy permits it");
+    assert_eq!(outcome(&engine, "secret:use", "api-key", &[]), "allow", "what was kept for this agent by hand");
 }
