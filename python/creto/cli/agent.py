@@ -161,7 +161,7 @@ def delegate(
 
     \b
     Example:
-      creto agent delegate alice researcher --policy reads.cedar --seconds 600 --out chain.jsonl
+      creto agent delegate planner researcher --policy reads.cedar --seconds 600 --out chain.jsonl
     """
     with identities_of(frame) as identities:
         hops = identities.delegate_blocking(

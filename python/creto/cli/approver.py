@@ -55,7 +55,7 @@ def add(frame: Frame, name: str, policies: tuple[str, ...], email: str | None) -
 
     \b
     Example:
-      creto approver add ann --policy payments --email ann@example.org
+      creto approver add release-desk --policy payments --email release-desk@example.org
     """
     with _people(frame) as people:
         made, token = people.add(name, policies=policies or ("*",), channels={"email": email} if email else {})

@@ -34,10 +34,10 @@ class Index:
     Example:
         >>> import numpy as np
         >>> index = Index(2)
-        >>> index.add("east", np.array([1.0, 0.0])); index.add("north", np.array([0.0, 1.0]), subject="ann")
+        >>> index.add("east", np.array([1.0, 0.0])); index.add("north", np.array([0.0, 1.0]), subject="release-desk")
         >>> index.search(np.array([0.9, 0.1]), most=1)[0][0]
         'east'
-        >>> index.forget("ann"), len(index)
+        >>> index.forget("release-desk"), len(index)
         (1, 1)
     """
 

@@ -127,8 +127,8 @@ def describe(core: bytes) -> str:
     """An act in words, from its document: the action twice, since it says most about what kind of act it is.
 
     Example:
-        >>> describe(b'{"action":"tool:call","agent":"a/b","context":{"to":"ann"},"resource":"mail","usage":{}}')
-        'tool:call tool:call mail b to ann'
+        >>> describe(b'{"action":"tool:call","agent":"a/b","context":{"to":"supplier"},"resource":"mail","usage":{}}')
+        'tool:call tool:call mail b to supplier'
     """
     act = json.loads(core)
     words = [act["action"], act["action"], act["resource"], act["agent"].rsplit("/", 1)[-1]]

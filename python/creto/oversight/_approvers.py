@@ -29,7 +29,7 @@ class Approver:
     Args:
         id: `spiffe://<trust domain>/approver/<name>`.
         policies: Oversight policies that this approver may answer for; `*` is every one.
-        channels: Where to announce, by channel: `{"email": "ann@example.org"}`.
+        channels: Where to announce, by channel: `{"email": "release-desk@example.org"}`.
     """
 
     id: str
@@ -87,9 +87,9 @@ class Approvers:
         >>> from creto.store import Store
         >>> store = Store(tempfile.mkdtemp())
         >>> people = Approvers(store, _core.Sealer.open(str(store.folder / "keys")))
-        >>> ann, token = people.add("ann", policies=["payments"])
-        >>> people.by_token(token).id, ann.may_answer("payments"), ann.may_answer("deploys")
-        ('spiffe://creto.local/approver/ann', True, False)
+        >>> desk, token = people.add("release-desk", policies=["payments"])
+        >>> people.by_token(token).id, desk.may_answer("payments"), desk.may_answer("deploys")
+        ('spiffe://creto.local/approver/release-desk', True, False)
     """
 
     def __init__(

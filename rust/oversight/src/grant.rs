@@ -238,7 +238,7 @@ mod tests {
     use crate::Encoded;
 
     const NONCE: [u8; 16] = [9; 16];
-    const APPROVER: &str = "spiffe://creto.local/approver/ann";
+    const APPROVER: &str = "spiffe://creto.local/approver/release-desk";
 
     fn act(amount: &str) -> Act {
         let context = Encoded::record([("amount".to_owned(), Encoded::integer(amount).unwrap())]).unwrap();
@@ -277,7 +277,7 @@ mod tests {
         let envelope = signed(&foreign, Answer::Approved);
         let error = Grant::verify(&envelope, &act("5"), APPROVER, key.verifying_key(), 0).unwrap_err();
         assert_eq!(*error.kind(), ErrorKind::SignatureVerificationFailed);
-        assert!(Grant::verify(&envelope, &act("5"), "spiffe://creto.local/approver/bob", foreign.verifying_key(), 0).is_err());
+        assert!(Grant::verify(&envelope, &act("5"), "spiffe://creto.local/approver/reviewer", foreign.verifying_key(), 0).is_err());
         let denial = signed(&key, Answer::Denied);
         assert!(Grant::verify(&denial, &act("5"), APPROVER, key.verifying_key(), 0).is_err());
         assert!(Grant::verify_denial(&denial, &act("5"), APPROVER, key.verifying_key()).is_ok());
