@@ -12,7 +12,7 @@ export GOTOOLCHAIN := local
 export SSL_CERT_FILE ?= $(wildcard /etc/ssl/certs/ca-certificates.crt)
 ARGS ?=
 
-.PHONY: help runsc setup setup-test setup-check venv develop stubs run test test-rust test-python check bench wheel fuzz lock clean migration differential
+.PHONY: help runsc setup setup-test setup-check venv develop stubs docs run test test-rust test-python check bench wheel fuzz lock clean migration differential
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
 
@@ -84,6 +84,9 @@ differential: ## compare N generated requests (N=1000000) with cedar-policy's an
 
 stubs: develop ## write python/creto/_core.pyi anew from the native module
 	@$(BIN)/python tests/renew_stubs.py
+
+docs: develop ## print docs/configuration.md anew from the settings
+	@$(BIN)/python tests/renew_configuration.py > docs/configuration.md.new && mv docs/configuration.md.new docs/configuration.md
 
 migration: venv ## write the store's first migration anew from its tables (until the first release)
 	@$(BIN)/python tests/renew_migration.py
