@@ -1,4 +1,4 @@
-"""Real servers on loopback for the tests: PostgreSQL, Redis, NATS and SMTP, each on a free port, gone with the session.
+"""Real servers on loopback for the tests: PostgreSQL, NATS and SMTP, each on a free port, gone with the session.
 
 A server that this machine lacks skips the tests that need it, and says what to install.
 """
@@ -121,17 +121,6 @@ def postgres(postgres_server: str) -> str:
                 raise
             time.sleep(0.1)
     return postgres_server.rpartition("/")[0] + f"/{name}"
-
-
-@pytest.fixture(scope="session")
-def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The URL of a running Redis with nothing in it."""
-    server = _needed("redis-server", package="redis-server")
-    folder = tmp_path_factory.mktemp("redis")
-    port = free_port()
-    command = [server, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
-    with _running([*command, "--dir", str(folder)], port, folder):
-        yield f"redis://127.0.0.1:{port}/0"
 
 
 @pytest.fixture(scope="session")
