@@ -40,6 +40,8 @@ def command(frame: Frame, host: str | None, port: int | None) -> None:
             text = f"inbox at {url}"
             if token is not None:
                 text += f"\nsign in, shown only now: {url}/login#{token}"
+            else:
+                text += "\nsign in with your token; `creto approver token NAME` gives an approver a new one"
             frame.line({"url": url, "token": token}, text)
 
         async def serve() -> None:
