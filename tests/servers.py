@@ -10,6 +10,7 @@ import itertools
 import os
 import pwd
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -53,7 +54,9 @@ def _wait_for(port: int, process: subprocess.Popen[bytes], log: Path, seconds: f
 
 
 @contextlib.contextmanager
-def _running(command: list[str], port: int, folder: Path, **options: object) -> Iterator[None]:
+def _running(
+    command: list[str], port: int, folder: Path, stop: signal.Signals = signal.SIGTERM, **options: object
+) -> Iterator[None]:
     log = folder / "log"
     with log.open("wb") as out:
         process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, cwd=folder, **options)  # type: ignore[call-overload]
@@ -61,7 +64,7 @@ def _running(command: list[str], port: int, folder: Path, **options: object) -> 
             _wait_for(port, process, log)
             yield
         finally:
-            process.terminate()
+            process.send_signal(stop)
             try:
                 process.wait(15)
             except subprocess.TimeoutExpired:
@@ -98,7 +101,7 @@ def postgres_server() -> Iterator[str]:
         )
         port = free_port()
         command = [server, "-D", f"{folder}/data", "-p", str(port), "-k", str(folder), "-h", "127.0.0.1"]
-        with _running(command, port, folder, env=environment, **who):
+        with _running(command, port, folder, signal.SIGINT, env=environment, **who):  # TERM would wait for clients
             yield f"postgresql://creto@127.0.0.1:{port}/postgres"
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -10,7 +10,7 @@ import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 from urllib.parse import urlsplit
 
 import anyio
@@ -231,7 +231,7 @@ class EnablementLayer:
             await self._finish(under, error)
             raise
         await self._finish(under, None)
-        return result
+        return cast("R", result)  # awaited above where it could be
 
     def perform_blocking(
         self,

@@ -31,6 +31,7 @@ class Receives(Protocol):
 
     async def receive(self, max_bytes: int = ...) -> bytes:
         """At least one byte; `anyio.EndOfStream` at the end."""
+        ...
 
 
 class Sends(Protocol):

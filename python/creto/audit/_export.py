@@ -81,7 +81,7 @@ def _flat(row: dict[str, Any]) -> dict[str, Any]:
 
 def _csv(rows: Iterable[dict[str, Any]], path: Path) -> None:
     with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, _COLUMNS)
+        writer: csv.DictWriter[str] = csv.DictWriter(file, list[str](_COLUMNS))
         writer.writeheader()
         for row in rows:
             # A cell that begins like a formula is one, to a spreadsheet; what agents wrote must not run there.

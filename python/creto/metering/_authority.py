@@ -67,6 +67,7 @@ class Authority(Protocol):
         self, holder: str, needs: Sequence[Need], until: int, *, shard: str = "", relaxed: bool = False
     ) -> list[Grant]:
         """Hands out units; an answer for each need, of 0 units where there are none left."""
+        ...
 
     def report(self, holder: str, leases: Sequence[Need], until: int) -> None:
         """Notes what was spent of leases that are kept, and keeps them until `until` (microseconds since the epoch)."""
@@ -76,15 +77,18 @@ class Authority(Protocol):
 
     def dead(self, now: int) -> list[DeadLease]:
         """Leases that nobody renewed, of windows that have not ended."""
+        ...
 
     def left_in(self, shard: str, holder: str) -> list[DeadLease]:
         """Leases that others than `holder` had who recorded in `shard`: whoever holds the shard now knows them dead."""
+        ...
 
     def settle(self, lease: DeadLease, spent: int, *, sure: bool = False) -> int:
         """Frees what a dead holder did not spend, by its records; how many units. A second settlement frees nothing.
 
         `sure` where the holder is known to be dead, before its lease has run out.
         """
+        ...
 
 
 def lease_key(need: Need) -> str:

@@ -98,8 +98,11 @@ class Pool:
                 spec = await anyio.to_thread.run_sync(self._spec)
                 from creto import _core
 
-                self._pool = await _bridge.wait(lambda bridge, token: _core.SandboxPool.start(spec, bridge, token))
-        pool = self._pool
+                made: _core.SandboxPool = await _bridge.wait(
+                    lambda bridge, token: _core.SandboxPool.start(spec, bridge, token)
+                )
+                self._pool = made
+            pool = self._pool
         if warm:
             await _bridge.wait(lambda bridge, token: pool.warm(warm, seconds, bridge, token))
 
