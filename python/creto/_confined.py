@@ -43,6 +43,7 @@ class LayerHooks:
         self._timeout = timeout
         self.denied: list[tuple[str, str, CretoError]] = []
         """Every act that was refused: action, resource and why."""
+        self._agreed: dict[tuple[str, int], frozenset[str]] = {}
 
     def _patience(self, action: str, resource: str) -> float | None:
         return self._timeout(action, resource) if callable(self._timeout) else self._timeout
@@ -71,15 +72,23 @@ class LayerHooks:
         context: dict[str, Any] = {"host": host, "port": port}
         if scheme:
             context["scheme"] = scheme
-        await self.perform("net:connect", f"{host}:{port}", context, {"connections": 1})
+        resource = f"{host}:{port}"
+        asked = self._layer.parts.policy.check_nowait(self._agent.id, "net:connect", resource, context).policy_ids
+        await self.perform("net:connect", resource, context, {"connections": 1})
+        self._agreed[host, port] = frozenset(asked)
         return True
 
     async def request(self, host: str, port: int, method: str, target: str) -> bool:
-        """Performs `http:<method>` for a plain HTTP request, unless its connection was all that had to be agreed to."""
+        """Performs `http:<method>` for a plain HTTP request, unless what asks about it was answered for its connection.
+
+        A connection that policy lets through, or that another policy asks about, answers nothing for the request.
+        """
         action = f"http:{method.lower()}"
         url = f"http://{host}{target}" if port == 80 else f"http://{host}:{port}{target}"
         context = {"host": host}
-        if self._layer.parts.policy.check_nowait(self._agent.id, action, url, context).outcome != "oversight":
+        decision = self._layer.parts.policy.check_nowait(self._agent.id, action, url, context)
+        agreed = self._agreed.get((host, port), frozenset())
+        if decision.outcome != "oversight" or not agreed.issuperset(decision.policy_ids):
             await self.perform(action, url, context, {"requests": 1})
         return True
 
@@ -143,6 +152,8 @@ class LayerHooks:
             context["bytes"] = change.size_after
         if change.digest_after:
             context["sha256"] = change.digest_after
+        if change.shape == "file" and (change.mode_after or 0) & 0o111 & ~(change.mode_before or 0):
+            context["executable"] = True  # the content may be the same as before, and the act is not
         await self.perform("fs:write", change.path, context, {"files_changed": 1}, change.diff or str(change))
 
 

@@ -398,6 +398,7 @@ class EnablementLayer:
 
     async def _ask(
         self,
+        agent: Agent,
         principal: _core.Principal,
         asked: OversightRequiredError,
         action: str,
@@ -426,6 +427,9 @@ class EnablementLayer:
                 preview=preview,
                 policy_version=(self.parts.policy.digest or b"").hex() or None,
             )
+            # Hours may have passed: who was revoked meanwhile, or whose delegation ended, is not let in by an old yes.
+            self.parts.reach.require_fresh()
+            principal = self.principal(agent)
             try:
                 permit = await self._enter(principal, action, resource, context, usage, list(clearance.grants))
                 return permit, clearance
@@ -455,7 +459,9 @@ class EnablementLayer:
         try:
             permit = await self._enter(principal, action, resource, context, usage)
         except OversightRequiredError as asked:
-            permit, clearance = await self._ask(principal, asked, action, resource, context, usage, timeout, preview)
+            permit, clearance = await self._ask(
+                agent, principal, asked, action, resource, context, usage, timeout, preview
+            )
         under = Under(
             permit, Act(permit.act.hex(), usage, clearance.approvers if clearance else ()), usage, strict, clearance
         )

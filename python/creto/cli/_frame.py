@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple
 
 import click
 
+from creto._plain import plain
+
 if TYPE_CHECKING:
     from creto.config import Settings
     from creto.store import Store
@@ -135,7 +137,9 @@ def _cell(value: Any) -> str:
         return ", ".join(_cell(item) for item in value)
     if isinstance(value, Mapping):
         return ", ".join(f"{name}={_cell(item)}" for name, item in value.items())
-    return str(_plain(value)) if isinstance(value, bytes | Path) else str(value)
+    text = str(_plain(value)) if isinstance(value, bytes | Path) else str(value)
+    # Agents choose names and resources: no escape sequence of theirs reaches the terminal.
+    return plain(text, lines=True, most=100_000)
 
 
 def _plain(value: Any) -> Any:

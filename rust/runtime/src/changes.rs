@@ -169,14 +169,16 @@ fn refusal(above: BorrowedFd<'_>, name: &OsString, path: &Path, after: &Node) ->
     })
 }
 
-/// True where a link's target is absolute or climbs out of the folder.
+/// True where a link's target is absolute or may climb out of the folder. `..` after a name counts as climbing out: the name may be a link
+/// to a folder nearer the top, and then what reads as `a/b/c/../..` ends above the folder.
 fn leads_out(path: &Path, target: &Path) -> bool {
     let mut depth = path.components().count().saturating_sub(1);
+    let mut named = false;
     for part in target.components() {
         match part {
-            Component::Normal(_) => depth += 1,
+            Component::Normal(_) => named = true,
             Component::CurDir => {}
-            Component::ParentDir if depth > 0 => depth -= 1,
+            Component::ParentDir if depth > 0 && !named => depth -= 1,
             _ => return true,
         }
     }
@@ -382,4 +384,26 @@ fn carry(lower: &OwnedFd, upper: &OwnedFd, change: &Change) -> Result<()> {
 fn draft_name() -> OsString {
     use std::hash::{BuildHasher, Hasher};
     OsString::from(format!(".creto-{:016x}", std::collections::hash_map::RandomState::new().build_hasher().finish()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_that_climbs_out_through_another_link_is_refused() {
+        let folder = std::env::temp_dir().join(draft_name());
+        let work = folder.join("work");
+        std::fs::create_dir_all(work.join("a/b")).unwrap();
+        std::fs::write(folder.join("outside"), "not the agent's").unwrap();
+        std::os::unix::fs::symlink("../..", work.join("a/b/c")).unwrap();
+        std::os::unix::fs::symlink("a/b/c/../outside", work.join("way-out")).unwrap();
+        // The attack works where it is carried out: counted by its names, this link would stay inside.
+        assert_eq!(std::fs::read_to_string(work.join("way-out")).unwrap(), "not the agent's");
+        std::fs::remove_dir_all(&folder).unwrap();
+        assert!(leads_out(Path::new("way-out"), Path::new("a/b/c/../outside")));
+        for (path, target) in [("a/b/c", "../.."), ("way", "a/b"), ("a/x", "./../b/y")] {
+            assert!(!leads_out(Path::new(path), Path::new(target)), "{path} -> {target}");
+        }
+    }
 }

@@ -1,0 +1,135 @@
+"""Attacks on the order of an act: an old yes for a revoked agent, a request on a free connection, escapes in tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import anyio
+import anyio.to_thread
+import pytest
+
+import creto
+from creto._confined import LayerHooks
+from creto.cli._frame import Frame
+from creto.errors import CretoError, OversightRequiredError, UnauthorizedError
+from creto.runtime import Change
+from desks import Office, wait_for_request
+
+POLICY = """
+@id("all") permit (principal, action, resource);
+@id("pay") @oversight("payments") forbid (principal, action == Action::"tool:call", resource == Tool::"pay");
+@id("posts") @oversight("posts") forbid (principal, action == Action::"http:post", resource);
+@id("outside") @oversight("outside") forbid (principal, action == Action::"net:connect", resource)
+when { context.host == "asked.example" };
+@id("same") @oversight("outside") forbid (principal, action == Action::"http:put", resource);
+"""
+
+
+@pytest.fixture
+def rules(tmp_path: Path) -> Path:
+    (tmp_path / "rules.cedar").write_text(POLICY)
+    (tmp_path / "rules.toml").write_text('[authz]\npolicies = ["rules.cedar"]\n')
+    return tmp_path / "rules.toml"
+
+
+@pytest.fixture
+def office(state: Path) -> Iterator[Office]:
+    opened = Office(state)
+    yield opened
+    opened.reach.close()
+    opened.store.close()
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_an_agent_revoked_while_a_human_thinks_is_not_let_in_by_the_yes(
+    backend: str, state: Path, rules: Path, office: Office
+) -> None:
+    async def main() -> None:
+        async with creto.open(state, config=[rules]) as layer:
+            agent = layer.agent("a")
+
+            async def reply() -> None:
+                (request,) = await anyio.to_thread.run_sync(wait_for_request, office.desk)
+                await layer.parts.identities.revoke("a", "stolen")
+                await anyio.to_thread.run_sync(office.desk.approve, request, office.ann, "fine")
+
+            refused: CretoError | None = None
+            async with anyio.create_task_group() as group:
+                group.start_soon(reply)
+                try:
+                    await layer.perform(agent, "tool:call", "pay", lambda: pytest.fail("it ran"), timeout=20)
+                except CretoError as error:
+                    refused = error
+            assert isinstance(refused, UnauthorizedError)
+            assert "revoked" in str(refused)
+
+    anyio.run(main, backend=backend)
+
+
+def test_a_request_that_must_be_asked_about_does_not_ride_on_a_connection_that_was_not(
+    state: Path, rules: Path, office: Office
+) -> None:
+    async def main() -> None:
+        async with creto.open(state, config=[rules]) as layer:
+            hooks = LayerHooks(layer, layer.agent("a"), timeout=0.2)
+            assert await hooks.egress("free.example", 80, "http")
+            assert await hooks.request("free.example", 80, "GET", "/")
+            for method in ("POST", "PUT"):
+                with pytest.raises((OversightRequiredError, UnauthorizedError)):
+                    await hooks.request("free.example", 80, method, "/")
+
+    anyio.run(main)
+
+
+def test_one_yes_serves_connection_and_request_only_where_the_same_policy_asks(
+    state: Path, rules: Path, office: Office
+) -> None:
+    async def main() -> None:
+        async with creto.open(state, config=[rules]) as layer:
+            patience = 20.0
+            hooks = LayerHooks(layer, layer.agent("a"), timeout=lambda _action, _resource: patience)
+
+            async def reply() -> None:
+                (request,) = await anyio.to_thread.run_sync(wait_for_request, office.desk)
+                await anyio.to_thread.run_sync(office.desk.approve, request, office.ann, "fine")
+
+            async with anyio.create_task_group() as group:
+                group.start_soon(reply)
+                assert await hooks.egress("asked.example", 80, "http")
+            patience = 0.2
+            assert await hooks.request("asked.example", 80, "PUT", "/")
+            with pytest.raises((OversightRequiredError, UnauthorizedError)):
+                await hooks.request("asked.example", 80, "POST", "/")
+
+    anyio.run(main)
+
+
+def test_a_file_that_becomes_a_program_is_another_act_than_one_that_does_not(
+    state: Path, rules: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[dict[str, object]] = []
+
+    async def main() -> None:
+        async with creto.open(state, config=[rules]) as layer:
+            hooks = LayerHooks(layer, layer.agent("a"))
+
+            async def noted(_action: str, _resource: str, context: dict[str, object], *_rest: object) -> None:
+                seen.append(context)
+
+            monkeypatch.setattr(hooks, "perform", noted)
+            for mode in (0o644, 0o755):
+                await hooks.changes([Change("x", "modified", "file", 1, 1, "aa", "aa", 0o600, mode)])
+
+    anyio.run(main)
+    assert [context.get("executable", False) for context in seen] == [False, True]
+
+
+def test_a_table_shows_escape_sequences_of_agents_and_does_not_send_them(capsys: pytest.CaptureFixture[str]) -> None:
+    frame = Frame()
+    frame.table(["resource"], [["a\x1b[2J\x1b]0;owned\x07\u202eb"]])
+    frame.show({"resource": "a\x1b[2Jb"})
+    shown = capsys.readouterr().out
+    assert "\x1b" not in shown
+    assert "\u202e" not in shown
+    assert "\\x1b[2J" in shown
