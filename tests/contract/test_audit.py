@@ -218,7 +218,7 @@ def test_another_process_reads_and_verifies_while_one_writes(tmp_path: Path, key
     process.stdout.readline()
     go(process)
     shard, seen, sizes = _core.LedgerShard(tmp_path / "ledger" / "0000"), [], []
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 90
     while len(set(sizes)) < 3 and time.monotonic() < deadline:
         if shard.checkpoint():
             verified = shard.verify([key.verifying_key], seen)
