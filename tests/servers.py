@@ -101,7 +101,11 @@ def postgres_server() -> Iterator[str]:
         )
         port = free_port()
         command = [server, "-D", f"{folder}/data", "-p", str(port), "-k", str(folder), "-h", "127.0.0.1"]
-        with _running(command, port, folder, signal.SIGINT, env=environment, **who):  # TERM would wait for clients
+        command += [
+            "-c",
+            "fsync=off",
+        ]  # nothing of it outlives the session; that commits are kept is PostgreSQL's promise
+        with _running(command, port, folder, signal.SIGQUIT, env=environment, **who):
             yield f"postgresql://creto@127.0.0.1:{port}/postgres"
     finally:
         shutil.rmtree(folder, ignore_errors=True)
