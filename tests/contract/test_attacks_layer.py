@@ -11,7 +11,10 @@ import pytest
 
 import creto
 from creto._confined import LayerHooks
+from creto.audit import AuditRecord
+from creto.cli._failure import render
 from creto.cli._frame import Frame
+from creto.cli.audit import _line
 from creto.errors import CretoError, OversightRequiredError, UnauthorizedError
 from creto.runtime import Change
 from desks import Office, wait_for_request
@@ -133,3 +136,16 @@ def test_a_table_shows_escape_sequences_of_agents_and_does_not_send_them(capsys:
     assert "\x1b" not in shown
     assert "\u202e" not in shown
     assert "\\x1b[2J" in shown
+
+
+def test_names_that_a_program_chose_do_not_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    """Raw, the name would clear the screen and write over the question above it."""
+    hostile = "\x1b[2J\x1b[1;1Happroved.md\u202e"
+    render(UnauthorizedError(f"`fs:write` on `{hostile}`"), as_json=False, verbose=False)
+    print(_line(AuditRecord(who="spiffe://creto.local/agent/a", what="fs:write", resource=hostile, why=hostile)))
+    told = capsys.readouterr()
+    for text in (told.err, told.out):
+        assert "approved.md" in text
+        assert "[2J" in text
+        assert "\x1b[2J" not in text
+        assert "\u202e" not in text

@@ -8,6 +8,7 @@ import traceback
 
 import click
 
+from creto._plain import plain
 from creto.errors import CretoError
 
 __all__ = ["exit_code", "leaf", "render"]
@@ -54,9 +55,9 @@ def render(error: BaseException, *, as_json: bool, verbose: bool) -> int:
     if as_json:
         click.echo(json.dumps({"error": _fields(error), "exit_code": code}), err=True)
     else:
-        click.echo(f"{click.style('creto:', fg='red', bold=True)} {_headline(error)}", err=True)
+        click.echo(f"{click.style('creto:', fg='red', bold=True)} {plain(_headline(error), lines=True)}", err=True)
         for cause in _causes(error):
-            click.echo(f"  because: {cause}", err=True)
+            click.echo(f"  because: {plain(cause)}", err=True)
         if not isinstance(error, CretoError) and not verbose:
             click.echo("  this is a fault in creto; run again with --verbose for the whole trace", err=True)
     if verbose:

@@ -20,6 +20,7 @@ import anyio
 import anyio.abc
 import click
 
+from creto._plain import plain
 from creto.errors import CretoError, InvalidInputError, UnauthorizedError
 
 if TYPE_CHECKING:
@@ -276,7 +277,8 @@ class Session:
 
     def _say(self, text: str) -> None:
         if not self._frame.json:
-            click.echo(f"{click.style('creto:', fg='cyan')} {text}", err=True)
+            # Names of files and hosts are the program's own: nothing in them may steer the terminal.
+            click.echo(f"{click.style('creto:', fg='cyan')} {plain(text)}", err=True)
 
     def _summary(
         self, box: Box, code: int, changes: list[Change], applied: list[Change], seconds: float, attestation: str | None

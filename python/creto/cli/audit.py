@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from creto._plain import plain
 from creto.cli._frame import Frame, json_option, pass_frame
 from creto.errors import InvalidInputError
 
@@ -85,7 +86,8 @@ def _row(record: AuditRecord) -> list[Any]:
 
 
 def _line(record: AuditRecord) -> str:
-    time, who, what, resource, kind, ended, why, act = _row(record)
+    # What agents wrote is spelt out: nothing in it may steer the terminal.
+    time, who, what, resource, kind, ended, why, act = (plain(str(cell or "")) for cell in _row(record))
     colour = {"success": "green", "failure": "yellow", "refused": "red"}.get(ended or "")
     state = click.style(f"{ended or kind:<8}", fg=colour)
     return f"{time}  {state} {who}  {click.style(what, bold=True)} {resource}  {click.style(why, dim=True)}  {act}"
