@@ -9,6 +9,8 @@ export UV_PYTHON_DOWNLOADS := never
 export UV_LINK_MODE := copy
 export UV_NO_CONFIG := 1
 export GOTOOLCHAIN := local
+# The module takes its symbols from the interpreter that loads it, so no libpython and no headers are needed to build it.
+export PYO3_BUILD_EXTENSION_MODULE := 1
 export SSL_CERT_FILE ?= $(wildcard /etc/ssl/certs/ca-certificates.crt)
 ARGS ?=
 
@@ -22,7 +24,7 @@ run: setup develop runsc ## the main job: an agent under the whole layer, on rea
 test: setup-test develop runsc test-rust test-python ## every test
 
 test-rust:
-	@cargo test --quiet --profile fast --workspace --exclude creto-benches
+	@cargo test --quiet --profile fast --workspace --exclude creto-benches --exclude creto-python
 
 test-python:
 	@$(BIN)/python -m pytest -q $(ARGS)
