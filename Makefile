@@ -14,7 +14,7 @@ export PYO3_BUILD_EXTENSION_MODULE := 1
 export SSL_CERT_FILE ?= $(wildcard /etc/ssl/certs/ca-certificates.crt)
 ARGS ?=
 
-.PHONY: help runsc setup setup-test setup-check venv develop stubs docs run test test-rust test-python check bench wheel fuzz lock clean migration differential
+.PHONY: help runsc setup setup-test setup-check venv develop stubs docs run test test-rust test-python check bench wheel lock clean migration differential
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
 
@@ -46,10 +46,6 @@ bench: setup develop ## measure ours and the peers in one run: make bench [ONLY=
 wheel: setup venv ## the wheel that users install, into dist/
 	@$(BIN)/maturin build --quiet --release --strip --out dist
 	@ls -l dist/*.whl
-
-fuzz: setup ## coverage-guided fuzzing of every decoder (needs a nightly toolchain and cargo-fuzz)
-	@cargo +nightly fuzz --version >/dev/null 2>&1 || { echo "fuzz: needs a nightly toolchain and cargo-fuzz: rustup toolchain install nightly && cargo install cargo-fuzz"; exit 1; }
-	@for target in $$(cd tests/fuzz && cargo +nightly fuzz list); do (cd tests/fuzz && cargo +nightly fuzz run $$target -- -max_total_time=60) || exit 1; done
 
 setup: ## install what this machine lacks (apt packages when root)
 	@.ci/setup run
