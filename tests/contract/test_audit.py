@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -217,6 +218,9 @@ def test_another_process_reads_and_verifies_while_one_writes(tmp_path: Path, key
     assert process.stdout
     process.stdout.readline()
     go(process)
+    # It says each number that is durable; unread, the full pipe would stop it.
+    drain = threading.Thread(target=process.stdout.read, daemon=True)
+    drain.start()
     shard, seen, sizes = _core.LedgerShard(tmp_path / "ledger" / "0000"), [], []
     deadline = time.monotonic() + 90
     while len(set(sizes)) < 3 and time.monotonic() < deadline:
@@ -225,6 +229,7 @@ def test_another_process_reads_and_verifies_while_one_writes(tmp_path: Path, key
             seen, sizes = [verified["note"]], [*sizes, verified["size"]]
         time.sleep(0.3)
     process.kill()
+    drain.join()
     process.communicate()
     assert len(set(sizes)) >= 3
     assert sizes == sorted(sizes)
