@@ -126,7 +126,7 @@ async def _demo(frame: Frame, folder: Path, page: Path | None) -> int:
 
 
 async def _approve(layer: creto.EnablementLayer) -> None:
-    """The demo's own approver: agrees to payments to `supplier`, and says so in the grant."""
+    """The demo's own approver: agrees to what the demo asks about, and says so in the grant."""
     import anyio
     import anyio.to_thread
 
