@@ -3,6 +3,8 @@
 The public names, loaded when first used, and nothing else.
 """
 
+from creto._lazy import lazily
+
 TYPE_CHECKING = False  # typing's own import would cost half of ours
 if TYPE_CHECKING:
     from creto._core import consensus_timestamp as consensus_timestamp
@@ -105,17 +107,4 @@ __all__ = [
     "open_blocking",
 ]
 
-
-def __getattr__(name: str) -> object:
-    home = _HOMES.get(name)
-    if home is None:
-        raise AttributeError(f"module `creto` has no attribute `{name}`")
-    from importlib import import_module
-
-    value = getattr(import_module(home), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__ = lazily(__name__, _HOMES)

@@ -3,6 +3,8 @@
 Nothing here decides or changes anything else; the store decides, the ledger proves.
 """
 
+from creto._lazy import lazily
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from creto.audit._client import AuditClient as AuditClient
@@ -36,17 +38,4 @@ __all__ = [
     "trusted_keys",
 ]
 
-
-def __getattr__(name: str) -> object:
-    home = _HOMES.get(name)
-    if home is None:
-        raise AttributeError(f"module `creto.audit` has no attribute `{name}`")
-    from importlib import import_module
-
-    value = getattr(import_module(home), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__ = lazily(__name__, _HOMES)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from creto._lazy import lazily
+
 if TYPE_CHECKING:
     from creto._core import Decision as Decision
     from creto._core import PolicyEngine as PolicyEngine
@@ -36,17 +38,4 @@ __all__ = [
     "starters",
 ]
 
-
-def __getattr__(name: str) -> object:
-    home = _HOMES.get(name)
-    if home is None:
-        raise AttributeError(f"module `creto.authz` has no attribute `{name}`")
-    from importlib import import_module
-
-    value = getattr(import_module(home), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__ = lazily(__name__, _HOMES)

@@ -5,6 +5,8 @@ It merges and validates; what a setting does is the business of the part that ha
 
 from typing import TYPE_CHECKING
 
+from creto._lazy import lazily
+
 if TYPE_CHECKING:
     from creto.config._live import Change as Change
     from creto.config._live import Live as Live
@@ -28,13 +30,4 @@ _HOMES = {
 
 __all__ = ["Change", "Live", "Price", "Quota", "Reload", "Settings", "Trust", "load"]
 
-
-def __getattr__(name: str) -> object:
-    home = _HOMES.get(name)
-    if home is None:
-        raise AttributeError(f"module `creto.config` has no attribute `{name}`")
-    from importlib import import_module
-
-    value = getattr(import_module(home), name)
-    globals()[name] = value
-    return value
+__getattr__, __dir__ = lazily(__name__, _HOMES)

@@ -5,6 +5,8 @@ Every index here is a projection: it can be thrown away and is rebuilt from the 
 
 from typing import TYPE_CHECKING
 
+from creto._lazy import lazily
+
 if TYPE_CHECKING:
     from creto.memory._embedding import embed as embed
     from creto.memory._index import Index as Index
@@ -26,14 +28,4 @@ _HOMES = {
 
 __all__ = ["Entry", "Index", "Memory", "Precedent", "Precedents", "Recalled", "embed"]
 
-
-def __getattr__(name: str) -> object:
-    # numpy is loaded when something is recalled, not before.
-    home = _HOMES.get(name)
-    if home is None:
-        raise AttributeError(f"module `creto.memory` has no attribute `{name}`")
-    from importlib import import_module
-
-    value = getattr(import_module(home), name)
-    globals()[name] = value
-    return value
+__getattr__, __dir__ = lazily(__name__, _HOMES)

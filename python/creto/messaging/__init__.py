@@ -20,6 +20,8 @@ Example:
 
 from typing import TYPE_CHECKING
 
+from creto._lazy import lazily
+
 if TYPE_CHECKING:
     from creto.messaging._attachment import Attachment as Attachment
     from creto.messaging._inbox import Inbox as Inbox
@@ -39,13 +41,4 @@ _HOMES = {
 
 __all__ = ["Attachment", "Inbox", "Mailbox", "Message", "Receipt", "Sent"]
 
-
-def __getattr__(name: str) -> object:
-    home = _HOMES.get(name)
-    if home is None:
-        raise AttributeError(f"module `creto.messaging` has no attribute `{name}`")
-    from importlib import import_module
-
-    value = getattr(import_module(home), name)
-    globals()[name] = value
-    return value
+__getattr__, __dir__ = lazily(__name__, _HOMES)

@@ -3,6 +3,8 @@
 The public names, loaded when first used, and nothing else.
 """
 
+from creto._lazy import lazily
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from creto.metering._authority import Authority as Authority
@@ -22,21 +24,21 @@ if TYPE_CHECKING:
     from creto.metering._verify import verify_invoice as verify_invoice
 
 _HOMES = {
-    "ModelPrices": "_llm",
-    "Ingest": "_ingest",
-    "Authority": "_authority",
-    "Bucket": "_usage",
-    "Invoices": "_invoices",
-    "Leases": "_leases",
-    "PriceBook": "_price",
-    "QuotaEnforcer": "_quota",
-    "Reservation": "_quota",
-    "StoreAuthority": "_authority",
-    "Usage": "_usage",
-    "UsageEvent": "_usage",
-    "open_quota": "_open",
-    "read_usage": "_usage",
-    "verify_invoice": "_verify",
+    "ModelPrices": "creto.metering._llm",
+    "Ingest": "creto.metering._ingest",
+    "Authority": "creto.metering._authority",
+    "Bucket": "creto.metering._usage",
+    "Invoices": "creto.metering._invoices",
+    "Leases": "creto.metering._leases",
+    "PriceBook": "creto.metering._price",
+    "QuotaEnforcer": "creto.metering._quota",
+    "Reservation": "creto.metering._quota",
+    "StoreAuthority": "creto.metering._authority",
+    "Usage": "creto.metering._usage",
+    "UsageEvent": "creto.metering._usage",
+    "open_quota": "creto.metering._open",
+    "read_usage": "creto.metering._usage",
+    "verify_invoice": "creto.metering._verify",
 }
 
 __all__ = [
@@ -57,17 +59,4 @@ __all__ = [
     "verify_invoice",
 ]
 
-
-def __getattr__(name: str) -> object:
-    home = _HOMES.get(name)
-    if home is None:
-        raise AttributeError(f"module `creto.metering` has no attribute `{name}`")
-    from importlib import import_module
-
-    value = getattr(import_module(f"creto.metering.{home}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__ = lazily(__name__, _HOMES)

@@ -13,6 +13,8 @@ Example:
 
 from typing import TYPE_CHECKING
 
+from creto._lazy import lazily
+
 if TYPE_CHECKING:
     from creto._core import Chain as Chain
     from creto._core import Identity as Identity
@@ -30,14 +32,4 @@ _HOMES = {
 
 __all__ = ["Agent", "Chain", "Identities", "Identity", "Summary"]
 
-
-def __getattr__(name: str) -> object:
-    # Typing with `Agent` must not cost the import of SQLAlchemy.
-    home = _HOMES.get(name)
-    if home is None:
-        raise AttributeError(f"module `creto.nhi` has no attribute `{name}`")
-    from importlib import import_module
-
-    value = getattr(import_module(home), name)
-    globals()[name] = value
-    return value
+__getattr__, __dir__ = lazily(__name__, _HOMES)

@@ -6,6 +6,8 @@ assumed.
 
 from typing import TYPE_CHECKING
 
+from creto._lazy import lazily
+
 if TYPE_CHECKING:
     from creto.oversight._approvers import Approver as Approver
     from creto.oversight._approvers import Approvers as Approvers
@@ -41,13 +43,4 @@ __all__ = [
     "open_desk",
 ]
 
-
-def __getattr__(name: str) -> object:
-    home = _HOMES.get(name)
-    if home is None:
-        raise AttributeError(f"module `creto.oversight` has no attribute `{name}`")
-    from importlib import import_module
-
-    value = getattr(import_module(home), name)
-    globals()[name] = value
-    return value
+__getattr__, __dir__ = lazily(__name__, _HOMES)

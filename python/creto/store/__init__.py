@@ -5,6 +5,8 @@ Many processes may use one state folder at once. It never keeps history, and nev
 
 from typing import TYPE_CHECKING
 
+from creto._lazy import lazily
+
 if TYPE_CHECKING:
     from creto.store._folder import open_folder as open_folder
     from creto.store._folder import state_folder as state_folder
@@ -24,14 +26,4 @@ _HOMES = {
 
 __all__ = ["Commit", "LedgerPort", "Store", "Transaction", "open_folder", "state_folder"]
 
-
-def __getattr__(name: str) -> object:
-    # Finding the state folder must not cost the import of SQLAlchemy.
-    home = _HOMES.get(name)
-    if home is None:
-        raise AttributeError(f"module `creto.store` has no attribute `{name}`")
-    from importlib import import_module
-
-    value = getattr(import_module(home), name)
-    globals()[name] = value
-    return value
+__getattr__, __dir__ = lazily(__name__, _HOMES)
