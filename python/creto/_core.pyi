@@ -308,6 +308,12 @@ class Gate:
         Prepares a principal. `path` is the quota path, the organisation first; `chain` holds ids, or pairs of an id and the Cedar text that
         the hop to it was narrowed to.
         """
+    def refused(
+        self, /, principal: Principal, action: str, resource: str, usage: dict[Any, Any] | None, why: str
+    ) -> int | None:
+        """
+        Puts on record that an act was refused for units of a shared quota that never came; the ticket of the record.
+        """
 
 @final
 class Grant:
@@ -910,14 +916,15 @@ class QuotaEnforcer:
         self,
         /,
         need: dict[Any, Any],
-        units: SupportsIndex,
+        held: SupportsIndex,
         until: SupportsIndex,
         total: SupportsIndex | None = None,
         *,
         now: SupportsIndex | None = None,
     ) -> bool:
         """
-        Takes over granted units (a dict of `lease_needs`, units, usable until in microseconds, what all hold together); False where they go back.
+        Takes over granted units (a dict of `lease_needs`, how many this process has now, usable until in microseconds, what all hold
+        together); False where what is new goes back.
         """
     def install(self, /, rules: str, *, now: SupportsIndex | None = None) -> None:
         """
@@ -1513,6 +1520,7 @@ def usage_window(window: str, at: SupportsIndex, time_zone: str = "UTC") -> tupl
 __all__ = [
     "BACKENDS",
     "IN_TOTO",
+    "NO_UNITS_LEASED",
     "OVERSIGHT_EVENTS",
     "OVERSIGHT_STATES",
     "Act",
@@ -1584,6 +1592,7 @@ __all__ = [
 ]
 BACKENDS: list[str]
 IN_TOTO: str
+NO_UNITS_LEASED: str
 OVERSIGHT_EVENTS: tuple[str, ...]
 OVERSIGHT_STATES: tuple[str, ...]
 __version__: str

@@ -19,7 +19,7 @@ import anyio.to_thread
 from creto import _bridge, _core
 from creto._act import Act, Under, failure, nothing, takes_act
 from creto._guard import acting, guard
-from creto.errors import InvalidInputError, OversightRequiredError, QuotaExceededError
+from creto.errors import CretoError, InvalidInputError, OversightRequiredError, QuotaExceededError
 from creto.messaging import Mailbox
 
 if TYPE_CHECKING:
@@ -503,7 +503,16 @@ class EnablementLayer:
         except QuotaExceededError as refused:
             if not self.parts.quota.short(refused):
                 raise
-        return await self.parts.quota.enter(lambda: self._gate.enter(*act))
+        try:
+            return await self.parts.quota.enter(lambda: self._gate.enter(*act))
+        except OversightRequiredError:
+            raise
+        except CretoError as refused:
+            # No units came in time, or their authority does not answer: the gate, which only saw that some lacked, did not record it.
+            if getattr(refused, "ticket", None) is None:
+                principal, action, resource, _, usage, *_ = act
+                self._gate.refused(principal, action, resource, usage, str(refused))
+            raise
 
     async def _durable(self, ticket: int) -> None:
         ledger = self._ledger

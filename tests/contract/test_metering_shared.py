@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -160,6 +161,68 @@ def test_a_forked_child_has_none_of_its_parents_units(store: Store, tmp_path: Pa
             os._exit(4)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
         quota.consume_nowait(PATH, {"m": 1})
+
+
+def test_acts_that_race_for_small_leases_of_three_quotas_are_refused_only_when_there_is_no_more(store: Store) -> None:
+    rules = [
+        {"scope": scope, "meter": "m", "limit": limit, "share": "store"}
+        for scope, limit in (("organisation", 60), ("team", 50), ("agent", 40))
+    ]
+    quota = QuotaEnforcer(rules)
+    done: list[int] = []
+    refused: list[QuotaExceededError] = []
+
+    def act(number: int) -> None:
+        for _ in range(10):
+            try:
+                leases.supply(lambda: quota.consume_nowait(PATH, {"m": 1}))
+                done.append(number)
+            except QuotaExceededError as error:
+                refused.append(error)
+
+    with Leases(quota, StoreAuthority(store)) as leases:
+        threads = [threading.Thread(target=act, args=(number,)) for number in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert len(done) == 40
+    assert [str(error) for error in refused if quota.short(error)] == []
+    assert all("40 of 40 used" in str(error) for error in refused)
+
+
+def test_what_another_process_gives_back_is_found_by_the_next_act(store: Store) -> None:
+    quota, other = QuotaEnforcer(RULES), QuotaEnforcer(RULES)
+    with Leases(quota, StoreAuthority(store)) as leases:
+        with Leases(other, StoreAuthority(store)) as hoard:
+            held = hoard.supply(lambda: other.reserve_nowait(PATH, {"m": 500}))
+            with pytest.raises(QuotaExceededError, match="500 of 500 used"):
+                leases.supply(lambda: quota.consume_nowait(PATH, {"m": 1}))
+            held.release()
+        # The authority's word that there is no more holds for a tenth of a second.
+        time.sleep(0.15)
+        leases.supply(lambda: quota.consume_nowait(PATH, {"m": 1}))
+
+
+def test_a_holder_that_slept_and_was_taken_for_dead_spends_no_more_than_was_left_to_it(store: Store) -> None:
+    authority = StoreAuthority(store)
+    quota, other = QuotaEnforcer(RULES), QuotaEnforcer(RULES)
+
+    def drain(leases: Leases, enforcer: QuotaEnforcer) -> int:
+        for spent in range(501):
+            try:
+                leases.supply(lambda: enforcer.consume_nowait(PATH, {"m": 1}))
+            except QuotaExceededError:
+                return spent
+        raise AssertionError("more than there is")
+
+    with Leases(quota, authority, ttl=0.2) as leases, Leases(other, authority) as rest:
+        leases.supply(lambda: quota.consume_nowait(PATH, {"m": 1}))
+        with leases.asking:  # so long, its thread can renew nothing
+            time.sleep(0.3)
+            lost = authority.dead(time.time_ns() // 1000)
+            assert authority.settle(lost[0], 1) == 14
+        assert 1 + drain(rest, other) + drain(leases, quota) == 500
 
 
 def test_units_are_asked_for_before_the_last_are_gone(store: Store) -> None:

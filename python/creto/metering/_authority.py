@@ -29,11 +29,13 @@ class Grant:
     Args:
         need: What was asked for.
         units: How many units.
+        held: How many units this holder has of the window now, these included: it spends no more, whatever it thought.
         total: How many units all holders of this window have together, spent or not.
     """
 
     need: Need
     units: int
+    held: int
     total: int
 
 
@@ -69,8 +71,12 @@ class Authority(Protocol):
         """Hands out units; an answer for each need, of 0 units where there are none left."""
         ...
 
-    def report(self, holder: str, leases: Sequence[Need], until: int) -> None:
-        """Notes what was spent of leases that are kept, and keeps them until `until` (microseconds since the epoch)."""
+    def report(self, holder: str, leases: Sequence[Need], until: int) -> list[int]:
+        """Notes what was spent of leases that are kept, and keeps them until `until` (microseconds since the epoch).
+
+        For each, how many units the holder has: fewer than it thought where it was taken for dead and settled.
+        """
+        ...
 
     def give_back(self, holder: str, leases: Iterable[tuple[Need, int]]) -> None:
         """Takes back units that were not spent, with what was spent of the rest."""
@@ -150,21 +156,26 @@ class StoreAuthority:
         tx.execute(update(quota_windows).where(window).values(granted=granted + units, quota_limit=limit))
         mine = (leases.c.holder == holder) & (leases.c.key == key) & (leases.c.end == end)
         kept = {"spent": int(need["used"]), "expires": until, "relaxed": relaxed, "shard": shard}
-        changed = tx.execute(update(leases).where(mine).values(units=leases.c.units + units, **kept)).rowcount
-        if changed == 0:
+        had = tx.scalar(select(leases.c.units).where(mine))
+        if had is None:
             tx.insert(leases, holder=holder, key=key, end=end, units=units, **kept)
-        return Grant(need, units, granted + units)
+        else:
+            tx.execute(update(leases).where(mine).values(units=int(had) + units, **kept))
+        return Grant(need, units, int(had or 0) + units, granted + units)
 
-    def report(self, holder: str, leases: Sequence[Need], until: int) -> None:
+    def report(self, holder: str, leases: Sequence[Need], until: int) -> list[int]:
         """Notes what was spent, as the protocol says; a lease that was settled meanwhile stays lost."""
-        from sqlalchemy import update
+        from sqlalchemy import select, update
 
         from creto.store.tables import leases as table
 
+        held = []
         with self._store.begin() as tx:
             for lease in leases:
                 mine = (table.c.holder == holder) & (table.c.key == lease_key(lease)) & (table.c.end == _end(lease))
                 tx.execute(update(table).where(mine).values(spent=int(lease["used"]), expires=until))
+                held.append(int(tx.scalar(select(table.c.units).where(mine)) or 0))
+        return held
 
     def give_back(self, holder: str, leases: Iterable[tuple[Need, int]]) -> None:
         """Takes units back, as the protocol says."""

@@ -75,7 +75,8 @@ class Leases:
         self.failure: CretoError | None = None
         """Why it could not be asked, the last time; None once it could."""
         self._settle = settle
-        self._lock = threading.Lock()
+        self.asking = threading.Lock()
+        """Held while the authority is asked."""
         self._closed = False
         self._wake = quota.wake_fd()
         self._last: dict[tuple[Any, ...], int] = {}
@@ -91,7 +92,7 @@ class Leases:
 
     def _after_fork(self) -> None:
         # The wake-up belongs to the parent. The child asks when it has to, and its leases end by themselves.
-        self._lock = threading.Lock()
+        self.asking = threading.Lock()
         self._begin()
 
     def __enter__(self) -> Self:
@@ -106,7 +107,7 @@ class Leases:
         Raises:
             CretoError: The authority could not be asked, and `on_outage` is `deny`.
         """
-        with self._lock:
+        with self.asking:
             needs = self.quota.lease_needs()
             return self._lease(needs) if needs else 0
 
@@ -114,23 +115,28 @@ class Leases:
         """The same, without holding up the event loop."""
         return await anyio.to_thread.run_sync(self.refill_blocking)
 
-    def supply(self, take: Callable[[], Any], rounds: int = 8) -> Any:
-        """Calls `take`, asking the authority when it fails for lack of leased units.
+    def supply(self, take: Callable[[], Any], timeout: float = 30.0) -> Any:
+        """Calls `take`, asking the authority each time it fails for lack of leased units, until that has no more.
 
         Args:
             take: What takes or reserves units, and raises QuotaExceededError.
-            rounds: How often it may ask: one act can need units of several quotas.
+            timeout: Seconds, for an authority that answers and whose units others always take first.
+
+        Raises:
+            QuotaExceededError: There is no room, by the authority's own word; or the time is over, and `short` is true.
+            CretoError: The authority could not be asked.
         """
-        empty = 0
-        for _ in range(rounds):
+        due = time.monotonic() + timeout
+        while True:
             try:
                 return take()
             except CretoError as error:
-                # None may come because another thread's came just now: one more try tells.
-                empty = 0 if self.quota.short(error) and self.refill_blocking() else empty + 1
-                if empty > 1 or not self.quota.short(error):
+                # What was short is on the list of needs, or another thread has it from there and asks now:
+                # `refill_blocking` waits for that one, so each round has seen an answer that is newer than the refusal.
+                # An answer that there is no more makes the next refusal one of room, not of leased units.
+                if not self.quota.short(error) or time.monotonic() >= due:
                     raise
-        return take()
+            self.refill_blocking()
 
     async def supply_async(self, take: Callable[[], Any]) -> Any:
         """The same, without holding up the event loop."""
@@ -155,9 +161,7 @@ class Leases:
         self.failure = None
         usable = int((now + self.ttl * _MARGIN) * 1e6)
         back = [
-            (g.need, g.units)
-            for g in grants
-            if not self.quota.grant(dict(g.need), g.units, usable, g.total) and g.units
+            (g.need, g.units) for g in grants if not self.quota.grant(dict(g.need), g.held, usable, g.total) and g.units
         ]
         if back:
             self.authority.give_back(self.holder, back)
@@ -167,12 +171,12 @@ class Leases:
         units = int(need["want"])
         self.beyond += units
         usable = int((now + min(self.ttl, 5.0)) * 1e6)
-        return units if self.quota.grant(need, units, usable, int(need["leased"]) + units) else 0
+        return units if self.quota.grant(need, int(need["leased"]) + units, usable) else 0
 
     def tick(self) -> None:
         """Renews leases in use, gives idle ones back, and settles those of dead holders."""
         now = time.time()
-        with self._lock:
+        with self.asking:
             held = self.quota.leases_held()
             idle = [lease for lease in held if self._last.get(_identity(lease)) == lease["used"] < lease["leased"]]
             busy = [lease for lease in held if lease not in idle]
@@ -181,9 +185,9 @@ class Leases:
             if back:
                 self.authority.give_back(self.holder, [(lease, units) for lease, units in back if units])
             if busy:
-                self.authority.report(self.holder, busy, int((now + self.ttl) * 1e6))
-                for lease in busy:
-                    self.quota.grant(lease, 0, int((now + self.ttl * _MARGIN) * 1e6))
+                kept = self.authority.report(self.holder, busy, int((now + self.ttl) * 1e6))
+                for lease, units in zip(busy, kept, strict=True):
+                    self.quota.grant(lease, units, int((now + self.ttl * _MARGIN) * 1e6))
         if self._settle is not None:
             for dead in self.authority.dead(int(now * 1e6)):
                 spent = self._settle(dead)
@@ -215,7 +219,7 @@ class Leases:
             self._thread.join()
         os.close(self._wake)
         self.quota.leases = None
-        with self._lock:
+        with self.asking:
             back = [(lease, self.quota.surrender(lease)) for lease in self.quota.leases_held()]
             if back:
                 self.authority.give_back(self.holder, back)

@@ -155,7 +155,7 @@ class QuotaEnforcer(_core.QuotaEnforcer):
     @staticmethod
     def short(error: BaseException) -> bool:
         """True where a refusal is for lack of leased units, not of room: `quota.leases.supply` gets some."""
-        return "no units leased" in getattr(error, "context", ())
+        return _core.NO_UNITS_LEASED in getattr(error, "context", ())
 
     def chains(self, meter: str, paths: Iterable[Sequence[str]]) -> Chains:
         """Looks many paths up once, for arrays of checks.

@@ -176,6 +176,12 @@ impl Gate {
         Refusal { ticket, ..Refusal::denied(format!("{}: {reason}", describe(principal, act))) }
     }
 
+    /// Puts on record that an act was refused for what the gate let its caller wait for: units of a shared quota that never came. Every
+    /// refusal has a record.
+    pub fn refused(&self, principal: &Arc<Principal>, act: &Act<'_>, why: &str) -> Option<Ticket> {
+        self.record_refusal(principal, act, self.0.clock.now(), "quota", why, None)
+    }
+
     /// A refusal stands even where the ledger cannot take its record: refusing is the safe side.
     fn record_refusal(
         &self,

@@ -223,14 +223,14 @@ fn a_shared_quota_spends_only_what_was_leased() {
     assert!(error.context().any(|c| c == creto_metering::Refusal::LEASE));
     let need = quota.lease_needs(at(0)).pop().unwrap();
     assert_eq!((need.limit, need.want, need.leased), (64, 2, 0));
-    let grant = |units, total| LeaseGrant {
+    let grant = |held, total| LeaseGrant {
         organisation: &need.organisation,
         level: need.level,
         name: &need.name,
         meter: &need.meter,
         window: &need.window,
         end: need.end,
-        units,
+        held,
         until: at(30).micros(),
         total: Some(total),
     };
@@ -239,8 +239,21 @@ fn a_shared_quota_spends_only_what_was_leased() {
     assert!(!quota.lease_needs(at(1)).is_empty(), "more was asked for before the last was gone");
     let error = quota.consume(&PATH, &[("m", 1)], at(1)).unwrap_err();
     assert_eq!(*error.kind(), ErrorKind::QuotaExceeded { limit: 64, used: 40 });
-    assert!(quota.grant(&grant(10, 50), at(2)).unwrap());
+    assert!(quota.grant(&grant(20, 50), at(2)).unwrap());
     quota.consume(&PATH, &[("m", 1)], at(2)).unwrap();
+    // What the authority's books say counts: a holder that was taken for dead lost what it had not spent.
+    assert!(quota.grant(&grant(11, 41), at(2)).unwrap());
+    assert!(quota.consume(&PATH, &[("m", 1)], at(2)).is_err());
+    assert!(quota.grant(&grant(20, 50), at(2)).unwrap());
+    // Its word that there is no more makes a refusal one of room, for a moment.
+    assert!(!quota.lease_needs(at(3)).is_empty());
+    assert!(quota.grant(&grant(11, 64), at(3)).unwrap());
+    let short = |now| quota.consume(&PATH, &[("m", 1)], now).unwrap_err().context().any(|c| c == creto_metering::Refusal::LEASE);
+    assert!(!short(at(3)));
+    assert!(quota.lease_needs(at(3)).is_empty());
+    assert!(short(at(4)));
+    assert_eq!(quota.lease_needs(at(4)).len(), 1);
+    assert!(quota.grant(&grant(20, 50), at(4)).unwrap());
     // An expired lease is not spent, and what is left of it can be given up.
     assert!(quota.consume(&PATH, &[("m", 1)], at(31)).is_err());
     assert_eq!(quota.surrender(&need, at(31)).unwrap(), 9);

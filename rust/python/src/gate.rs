@@ -142,6 +142,21 @@ impl Gate {
             .map(Permit)
             .map_err(|refusal| raise(py, &refusal))
     }
+
+    /// Puts on record that an act was refused for units of a shared quota that never came; the ticket of the record.
+    #[pyo3(signature = (principal, action, resource, usage, why))]
+    fn refused(
+        &self,
+        principal: &Principal,
+        action: &str,
+        resource: &str,
+        usage: Option<&Bound<'_, PyDict>>,
+        why: &str,
+    ) -> PyResult<Option<u64>> {
+        let meters = meters(usage)?;
+        let usage = quantities(&meters)?;
+        Ok(self.0.refused(&principal.0, &Act { action, resource, context: &[], usage: &usage }, why).map(|ticket| ticket.0))
+    }
 }
 
 /// The grants that cover exactly this act.

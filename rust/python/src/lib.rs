@@ -61,6 +61,7 @@ mod _core {
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+        module.add("NO_UNITS_LEASED", creto_metering::Refusal::LEASE)?;
         for register in [
             crate::bridge::register,
             crate::common::register,

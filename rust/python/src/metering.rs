@@ -264,13 +264,14 @@ impl QuotaEnforcer {
         self.inner.leases(time(now)).iter().map(|need| need_dict(py, need)).collect()
     }
 
-    /// Takes over granted units (a dict of `lease_needs`, units, usable until in microseconds, what all hold together); False where they go back.
-    #[pyo3(signature = (need, units, until, total = None, *, now = None))]
+    /// Takes over granted units (a dict of `lease_needs`, how many this process has now, usable until in microseconds, what all hold
+    /// together); False where what is new goes back.
+    #[pyo3(signature = (need, held, until, total = None, *, now = None))]
     fn grant(
         &self,
         py: Python<'_>,
         need: &Bound<'_, PyDict>,
-        units: u64,
+        held: u64,
         until: u64,
         total: Option<u64>,
         now: Option<u64>,
@@ -283,7 +284,7 @@ impl QuotaEnforcer {
             meter: &need.meter,
             window: &need.window,
             end: need.end,
-            units,
+            held,
             until,
             total,
         };

@@ -32,9 +32,28 @@ impl Organisation {
     #[inline]
     pub(super) fn ask(&mut self, uses: &[(u32, u64)], now: u64) -> Result<(), Short> {
         for (head, amount) in uses {
-            self.each(*head, |org, line| if org.fits(line, *amount, now) { Ok(()) } else { Err(Short { line, asked: *amount }) })?;
+            let asked =
+                self.each(*head, |org, line| if org.fits(line, *amount, now) { Ok(()) } else { Err(Short { line, asked: *amount }) });
+            if let Err(short) = asked {
+                self.ask_all(uses, short, now);
+                return Err(short);
+            }
         }
         Ok(())
+    }
+
+    /// Where one counter lacks leased units, the others are asked as well, so that all that is missing is leased at once.
+    #[cold]
+    fn ask_all(&mut self, uses: &[(u32, u64)], short: Short, now: u64) {
+        if !self.lease_short(self.line(short.line), short.asked, now) {
+            return;
+        }
+        for (head, amount) in uses {
+            let _: Result<(), ()> = self.each(*head, |org, line| {
+                org.fits(line, *amount, now);
+                Ok(())
+            });
+        }
     }
 
     /// Charges without asking, for what has happened already.
@@ -93,8 +112,8 @@ impl Organisation {
         }
         let allowed = self.allowance(line, now);
         let fits = line.used.checked_add(amount).is_some_and(|used| used <= allowed);
-        if !fits && installed.rule.share == Share::Store {
-            self.want(number, amount);
+        if !fits && self.lease_short(self.line(number), amount, now) {
+            self.want(number, amount, now);
         }
         fits
     }
@@ -215,7 +234,8 @@ impl Organisation {
                 let mut due = end.min(boost);
                 if let Some(side) = self.sides.get_mut(side as usize) {
                     if ended {
-                        (side.leased, side.last_lease, side.lease_until, side.used_elsewhere, side.asked) = (0, 0, 0, 0, false);
+                        (side.leased, side.last_lease, side.lease_until, side.used_elsewhere) = (0, 0, 0, 0);
+                        (side.dry_until, side.asked) = (0, false);
                     }
                     side.end = end;
                     if store && side.lease_until > now {
@@ -372,7 +392,7 @@ impl Organisation {
             self.notify(number, *percent, now);
         }
         if installed.rule.share == Share::Store {
-            self.want_early(number);
+            self.want_early(number, now);
         }
         self.rebound(number, &installed, now);
     }

@@ -93,6 +93,8 @@ pub struct Side {
     pub last_lease: u64,
     /// When the lease ends.
     pub lease_until: u64,
+    /// Until when the authority's word holds that it has no more.
+    pub dry_until: u64,
     /// End of the present window, where `due` may be sooner.
     pub end: u64,
     /// What the authority said is used by all together, for texts.

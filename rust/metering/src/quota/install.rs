@@ -58,6 +58,10 @@ impl Organisation {
             if self.line(number).due > 0 {
                 self.line_mut(number).step = 0;
                 self.line_mut(number).kind = installed.kind();
+                let side = self.line(number).side;
+                if let Some(side) = self.sides.get_mut(side as usize) {
+                    side.dry_until = 0;
+                }
                 self.rebound(number, &installed, now);
             }
         }
@@ -89,6 +93,7 @@ impl Organisation {
                 side.end = due;
             }
             side.boosts.push((boost.units, boost.until));
+            side.dry_until = 0;
             self.line_mut(number).due = due.min(boost.until);
             self.line_mut(number).step = 0;
             self.rebound(number, &installed, now);

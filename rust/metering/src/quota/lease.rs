@@ -3,13 +3,17 @@
 //! Units are moved, never copied: the authority hands out at most the limit of a window, a process uses at most what it was handed. This
 //! module asks nobody: it says what is needed (`needs`) and takes what was granted (`grant`); whoever holds the enforcer does the talking.
 
-use super::counter::{Kind, NONE};
+use super::counter::{Kind, Line, NONE};
 use super::organisation::Organisation;
 use super::rule::{Level, Share};
 use super::span::NEVER;
 
 /// A lease is this part of the limit, so that a holder that dies strands less than a twentieth.
 const PART: u64 = 32;
+
+/// How long, in microseconds, an authority's word that it has no more is taken for the truth: it is not asked for each act that is
+/// refused, and what others give back is found this much later at most.
+const WORD: u64 = 100_000;
 
 /// Units that a process wants.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,8 +55,8 @@ pub struct LeaseGrant<'a> {
     pub window: &'a str,
     /// End of the window that they are for.
     pub end: u64,
-    /// How many.
-    pub units: u64,
+    /// How many this process has of that window now, by the authority's books: these count, whatever was thought here.
+    pub held: u64,
     /// Until when they may be used, in microseconds since the epoch.
     pub until: u64,
     /// How many all holders have together, these included; none where that is not news.
@@ -60,10 +64,10 @@ pub struct LeaseGrant<'a> {
 }
 
 impl Organisation {
-    /// Notes that a counter needs units now.
-    pub(super) fn want(&mut self, number: u32, amount: u64) {
+    /// Notes that a counter needs units now; not where the authority said just now that it has no more.
+    pub(super) fn want(&mut self, number: u32, amount: u64, now: u64) {
         let used = self.line(number).used;
-        let Some(side) = self.side_of(number) else { return };
+        let Some(side) = self.side_of(number).filter(|side| now >= side.dry_until) else { return };
         side.wanted = side.wanted.max(used.saturating_add(amount).saturating_sub(side.leased));
         if !side.asked {
             side.asked = true;
@@ -75,16 +79,18 @@ impl Organisation {
     }
 
     /// Notes that a counter will soon need units.
-    pub(super) fn want_early(&mut self, number: u32) {
+    pub(super) fn want_early(&mut self, number: u32, now: u64) {
         let line = self.line(number);
         if self.side(line).is_some_and(|side| side.leased < NEVER && line.used >= side.leased.saturating_sub(side.last_lease / 2)) {
-            self.want(number, 0);
+            self.want(number, 0, now);
         }
     }
 
-    pub(super) fn lease_short(&self, line: &super::counter::Line, asked: u64, now: u64) -> bool {
+    /// True where the authority may have units for the act: it is more than what it handed out that decides.
+    pub(super) fn lease_short(&self, line: &Line, asked: u64, now: u64) -> bool {
         let shared = self.rule(line).is_some_and(|installed| installed.rule.share == Share::Store);
-        shared && self.used(line, now).checked_add(asked).is_some_and(|sum| sum <= self.limit(line, now))
+        let dry = self.side(line).is_some_and(|side| now < side.dry_until);
+        shared && !dry && line.used.checked_add(asked).is_some_and(|sum| sum <= self.limit(line, now))
     }
 
     /// What is needed, since the last call.
@@ -143,17 +149,19 @@ impl Organisation {
         if now >= self.line(number).due {
             self.roll(number, &installed, now);
         }
+        let limit = self.limit(self.line(number), now);
         let Some(side) = self.side_of(number) else { return false };
         if side.end != grant.end {
             return false;
         }
-        side.leased = side.leased.saturating_add(grant.units);
-        if grant.units > 0 {
-            side.last_lease = grant.units;
+        if grant.held > side.leased {
+            side.last_lease = grant.held - side.leased;
         }
+        side.leased = grant.held;
         side.lease_until = grant.until;
         if let Some(total) = grant.total {
             side.used_elsewhere = total.saturating_sub(side.leased);
+            side.dry_until = if total >= limit { now.saturating_add(WORD) } else { 0 };
         }
         self.line_mut(number).due = side_due(self, number, now);
         self.rebound(number, &installed, now);
@@ -180,7 +188,7 @@ impl Organisation {
                 continue;
             }
             if let Some(side) = self.side_of(number) {
-                (side.leased, side.last_lease, side.lease_until, side.asked) = (0, 0, 0, false);
+                (side.leased, side.last_lease, side.lease_until, side.dry_until, side.asked) = (0, 0, 0, 0, false);
             }
             let line = self.line_mut(number);
             line.used = 0;

@@ -31,13 +31,16 @@ pub struct Refusal {
 
 impl Refusal {
     /// The context line that marks a lack of leased units rather than of room.
-    pub const LEASE: &'static str = "no units leased";
+    pub const LEASE: &'static str = "no units leased to this process yet, try again";
+    /// How long it takes to lease some, about.
+    const LEASING: Duration = Duration::from_millis(50);
 }
 
 impl From<Refusal> for Error {
     fn from(refusal: Refusal) -> Self {
         let Refusal { level, name, meter, window, limit, used, asked, resets_at, wait, lease_short } = refusal;
         let when = resets_at
+            .filter(|_| !lease_short)
             .and_then(|at| jiff::Timestamp::from_microsecond(i64::try_from(at).ok()?).ok())
             .map(|at| format!(", resets at {}", at.round(jiff::Unit::Second).unwrap_or(at)))
             .unwrap_or_default();
@@ -47,6 +50,7 @@ impl From<Refusal> for Error {
         }
         error = error.with_context(format!("{asked} more of `{meter}` ({window}) by {} `{name}`{when}", level.name()));
         match wait {
+            _ if lease_short => error.with_retry_after(Refusal::LEASING),
             Some(wait) => error.with_retry_after(Duration::from_micros(wait)),
             None => error,
         }
