@@ -571,9 +571,19 @@ class LedgerFollower:
     """
     A place in one shard; what has come since is read once.
     """
-    def poll(self, /) -> list[Any]:
+    @property
+    def next(self, /) -> int:
         """
-        The records that have come since last asked, in order, as dicts.
+        The index of the record that comes next.
+        """
+    def poll(self, /, most: SupportsIndex = ...) -> list[Any]:
+        """
+        The records that have come since last asked, at most so many, in order, as dicts.
+        """
+    def poll_terms(self, /, shard: SupportsIndex, most: SupportsIndex) -> tuple[list[Any], list[Any], list[Any]]:
+        """
+        The same as rows for an index, which say `shard` in their second place: (time, shard, at, what, resource, act, id, kind, ended, subject) for each
+        record, (party, time, shard, at) for each of its parties, (number, text) for each text that was not given before.
         """
 
 @final
@@ -605,6 +615,10 @@ class LedgerShard:
     def name(self, /) -> str:
         """
         The name of the shard.
+        """
+    def pick(self, /, indexes: set[SupportsIndex]) -> list[Any]:
+        """
+        Those of these records that are there, in order, as dicts with `covered`: whether the latest checkpoint covers them.
         """
     def prove(self, /, index: SupportsIndex) -> str:
         """
@@ -1448,6 +1462,11 @@ def ledger_shards(folder: str | PathLike[str]) -> list[str]:
     The names of the shards of a ledger folder, in order.
     """
 
+def ledger_term(value: Any) -> int:
+    """
+    The number that stands for a text or an id in the rows of an index.
+    """
+
 def ledger_verifier_keys(origin: str, key: VerifyingKey) -> list[str]:
     """
     The verifier keys, one for each algorithm, under which public clients check the checkpoints of `origin`.
@@ -1578,6 +1597,7 @@ __all__ = [
     "ledger_decode",
     "ledger_read_batch",
     "ledger_shards",
+    "ledger_term",
     "ledger_verifier_keys",
     "ledger_verify_proof",
     "ledger_with_cosignature",

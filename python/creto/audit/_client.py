@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -13,6 +13,8 @@ import anyio.to_thread
 
 from creto import _bridge, _core
 from creto.audit import _reading
+from creto.audit._filter import Filter, Kind, Outcome
+from creto.audit._index import LedgerIndex, Progress
 from creto.audit._keys import trusted_keys
 from creto.audit._reading import Followers, Proof, Verified
 from creto.audit._record import AuditRecord, written
@@ -52,6 +54,7 @@ class AuditClient:
         self._ledger = ledger
         self.folder = Path(folder)
         self.path = self.folder / "ledger"
+        self._index = LedgerIndex(self.path, self.folder / "index" / "ledger.db")
 
     @classmethod
     def reading(cls, folder: Path | str) -> AuditClient:
@@ -138,13 +141,18 @@ class AuditClient:
         action: str | None = None,
         resource: str | None = None,
         act: str | None = None,
-        kind: str | None = None,
-        outcome: Literal["success", "failure", "refused"] | None = None,
+        kind: Kind | None = None,
+        outcome: Outcome | None = None,
+        subject: str | None = None,
         since: datetime | int | None = None,
         until: datetime | int | None = None,
         limit: int = 1000,
+        progress: Progress | None = None,
     ) -> list[AuditRecord]:
         """The latest records that match, over all shards, in order of time.
+
+        An index answers, which lies in the state folder and follows the ledger: the first query makes it, and each
+        takes in what has come since. Where the folder cannot be written to, every record is looked at.
 
         Args:
             agent: SPIFFE id of the acting agent, or of a member of its delegation chain.
@@ -153,23 +161,58 @@ class AuditClient:
             act: 32 hexadecimal digits.
             kind: `intent`, `outcome`, `refusal` or `event`.
             outcome: How it ended.
+            subject: The pseudonym of a person whom it is about (`Subjects.pseudonym`).
             since: Not before this moment.
             until: Before this moment.
             limit: At most so many, the latest.
+            progress: Called on another thread with shard, records indexed and records in all, while there are many.
+
+        Raises:
+            InvalidInputError: What is asked for has no valid reading.
         """
+        wanted = Filter.of(
+            agent=agent,
+            action=action,
+            resource=resource,
+            act=act,
+            kind=kind,
+            outcome=outcome,
+            subject=subject,
+            since=since,
+            until=until,
+        )
         if self._ledger is not None:
             await self._settle()
-        filters = {
-            "agent": agent,
-            "action": action,
-            "resource": resource,
-            "act": act,
-            "kind": kind,
-            "outcome": outcome,
-            "since": _reading.word(since),
-            "until": _reading.word(until),
-        }
-        return await anyio.to_thread.run_sync(lambda: _reading.query(self.path, limit=limit, **filters))
+        return await anyio.to_thread.run_sync(
+            lambda: _reading.query(self.path, self._index, wanted, limit=limit, progress=progress)
+        )
+
+    def pages(self, *, progress: Progress | None = None, **filters: Any) -> tuple[int, Iterator[list[AuditRecord]]]:
+        """How many records match, and all of them in order of time, some at a time: for what does not fit in memory.
+
+        Args:
+            progress: As for `query`.
+            filters: As of `query`, but for `limit`.
+
+        Raises:
+            IntegrityError: The ledger was put in another's place while it was read.
+        """
+        return _reading.pages(self.path, self._index, Filter.of(**filters), progress=progress)
+
+    async def reindex(self, progress: Progress | None = None) -> int:
+        """Makes the index of queries anew from the ledger, and returns how many records it holds.
+
+        Nothing is lost by it and nothing needs it but doubt: an index that does not fit the ledger is found out.
+
+        Args:
+            progress: As for `query`.
+        """
+
+        def anew() -> int:
+            self._index.discard()
+            return self._index.catch_up(progress)
+
+        return await anyio.to_thread.run_sync(anew)
 
     async def _settle(self) -> None:
         """Waits until what this process has queued is on disk, so that it finds its own records."""
@@ -186,7 +229,10 @@ class AuditClient:
             interval: Seconds between two looks.
             filters: As of `query`, but for `limit`, `since` and `until`.
         """
-        fits = _fits(filters)
+        unknown = set(filters) - {"agent", "action", "resource", "act", "kind", "outcome", "subject"}
+        if unknown:
+            raise InvalidInputError(f"records are not followed by `{sorted(unknown)[0]}`")
+        fits = Filter(**filters).fits
         followers = await anyio.to_thread.run_sync(partial(Followers, self.path, from_start=from_start))
         while True:
             for record in await anyio.to_thread.run_sync(followers.poll):
@@ -205,7 +251,7 @@ class AuditClient:
         """
         if self._ledger is not None:
             await self._settle()
-        return await anyio.to_thread.run_sync(lambda: _reading.find(self.path, name))
+        return await anyio.to_thread.run_sync(lambda: _reading.find(self.path, self._index, name))
 
     async def prove(self, record: AuditRecord | str) -> Proof:
         """The proof that a record is in the ledger, by a checkpoint that covers it.
@@ -234,7 +280,7 @@ class AuditClient:
         keys: Sequence[_core.VerifyingKey] | None = None,
         *,
         seen: Sequence[str] = (),
-        progress: Callable[[str, int, int], None] | None = None,
+        progress: Progress | None = None,
     ) -> list[Verified]:
         """Checks every shard with nothing but its files and public keys.
 
@@ -251,25 +297,3 @@ class AuditClient:
             await self.checkpoint()
         trusted = trusted_keys(self.folder) if keys is None else keys
         return await anyio.to_thread.run_sync(lambda: _reading.verify(self.path, trusted, seen, progress))
-
-
-def _fits(filters: Mapping[str, Any]) -> Callable[[AuditRecord], bool]:
-    unknown = set(filters) - {"agent", "action", "resource", "act", "kind", "outcome"}
-    if unknown:
-        raise InvalidInputError(f"records are not followed by `{sorted(unknown)[0]}`")
-
-    def like(pattern: str | None, text: str) -> bool:
-        return pattern is None or (text.startswith(pattern[:-1]) if pattern.endswith("*") else text == pattern)
-
-    def fits(record: AuditRecord) -> bool:
-        agent, kind, act, outcome = (filters.get(name) for name in ("agent", "kind", "act", "outcome"))
-        return (
-            (agent is None or agent == record.who or agent in record.delegation_chain)
-            and like(filters.get("action"), record.what)
-            and like(filters.get("resource"), record.resource)
-            and (act is None or act == record.act)
-            and (kind is None or kind == record.kind)
-            and (outcome is None or outcome == record.ended)
-        )
-
-    return fits

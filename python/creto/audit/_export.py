@@ -5,16 +5,15 @@ from __future__ import annotations
 import csv
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import anyio
 
 from creto.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from creto.audit._client import AuditClient
+    from creto.audit._index import Progress
     from creto.audit._record import AuditRecord
 
 __all__ = ["export"]
@@ -23,7 +22,6 @@ _COLUMNS = (
     "time", "timestamp", "who", "delegation_chain", "what", "resource", "why", "ended", "failure", "kind", "id", "act",
     "digest", "policy", "usage", "detail", "shard", "index",
 )  # fmt: skip
-_ALL = 1 << 62
 
 
 def _row(record: AuditRecord) -> dict[str, Any]:
@@ -36,14 +34,24 @@ def _row(record: AuditRecord) -> dict[str, Any]:
     }
 
 
-def export(client: AuditClient, out: Path, form: str, filters: Mapping[str, Any]) -> int:
-    """Writes the records that match, whole or not at all.
+def export(
+    client: AuditClient,
+    out: Path,
+    form: str,
+    filters: Mapping[str, Any],
+    *,
+    indexing: Progress | None = None,
+    writing: Progress | None = None,
+) -> int:
+    """Writes the records that match, whole or not at all; they are never all in memory.
 
     Args:
         client: The ledger.
         out: The file; one that is there is replaced.
         form: `jsonl`, `csv` or `parquet`.
         filters: As of `AuditClient.query`.
+        indexing: Told how far the index is.
+        writing: Told how many records are written, and how many there are.
 
     Returns:
         How many records.
@@ -52,20 +60,27 @@ def export(client: AuditClient, out: Path, form: str, filters: Mapping[str, Any]
         InvalidInputError: The form is none of these, or what writes it is not installed.
     """
 
-    async def find() -> list[AuditRecord]:
-        return await client.query(limit=_ALL, **filters)
-
     writers = {"jsonl": _jsonl, "csv": _csv, "parquet": _parquet}
     if form not in writers:
         raise InvalidInputError(f"`{form}` is no form to export to; say --format jsonl, csv or parquet")
-    records = anyio.run(find)
+    total, pages = client.pages(progress=indexing, **filters)
+    written = 0
+
+    def rows() -> Iterator[dict[str, Any]]:
+        nonlocal written
+        for page in pages:
+            yield from map(_row, page)
+            written += len(page)
+            if writing:
+                writing(out.name, written, total)
+
     new = out.with_name(f".{out.name}.{os.getpid()}")
     try:
-        writers[form](map(_row, records), new)
+        writers[form](rows(), new)
         new.replace(out)
     finally:
         new.unlink(missing_ok=True)
-    return len(records)
+    return written
 
 
 def _jsonl(rows: Iterable[dict[str, Any]], path: Path) -> None:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterable, Sequence
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from creto import _core
+from creto.audit._filter import Filter
+from creto.audit._index import LedgerIndex, Progress, StaleIndexError
 from creto.audit._record import AuditRecord, read
-from creto.errors import InvalidInputError, NotFoundError
+from creto.errors import IntegrityError, InvalidInputError, NotFoundError
 
-__all__ = ["Followers", "Proof", "Verified", "check", "find", "prove", "query", "shards", "verify", "word"]
+__all__ = ["Followers", "Proof", "Verified", "check", "find", "pages", "prove", "query", "scan", "shards", "verify"]
+
+T = TypeVar("T")
+_ALL = 1 << 62
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,51 +86,79 @@ class Verified:
     note: str
 
 
-def word(moment: datetime | int | None) -> int | None:
-    """A moment as a word of the clock; a naive datetime is local time.
-
-    Args:
-        moment: A datetime, or a word already.
-    """
-    if moment is None or isinstance(moment, int):
-        return moment
-    return int(moment.timestamp() * 1e6) << 12
-
-
 def shards(folder: Path) -> list[_core.LedgerShard]:
     """Every shard of a ledger folder."""
     return [_core.LedgerShard(folder / name) for name in _core.ledger_shards(folder)]
 
 
-def query(folder: Path, *, limit: int = 1000, **filters: Any) -> list[AuditRecord]:
+def query(
+    folder: Path, index: LedgerIndex, wanted: Filter, *, limit: int = 1000, progress: Progress | None = None
+) -> list[AuditRecord]:
     """The latest records that match, over all shards, in order of time."""
     if limit < 1:
         raise InvalidInputError(f"a limit is at least 1, not {limit}")
-    found = [map(read, shard.query(limit=limit, **filters)) for shard in shards(folder)]
-    merged = sorted((record for records in found for record in records), key=lambda r: (r.timestamp, r.shard, r.index))
+    found = _by_index(index, progress, lambda: index.latest(wanted, limit))
+    return scan(folder, wanted, limit=limit) if found is None else found
+
+
+def scan(folder: Path, wanted: Filter, *, limit: int = 1000) -> list[AuditRecord]:
+    """The same without an index: every record is looked at, from the latest back."""
+    fields = {name: getattr(wanted, name) for name in Filter.__slots__ if name != "subject"}
+    # The native search knows nothing of people, so it gives all that else fits.
+    most = limit if wanted.subject is None else _ALL
+    found = [map(read, shard.query(limit=most, **fields)) for shard in shards(folder)]
+    merged = sorted(
+        (record for records in found for record in records if wanted.fits(record)),
+        key=lambda r: (r.timestamp, r.shard, r.index),
+    )
     return merged[-limit:]
 
 
-def find(folder: Path, name: str) -> list[AuditRecord]:
+def pages(
+    folder: Path, index: LedgerIndex, wanted: Filter, *, progress: Progress | None = None
+) -> tuple[int, Iterator[list[AuditRecord]]]:
+    """How many records match, and all of them, in order of time, a thousand at a time."""
+    count = _by_index(index, progress, lambda: index.count(wanted))
+    if count is None:
+        found = scan(folder, wanted, limit=_ALL)
+        return len(found), iter([found])
+    return count, _paged(index, wanted)
+
+
+def _paged(index: LedgerIndex, wanted: Filter) -> Iterator[list[AuditRecord]]:
+    try:
+        yield from index.each(wanted)
+    except StaleIndexError as error:
+        index.discard()
+        raise IntegrityError(f"the ledger was changed while it was read ({error}); read it again") from error
+
+
+def _by_index(index: LedgerIndex, progress: Progress | None, use: Callable[[], T]) -> T | None:
+    """What the index gives once it has caught up; None where there can be none here."""
+    for _ in range(2):
+        try:
+            index.catch_up(progress)
+            return use()
+        except StaleIndexError:
+            index.discard()
+        except (sqlite3.OperationalError, OSError):
+            return None  # a folder that cannot be written to, a full disk, a process that holds on to it
+        except sqlite3.DatabaseError:
+            index.discard()  # damaged: it is made anew
+    return None
+
+
+def find(folder: Path, index: LedgerIndex, name: str) -> list[AuditRecord]:
     """The records of an act, or the one of an id; `name` is 32 hexadecimal digits, or `shard/index`."""
     shard, slash, place = name.partition("/")
     if slash:
-        if not place.isdecimal() or shard not in _core.ledger_shards(folder):
-            raise NotFoundError(f"there is no record `{name}`")
-        one = _core.LedgerShard(folder / shard)
-        checkpoint = one.checkpoint()
-        size = checkpoint["size"] if checkpoint else 0
-        index = int(place)
-        if index < size:
-            return [read({**one.records(index, index + 1, size)[0], "covered": True})]
-        found = [r for r in one.tail(size) if r["index"] == index]
-        if not found:
-            raise NotFoundError(f"there is no record `{name}`")
-        return [read(found[0])]
-    records = query(folder, act=name, limit=100_000) or query(folder, id=name, limit=1)
-    if not records:
-        raise NotFoundError(f"there is no act or record `{name}`")
-    return records
+        known = place.isdecimal() and shard in _core.ledger_shards(folder)
+        found = [read(one) for one in _core.LedgerShard(folder / shard).pick({int(place)})] if known else []
+    else:
+        found = query(folder, index, Filter(act=name), limit=100_000) or query(folder, index, Filter(id=name), limit=1)
+    if not found:
+        raise NotFoundError(f"there is no {'record' if slash else 'act or record'} `{name}`")
+    return found
 
 
 def prove(folder: Path, record: AuditRecord) -> Proof:
@@ -210,8 +243,6 @@ def verify(
                 progress(shard.name, counter.count, total)
         verified.append(Verified(shard.name, found["origin"], found["size"], found["root"], found["note"]))
     if origins:
-        from creto.errors import IntegrityError
-
         gone = sorted(origins)[0]
         raise IntegrityError(
             f"the log `{gone}` was seen before and is not there any more: it was removed or put in another's place"

@@ -35,13 +35,25 @@ impl Follower {
     ///
     /// # Errors
     /// `Integrity` where one is missing, or those of the file system.
-    pub fn poll(&mut self, mut each: impl FnMut(u64, &[u8])) -> Result<()> {
+    pub fn poll(&mut self, each: impl FnMut(u64, &[u8])) -> Result<()> {
+        self.poll_some(u64::MAX, each)
+    }
+
+    /// The same for at most so many records, so that whoever reads a long shard need not hold it in memory.
+    ///
+    /// # Errors
+    /// As `poll`.
+    pub fn poll_some(&mut self, most: u64, mut each: impl FnMut(u64, &[u8])) -> Result<()> {
+        let stop = self.next.saturating_add(most);
         loop {
             let before = self.next;
             if self.open.is_none() {
-                self.find(&mut each)?;
+                self.find(stop, &mut each)?;
             }
-            self.read(&mut each)?;
+            self.read(stop, &mut each)?;
+            if self.next >= stop {
+                return Ok(());
+            }
             // The segment may have ended: the next one begins with the record that is awaited.
             let path = segment::path(self.shard.path(), self.next);
             if self.open.as_ref().is_some_and(|(first, ..)| *first != self.next) && self.disk.open(&path, false).is_ok() {
@@ -55,15 +67,16 @@ impl Follower {
     }
 
     /// Takes from the tiles what no segment holds any more, and opens the segment that holds the next record.
-    fn find(&mut self, each: &mut impl FnMut(u64, &[u8])) -> Result<()> {
+    fn find(&mut self, stop: u64, each: &mut impl FnMut(u64, &[u8])) -> Result<()> {
         let size = self.shard.checkpoint()?.map_or(0, |(_, checkpoint)| checkpoint.size);
         let segments = segment::all(&*self.disk, self.shard.path())?;
         if segments.first().is_none_or(|first| *first > self.next) && size > self.next {
-            self.shard.at(size).each_entry(self.next, size, |index, entry| {
+            let until = size.min(stop);
+            self.shard.at(size).each_entry(self.next, until, |index, entry| {
                 each(index, entry);
                 Ok(())
             })?;
-            self.next = size;
+            self.next = until;
         }
         let Some(first) = segments.iter().rev().find(|first| **first <= self.next) else { return Ok(()) };
         let path = segment::path(self.shard.path(), *first);
@@ -75,14 +88,14 @@ impl Follower {
         Ok(())
     }
 
-    fn read(&mut self, each: &mut impl FnMut(u64, &[u8])) -> Result<()> {
+    fn read(&mut self, stop: u64, each: &mut impl FnMut(u64, &[u8])) -> Result<()> {
         let Some((_, backing, offset)) = &mut self.open else { return Ok(()) };
         let mut block = vec![0; 256 << 10];
         loop {
             let filled = backing.read_at(&mut block, *offset).context(|| format!("reading shard `{}`", self.shard.name()))?;
             let mut rest = block.get(..filled).unwrap_or_default();
             let before = *offset;
-            while let Some(frame) = segment::frame(rest).filter(|frame| frame.index <= self.next) {
+            while let Some(frame) = segment::frame(rest).filter(|frame| frame.index <= self.next && self.next < stop) {
                 if frame.index == self.next {
                     each(frame.index, frame.payload);
                     self.next += 1;

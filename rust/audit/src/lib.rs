@@ -24,6 +24,7 @@ mod sealed;
 pub mod segment;
 mod shard;
 mod subject;
+pub mod terms;
 pub mod tile;
 mod tree;
 mod verify;

@@ -9,7 +9,7 @@ use crate::segment;
 use crate::tile::{self, HEIGHT, Kind, WIDTH};
 use creto_enablement_common::{Digest, Error, ErrorKind, Result, ResultExt};
 use parking_lot::Mutex;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -97,6 +97,35 @@ impl Shard {
             })?;
         }
         Ok(())
+    }
+
+    /// Calls `each` with index, whether the latest checkpoint covers it, and bytes of each of these records, in order; those that are not there are
+    /// passed over.
+    ///
+    /// # Errors
+    /// `Integrity` where a bundle or an acknowledged frame is damaged, or what `each` returned.
+    pub fn pick(&self, wanted: &BTreeSet<u64>, mut each: impl FnMut(u64, bool, &[u8]) -> Result<()>) -> Result<()> {
+        let size = self.checkpoint()?.map_or(0, |(_, checkpoint)| checkpoint.size);
+        let view = self.at(size);
+        let mut covered = wanted.range(..size).copied().peekable();
+        while let Some(first) = covered.next() {
+            // Those of one bundle at once: it is one file.
+            let end = (first / WIDTH + 1) * WIDTH;
+            let mut last = first;
+            while let Some(next) = covered.next_if(|next| *next < end) {
+                last = next;
+            }
+            view.each_entry(first, last + 1, |index, entry| if wanted.contains(&index) { each(index, true, entry) } else { Ok(()) })?;
+        }
+        let mut outcome = Ok(());
+        if wanted.range(size..).next().is_some() {
+            self.tail(size, |index, entry| {
+                if outcome.is_ok() && wanted.contains(&index) {
+                    outcome = each(index, false, entry);
+                }
+            })?;
+        }
+        outcome
     }
 
     /// True where a record with this id is on disk; `timestamp` (a word) is the record's own.

@@ -6,6 +6,7 @@ use crate::crypto::{Sealer, SigningKey, VerifyingKey};
 use crate::error::{self, IntoPy};
 use creto_audit::disk::Machine;
 use creto_audit::note::{self, Checkpoint, Note};
+use creto_audit::terms::{self, Reading};
 use creto_audit::witness::{PublicKey, Witness};
 use creto_audit::{Ended, Filter, Follower, Options, Proof, Shard, Subjects, encoding};
 use creto_enablement_common::ports::Ticket;
@@ -14,6 +15,7 @@ use parking_lot::Mutex;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyString};
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -558,9 +560,29 @@ impl LedgerShard {
         Ok(list)
     }
 
+    /// Those of these records that are there, in order, as dicts with `covered`: whether the latest checkpoint covers them.
+    fn pick<'py>(&self, py: Python<'py>, indexes: BTreeSet<u64>) -> PyResult<Bound<'py, PyList>> {
+        let mut records = Vec::with_capacity(indexes.len());
+        py.detach(|| {
+            self.0.pick(&indexes, |index, covered, entry| {
+                records.push((index, covered, encoding::decode(entry)?));
+                Ok(())
+            })
+        })
+        .or_raise(py)?;
+        let list = PyList::empty(py);
+        for (index, covered, record) in &records {
+            let dict = to_dict(py, self.0.name(), *index, record)?;
+            dict.set_item(intern!(py, "covered"), covered)?;
+            list.append(dict)?;
+        }
+        Ok(list)
+    }
+
     /// Follows the shard from record `next` on.
     fn follow(&self, next: u64) -> LedgerFollower {
-        LedgerFollower(Mutex::new(Follower::new(self.0.clone(), Arc::new(Machine), next)))
+        let follower = Follower::new(self.0.clone(), Arc::new(Machine), next);
+        LedgerFollower(Mutex::new((follower, Reading::default())))
     }
 
     /// The bytes of one record: what its leaf is the hash of.
@@ -623,17 +645,27 @@ impl LedgerShard {
 
 /// A place in one shard; what has come since is read once.
 #[pyclass(frozen, module = "creto._core")]
-pub struct LedgerFollower(Mutex<Follower>);
+pub struct LedgerFollower(Mutex<(Follower, Reading)>);
+
+/// Rows of an index: records, parties, texts, as tuples.
+type Rows<'py> = (Bound<'py, PyList>, Bound<'py, PyList>, Bound<'py, PyList>);
 
 #[pymethods]
 impl LedgerFollower {
-    /// The records that have come since last asked, in order, as dicts.
-    fn poll<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+    /// The index of the record that comes next.
+    #[getter]
+    fn next(&self, py: Python<'_>) -> u64 {
+        py.detach(|| self.0.lock().0.next())
+    }
+
+    /// The records that have come since last asked, at most so many, in order, as dicts.
+    #[pyo3(signature = (most = u64::MAX))]
+    fn poll<'py>(&self, py: Python<'py>, most: u64) -> PyResult<Bound<'py, PyList>> {
         let mut records = Vec::new();
         let name = py
             .detach(|| {
-                let mut follower = self.0.lock();
-                follower.poll(|index, entry| records.push((index, encoding::decode(entry))))?;
+                let (follower, _) = &mut *self.0.lock();
+                follower.poll_some(most, |index, entry| records.push((index, encoding::decode(entry))))?;
                 Result::<String>::Ok(follower.shard().name().to_owned())
             })
             .or_raise(py)?;
@@ -643,6 +675,41 @@ impl LedgerFollower {
         }
         Ok(list)
     }
+
+    /// The same as rows for an index, which say `shard` in their second place: (time, shard, at, what, resource, act, id, kind, ended, subject) for each
+    /// record, (party, time, shard, at) for each of its parties, (number, text) for each text that was not given before.
+    fn poll_terms<'py>(&self, py: Python<'py>, shard: u64, most: u64) -> PyResult<Rows<'py>> {
+        let mut found = Vec::new();
+        let texts = py
+            .detach(|| {
+                let (follower, reading) = &mut *self.0.lock();
+                let mut outcome = Ok(());
+                follower.poll_some(most, |index, entry| match reading.terms(entry) {
+                    Ok(terms) => found.push((index, terms)),
+                    Err(error) => outcome = Err(error),
+                })?;
+                outcome.map(|()| std::mem::take(&mut reading.texts))
+            })
+            .or_raise(py)?;
+        let (records, parties) = (PyList::empty(py), PyList::empty(py));
+        for (at, terms) in found {
+            let place = (terms.time, shard, at, terms.what, terms.resource, terms.act, terms.id, terms.kind, terms.ended, terms.subject);
+            records.append(place)?;
+            for party in terms.parties {
+                parties.append((party, terms.time, shard, at))?;
+            }
+        }
+        Ok((records, parties, PyList::new(py, texts)?))
+    }
+}
+
+/// The number that stands for a text or an id in the rows of an index.
+#[pyfunction]
+pub fn ledger_term(value: &Bound<'_, PyAny>) -> PyResult<i64> {
+    if let Ok(bytes) = value.cast::<PyBytes>() {
+        return Ok(terms::number(bytes.as_bytes()));
+    }
+    Ok(terms::number(value.cast::<PyString>()?.to_str()?.as_bytes()))
 }
 
 /// The keys under which records hold personal data, one for each subject, each erasable.
@@ -793,5 +860,6 @@ pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(ledger_shards, module)?)?;
     module.add_function(wrap_pyfunction!(ledger_verify_proof, module)?)?;
     module.add_function(wrap_pyfunction!(ledger_decode, module)?)?;
+    module.add_function(wrap_pyfunction!(ledger_term, module)?)?;
     module.add_function(wrap_pyfunction!(ledger_verifier_keys, module)?)
 }
