@@ -1,0 +1,127 @@
+"""The ledger over HTTP, read-only, by the paths of C2SP tlog-tiles: what any client of transparency logs reads.
+
+Each shard is a log of its own, under its name: `/0000/checkpoint`, `/0000/tile/0/000`, `/0000/tile/entries/000`. It
+authenticates nobody: entries are the records themselves, so it listens on this machine unless told otherwise, and can
+leave them out and still prove what was kept elsewhere.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+from creto.audit._reading import shards
+from creto.errors import InvalidInputError
+
+__all__ = ["address", "serve"]
+
+# A name outside this grammar is not there: no path is put together from what somebody else wrote.
+_PATH = re.compile(
+    r"/(?P<shard>\d{4})/(?P<file>checkpoint|tile/(?:entries|\d|[1-5]\d|6[0-3])/(?:x\d{3}/){0,5}\d{3}"
+    r"(?:\.p/(?:[1-9]|[1-9]\d|1\d\d|2[0-4]\d|25[0-5]))?)"
+)
+_TILE = "application/octet-stream"
+_TEXT = "text/plain; charset=utf-8"
+_FOREVER = "public, max-age=31536000, immutable"  # a tile never changes, a partial one neither
+
+
+def address(listen: str) -> tuple[str, int]:
+    """`address:port` in its parts.
+
+    Raises:
+        InvalidInputError: It is none.
+    """
+    host, _, port = listen.rpartition(":")
+    if not host or not port.isdecimal() or int(port) > 65_535:
+        raise InvalidInputError(f"`{listen}` is no address to listen on; write address:port")
+    return host.strip("[]"), int(port)
+
+
+def serve(folder: Path, listen: str, told: Callable[[int], None], *, entries: bool = True) -> None:
+    """Serves until it is interrupted.
+
+    Args:
+        folder: The ledger folder.
+        listen: `address:port`; port 0 for a free one.
+        told: Called with the port once it answers.
+        entries: False leaves the records out: hashes and checkpoints only.
+
+    Raises:
+        InvalidInputError: The address has no valid reading.
+    """
+    host, port = address(listen)
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        timeout = 30
+        server_version, sys_version = "creto", ""
+
+        def do_GET(self) -> None:
+            path = self.path.partition("?")[0]
+            if path == "/":
+                self._send(_list(folder).encode(), _TEXT, "no-cache")
+                return
+            named = _PATH.fullmatch(path)
+            if named is None or (not entries and named["file"].startswith("tile/entries/")):
+                self._refuse(HTTPStatus.NOT_FOUND)
+                return
+            try:
+                content = (folder / named["shard"] / named["file"]).read_bytes()
+            except OSError:
+                # A partial tile goes once its full one is there: clients take that, as the specification says.
+                self._refuse(HTTPStatus.NOT_FOUND)
+                return
+            if named["file"] == "checkpoint":
+                self._send(content, _TEXT, "no-cache")
+            else:
+                self._send(content, _TILE, _FOREVER)
+
+        do_HEAD = do_GET  # noqa: N815 - the base class's name
+
+        def _send(self, content: bytes, media: str, caching: str) -> None:
+            tag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
+            same = tag in [one.strip().removeprefix("W/") for one in self.headers.get("if-none-match", "").split(",")]
+            self.send_response(HTTPStatus.NOT_MODIFIED if same else HTTPStatus.OK)
+            self.send_header("etag", tag)
+            self.send_header("cache-control", caching)
+            self.send_header("x-content-type-options", "nosniff")
+            # Pages of other origins may read what anybody may read.
+            self.send_header("access-control-allow-origin", "*")
+            if not same:
+                self.send_header("content-type", media)
+                self.send_header("content-length", str(len(content)))
+            self.end_headers()
+            if not same and self.command == "GET":
+                self.wfile.write(content)
+
+        def _refuse(self, status: HTTPStatus) -> None:
+            body = f"{status.value} {status.phrase.lower()}\n".encode()
+            self.send_response(status)
+            self.send_header("content-type", _TEXT)
+            self.send_header("cache-control", "no-store")
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            if self.command == "GET":
+                self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with ThreadingHTTPServer((host, port), Handler) as server:
+        server.daemon_threads = True
+        told(server.server_address[1])
+        server.serve_forever(poll_interval=0.1)
+
+
+def _list(folder: Path) -> str:
+    """One line for each log: its name here, its origin, how many records its checkpoint covers."""
+    lines = []
+    for shard in shards(folder):
+        checkpoint = shard.checkpoint()
+        if checkpoint is not None:
+            lines.append(f"{shard.name} {checkpoint['origin']} {checkpoint['size']}\n")
+    return "".join(lines)

@@ -1,0 +1,1 @@
+"""The commands of `creto audit`, by what they are for."""

@@ -1,0 +1,148 @@
+"""`creto audit verify|prove|check-proof|keys`: what can be shown of the ledger."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from creto.cli._audit._options import PATH, bar, client
+from creto.cli._frame import Frame, json_option, pass_frame
+from creto.errors import InvalidInputError
+
+__all__ = ["check_proof", "keys", "prove", "verify"]
+
+
+@click.command()
+@click.option("--key", "keys", multiple=True, type=PATH, help="A public key that is trusted (`creto audit keys`).")
+@click.option("--seen", multiple=True, type=PATH, help="Checkpoints kept from before; the ledger has to extend them.")
+@click.option("--remember", type=PATH, help="Hold the ledger against what this file keeps, then keep what was found.")
+@json_option
+@pass_frame
+def verify(frame: Frame, keys: tuple[Path, ...], seen: tuple[Path, ...], remember: Path | None) -> None:
+    """Check every record, tile and signature of every shard; exit code 6 where anything does not fit.
+
+    Whoever can change the folder can change the keys in it, and roll it back as a whole: an auditor brings the keys by
+    --key, and the checkpoints of last time by --remember.
+
+    \b
+    Example:
+      creto audit verify --key creto.pub --remember ~/seen-checkpoints
+    """
+    from creto.audit import trusted_keys
+
+    ledger = client(frame)
+    trusted = trusted_keys(ledger.folder, keys)
+    files = [*seen, *([remember] if remember and remember.exists() else [])]
+    notes = [note for file in files for note in _notes(file)]
+
+    async def main() -> Any:
+        with bar("verifying") as progress:
+            return await ledger.verify(trusted, seen=notes, progress=progress)
+
+    verified = frame.run(main)
+    if remember is not None:
+        remember.write_text("\0".join(shard.note for shard in verified), encoding="utf-8")
+    rows = [(v.shard, v.size, v.root, v.origin) for v in verified]
+    if frame.json:
+        frame.table(["shard", "size", "root", "origin"], rows)
+        return
+    frame.table(["shard", "records", "root", "origin"], rows, empty="the ledger has no record yet")
+    total = sum(v.size for v in verified)
+    held = f", extending {len(notes)} checkpoints seen before" if notes else ""
+    frame.say(f"{total} records in {len(verified)} shards are as they were signed{held}")
+
+
+def _notes(file: Path) -> list[str]:
+    text = file.read_text(encoding="utf-8")
+    return [note for note in text.split("\0") if note.strip()]
+
+
+@click.command()
+@click.argument("name")
+@click.option("--out", type=PATH, help="Write the proof to this .tlog-proof file, and the record's bytes beside it.")
+@json_option
+@pass_frame
+def prove(frame: Frame, name: str, out: Path | None) -> None:
+    """Prove that a record is in the ledger: NAME is its id, its act's (the last record then), or shard/index.
+
+    The proof (C2SP tlog-proof) needs the record's bytes and the public key, and nothing else, to be checked.
+
+    \b
+    Example:
+      creto audit prove 0000/17 --out line.tlog-proof
+    """
+    from creto.audit import trusted_keys
+
+    ledger = client(frame)
+
+    async def main() -> Any:
+        return await ledger.prove(name)
+
+    proof = frame.run(main)
+    proof.verify(trusted_keys(ledger.folder))
+    if out is not None:
+        out.write_text(proof.text, encoding="utf-8")
+        out.with_suffix(".cbor").write_bytes(proof.entry)
+    data = {
+        "record": f"{proof.record.shard}/{proof.record.index}",
+        "origin": proof.origin,
+        "size": proof.size,
+        "root": proof.root,
+        "entry": proof.entry,
+        "proof": proof.text,
+    }
+    frame.show(data, f"wrote {out} and {out.with_suffix('.cbor')}" if out else proof.text)
+
+
+@click.command("check-proof")
+@click.argument("proof", type=PATH)
+@click.option("--entry", type=PATH, help="The record's bytes; beside the proof, as .cbor, by default.")
+@click.option("--key", "keys", multiple=True, type=PATH, help="A public key that is trusted; else the folder's own.")
+@json_option
+@pass_frame
+def check_proof(frame: Frame, proof: Path, entry: Path | None, keys: tuple[Path, ...]) -> None:
+    """Check a proof that someone handed over, and show the record that it proves.
+
+    \b
+    Example:
+      creto audit check-proof line.tlog-proof --key creto.pub
+    """
+    from creto import _core
+    from creto.audit import trusted_keys
+    from creto.audit._reading import check
+
+    content = (entry or proof.with_suffix(".cbor")).read_bytes()
+    checkpoint = check(proof.read_text(encoding="utf-8"), content, trusted_keys(frame.folder, keys))
+    record = {n: v for n, v in _core.ledger_decode(content).items() if n not in {"shard", "index"}}
+    frame.show({"proved": True, **{n: checkpoint[n] for n in ("origin", "size", "root")}, "record": record})
+
+
+@click.command()
+@click.argument("shard", required=False)
+@json_option
+@pass_frame
+def keys(frame: Frame, shard: str | None) -> None:
+    """Print the public keys that sign checkpoints; hand them to auditors.
+
+    The first form is for `creto audit verify --key`. With SHARD, also as verifier keys of signed notes, which public
+    clients of transparency logs read.
+
+    \b
+    Example:
+      creto audit keys > creto.pub
+    """
+    from creto import _core
+    from creto.audit import trusted_keys
+
+    trusted = trusted_keys(frame.folder)
+    if shard is None:
+        texts = [key.to_text() for key in trusted]
+        frame.show([{"fingerprint": key.fingerprint, "key": key.to_text()} for key in trusted], "\n".join(texts))
+        return
+    checkpoint = _core.LedgerShard(frame.folder / "ledger" / shard).checkpoint()
+    if checkpoint is None:
+        raise InvalidInputError(f"shard `{shard}` has no checkpoint yet")
+    notes = [note for key in trusted for note in _core.ledger_verifier_keys(checkpoint["origin"], key)]
+    frame.show(notes, "\n".join(notes))
