@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from contextlib import ExitStack
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from creto import _core
 if TYPE_CHECKING:
     from creto.audit import AuditClient
     from creto.config import Live, Settings
+    from creto.memory import Memory
     from creto.metering import QuotaEnforcer
     from creto.nhi import Agent, Identities
     from creto.oversight import Desk
@@ -93,6 +95,16 @@ class Parts:
     def settings(self) -> Settings:
         """The configuration as it stands now."""
         return self.live.current
+
+    @cached_property
+    def memory(self) -> Memory:
+        """Past acts and decisions by likeness; made at first use. It asks nobody: `EnablementLayer.recall` does."""
+        from creto.memory import MOST, Memory, Precedents, acts
+
+        memory = Memory(self.folder / "memory", lambda _who, _namespace: None)
+        memory.add("acts", partial(acts, self.folder / "ledger"), most=MOST)
+        memory.add("precedents", Precedents(self.store).after)
+        return memory
 
     async def recover(self) -> None:
         """Says how acts ended whose process is gone; none of them is run again."""

@@ -23,9 +23,12 @@ from creto.errors import CretoError, InvalidInputError, OversightRequiredError, 
 from creto.messaging import Mailbox
 
 if TYPE_CHECKING:
+    import numpy as np
     from anyio.from_thread import BlockingPortal
+    from numpy.typing import NDArray
 
     from creto._parts import Parts
+    from creto.memory import Recalled
     from creto.messaging import Inbox, Message, Sent
     from creto.nhi import Agent
     from creto.oversight import Clearance
@@ -280,6 +283,31 @@ class EnablementLayer:
             durability: As for `perform`.
         """
         return guard(self, action, resource, context, usage, agent, durability)
+
+    async def recall(
+        self, agent: Agent, namespace: str, what: str | NDArray[np.float32], *, most: int = 5
+    ) -> list[Recalled]:
+        """Past acts or decisions that are like `what`, the most alike first: an act, `memory:read`, of its own.
+
+        Whether the agent may read the namespace is decided before anything is looked at.
+
+        Args:
+            agent: Who recalls.
+            namespace: `acts`: what was done or refused, each by its place in the ledger; `precedents`: what humans
+                decided, each by its oversight request.
+            what: A text, or a vector.
+            most: How many at most.
+
+        Raises:
+            UnauthorizedError: Policy, or a human, said no; without a policy that permits it, it is.
+            NotFoundError: There is no such namespace.
+        """
+        await _bridge.wait(self._ledger.flushed)  # what this process did is among it
+
+        async def search() -> list[Recalled]:
+            return await anyio.to_thread.run_sync(lambda: self.parts.memory.recall(agent.id, namespace, what, most))
+
+        return await self.perform(agent, "memory:read", namespace, search)
 
     # --- sandboxes and messages ---------------------------------------------------------------------------------------
 

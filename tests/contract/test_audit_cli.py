@@ -6,12 +6,14 @@ import csv
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,9 @@ import pytest
 
 from creto import _core
 from creto.audit import AuditClient, Subjects, open_ledger
+from creto.audit._publish import Publisher
 from creto.cli import main
+from creto.errors import ConnectionFailedError
 
 ALICE = "spiffe://creto.local/agent/alice"
 
@@ -180,12 +184,75 @@ def test_an_empty_state_folder_is_no_error(tmp_path: Path) -> None:
     assert AuditClient.reading(tmp_path / "new").folder.name == "new"
 
 
+def test_checkpoints_are_published_to_a_file_that_finds_out_a_rollback(
+    state: Path, tmp_path: Path, sealer: _core.Sealer
+) -> None:
+    kept = tmp_path / "kept"
+    assert run(state, "publish", str(kept)).output == f"published 1 checkpoints to {kept}\n"
+    older = tmp_path / "older"
+    shutil.copytree(state, older)
+    ledger = open_ledger(state, _core.HybridLogicalClock(state / "clock"), sealer)
+    ledger.append_blocking({"who": ALICE, "what": "a:b"})
+    ledger.close_blocking()
+    assert run(state, "publish", str(kept)).output.startswith("published 1 ")
+    assert run(state, "publish", str(kept)).output.startswith("published 0 ")
+    assert "extending 2 checkpoints" in run(state, "verify", "--seen", str(kept)).output
+    found = run(older, "verify", "--seen", str(kept))
+    assert found.exit_code == 6
+    assert "it was rolled back" in found.output
+
+
+def test_checkpoints_are_posted_to_an_address_and_come_again_where_it_did_not_take_them(state: Path) -> None:
+    taken: list[bytes] = []
+    answers = [503, 200]
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            taken.append(self.rfile.read(int(self.headers["content-length"])))
+            self.send_response(answers.pop(0))
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        publisher = Publisher(state / "ledger", f"http://127.0.0.1:{server.server_address[1]}/checkpoints")
+        with pytest.raises(ConnectionFailedError, match="did not take a checkpoint: it answered 503"):
+            publisher.publish()
+        assert (publisher.publish(), publisher.publish()) == (1, 0)
+        server.shutdown()
+    assert taken == [(state / "ledger/0000/checkpoint").read_bytes()] * 2
+    assert run(state, "publish", "ftp://example.org/x").exit_code == 2
+
+
+def test_reindex_says_how_many_records_there_are_and_a_persons_records_are_found(
+    tmp_path: Path, sealer: _core.Sealer
+) -> None:
+    folder = tmp_path / "state"
+    folder.mkdir(mode=0o700)
+    sealer = _core.Sealer.open(folder / "keys")
+    ledger = open_ledger(folder, _core.HybridLogicalClock(folder / "clock"), sealer)
+    ledger.append_blocking(Subjects(folder, sealer).sealed({"who": ALICE, "what": "crm:read"}, "ann", {"a": "b"}))
+    ledger.append_blocking({"who": ALICE, "what": "crm:list"})
+    ledger.close_blocking()
+    assert run(folder, "reindex").output == "2 records are indexed\n"
+    (row,) = json.loads(run(folder, "query", "--subject", "ann", "--json").output)
+    assert row["what"] == "crm:read"
+
+
 def test_a_person_is_erased_and_that_is_recorded(tmp_path: Path) -> None:
     folder = tmp_path / "state"
     folder.mkdir(mode=0o700)
-    subjects = Subjects(folder, _core.Sealer.open(folder / "keys"))
-    subjects.sealed({"what": "crm:read"}, "ann@example.org", {"born": "1970"})
-    assert run(folder, "erase", "ann@example.org", "--yes").output == "erased\n"
-    assert "erased before" in run(folder, "erase", "ann@example.org", "--yes").output
+    sealer = _core.Sealer.open(folder / "keys")
+    subjects = Subjects(folder, sealer)
+    ledger = open_ledger(folder, _core.HybridLogicalClock(folder / "clock"), sealer)
+    ledger.append_blocking(subjects.sealed({"who": ALICE, "what": "crm:read"}, "ann@example.org", {"born": "1970"}))
+    ledger.close_blocking()
+    kept = run(folder, "erase", "ann@example.org", "--yes")
+    assert kept.exit_code == 3
+    assert "(`audit.retention_days` is 183)" in kept.output
+    assert run(folder, "erase", "ann@example.org", "--yes", "--early", "asked for").output == "erased\n"
+    assert "erased before" in run(folder, "erase", "ann@example.org", "--yes", "--early", "again").output
     (row,) = json.loads(run(folder, "query", "--action", "subject:erase", "--json").output)
-    assert row["resource"] == subjects.pseudonym("ann@example.org")
+    assert (row["resource"], row["why"]) == (subjects.pseudonym("ann@example.org"), "asked for")

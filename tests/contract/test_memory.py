@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import creto
 from creto.errors import InvalidInputError, NotFoundError, UnauthorizedError
 from creto.memory import Entry, Index, Memory, Precedents, embed
 from desks import AGENT, PRELUDE, Office, act, wait_for_request
@@ -107,10 +109,11 @@ def test_a_graph_finds_what_the_exact_search_finds() -> None:
 def test_an_index_survives_being_stored_and_a_damaged_file_is_an_empty_one(tmp_path: Path) -> None:
     index, file = Index(8), tmp_path / "memory" / "x.npz"
     for at, vector in enumerate(clustered(20, 8, 1)):
-        index.add(f"k{at}", vector, subject="ann", position=at + 1)
+        index.add(f"k{at}", vector, subject="ann")
+        index.reached("0000", at + 1)
     index.save(file)
     back = Index.load(file, 8)
-    assert (len(back), back.position) == (20, 20)
+    assert (len(back), back.positions) == (20, {"0000": 20})
     assert back.search(index.vectors[3], 5) == index.search(index.vectors[3], 5)
     whole = file.read_bytes()
     for damaged in (whole[: len(whole) // 2], b"", b"not an index", whole[:100] + b"\x00" * 50 + whole[150:]):
@@ -145,9 +148,9 @@ class Notes:
         ]
         self.looked = 0
 
-    def after(self, position: int) -> Iterator[Entry]:
+    def after(self, read: Mapping[str, int]) -> Iterator[Entry]:
         self.looked += 1
-        return iter([entry for entry in self.entries if entry.position > position])
+        return iter([entry for entry in self.entries if entry.position > read.get("", 0)])
 
 
 def refuse(who: str, namespace: str) -> None:
@@ -193,11 +196,11 @@ def test_a_new_process_goes_on_from_where_the_file_is(tmp_path: Path) -> None:
     first = Memory(tmp_path, refuse)
     first.add("notes", notes.after)
     first.recall(AGENT, "notes", "pay")
-    asked: list[int] = []
+    asked: list[Mapping[str, int]] = []
     second = Memory(tmp_path, refuse)
     second.add("notes", lambda position: asked.append(position) or notes.after(position))  # type: ignore[func-returns-value]
     assert len(second.recall(AGENT, "notes", "pay", 9)) == 3
-    assert asked == [3]
+    assert asked == [{"": 3}]
 
 
 # --- precedents ------------------------------------------------------------------------------------------------------
@@ -251,3 +254,74 @@ def test_numpy_is_loaded_only_to_recall(python: Start) -> None:
     process = python("import sys, creto, creto.memory, creto.oversight; print('numpy' in sys.modules)")
     assert process.communicate(timeout=20)[0] == "False\n"
     assert "numpy" in sys.modules
+
+
+# --- through the layer -----------------------------------------------------------------------------------------------
+
+READERS = """
+@id("use-tools") permit (principal, action == Action::"tool:call", resource);
+@id("readers") permit (principal == Agent::"spiffe://creto.local/agent/reader", action == Action::"memory:read",
+  resource == Memory::"acts");
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    (tmp_path / "readers.cedar").write_text(READERS)
+    file = tmp_path / "own.toml"
+    file.write_text('[authz]\npolicies = ["readers.cedar"]\n')
+    return file
+
+
+def test_past_acts_are_recalled_by_those_who_may_and_each_recall_is_on_record(state: Path, project: Path) -> None:
+    async def main() -> None:
+        async with creto.open(config=[project]) as layer:
+            worker, reader = layer.agent("worker"), layer.agent("reader")
+            for tool in ("pay_supplier", "delete_backups", "read_mail"):
+                await layer.perform(worker, "tool:call", tool, lambda: None)
+            with pytest.raises(UnauthorizedError, match="memory:read"):
+                await layer.recall(worker, "acts", "paying a supplier")
+            with pytest.raises(UnauthorizedError, match="memory:read"):
+                await layer.recall(reader, "precedents", "paying a supplier")
+            (first, *_) = await layer.recall(reader, "acts", "tool:call pay_supplier worker", most=1)
+            (found,) = await layer.parts.audit.find(first.key)
+            assert (found.what, found.resource, found.kind) == ("tool:call", "pay_supplier", "outcome")
+            kinds = [(r.who.rsplit("/")[-1], r.ended) for r in await layer.parts.audit.query(action="memory:read")]
+            assert [kind for kind in kinds if kind[1]] == [
+                ("worker", "refused"), ("reader", "refused"), ("reader", "success")
+            ]  # fmt: skip
+
+    anyio.run(main)
+    # It is rebuilt from the ledger alone, in a later process, and forgets whom it is told to.
+    shutil.rmtree(state / "memory")
+
+    async def later() -> None:
+        async with creto.open(config=[project]) as layer:
+            reader = layer.agent("reader")
+            first = (await layer.recall(reader, "acts", "tool:call pay_supplier worker", most=1))[0]
+            assert (await layer.parts.audit.find(first.key))[0].resource == "pay_supplier"
+            assert layer.parts.memory.forget(layer.agent("worker").id) == 4
+            found = await layer.recall(reader, "acts", "tool:call pay_supplier worker", most=9)
+            whose = {(await layer.parts.audit.find(one.key))[0].who for one in found}
+            assert whose == {reader.id}
+
+    anyio.run(later)
+
+
+def test_a_memory_keeps_the_latest_and_reads_every_part_of_its_source(tmp_path: Path) -> None:
+    entries = [Entry(f"{part}/{n}", f"note {part} {n}", "", n + 1, part) for n in range(30) for part in "ab"]
+
+    def after(read: Mapping[str, int]) -> Iterator[Entry]:
+        return iter([entry for entry in entries if entry.position > read.get(entry.part, 0)])
+
+    memory = Memory(tmp_path, refuse)
+    memory.add("notes", after, most=20)
+    assert memory.recall(AGENT, "notes", "note a 29", 1)[0].key == "a/29"
+    namespace = memory._of("notes")
+    assert len(namespace) == 20
+    assert namespace.positions == {"a": 30, "b": 30}
+    entries += [Entry("a/30", "note a 30", "", 31, "a")]
+    again = Memory(tmp_path, refuse)
+    again.add("notes", after, most=20)
+    assert again.recall(AGENT, "notes", "note a 30", 1)[0].key == "a/30"
+    assert again._of("notes").positions == {"a": 31, "b": 30}

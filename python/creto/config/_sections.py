@@ -97,6 +97,8 @@ class Audit(Section):
     """The longest time between signed checkpoints while records come."""
     checkpoint_records: int = _setting(10_000, ge=1)
     """The most records between signed checkpoints."""
+    retention_days: int = _setting(183, ge=1, reload=True)
+    """How long what is recorded about a person is kept before it may be erased without a reason; records stay."""
 
 
 class Metering(Section):

@@ -20,7 +20,7 @@ from creto.memory import _graph
 
 __all__ = ["Index"]
 
-_FORMAT = 2
+_FORMAT = 3
 _GRAPH_FROM = 20_000
 
 
@@ -43,7 +43,8 @@ class Index:
 
     def __init__(self, dimensions: int, *, graph_from: int = _GRAPH_FROM) -> None:
         self.dimensions = dimensions
-        self.position = 0
+        self.positions: dict[str, int] = {}
+        """How far the index has read, by part of its source."""
         self.generation = 0
         """How often something was forgotten: an older copy of this index must not come back."""
         self._graph_from = graph_from
@@ -72,14 +73,22 @@ class Index:
         view.flags.writeable = False
         return view
 
-    def add(self, key: str, vector: npt.ArrayLike, *, subject: str = "", position: int = 0) -> None:
+    @property
+    def progress(self) -> int:
+        """How far it has read in all: of two of one generation, the one that has read more knows more."""
+        return sum(self.positions.values())
+
+    def reached(self, part: str, position: int) -> None:
+        """Notes how far into a part of its source the index has read."""
+        self.positions[part] = max(self.positions.get(part, 0), position)
+
+    def add(self, key: str, vector: npt.ArrayLike, *, subject: str = "") -> None:
         """Takes in a vector; one with the same key is replaced, one of a forgotten subject is left out.
 
         Args:
             key: What it stands for.
             vector: It is scaled to length 1.
             subject: Whose data it is, for `forget`.
-            position: How far into its source the index has read with it.
 
         Raises:
             InvalidInputError: It has another length, or is not finite.
@@ -89,7 +98,6 @@ class Index:
             raise InvalidInputError(
                 f"a vector for this index has {self.dimensions} finite numbers, not shape {row.shape}"
             )
-        self.position = max(self.position, position)
         if subject and _name(subject) in self._forgotten:
             return
         length = float(np.linalg.norm(row))
@@ -148,6 +156,10 @@ class Index:
         self.generation += 1
         return self._keep([at for at, key in enumerate(self._keys) if key not in gone])
 
+    def keep_latest(self, most: int) -> int:
+        """Removes all but the `most` that were taken in last; returns how many went."""
+        return self._keep(list(range(max(0, len(self) - most), len(self))))
+
     def _keep(self, rows: list[int]) -> int:
         removed = len(self) - len(rows)
         self._fill(self._vectors[rows], [self._keys[at] for at in rows], [self._subjects[at] for at in rows])
@@ -170,7 +182,8 @@ class Index:
                 np.savez(
                     out,
                     format=np.array([_FORMAT, self.dimensions, self.generation]),
-                    position=np.array([self.position], dtype=np.uint64),
+                    parts=np.array(list(self.positions), dtype=np.str_),
+                    positions=np.array(list(self.positions.values()), dtype=np.uint64),
                     vectors=self._vectors[: len(self)],
                     keys=np.array(self._keys, dtype=np.str_),
                     subjects=np.array(self._subjects, dtype=np.str_),
@@ -196,13 +209,13 @@ class Index:
                 vectors = np.asarray(stored["vectors"], dtype=np.float32)
                 keys, subjects = stored["keys"].tolist(), stored["subjects"].tolist()
                 forgotten = set(stored["forgotten"].tolist())
-                position = int(stored["position"][0])
+                positions = dict(zip(stored["parts"].tolist(), stored["positions"].tolist(), strict=True))
         except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile, zlib.error):
             return index
         if vectors.shape != (len(keys), dimensions) or len(subjects) != len(keys):
             return index
         index._fill(vectors, keys, subjects)
-        index.position, index.generation, index._forgotten = position, generation, forgotten
+        index.positions, index.generation, index._forgotten = positions, generation, forgotten
         return index
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import re
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,16 +28,18 @@ class Entry:
     """One thing of a source.
 
     Args:
-        key: What it is recalled as.
+        key: What it is recalled as; empty where there is nothing to recall, and only the position counts.
         text: What it is compared by.
         subject: Whose data it is.
-        position: Where in the source it stands; later things stand higher.
+        position: Where in its part of the source it stands; later things stand higher.
+        part: Which part of a source that has several, such as the shards of a ledger.
     """
 
     key: str
     text: str
     subject: str
     position: int
+    part: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +50,8 @@ class Recalled:
     likeness: float
 
 
-Source = Callable[[int], Iterable[Entry]]
-"""Gives what stands after a position, in order."""
+Source = Callable[[Mapping[str, int]], Iterable[Entry]]
+"""Gives what stands after a position in each part of a source, in order; a part that is not named from its start."""
 
 
 class Namespace:
@@ -60,11 +62,20 @@ class Namespace:
         source: What it is made from.
         embed: Text to vector, always the same for the same text.
         dimensions: Length of its vectors.
+        most: How many things it holds; of more, the earliest go.
     """
 
     def __init__(
-        self, file: Path | None, source: Source, *, embed: Embedding = embed, dimensions: int = DIMENSIONS
+        self,
+        file: Path | None,
+        source: Source,
+        *,
+        embed: Embedding = embed,
+        dimensions: int = DIMENSIONS,
+        most: int = 1 << 32,
     ) -> None:
+        self._most = most
+        self._unsaved = 0
         self._file = file
         self._source = source
         self._embed = embed
@@ -77,9 +88,9 @@ class Namespace:
         return len(self._index)
 
     @property
-    def position(self) -> int:
-        """How far into its source it has read."""
-        return self._index.position
+    def positions(self) -> Mapping[str, int]:
+        """How far into each part of its source it has read."""
+        return dict(self._index.positions)
 
     def recall(self, what: str | npt.NDArray[np.float32], most: int) -> list[Recalled]:
         """At most `most` things, the most alike first; what its source has got meanwhile is taken in before.
@@ -106,6 +117,15 @@ class Namespace:
             self._save()
             return removed
 
+    def drop(self, keys: Sequence[str]) -> int:
+        """Removes these things; what their source still has of them comes back on `rebuild`."""
+        with self._lock:
+            self._renew()
+            removed = self._index.drop(keys)
+            # Saved even where none was there: another process may hold what this one has not read yet.
+            self._save()
+            return removed
+
     def rebuild(self) -> int:
         """Throws the index away and makes it anew from its source; returns how many things it holds."""
         with self._lock:
@@ -116,10 +136,15 @@ class Namespace:
             return len(self._index)
 
     def _catch_up(self) -> None:
-        before = self._index.position
-        for entry in self._source(before):
-            self._index.add(entry.key, self._embed(entry.text), subject=entry.subject, position=entry.position)
-        if self._index.position != before:
+        for entry in self._source(self._index.positions.copy()):
+            if entry.key:
+                self._index.add(entry.key, self._embed(entry.text), subject=entry.subject)
+                self._unsaved += 1
+            self._index.reached(entry.part, entry.position)
+        if len(self._index) > self._most + self._most // 10:
+            self._index.keep_latest(self._most)
+        # The file is written as a whole, and what it lacks is read again: so not for every few of many.
+        if self._unsaved > len(self._index) // 20:
             self._save()
 
     def _renew(self) -> None:
@@ -134,7 +159,7 @@ class Namespace:
             return
         stored = Index.load(self._file, self._index.dimensions)
         self._stamp = stamp
-        if (stored.generation, stored.position) > (self._index.generation, self._index.position):
+        if (stored.generation, stored.progress) > (self._index.generation, self._index.progress):
             self._index = stored
 
     def _save(self) -> None:
@@ -149,6 +174,7 @@ class Namespace:
                 self._index = stored
                 return
             self._index.save(self._file)
+            self._unsaved = 0
             self._stamp = self._file.stat().st_mtime_ns
 
 
@@ -166,7 +192,7 @@ class Memory:
         ...     if who != "spiffe://creto.local/agent/a": raise PermissionError(who)
         >>> memory = Memory(None, allow)
         >>> notes = [Entry("n1", "pay the supplier", "ann", 1), Entry("n2", "delete the backups", "bob", 2)]
-        >>> memory.add("notes", lambda after: [note for note in notes if note.position > after])
+        >>> memory.add("notes", lambda after: [note for note in notes if note.position > after.get("", 0)])
         >>> [found.key for found in memory.recall("spiffe://creto.local/agent/a", "notes", "paying a supplier", 1)]
         ['n1']
         >>> memory.forget("ann"), memory.recall("spiffe://creto.local/agent/a", "notes", "paying a supplier", 1)[0].key
@@ -187,12 +213,13 @@ class Memory:
         self._dimensions = dimensions
         self._namespaces: dict[str, Namespace] = {}
 
-    def add(self, name: str, source: Source) -> None:
+    def add(self, name: str, source: Source, *, most: int = 1 << 32) -> None:
         """Adds a namespace over a source.
 
         Args:
             name: Lower-case letters, digits, `_` and `-`; at most 64.
-            source: Gives what stands after a position, in order.
+            source: Gives what stands after a position in each of its parts, in order.
+            most: How many things it holds; of more, the earliest go.
 
         Raises:
             InvalidInputError: The name cannot be used.
@@ -200,7 +227,7 @@ class Memory:
         if not _NAME.fullmatch(name):
             raise InvalidInputError(f"`{name}` cannot name a memory: use lower-case letters, digits, `_` and `-`")
         file = self._folder / f"{name}.npz" if self._folder else None
-        self._namespaces[name] = Namespace(file, source, embed=self._embed, dimensions=self._dimensions)
+        self._namespaces[name] = Namespace(file, source, embed=self._embed, dimensions=self._dimensions, most=most)
 
     def recall(self, who: str, namespace: str, what: str | npt.NDArray[np.float32], most: int = 5) -> list[Recalled]:
         """At most `most` things like `what`, the most alike first.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -64,7 +64,7 @@ class Precedents:
     ) -> None:
         self._store = store
         file = store.folder / "memory" / "precedents.npz" if store.folder else None
-        self._decided = Namespace(file, self._after, embed=embed, dimensions=dimensions)
+        self._decided = Namespace(file, self.after, embed=embed, dimensions=dimensions)
 
     def recall(self, text: str, most: int = 3, *, but: str = "") -> list[Precedent]:
         """At most `most` past decisions, the most alike first.
@@ -102,11 +102,21 @@ class Precedents:
         """Forgets every decision about an agent's acts; returns how many there were."""
         return self._decided.forget(agent)
 
+    def drop(self, ids: Sequence[str]) -> int:
+        """Forgets the decisions about these requests as they were; they may be recalled by what is left of them."""
+        return self._decided.drop(ids)
+
     def rebuild(self) -> int:
         """Throws the index away and makes it anew from the store; returns how many decisions it holds."""
         return self._decided.rebuild()
 
-    def _after(self, position: int) -> Iterator[Entry]:
+    def after(self, after: Mapping[str, int]) -> Iterator[Entry]:
+        """What was decided since, as a source of memories.
+
+        Args:
+            after: Under the empty name, the moment of the last decision that was read.
+        """
+        position = after.get("", 0)
         while True:
             with self._store.read() as tx:
                 # Decisions are written one after the other, so none comes to stand before one that was read.

@@ -37,6 +37,8 @@ def engine_for_file(file: Path, timeout: float) -> Engine:
         connection.execute("PRAGMA synchronous=FULL")
         connection.execute("PRAGMA foreign_keys=ON")
         connection.execute("PRAGMA trusted_schema=OFF")
+        # What is deleted or changed is overwritten, not only let go of: see `Store.scrub`.
+        connection.execute("PRAGMA secure_delete=ON")
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:

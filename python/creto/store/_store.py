@@ -284,6 +284,40 @@ class Store:
             for listener in tuple(self.listeners):
                 listener(commit)
 
+    def scrub(self) -> None:
+        """Makes what was changed or deleted unreadable in the database's files too, and not only in its tables.
+
+        Raises:
+            TimeoutError: A transaction of another process stays open; the old bytes may still be in the log of changes.
+        """
+        engine = self._here()
+        with translated(self.place):
+            if engine.dialect.name == "sqlite":
+                self._scrub_file(engine)
+                return
+            with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+                # Written anew: a plain VACUUM leaves the old rows' bytes where they were.
+                connection.exec_driver_sql("VACUUM (FULL)")
+
+    def _scrub_file(self, engine: Engine) -> None:
+        deadline = time.monotonic() + self._timeout
+        raw = engine.raw_connection()
+        try:
+            raw.execute("VACUUM")  # pages from before deletions were overwritten
+            while True:
+                # The changes are in the write-ahead log still: they go to the file, and the log is cut to nothing.
+                busy, _, _ = raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+                if not busy:
+                    return
+                if time.monotonic() > deadline:
+                    raise TimeoutError(
+                        f"the store `{self.place}` is being read: what was erased is still in its log of changes; "
+                        "erase again once other processes have ended"
+                    )
+                time.sleep(0.05)
+        finally:
+            raw.close()
+
     # --- end --------------------------------------------------------------------------------------------------------
 
     def close(self) -> None:

@@ -11,33 +11,55 @@ __all__ = ["erase"]
 
 @click.command()
 @click.argument("subject")
+@click.option("--early", metavar="WHY", default="", help="Why before the retention has passed; it is recorded.")
 @click.option("--yes", is_flag=True, help="Do not ask again.")
 @json_option
 @pass_frame
-def erase(frame: Frame, subject: str, yes: bool) -> None:
+def erase(frame: Frame, subject: str, early: str, yes: bool) -> None:
     """Erase a person: what records say about SUBJECT becomes unreadable, in every copy, for good.
 
-    Records and proofs stay as they are; that it was done is recorded, under the person's pseudonym.
+    Past oversight requests that name the person are emptied too, and forgotten by what recalls them. Records and proofs
+    stay as they are; that it was done is recorded, under the person's pseudonym. What was recorded within
+    `audit.retention_days` (183) is erased only with a reason.
 
     \b
     Example:
-      creto audit erase ann@example.org
+      creto audit erase ann@example.org --early "asked for under GDPR article 17"
     """
+    from dataclasses import asdict
+
     from creto import _core
-    from creto.audit import Subjects, open_ledger
+    from creto.audit import AuditClient, Subjects, open_ledger
+    from creto.erasure import Erased
+    from creto.erasure import erase as make_unreadable
+    from creto.memory import Precedents
 
     if not yes:
         click.confirm(f"make all that is recorded about `{subject}` unreadable for good?", abort=True)
     sealer = _core.Sealer.open(frame.folder / "keys")
-    subjects = Subjects(frame.folder, sealer)
-    pseudonym = subjects.pseudonym(subject)
-    erased = subjects.erase(subject)
-    if erased:
-        clock = _core.HybridLogicalClock(frame.folder / "clock")
+    clock = _core.HybridLogicalClock(frame.folder / "clock")
+
+    async def main() -> Erased:
         ledger = open_ledger(frame.folder, clock, sealer, trust_domain=frame.settings.common.trust_domain)
+        audit = AuditClient(ledger, frame.folder)
         try:
-            ledger.append_blocking({"who": "creto", "what": "subject:erase", "resource": pseudonym, "why": "asked for"})
+            with frame.store() as store:
+                return await make_unreadable(
+                    subject,
+                    audit=audit,
+                    subjects=Subjects(frame.folder, sealer),
+                    store=store,
+                    precedents=Precedents(store),
+                    retention_days=frame.settings.audit.retention_days,
+                    early=early,
+                )
         finally:
-            ledger.close_blocking()
-    text = "erased" if erased else "nothing is known of this subject, or it was erased before"
-    frame.show({"erased": erased, "pseudonym": pseudonym}, text)
+            await audit.close()
+
+    erased = frame.run(main)
+    text = "erased" if erased.key else "nothing is known of this subject, or it was erased before"
+    if erased.requests:
+        text += f"; past oversight requests emptied: {erased.requests}"
+    if erased.still_open:
+        text += f"; open ones that name the person, so erase again once they have ended: {erased.still_open}"
+    frame.show(asdict(erased), text)

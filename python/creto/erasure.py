@@ -1,0 +1,87 @@
+"""Erasing a person from a state folder: the key that opens what records say, and every copy that is kept beside them.
+
+The ledger itself loses nothing: its records and proofs stay as they are, and what they said about the person cannot be
+read any more, in any copy of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import anyio.to_thread
+
+from creto.errors import UnauthorizedError
+from creto.oversight._erasure import erase_mentions
+
+if TYPE_CHECKING:
+    from creto.audit import AuditClient, Subjects
+    from creto.memory import Precedents
+    from creto.store import Store
+
+__all__ = ["Erased", "erase"]
+
+
+@dataclass(frozen=True, slots=True)
+class Erased:
+    """What was erased.
+
+    Args:
+        pseudonym: The name that stands in records for the person.
+        key: True where there was a key to erase: False where it was erased before, or nothing was ever recorded.
+        requests: How many past oversight requests named the person, and were emptied.
+        still_open: How many open ones do; erase again once they have ended.
+    """
+
+    pseudonym: str
+    key: bool
+    requests: int
+    still_open: int
+
+
+async def erase(
+    subject: str,
+    *,
+    audit: AuditClient,
+    subjects: Subjects,
+    store: Store,
+    precedents: Precedents,
+    retention_days: int = 183,
+    early: str = "",
+) -> Erased:
+    """Erases a person: from records, from past oversight requests, from what is recalled, and from the files of these.
+
+    Each step may be done again: after a crash, erase again. The last step is the record that it was done.
+
+    Args:
+        subject: Whom, by the name that records were sealed under.
+        audit: The ledger, opened for writing.
+        subjects: The keys.
+        store: The store.
+        precedents: What is recalled of past decisions.
+        retention_days: For how long what is recorded about a person is kept at least.
+        early: Why it is erased earlier, which is recorded.
+
+    Raises:
+        UnauthorizedError: Something was recorded about the person within that time, and no reason is given.
+        TimeoutError: Another process holds the store; what was erased may be in its log of changes still.
+    """
+    pseudonym = subjects.pseudonym(subject)
+    latest = await audit.query(subject=pseudonym, limit=1)
+    until = latest[0].time + timedelta(days=retention_days) if latest else None
+    if until is not None and until > datetime.now(UTC) and not early:
+        raise UnauthorizedError(
+            f"what is recorded about this person is kept until {until:%Y-%m-%d} (`audit.retention_days` is "
+            f"{retention_days}); to erase it earlier, give the reason, which is recorded"
+        )
+    key = subjects.erase(subject)
+    emptied, still_open = await store.run(erase_mentions, subject, pseudonym)
+    precedents.drop(emptied)
+    await anyio.to_thread.run_sync(store.scrub)
+    # A crash may have come between: the record is made up for.
+    told = await audit.query(action="subject:erase", resource=pseudonym, limit=1)
+    if key or emptied or (latest and not told):
+        why = early or f"nothing was recorded about this person for {retention_days} days"
+        await audit.log({"who": "creto", "what": "subject:erase", "resource": pseudonym, "why": why})
+    return Erased(pseudonym, key, len(emptied), still_open)
