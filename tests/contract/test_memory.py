@@ -106,6 +106,34 @@ def test_a_graph_finds_what_the_exact_search_finds() -> None:
     assert all(int(key) % 7 != 3 for key, _ in graph.search(wanted[5], 50) if key != "new")
 
 
+def test_a_graph_is_kept_beside_its_index_and_one_that_was_changed_is_made_anew(tmp_path: Path) -> None:
+    pytest.importorskip("usearch")
+    file = tmp_path / "acts.npz"
+    vectors = clustered(3_000, 32, 5)
+    index = Index(32, graph_from=1_000)
+    for at, vector in enumerate(vectors):
+        index.add(str(at), vector, subject=str(at % 7))
+    found = index.search(vectors[17], 10)
+    assert index.graph_unsaved
+    index.save(file)
+    assert not index.graph_unsaved
+    back = Index.load(file, 32)
+    assert back._graph is not None
+    assert back._graph.rows == 3_000
+    assert back.search(vectors[17], 10) == found
+    (graph,) = tmp_path.glob("acts.*.graph")
+    content = graph.read_bytes()
+    graph.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    assert Index.load(file, 32)._graph is None
+    graph.unlink()
+    assert Index.load(file, 32)._graph is None
+    # What is forgotten is in no older graph either.
+    index.save(file)
+    index.forget("3")
+    index.save(file)
+    assert list(tmp_path.glob("acts.*.graph")) == []
+
+
 def test_an_index_survives_being_stored_and_a_damaged_file_is_an_empty_one(tmp_path: Path) -> None:
     index, file = Index(8), tmp_path / "memory" / "x.npz"
     for at, vector in enumerate(clustered(20, 8, 1)):

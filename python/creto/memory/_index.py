@@ -20,7 +20,7 @@ from creto.memory import _graph
 
 __all__ = ["Index"]
 
-_FORMAT = 3
+_FORMAT = 4
 _GRAPH_FROM = 20_000
 
 
@@ -165,6 +165,11 @@ class Index:
         self._fill(self._vectors[rows], [self._keys[at] for at in rows], [self._subjects[at] for at in rows])
         return removed
 
+    @property
+    def graph_unsaved(self) -> bool:
+        """True where a graph was made that takes long to make again, and the file does not have it."""
+        return self._graph is not None and self._graph.rows > self._graph.saved + self._graph.rows // 5
+
     def emptied(self) -> Self:
         """An index like this one with nothing in it, that still knows whom to forget."""
         fresh = type(self)(self.dimensions, graph_from=self._graph_from)
@@ -176,6 +181,7 @@ class Index:
     def save(self, file: Path) -> None:
         """Writes the index in place of the file, or leaves the file as it was."""
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        graph = self._graph.save(file) if self._graph is not None else ""
         handle, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
         try:
             with os.fdopen(handle, "wb") as out:
@@ -188,10 +194,17 @@ class Index:
                     keys=np.array(self._keys, dtype=np.str_),
                     subjects=np.array(self._subjects, dtype=np.str_),
                     forgotten=np.array(sorted(self._forgotten), dtype=np.str_),
+                    graph=np.array([graph], dtype=np.str_),
                 )
                 out.flush()
                 os.fsync(out.fileno())
             Path(name).replace(file)
+            if self._graph is not None:
+                self._graph.saved = self._graph.rows
+            # Graphs of before: they may hold what was forgotten.
+            for other in file.parent.glob(f"{file.stem}.*.graph"):
+                if other != _graph.path(file, graph):
+                    other.unlink(missing_ok=True)
         except BaseException:
             with contextlib.suppress(OSError):
                 Path(name).unlink()
@@ -209,12 +222,15 @@ class Index:
                 vectors = np.asarray(stored["vectors"], dtype=np.float32)
                 keys, subjects = stored["keys"].tolist(), stored["subjects"].tolist()
                 forgotten = set(stored["forgotten"].tolist())
+                graph = str(stored["graph"][0])
                 positions = dict(zip(stored["parts"].tolist(), stored["positions"].tolist(), strict=True))
         except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile, zlib.error):
             return index
         if vectors.shape != (len(keys), dimensions) or len(subjects) != len(keys):
             return index
         index._fill(vectors, keys, subjects)
+        if graph and _graph.available():
+            index._graph = _graph.Graph.load(file, graph, dimensions, len(keys))
         index.positions, index.generation, index._forgotten = positions, generation, forgotten
         return index
 

@@ -103,7 +103,10 @@ class Namespace:
         with self._lock:
             self._renew()
             self._catch_up()
-            return [Recalled(key, score) for key, score in self._index.search(vector, most)]
+            found = [Recalled(key, score) for key, score in self._index.search(vector, most)]
+            if self._index.graph_unsaved:
+                self._save()
+            return found
 
     def forget(self, subject: str) -> int:
         """Removes all of a subject, here, on disk, and in the other processes at their next recall.
