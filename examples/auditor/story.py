@@ -18,8 +18,9 @@ from rich.table import Table
 import creto
 from creto.audit import AuditClient, trusted_keys
 from creto.errors import CretoError
-from creto.metering import Invoices, PriceBook, read_usage
-from creto.metering._verify import prove_event, verify_event, verify_invoice
+from creto.metering import Invoices, LedgerEvidence, PriceBook
+from creto.metering._proof import prove_event, verify_event
+from creto.metering._verify import verify_invoice
 from creto.report import Report, acts, page
 from servers import Site
 
@@ -141,13 +142,12 @@ def _invoice(layer: creto.EnablementLayer, started: float) -> Any:
     parts = layer.parts
     customer = parts.settings.common.trust_domain
     begin, end = int(started * 1e6) - 1_000_000, int(time.time() * 1e6) + 1_000_000
-    usage = read_usage(parts.folder / "ledger", start=begin, end=end)
-    events = [
-        event for meter in usage.meters for event in usage.select(meter, begin, end) if event.customer == customer
-    ]
-    invoices = Invoices(parts.store)
-    made = invoices.draft(PriceBook.from_settings(parts.settings), customer, begin, end, "UTC", events)
-    return invoices.finalize(made.id)
+    # Only what a signed checkpoint covers is invoiced.
+    parts.ledger.publish_blocking(30)
+    book = PriceBook.from_settings(parts.settings)
+    return Invoices(parts.store).run(
+        book, begin, end, "UTC", LedgerEvidence(parts.folder / "ledger"), customers=[customer]
+    )[0]
 
 
 async def _tampered(state: Path, out: Path) -> str:

@@ -5,7 +5,7 @@ The native half of creto; import the public names from `creto` instead.
 from os import PathLike
 from typing import Any, SupportsFloat, SupportsIndex, final
 
-from _typeshed import SupportsGetItem
+from _typeshed import SupportsGetItem, SupportsLenAndGetItem
 from typing_extensions import Buffer, disjoint_base
 
 @final
@@ -496,10 +496,6 @@ class Ledger:
     def append(self, /, record: dict[Any, Any], bridge: Bridge, token: SupportsIndex) -> None:
         """
         Appends a record; completes with its index once it is on disk, or None where a record with its id was there.
-        """
-    def append_batch(self, /, record: dict[Any, Any], root: Any, batch: bytes) -> int:
-        """
-        Keeps the bytes of a batch on disk and appends its record; returns the record's ticket once both are on disk. `root` is 32 bytes or hexadecimal.
         """
     def append_blocking(self, /, record: dict[Any, Any], timeout: SupportsFloat | SupportsIndex | None = None) -> int:
         """
@@ -1221,6 +1217,71 @@ class TrustDomain:
         """
 
 @final
+class UsageIndex:
+    """
+    The segments of a ledger's usage.
+    """
+    def __new__(cls, /, ledger: str | PathLike[str], folder: str | PathLike[str] | None = None) -> UsageIndex:
+        """
+        Of the ledger in a folder; its segments lie in another. Without one nothing is kept, and all is read from the ledger itself.
+        """
+    def advance(self, /) -> int:
+        """
+        Makes segments of what checkpoints cover and no segment holds; returns how many events were put in order.
+        """
+    def stretches(self, /) -> list[tuple[str, int, int]]:
+        """
+        (shard, first record, record after the last) of every segment.
+        """
+    def totals(
+        self,
+        /,
+        stretches: SupportsGetItem[int, tuple[str, SupportsIndex, SupportsIndex]],
+        cuts: SupportsGetItem[int, SupportsIndex],
+        *,
+        customers: SupportsGetItem[int, str] | None = None,
+        keep: SupportsGetItem[int, str] = ...,
+        after: dict[str, SupportsIndex] | None = None,
+        trace: tuple[str, str] | None = None,
+        recount: bool = False,
+    ) -> UsageTotals:
+        """
+        Adds up what stretches hold, between the times `cuts` (microseconds, rising): n + 1 of them bound n intervals.
+
+        `after`: by shard, from which record on events count; `keep`: meters whose aggregation needs each event; `trace`: the source and
+        id of an event to be proved; `recount`: add every row up again, and hold what segments say against it.
+        """
+
+@final
+class UsageIngest:
+    """
+    The way in for usage events of others: each once by its source and id. A source belongs to one process at a time.
+    """
+    def __new__(
+        cls, /, ledger: Ledger, folder: str | PathLike[str], clock: HybridLogicalClock, since: SupportsIndex = 0
+    ) -> UsageIngest:
+        """
+        Learns from the ledger in `folder` what was taken; events of a time before `since` (microseconds) are refused.
+        """
+    def close(self, /) -> None:
+        """
+        Gives its sources free for other processes.
+        """
+    def take(
+        self,
+        /,
+        series: SupportsGetItem[int, tuple[str, str, str, dict[Any, Any]]],
+        which: Any,
+        at: Any,
+        quantity: Any,
+        ids: list[Any],
+    ) -> tuple[int, int, int]:
+        """
+        Takes events in columns: the series that they are of (source, customer, meter, dimensions), the number of each one's series, times
+        in microseconds, quantities, ids. Returns how many were taken, how many were there before, and the ledger's ticket to wait for.
+        """
+
+@final
 class UsageTable:
     """
     Usage events in columns, each taken once by its source, id and meter.
@@ -1231,7 +1292,7 @@ class UsageTable:
         self,
         /,
         source: str,
-        id: bytes,
+        id: str,
         meter: str,
         quantity: SupportsIndex,
         at: SupportsIndex,
@@ -1262,19 +1323,64 @@ class UsageTable:
         """
         How many events were offered again.
         """
-    def has(self, /, source: str, id: bytes, meter: str) -> bool:
+    def has(self, /, source: str, id: str) -> bool:
         """
-        True where an event of this source, id and meter was taken.
+        True where an event of this source and id was taken.
         """
     def meters(self, /) -> list[str]:
         """
         The meters that events name, sorted.
+        """
+    def read(self, /, ledger: str | PathLike[str], start: SupportsIndex, end: SupportsIndex) -> None:
+        """
+        Takes all usage of a ledger from `start` until before `end` (microseconds), each event once; also what no checkpoint covers yet.
         """
     def select(
         self, /, meter: str, start: SupportsIndex, end: SupportsIndex, only: dict[Any, Any] | None = None
     ) -> list[int]:
         """
         The numbers, in the order in which they came, of the events from `start` until before `end` (microseconds) with these dimensions.
+        """
+
+@final
+class UsageTotals:
+    """
+    What every series of events adds up to, in every interval, with commitments.
+    """
+    @property
+    def duplicates(self, /) -> int:
+        """
+        How many events stood in a second place and were not counted.
+        """
+    def line(
+        self, /, parts: SupportsGetItem[int, tuple[SupportsIndex, SupportsIndex]], aggregation: str
+    ) -> tuple[int, int, int, str]:
+        """
+        Numerator, denominator, number of events and commitment of a line of these parts.
+        """
+    @staticmethod
+    def of(
+        events: SupportsGetItem[int, Any],
+        cuts: SupportsGetItem[int, SupportsIndex],
+        *,
+        keep: SupportsGetItem[int, str] = ...,
+    ) -> UsageTotals:
+        """
+        Adds up events in memory: (source, id, customer, meter, quantity, at, dimensions, shard, record, position) each, in the order of their place.
+        """
+    def parts(self, /) -> list[tuple[int, int]]:
+        """
+        The number of the series and of the interval, wherever there are events.
+        """
+    def proof(
+        self, /, parts: SupportsGetItem[int, tuple[SupportsIndex, SupportsIndex]]
+    ) -> tuple[bytes, list[tuple[int, int, list[str]]]] | None:
+        """
+        The traced event's leaf, and its way (index, size, path) through three trees to a line's commitment; None where it is in no part.
+        """
+    def series(self, /) -> list[tuple[str, str, str, dict[Any, Any]]]:
+        """
+        Source, customer, meter and dimensions of every series that was met, by number.
         """
 
 @final
@@ -1452,11 +1558,6 @@ def ledger_decode(entry: bytes, shard: str = "", index: SupportsIndex = 0) -> di
     The record that bytes of an entry are, as a dict.
     """
 
-def ledger_read_batch(folder: str | PathLike[str], root: Any) -> bytes:
-    """
-    The bytes of a batch of the ledger in `folder`, by its root.
-    """
-
 def ledger_shards(folder: str | PathLike[str]) -> list[str]:
     """
     The names of the shards of a ledger folder, in order.
@@ -1482,16 +1583,24 @@ def ledger_with_cosignature(note: str, answer: str, witness: str) -> str:
     The note with a witness's cosignature from its answer; raises where that does not hold under the witness's verifier key.
     """
 
+def merkle_hash_root(
+    leaf: SupportsLenAndGetItem[SupportsIndex],
+    index: SupportsIndex,
+    size: SupportsIndex,
+    path: SupportsGetItem[int, SupportsLenAndGetItem[SupportsIndex]],
+) -> bytes | None:
+    """
+    The root that a leaf's hash and its path lead to; None where the path does not fit the place.
+    """
+
+def merkle_leaf(leaf: bytes) -> bytes:
+    """
+    The hash of a leaf (RFC 9162, SHA-256).
+    """
+
 def merkle_path(leaves: SupportsGetItem[int, bytes], index: SupportsIndex) -> list[bytes]:
     """
     The hashes that lead from one of the leaves to the root.
-    """
-
-def merkle_path_root(
-    leaf: bytes, index: SupportsIndex, size: SupportsIndex, path: SupportsGetItem[int, bytes]
-) -> bytes | None:
-    """
-    The root that a leaf and its path lead to; None where the path does not fit the place.
     """
 
 def merkle_root(leaves: SupportsGetItem[int, bytes]) -> bytes:
@@ -1529,6 +1638,25 @@ def oversight_is_final(state: str) -> bool:
 def policy_findings(policies: str, schema: str | None = None, entities: str | None = None) -> list[dict[Any, Any]]:
     """
     What is wrong with a policy set, errors first, and what may not mean what it says; nothing is installed.
+    """
+
+def usage_events(
+    ledger: str | PathLike[str], shard: str, start: SupportsIndex = 0, end: SupportsIndex | None = None
+) -> list[tuple[str, str, str, str, int, int, dict[Any, Any], str, int, int]]:
+    """
+    The usage events that the records of a shard hold, from `start` until before `end`, or until what is on disk ends.
+    """
+
+def usage_leaf(
+    source: str, id: str, customer: str, meter: str, quantity: SupportsIndex, at: SupportsIndex, own: dict[Any, Any]
+) -> bytes:
+    """
+    The bytes that commitments are made of: RFC 8785 JSON of an event.
+    """
+
+def usage_leaves(entry: bytes) -> list[bytes]:
+    """
+    The leaves of what the act used whose outcome an entry of the ledger is.
     """
 
 def usage_window(window: str, at: SupportsIndex, time_zone: str = "UTC") -> tuple[int, int]:
@@ -1575,7 +1703,10 @@ __all__ = [
     "Sealer",
     "SigningKey",
     "TrustDomain",
+    "UsageIndex",
+    "UsageIngest",
     "UsageTable",
+    "UsageTotals",
     "VerifiedEnvelope",
     "VerifyingKey",
     "__version__",
@@ -1595,19 +1726,22 @@ __all__ = [
     "envelope_verify",
     "ledger_cosigned",
     "ledger_decode",
-    "ledger_read_batch",
     "ledger_shards",
     "ledger_term",
     "ledger_verifier_keys",
     "ledger_verify_proof",
     "ledger_with_cosignature",
+    "merkle_hash_root",
+    "merkle_leaf",
     "merkle_path",
-    "merkle_path_root",
     "merkle_root",
     "oversight_after",
     "oversight_answer",
     "oversight_is_final",
     "policy_findings",
+    "usage_events",
+    "usage_leaf",
+    "usage_leaves",
     "usage_window",
 ]
 BACKENDS: list[str]

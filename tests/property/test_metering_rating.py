@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from creto.config import Price
-from creto.metering import PriceBook, Usage, UsageEvent
+from creto.metering import EventEvidence, PriceBook, Usage, UsageEvent
 from creto.metering._currency import round_half_even
-from creto.metering._invoice import draft, line_amount, total_of
+from creto.metering._invoice import drafts, line_amount, total_of
 from creto.metering._price import amount
 
 PRICES = st.decimals(0, 1000, places=6, allow_nan=False)
@@ -46,7 +46,8 @@ def test_more_usage_never_costs_less(price: Price, one: int, more: int) -> None:
 @given(st.lists(st.tuples(QUANTITIES, st.integers(START, END - 1)), max_size=40), PRICES)
 def test_an_invoice_is_the_sum_of_its_events_priced_one_by_one(used: list[tuple[int, int]], unit: Decimal) -> None:
     events = [UsageEvent("s", str(n), "acme", "m", quantity, at) for n, (quantity, at) in enumerate(used)]
-    document = draft(PriceBook([Price(meter="m", unit_price=unit)], "USD"), "acme", START, END, "UTC", events)
+    book = PriceBook([Price(meter="m", unit_price=unit)], "USD")
+    document = drafts(book, START, END, "UTC", EventEvidence(events), customers=["acme"])["acme"]
     by_event = sum((Fraction(quantity) * Fraction(unit) for quantity, _ in used), Fraction(0))
     assert Decimal(document["total"]) == total_of(document) == round_half_even(by_event, 2)
 
@@ -66,10 +67,11 @@ def test_retries_and_reorderings_leave_an_invoice_as_it_is(
     again = [*events, *chance.choices(events, k=len(events))]
     chance.shuffle(again)
     documents = [
-        draft(PriceBook(book, "USD"), "acme", START, END, "UTC", Usage(offered).events) for offered in (events, again)
+        drafts(PriceBook(book, "USD"), START, END, "UTC", EventEvidence(Usage(offered).events), customers=["acme"])
+        for offered in (events, again)
     ]
     assert documents[0] == documents[1]
-    for line in documents[0]["lines"]:
+    for line in documents[0]["acme"]["lines"]:
         assert line_amount(line, "USD") == Decimal(line["amount"])
 
 

@@ -25,9 +25,12 @@ def command() -> None:
 @click.option("--period", "-p", default="last-month", show_default=True, help="2026-11, 2026-11-01..2026-11-15, ...")
 @click.option("--customer", "-c", help="This customer only; by default every one that used anything.")
 @click.option("--draft", is_flag=True, help="Give no number yet.")
+@click.option(
+    "--recount", is_flag=True, help="Add up every event again, and hold the sums kept beside them against it."
+)
 @json_option
 @pass_frame
-def run(frame: Frame, period: str, customer: str | None, draft: bool) -> None:
+def run(frame: Frame, period: str, customer: str | None, draft: bool, recount: bool) -> None:
     """Invoices a period: rates what the ledger holds, and gives each invoice its number.
 
     \b
@@ -35,26 +38,26 @@ def run(frame: Frame, period: str, customer: str | None, draft: bool) -> None:
         creto invoice run --period 2026-11 --customer acme
     """
     from creto.errors import InvalidInputError
-    from creto.metering import Invoices, PriceBook, read_usage
-    from creto.metering._period import parse_period
+    from creto.metering import Invoices, LedgerEvidence, PriceBook
+    from creto.metering._period import instant, parse_period
 
     zone = frame.settings.metering.time_zone
     now = time.time_ns() // 1000
     start, end = parse_period(period, zone, now)
+    grace = round(frame.settings.metering.grace_seconds * 1_000_000)
     if end > now and not draft:
         raise InvalidInputError(f"period `{period}` has not ended; use --draft to see how it stands")
+    if end + grace > now and not draft:
+        raise InvalidInputError(
+            f"usage of `{period}` may come until {instant(end + grace, zone)} (`grace_seconds`); use --draft until then"
+        )
     book = PriceBook.from_settings(frame.settings)
     # Only what a checkpoint covers can be proved, so only that is invoiced; what comes later is adjusted.
-    usage = read_usage(frame.folder / "ledger", end=end, tail=draft)
-    customers = (
-        sorted({event.customer for event in usage.events if event.at >= start}) if customer is None else [customer]
-    )
-    made = []
+    evidence = LedgerEvidence(frame.folder / "ledger", recount=recount)
     with frame.store() as store:
-        invoices = Invoices(store, _who(frame))
-        for one in customers:
-            invoice = invoices.draft(book, one, start, end, zone, usage.events)
-            made.append(invoice if draft else invoices.finalize(invoice.id))
+        made = Invoices(store, _who(frame)).run(
+            book, start, end, zone, evidence, customers=None if customer is None else [customer], finalize=not draft
+        )
     _table(frame, made, empty=f"nobody used anything in {period}")
 
 
@@ -162,7 +165,7 @@ def verify(frame: Frame, file: Path, ledger: Path | None, keys: tuple[Path, ...]
     """
     from creto.errors import InvalidInputError
     from creto.metering import verify_invoice
-    from creto.metering._verify import verify_event
+    from creto.metering._proof import PROOF, verify_event
 
     try:
         document = json.loads(file.read_text(encoding="utf-8"))
@@ -171,7 +174,7 @@ def verify(frame: Frame, file: Path, ledger: Path | None, keys: tuple[Path, ...]
     if not isinstance(document, dict):
         raise InvalidInputError(f"{file} holds no invoice")
     trusted = _keys(frame, keys)
-    if document.get("format") == "creto-usage-proof/1":
+    if document.get("format") == PROOF:
         findings = verify_event(document, trusted)
     else:
         findings = verify_invoice(document, ledger or frame.folder / "ledger", trusted)
@@ -197,7 +200,7 @@ def prove(frame: Frame, number: str, line: int, event: int) -> None:
         creto invoice prove INV-2026-000001 1 1
     """
     from creto.metering import Invoices
-    from creto.metering._verify import prove_event
+    from creto.metering._proof import prove_event
 
     with frame.store() as store:
         document = Invoices(store).find(number).document

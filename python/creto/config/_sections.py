@@ -108,6 +108,11 @@ class Metering(Section):
     """The life of a lease of quota units."""
     aggregation_interval_seconds: Seconds = _setting(300)
     """How often usage is aggregated."""
+    grace_seconds: Annotated[float, Field(ge=0, le=366 * 86400, allow_inf_nan=False)] = _setting(0)
+    """How long after its end a period is invoiced at the earliest, so that late usage is in it; what comes later still
+    becomes an adjustment in the next invoice."""
+    late_seconds: Seconds = _setting(35 * 86400)
+    """How late usage events of others are taken in; older ones are refused."""
     currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")] = _setting("USD")
     """The currency of prices that name none, by ISO 4217."""
     time_zone: TimeZone = _setting("UTC")
@@ -247,11 +252,15 @@ class Price(Section):
 
     meter: Name
     """What is priced."""
-    model: Literal["per_unit", "flat", "graduated", "volume", "package", "percentage", "dynamic"] = "per_unit"
+    model: Literal["per_unit", "flat", "graduated", "volume", "package", "percentage", "dynamic", "commitment"] = (
+        "per_unit"
+    )
     """How: per unit, once a period, by steps, by the step that all of it falls in, by packages, as a share of the
-    quantity (an amount of money), or the quantity itself (each event brings its price with it)."""
+    quantity (an amount of money), the quantity itself (each event brings its price with it), or as a commitment: what
+    the invoice of a period costs at least, whatever its other lines are."""
     unit_price: Decimal = Field(default=Decimal(0), ge=0, allow_inf_nan=False)
-    """Per unit; for flat the fee of the period; for package that of one package; for percentage the percents."""
+    """Per unit; for flat the fee of the period; for package that of one package; for percentage the percents; for a
+    commitment what was committed to."""
     per: Annotated[Decimal, Field(gt=0, allow_inf_nan=False)] = Decimal(1)
     """How many units `unit_price` is for; the size of a package."""
     tiers: list[Tier] = []
@@ -264,8 +273,8 @@ class Price(Section):
     """What the line of a period costs at least."""
     discount: Annotated[Decimal, Field(ge=0, le=100, allow_inf_nan=False)] = Decimal(0)
     """Percents taken off the line."""
-    aggregation: Literal["sum", "count", "min", "max", "avg", "latest", "unique"] = "sum"
-    """What of a period's events is priced."""
+    aggregation: Literal["sum", "count", "min", "max", "avg", "latest", "unique", "weighted"] = "sum"
+    """What of a period's events is priced; `weighted` is each quantity times the seconds until the next."""
     customer: Name | None = None
     """Only for this customer (the organisation of a path)."""
     when: dict[str, str] = {}

@@ -9,6 +9,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from creto.metering._authority import Authority as Authority
     from creto.metering._authority import StoreAuthority as StoreAuthority
+    from creto.metering._evidence import EventEvidence as EventEvidence
+    from creto.metering._evidence import LedgerEvidence as LedgerEvidence
     from creto.metering._ingest import Ingest as Ingest
     from creto.metering._invoices import Invoices as Invoices
     from creto.metering._leases import Leases as Leases
@@ -28,6 +30,8 @@ _HOMES = {
     "Ingest": "creto.metering._ingest",
     "Authority": "creto.metering._authority",
     "Bucket": "creto.metering._usage",
+    "EventEvidence": "creto.metering._evidence",
+    "LedgerEvidence": "creto.metering._evidence",
     "Invoices": "creto.metering._invoices",
     "Leases": "creto.metering._leases",
     "PriceBook": "creto.metering._price",
@@ -44,9 +48,11 @@ _HOMES = {
 __all__ = [
     "Authority",
     "Bucket",
+    "EventEvidence",
     "Ingest",
     "Invoices",
     "Leases",
+    "LedgerEvidence",
     "ModelPrices",
     "PriceBook",
     "QuotaEnforcer",

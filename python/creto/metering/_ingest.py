@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from creto import _core
-from creto.errors import IntegrityError, InvalidInputError
-from creto.metering._usage import BATCH, Usage, UsageEvent, shard_records
+from creto.errors import InvalidInputError
+from creto.metering._usage import UsageEvent
 
-__all__ = ["Ingest", "Taken", "batch_events", "batch_line"]
+if TYPE_CHECKING:
+    from types import TracebackType
 
-_MOST = 10_000
+__all__ = ["Ingest", "Taken"]
+
+Series = tuple[str, str, str, Mapping[str, str]]
+"""Source, customer, meter and dimensions: what many events have in common."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +34,12 @@ class Taken:
 
 
 class Ingest:
-    """The way in for usage events of others. A source belongs to one process at a time.
+    """The way in for usage events of others. A source belongs to one process, from its first event to `close`.
 
     Args:
         ledger: Of this process.
         folder: The ledger's folder.
+        clock: Of the state folder.
         since: Microseconds since the epoch; ids are known from here on, earlier events are refused.
 
     Example:
@@ -43,24 +47,30 @@ class Ingest:
         >>> folder = Path(tempfile.mkdtemp())
         >>> clock = _core.HybridLogicalClock(str(folder / "clock"))
         >>> ledger = _core.Ledger(str(folder / "ledger"), clock, _core.SigningKey.generate())
-        >>> ingest = Ingest(ledger, folder / "ledger")
         >>> event = UsageEvent("app", "1", "acme", "pages", 3, 1_795_521_600_000_000)
-        >>> ingest.take([event, event])
+        >>> with Ingest(ledger, folder / "ledger", clock) as ingest:
+        ...     ingest.take_blocking([event, event])
         Taken(taken=1, duplicates=1)
         >>> ledger.close_blocking()
     """
 
-    def __init__(self, ledger: _core.Ledger, folder: Path, since: int = 0) -> None:
+    def __init__(self, ledger: _core.Ledger, folder: Path, clock: _core.HybridLogicalClock, since: int = 0) -> None:
         self._ledger = ledger
-        self._since = since
-        self._seen = Usage()
-        for name in _core.ledger_shards(str(folder)):
-            for record in shard_records(folder, name):
-                for event in batch_events(record, folder):
-                    if event.at >= since:
-                        self._seen.add(event)
+        self._ingest = _core.UsageIngest(ledger, str(folder), clock, since)
 
-    def take(self, events: Iterable[UsageEvent]) -> Taken:
+    def close(self) -> None:
+        """Gives its sources free for other processes."""
+        self._ingest.close()
+
+    def __enter__(self) -> Ingest:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    async def take(self, events: Iterable[UsageEvent]) -> Taken:
         """Takes events; returns once those that are new are on disk.
 
         Args:
@@ -68,85 +78,85 @@ class Ingest:
 
         Raises:
             InvalidInputError: One of them has no valid reading, or is of a time that is closed.
+            AlreadyExistsError: Another process takes in their source.
         """
-        offered = list(events)
-        if len(offered) > _MOST:
-            raise InvalidInputError(f"{len(offered)} events: offer at most {_MOST} at once")
-        for event in offered:
-            self._check(event)
-        batch = Usage()
-        fresh = [event for event in offered if not self._seen.has(event) and batch.add(event)]
-        if fresh:
-            lines = [batch_line(event) for event in fresh]
-            root = _core.merkle_root(lines)
-            record = {
-                "who": "usage",
-                "what": BATCH,
-                "resource": fresh[0].source,
-                "why": "usage taken in",
-                "kind": "event",
-                "id": root[:16].hex(),
-                "act": root[:16].hex(),
-                "digest": root.hex(),
-                "detail": {"events": str(len(fresh))},
-            }
-            self._ledger.append_batch(record, root, b"\n".join(lines))
-            # Known only once they are durable: a failed batch can be offered again.
-            for event in fresh:
-                self._seen.add(event)
-        return Taken(len(fresh), len(offered) - len(fresh))
+        return await self.take_columns(*_columns(events))
 
-    def _check(self, event: UsageEvent) -> None:
-        for name in ("source", "id", "customer", "meter"):
-            value = getattr(event, name)
-            if not isinstance(value, str) or not 0 < len(value) <= 1024:
-                raise InvalidInputError(f"usage event `{event.id}`: `{name}` has 1 to 1024 characters")
-        if isinstance(event.quantity, bool) or not isinstance(event.quantity, int):
-            raise InvalidInputError(f"usage event `{event.id}`: quantity {event.quantity} is not a whole number")
-        if not -(2**96) < event.quantity < 2**96:
-            raise InvalidInputError(f"usage event `{event.id}`: quantity {event.quantity} is too large")
-        if not self._since <= event.at < 2**51:
-            raise InvalidInputError(f"usage event `{event.id}`: its time is closed, or is none")
+    def take_blocking(self, events: Iterable[UsageEvent]) -> Taken:
+        """As `take`, for code without an event loop."""
+        return self.take_columns_blocking(*_columns(events))
 
+    async def take_columns(
+        self, series: Sequence[Series], which: Any, at: Any, quantity: Any, ids: Sequence[str]
+    ) -> Taken:
+        """Takes events in columns, the quick way; several may be under way at once.
 
-def batch_line(event: UsageEvent) -> bytes:
-    """An event as a batch holds it: RFC 8785 JSON, without its place, which is not known before it is recorded."""
-    stated = {
-        "at": event.at,
-        "customer": event.customer,
-        "dimensions": dict(event.dimensions),
-        "id": event.id,
-        "meter": event.meter,
-        "quantity": str(event.quantity),
-        "source": event.source,
-    }
-    return json.dumps(stated, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+        Args:
+            series: Source, customer, meter and dimensions, each combination once.
+            which: The number of each event's series: a uint32 array, or a list.
+            at: Microseconds since the epoch: a uint64 array, or a list.
+            quantity: In the meter's smallest unit: an int64 array, or a list.
+            ids: Unique within the source.
+
+        Raises:
+            InvalidInputError: One of them has no valid reading, or is of a time that is closed.
+            AlreadyExistsError: Another process takes in their source.
+        """
+        from anyio.to_thread import run_sync
+
+        from creto._bridge import wait
+
+        # On a thread: a source that is new to this process is locked and read first.
+        taken, duplicates, ticket = await run_sync(self._offer, series, which, at, quantity, ids)
+        await wait(lambda bridge, token: self._ledger.durable(ticket, bridge, token))
+        return Taken(taken, duplicates)
+
+    def take_columns_blocking(
+        self, series: Sequence[Series], which: Any, at: Any, quantity: Any, ids: Sequence[str]
+    ) -> Taken:
+        """As `take_columns`, for code without an event loop."""
+        taken, duplicates, ticket = self._offer(series, which, at, quantity, ids)
+        self._ledger.durable_blocking(ticket)
+        return Taken(taken, duplicates)
+
+    def _offer(
+        self, series: Sequence[Series], which: Any, at: Any, quantity: Any, ids: Sequence[str]
+    ) -> tuple[int, int, int]:
+        named = [(source, customer, meter, dict(own)) for source, customer, meter, own in series]
+        return self._ingest.take(named, which, at, quantity, list(ids))
 
 
-def batch_events(record: Mapping[str, Any], folder: Path) -> Iterator[UsageEvent]:
-    """The events of a batch, once its Merkle root has been checked; none where the record is no batch.
+def _columns(
+    events: Iterable[UsageEvent],
+) -> tuple[list[Series], list[int], list[int], list[int], list[str]]:
+    numbers: dict[tuple[Any, ...], int] = {}
+    series: list[Series] = []
+    which, at, quantities, ids = [], [], [], []
+    for event in events:
+        _check(event)
+        own = (event.source, event.customer, event.meter, tuple(sorted(event.dimensions.items())))
+        number = numbers.setdefault(own, len(series))
+        if number == len(series):
+            series.append((event.source, event.customer, event.meter, event.dimensions))
+        which.append(number)
+        at.append(event.at)
+        quantities.append(event.quantity)
+        ids.append(event.id)
+    return series, which, at, quantities, ids
 
-    Args:
-        record: As `_core.LedgerShard.records` gives them.
-        folder: The ledger's folder.
 
-    Raises:
-        IntegrityError: The batch is not the one that was recorded.
-    """
-    if record.get("what") != BATCH or record.get("kind") != "event":
-        return
-    lines = _core.ledger_read_batch(str(folder), record["digest"]).split(b"\n")
-    if _core.merkle_root(lines).hex() != record["digest"]:
-        raise IntegrityError(f"the batch of record {record['index']} of shard `{record['shard']}` was changed")
-    for position, line in enumerate(lines):
-        stated = json.loads(line)
-        yield UsageEvent(
-            source=stated["source"],
-            id=stated["id"],
-            customer=stated["customer"],
-            meter=stated["meter"],
-            quantity=int(stated["quantity"]),
-            at=int(stated["at"]),
-            dimensions=stated["dimensions"],
-            place=(str(record["shard"]), int(record["index"]), position),
-        )
+def _check(event: UsageEvent) -> None:
+    """What a column cannot say wrong, a Python object can; the rest is checked where columns are."""
+    for name in ("source", "id", "customer", "meter"):
+        value = getattr(event, name)
+        if not isinstance(value, str) or not 0 < len(value) <= 1024:
+            raise InvalidInputError(f"usage event `{event.id}`: `{name}` has 1 to 1024 characters")
+    for name, value in event.dimensions.items():
+        if not isinstance(name, str) or not isinstance(value, str):
+            raise InvalidInputError(f"usage event `{event.id}`: dimension `{name}` is not a name with a text")
+    if isinstance(event.quantity, bool) or not isinstance(event.quantity, int):
+        raise InvalidInputError(f"usage event `{event.id}`: quantity {event.quantity} is not a whole number")
+    if not -(2**96) < event.quantity < 2**96:
+        raise InvalidInputError(f"usage event `{event.id}`: quantity {event.quantity} is too large")
+    if isinstance(event.at, bool) or not isinstance(event.at, int) or not 0 <= event.at < 2**51:
+        raise InvalidInputError(f"usage event `{event.id}`: its time is closed, or is none")

@@ -4,22 +4,31 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
-from creto import _core
-from creto.errors import InvalidInputError
 from creto.metering._currency import money
-from creto.metering._price import PriceBook, PricePeriod, amount, matches
-from creto.metering._usage import UsageEvent
+from creto.metering._evidence import Evidence, through
+from creto.metering._price import PriceBook, PricePeriod, amount
+from creto.metering._rate import (
+    Rated,
+    Sums,
+    commitment_line,
+    cuts_of,
+    exact,
+    instant,
+    line_of,
+    micros,
+    price_data,
+    sums,
+)
 
 if TYPE_CHECKING:
     from creto.config._sections import Price
 
-__all__ = ["FORMAT", "canonical", "digest", "draft", "line_amount", "measure", "price_of", "total_of"]
+__all__ = ["FORMAT", "canonical", "digest", "drafts", "line_amount", "lines_of", "price_of", "reach_of", "total_of"]
 
 FORMAT = "creto-invoice/1"
 
@@ -34,49 +43,6 @@ def digest(document: Mapping[str, Any]) -> str:
     return hashlib.sha256(canonical({name: value for name, value in document.items() if name != "state"})).hexdigest()
 
 
-def measure(aggregation: str, events: Sequence[UsageEvent]) -> Fraction:
-    """What the events of a line add up to.
-
-    Args:
-        aggregation: Of the price: `sum`, `count`, `min`, `max`, `avg`, `latest` or `unique`.
-        events: In any order.
-    """
-    quantities = [event.quantity for event in events]
-    if not quantities:
-        return Fraction(0)
-    match aggregation:
-        case "sum":
-            return Fraction(sum(quantities))
-        case "count":
-            return Fraction(len(quantities))
-        case "min":
-            return Fraction(min(quantities))
-        case "max":
-            return Fraction(max(quantities))
-        case "avg":
-            return Fraction(sum(quantities), len(quantities))
-        case "latest":
-            return Fraction(max(events, key=lambda event: (event.at, event.place)).quantity)
-        case "unique":
-            return Fraction(len(set(quantities)))
-        case _:
-            raise InvalidInputError(f"aggregation `{aggregation}` cannot be invoiced")
-
-
-def _instant(micros: int) -> str:
-    return datetime.fromtimestamp(micros / 1e6, UTC).isoformat().replace("+00:00", "Z")
-
-
-def _exact(value: Fraction) -> str:
-    return str(value.numerator) if value.denominator == 1 else f"{value.numerator}/{value.denominator}"
-
-
-def _price_data(price: Price) -> dict[str, Any]:
-    data = price.model_dump(mode="json", exclude_defaults=True)
-    data.pop("customer", None)
-    return {"model": price.model, "aggregation": price.aggregation, **data}
-
-
 def price_of(line: Mapping[str, Any]) -> Price:
     """The price that a line of an invoice states."""
     from creto.config._sections import Price
@@ -86,11 +52,11 @@ def price_of(line: Mapping[str, Any]) -> Price:
 
 def line_amount(line: Mapping[str, Any], currency: str) -> Decimal:
     """What a line costs by its own quantity and price: for whoever checks it."""
-    quantity, before = Fraction(line["quantity"]), line.get("before")
+    before = line.get("before")
     share = Fraction(line["share"])
     price = price_of(line)
     if before is None:
-        return money(amount(price, quantity, share=share), currency)
+        return money(amount(price, Fraction(line["quantity"]), share=share), currency)
     whole = amount(price, Fraction(before["whole"]), share=share)
     return money(whole, currency) - Decimal(before["amount"])
 
@@ -100,152 +66,199 @@ def total_of(document: Mapping[str, Any]) -> Decimal:
     return money(sum((Fraction(line["amount"]) for line in document["lines"]), Fraction(0)), document["currency"])
 
 
-def _line(found: PricePeriod, events: Sequence[UsageEvent], share: Fraction, currency: str) -> dict[str, Any]:
-    ordered = sorted(events, key=lambda event: (event.at, event.place))
-    quantity = measure(found.price.aggregation, ordered)
-    cost = money(amount(found.price, quantity, share=share), currency)
-    leaves = [event.leaf() for event in ordered]
-    return {
-        "meter": found.price.meter,
-        "description": found.price.description or _describe(found.price),
-        "start": _instant(found.start),
-        "end": _instant(found.end),
-        "share": _exact(share),
-        "price": _price_data(found.price),
-        "quantity": _exact(quantity),
-        "amount": str(cost),
-        "events": len(ordered),
-        "commitment": _core.merkle_root(leaves).hex(),
-        "evidence": [[*event.place] for event in ordered],
-    }
-
-
-def _describe(price: Price) -> str:
-    conditions = ", ".join(f"{name} {value}" for name, value in sorted(price.when.items()))
-    return f"{price.meter} ({conditions})" if conditions else price.meter
-
-
-def _assign(
-    periods: Sequence[PricePeriod], events: Iterable[UsageEvent]
-) -> tuple[dict[int, list[UsageEvent]], dict[str, list[UsageEvent]]]:
-    """Gives each event to the price with the most conditions that fit it; what has no price is kept apart by meter."""
-    assigned: dict[int, list[UsageEvent]] = {place: [] for place in range(len(periods))}
-    unpriced: dict[str, list[UsageEvent]] = {}
-    by_meter: dict[str, list[int]] = {}
-    for place, found in enumerate(periods):
-        by_meter.setdefault(found.price.meter, []).append(place)
-    for event in events:
-        dimensions = {**event.dimensions, "customer": event.customer}
-        fitting = [
-            place
-            for place in by_meter.get(event.meter, ())
-            if periods[place].start <= event.at < periods[place].end and matches(periods[place].price, dimensions)
-        ]
-        if not fitting:
-            unpriced.setdefault(event.meter, []).append(event)
-            continue
-        most = max(len(periods[place].price.when) for place in fitting)
-        best = [place for place in fitting if len(periods[place].price.when) == most]
-        if len(best) > 1:
-            names = " and ".join(_describe(periods[place].price) for place in best)
-            raise InvalidInputError(f"an event of `{event.meter}` is priced by both {names}: give one more conditions")
-        assigned[best[0]].append(event)
-    return assigned, unpriced
-
-
-def draft(
+def drafts(
     book: PriceBook,
-    customer: str,
     start: int,
     end: int,
     time_zone: str,
-    events: Iterable[UsageEvent],
-    closed: Sequence[Mapping[str, Any]] = (),
-) -> dict[str, Any]:
-    """An invoice of one customer and period, without a number.
+    evidence: Evidence,
+    *,
+    customers: Sequence[str] | None = None,
+    closed: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
+) -> dict[str, dict[str, Any]]:
+    """Invoices of a period, without numbers, by customer.
 
     Args:
         book: The prices.
-        customer: The organisation of a path.
         start: Microseconds since the epoch.
         end: Microseconds since the epoch; before it.
         time_zone: In which the period was meant.
-        events: Usage of this customer, each event once; what came too late for a closed period becomes an adjustment.
-        closed: Finalized invoices of earlier periods, not void.
+        evidence: The usage; what came too late for a closed period becomes an adjustment.
+        customers: These only, whether they used anything or not; by default every one that did.
+        closed: By customer, finalized invoices of earlier periods, not void.
 
     Raises:
         InvalidInputError: An event fits two prices alike, or corrections took away more than there was.
     """
-    currency = book.currency_of(customer)
-    own = [event for event in events if event.customer == customer]
-    lines, unpriced = _lines(book, customer, start, end, own, currency)
-    for invoice in closed:
-        lines += _adjustments(book, customer, invoice, own, currency)
-    for number, line in enumerate(lines, 1):
-        line["line"] = number
-    document = {
-        "format": FORMAT,
-        "kind": "invoice",
-        "state": "draft",
-        "number": "",
-        "customer": customer,
-        "currency": currency,
-        "start": _instant(start),
-        "end": _instant(end),
-        "time_zone": time_zone,
-        "lines": lines,
-        "unpriced": [
-            {"meter": meter, "quantity": str(sum(event.quantity for event in found)), "events": len(found)}
-            for meter, found in sorted(unpriced.items())
-        ],
-        "credits": [],
-    }
-    document["total"] = document["due"] = str(total_of(document))
-    return document
+    own = sums(evidence, cuts_of(start, end, book.prices), book.prices, customers=customers)
+    late = _adjustments(book, evidence, closed or {})
+    names = sorted({*own.parts, *late}) if customers is None else customers
+    stretches = [list(stretch) for stretch in evidence.stretches]
+    made = {}
+    for customer in names:
+        currency = book.currency_of(customer)
+        periods = book.of(customer, start, end)
+        lines, unpriced = lines_of(own, customer, periods, end - start, currency)
+        lines += late.get(customer, [])
+        for number, line in enumerate(lines, 1):
+            line["line"] = number
+        document = {
+            "format": FORMAT,
+            "kind": "invoice",
+            "state": "draft",
+            "number": "",
+            "customer": customer,
+            "currency": currency,
+            "start": instant(start),
+            "end": instant(end),
+            "time_zone": time_zone,
+            "lines": lines,
+            "unpriced": unpriced,
+            "evidence": stretches,
+            "cuts": list(own.cuts),
+            "credits": [],
+        }
+        document["total"] = document["due"] = str(total_of(document))
+        made[customer] = document
+    return made
 
 
-def _lines(
-    book: PriceBook, customer: str, start: int, end: int, own: Sequence[UsageEvent], currency: str
-) -> tuple[list[dict[str, Any]], dict[str, list[UsageEvent]]]:
-    periods = book.of(customer, start, end)
-    assigned, unpriced = _assign(periods, [event for event in own if start <= event.at < end])
+def lines_of(
+    own: Sums, customer: str, periods: Sequence[PricePeriod], whole: int, currency: str
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The lines of one customer and period, and by meter what has no price.
+
+    Args:
+        own: What its events add up to.
+        customer: The organisation of a path.
+        periods: Its prices.
+        whole: How long the billing period is, in microseconds.
+        currency: Of the invoice.
+    """
+    rated = Rated(own, customer, periods)
     lines = []
-    for place, found in enumerate(periods):
-        events = assigned[place]
-        if events or found.price.model == "flat" or found.price.minimum > 0:
-            lines.append(_line(found, events, Fraction(found.end - found.start, end - start), currency))
+    for found, parts in zip(periods, rated.assigned, strict=True):
+        if found.price.model != "commitment" and (parts or found.price.model == "flat" or found.price.minimum > 0):
+            lines.append(line_of(found, own, parts, whole, currency))
+    others = list(lines)
+    lines += [commitment_line(found, others, whole, currency) for found in periods if found.price.model == "commitment"]
+    unpriced = []
+    for meter, parts in sorted(rated.unpriced.items()):
+        quantity, events, _ = own.line(parts, "sum")
+        unpriced.append({"meter": meter, "quantity": exact(quantity), "events": events})
     return lines, unpriced
 
 
+def reach_of(document: Mapping[str, Any], documents: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """By shard, up to which record a closed invoice's period was charged: by itself, or by adjustments since.
+
+    Args:
+        document: The closed invoice.
+        documents: All invoices of the customer that stand.
+    """
+    reach = through(document["evidence"])
+    for other in documents:
+        if any(line["before"]["invoice"] == document["number"] for line in other["lines"] if "before" in line):
+            for shard, record in through(other["evidence"]).items():
+                reach[shard] = max(reach.get(shard, 0), record)
+    return reach
+
+
 def _adjustments(
-    book: PriceBook, customer: str, invoice: Mapping[str, Any], own: Sequence[UsageEvent], currency: str
-) -> list[dict[str, Any]]:
+    book: PriceBook, evidence: Evidence, closed: Mapping[str, Sequence[Mapping[str, Any]]]
+) -> dict[str, list[dict[str, Any]]]:
     """Lines for events that came after their period was invoiced: it is rated anew, less what was invoiced."""
-    start, end = _micros(invoice["start"]), _micros(invoice["end"])
-    now, _ = _lines(book, customer, start, end, own, currency)
-    billed: dict[str, dict[str, Any]] = {
-        _identity(line): dict(line) for line in invoice["lines"] if "before" not in line
-    }
-    events = {(event.place, event.meter): event for event in own}
+    # One look at the ledger for all who were invoiced for the same time by the same records.
+    alike: dict[tuple[int, int, tuple[tuple[str, int], ...]], dict[str, Mapping[str, Any]]] = {}
+    for customer, documents in closed.items():
+        for document in documents:
+            reach = reach_of(document, documents)
+            key = micros(document["start"]), micros(document["end"]), tuple(sorted(reach.items()))
+            alike.setdefault(key, {})[customer] = document
+    found: dict[str, list[dict[str, Any]]] = {}
+    for (start, end, reached), alike_documents in sorted(alike.items()):
+        after = dict(reached)
+        late = sums(evidence, (start, end), (), customers=list(alike_documents), after=after)
+        if not late.parts:
+            continue
+        names = sorted(late.parts)
+        standing = [line for name in names for line in alike_documents[name]["lines"] if "before" not in line]
+        prices = [*book.prices, *(price_of(line) for line in standing)]
+        cuts = cuts_of(start, end, prices)
+        late = sums(evidence, cuts, prices, customers=names, after=after)
+        whole = sums(evidence, cuts, prices, customers=names)
+        for name in names:
+            paid = _paid(alike_documents[name], closed[name])
+            found.setdefault(name, []).extend(_late_lines(book, name, alike_documents[name], paid, late, whole, after))
+    return found
+
+
+def _paid(document: Mapping[str, Any], documents: Sequence[Mapping[str, Any]]) -> dict[str, Decimal]:
+    """What was invoiced for each line of a closed invoice: by itself, and by adjustments since."""
+    paid = {_identity(line): Decimal(line["amount"]) for line in document["lines"] if "before" not in line}
+    for other in documents:
+        for line in other["lines"]:
+            if "before" in line and line["before"]["invoice"] == document["number"]:
+                name = _identity(line)
+                paid[name] = paid.get(name, Decimal(0)) + Decimal(line["amount"])
+    return paid
+
+
+def _late_lines(
+    book: PriceBook,
+    customer: str,
+    document: Mapping[str, Any],
+    paid: Mapping[str, Decimal],
+    late: Sums,
+    whole: Sums,
+    after: Mapping[str, int],
+) -> list[dict[str, Any]]:
+    start, end = micros(document["start"]), micros(document["end"])
+    currency = str(document["currency"])
+    # A closed period keeps the prices that it was invoiced at; what it was not invoiced for has those of the book.
+    periods = [
+        PricePeriod(price_of(line), micros(line["start"]), micros(line["end"]))
+        for line in document["lines"]
+        if "before" not in line
+    ]
+    known = {(found.price.meter, tuple(sorted(found.price.when.items()))) for found in periods}
+    periods += [
+        found
+        for found in book.of(customer, start, end)
+        if (found.price.meter, tuple(sorted(found.price.when.items()))) not in known
+        and found.price.model != "commitment"
+    ]
+    now, _ = lines_of(whole, customer, periods, end - start, currency)
+    rated = Rated(late, customer, periods)
     lines = []
     for line in now:
-        old = billed.get(_identity(line))
-        had = {tuple(place) for place in old["evidence"]} if old else set()
-        late = [place for place in line["evidence"] if tuple(place) not in had]
-        if not late:
+        place = next(
+            place
+            for place, found in enumerate(periods)
+            if (instant(found.start), instant(found.end)) == (line["start"], line["end"])
+            and _identity({**line, "price": price_data(found.price)}) == _identity(line)
+        )
+        had = paid.get(_identity(line), Decimal(0))
+        more = Decimal(line["amount"]) - had
+        parts = rated.assigned[place]
+        if not parts and (line["price"]["model"] != "commitment" or not more):
             continue
-        fresh = [events[(tuple(place), line["meter"])] for place in late]
-        paid = Decimal(old["amount"]) if old else Decimal(0)
+        quantity, events, commitment = late.line(parts, line["price"]["aggregation"])
         lines.append(
             {
                 **line,
-                "description": f"{line['description']}: late usage of {invoice['number']}",
-                "quantity": _exact(measure(line["price"]["aggregation"], fresh)),
-                "before": {"invoice": invoice["number"], "whole": line["quantity"], "amount": str(paid)},
-                "amount": str(Decimal(line["amount"]) - paid),
-                "events": len(fresh),
-                "commitment": _core.merkle_root([event.leaf() for event in fresh]).hex(),
-                "evidence": late,
+                "description": f"{line['description']}: late usage of {document['number']}",
+                "quantity": exact(quantity),
+                "before": {
+                    "invoice": document["number"],
+                    "whole": line["quantity"],
+                    "amount": str(had),
+                    "after": dict(after),
+                    "cuts": list(late.cuts),
+                },
+                "amount": str(more),
+                "events": events,
+                "commitment": commitment,
             }
         )
     return lines
@@ -253,7 +266,3 @@ def _adjustments(
 
 def _identity(line: Mapping[str, Any]) -> str:
     return canonical({"price": line["price"], "start": line["start"], "end": line["end"]}).decode()
-
-
-def _micros(instant: str) -> int:
-    return round(datetime.fromisoformat(instant).timestamp() * 1_000_000)

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from creto.errors import AlreadyExistsError, InvalidInputError, NotFoundError
 from creto.metering._currency import places
-from creto.metering._invoice import FORMAT, digest, draft
+from creto.metering._invoice import FORMAT, digest, drafts, reach_of
 from creto.metering._open import user
+from creto.metering._rate import micros
 
 if TYPE_CHECKING:
+    from creto.metering._evidence import Evidence
     from creto.metering._price import PriceBook
-    from creto.metering._usage import UsageEvent
     from creto.store import Store, Transaction
 
 __all__ = ["Invoices", "StoredInvoice"]
 
+_OLDEST = 2 * 366 * 86_400_000_000
 _NEXT = {"draft": {"finalized", "void"}, "finalized": {"paid", "void"}, "paid": set(), "void": set()}
 
 
@@ -45,6 +47,11 @@ class StoredInvoice:
         """`draft`, `finalized`, `paid` or `void`."""
         return str(self.document["state"])
 
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all of it but its state."""
+        return digest(self.document)
+
 
 class Invoices:
     """The invoices of a store.
@@ -61,7 +68,7 @@ class Invoices:
     # --- life --------------------------------------------------------------------------------------------------------
 
     def draft(
-        self, book: PriceBook, customer: str, start: int, end: int, time_zone: str, events: Iterable[UsageEvent]
+        self, book: PriceBook, customer: str, start: int, end: int, time_zone: str, evidence: Evidence
     ) -> StoredInvoice:
         """Makes the draft of a period, in place of an earlier draft of it.
 
@@ -71,59 +78,145 @@ class Invoices:
             start: Microseconds since the epoch.
             end: Microseconds since the epoch; before it.
             time_zone: In which the period was meant.
-            events: The customer's usage, each event once.
+            evidence: The usage.
 
         Raises:
             AlreadyExistsError: The period, or part of it, was invoiced already.
             InvalidInputError: The usage cannot be priced.
         """
-        from sqlalchemy import delete, select
+        return self.run(book, start, end, time_zone, evidence, customers=[customer], finalize=False)[0]
 
-        from creto.store.tables import invoices
+    def run(
+        self,
+        book: PriceBook,
+        start: int,
+        end: int,
+        time_zone: str,
+        evidence: Evidence,
+        *,
+        customers: Sequence[str] | None = None,
+        finalize: bool = True,
+    ) -> list[StoredInvoice]:
+        """Invoices a period, all customers in one transaction: every one gets its invoice, or none does.
 
+        Args:
+            book: The prices.
+            start: Microseconds since the epoch.
+            end: Microseconds since the epoch; before it.
+            time_zone: In which the period was meant.
+            evidence: The usage.
+            customers: These only; by default every one that used anything.
+            finalize: False to make drafts, in place of earlier drafts of the period.
+
+        Raises:
+            AlreadyExistsError: A customer's period, or part of it, was invoiced already.
+            InvalidInputError: The usage cannot be priced.
+        """
         if start >= end:
             raise InvalidInputError("the period ends before it starts")
-        with self._store.begin() as tx:
-            live = tx.all(
-                select(invoices).where(
-                    invoices.c.customer == customer, invoices.c.kind == "invoice", invoices.c.state != "void"
+        while True:
+            with self._store.read() as tx:
+                earlier, covering = self._closed(tx, customers, start, end)
+            # Outside of a transaction: others need not wait while a month is added up.
+            made = drafts(book, start, end, time_zone, evidence, customers=customers, closed=earlier)
+            for customer in sorted(set(made) & set(covering)):
+                raise AlreadyExistsError(
+                    f"`{customer}` was invoiced for this time by {covering[customer]}; void it first"
                 )
-            )
-            for row in live:
-                if row.state == "draft" or row.period_start >= end or row.period_end <= start:
-                    continue
-                raise AlreadyExistsError(f"`{customer}` was invoiced for this time by {row.number}; void it first")
-            closed = [row.document for row in live if row.state != "draft" and row.period_end <= start]
-            closed.sort(key=lambda document: str(document["number"]))
-            document = draft(book, customer, start, end, time_zone, events, closed)
-            tx.execute(
-                delete(invoices).where(
-                    invoices.c.customer == customer, invoices.c.state == "draft", invoices.c.period_start == start
-                )
-            )
-            made = StoredInvoice(os.urandom(8).hex(), document)
-            self._insert(tx, made, start, end)
-            return made
+            with self._store.begin() as tx:
+                self._alone(tx)
+                now, covered = self._closed(tx, customers, start, end)
+                if (_numbers(now), covered) != (_numbers(earlier), covering):
+                    continue  # Another process invoiced meanwhile.
+                self._drop_drafts(tx, made, start)
+                if finalize:
+                    self._number(tx, list(made.values()))
+                invoices = [StoredInvoice(os.urandom(8).hex(), document) for document in made.values()]
+                self._insert_all(tx, invoices, start, end)
+                if finalize:
+                    for invoice in invoices:
+                        self._record(tx, "invoice:finalize", invoice.document)
+                return invoices
 
-    def _insert(self, tx: Transaction, made: StoredInvoice, start: int, end: int) -> None:
+    @staticmethod
+    def _alone(tx: Transaction) -> None:
+        """Has whoever else invoices wait until this transaction has ended, also on PostgreSQL."""
+        tx.bump("invoicing")
+
+    @staticmethod
+    def _closed(
+        tx: Transaction, customers: Sequence[str] | None, start: int, end: int
+    ) -> tuple[dict[str, list[dict[str, Any]]], dict[str, str]]:
+        """By customer: earlier invoices that stand, in order of number; and the number of one that covers this time."""
+        from sqlalchemy import select
+
         from creto.store.tables import invoices
 
-        document = made.document
-        tx.insert(
-            invoices,
-            id=made.id,
-            number=document["number"] or None,
-            kind=document["kind"],
-            state=document["state"],
-            customer=document["customer"],
-            period_start=start,
-            period_end=end,
-            currency=document["currency"],
-            total=document["total"],
-            document=document,
-            digest=bytes.fromhex(digest(document)),
-            changed=tx.now,
+        statement = select(invoices).where(
+            invoices.c.kind == "invoice",
+            invoices.c.state.in_(["finalized", "paid"]),
+            invoices.c.period_start < end,
+            # Usage older than this is not taken in any more.
+            invoices.c.period_end > start - _OLDEST,
         )
+        if customers is not None:
+            statement = statement.where(invoices.c.customer.in_(customers))
+        earlier: dict[str, list[dict[str, Any]]] = {}
+        covering: dict[str, str] = {}
+        for row in tx.all(statement.order_by(invoices.c.number)):
+            if row.period_end <= start:
+                earlier.setdefault(row.customer, []).append(row.document)
+            else:
+                covering[row.customer] = row.number
+        return earlier, covering
+
+    @staticmethod
+    def _drop_drafts(tx: Transaction, made: Mapping[str, Any], start: int) -> None:
+        from sqlalchemy import delete
+
+        from creto.store.tables import invoices
+
+        names = list(made)
+        for place in range(0, len(names), 500):
+            tx.execute(
+                delete(invoices).where(
+                    invoices.c.customer.in_(names[place : place + 500]),
+                    invoices.c.state == "draft",
+                    invoices.c.period_start == start,
+                )
+            )
+
+    def _number(self, tx: Transaction, documents: Sequence[dict[str, Any]]) -> None:
+        """Gives drafts of one year their numbers, and takes off what was paid in advance."""
+        if not documents:
+            return
+        year = str(documents[0]["end"])[:4]
+        first = tx.number(f"invoice/{year}", len(documents))
+        for number, document in enumerate(documents, first):
+            document["number"] = f"INV-{year}-{number:06d}"
+            document["state"] = "finalized"
+        self._apply_credits(tx, documents)
+
+    def _insert_all(self, tx: Transaction, made: Sequence[StoredInvoice], start: int, end: int) -> None:
+        from sqlalchemy import insert
+
+        from creto.store.tables import invoices
+
+        rows = [
+            {
+                "id": one.id,
+                "number": one.number or None,
+                **{name: one.document[name] for name in ("kind", "state", "customer", "currency", "total")},
+                "period_start": start,
+                "period_end": end,
+                "document": one.document,
+                "digest": bytes.fromhex(one.digest),
+                "changed": tx.now,
+            }
+            for one in made
+        ]
+        if rows:
+            tx.execute(insert(invoices), rows)
 
     def finalize(self, id: str) -> StoredInvoice:
         """Gives a draft its number, takes off what was paid in advance, and records its digest in the ledger.
@@ -133,16 +226,16 @@ class Invoices:
 
         Raises:
             NotFoundError: There is no such invoice.
-            InvalidInputError: It is no draft.
+            InvalidInputError: It is no draft, or one that what was finalized since has made untrue.
+            AlreadyExistsError: Its period, or part of it, was invoiced since.
         """
         with self._store.begin() as tx:
+            self._alone(tx)
             found = self._find(tx, id)
             self._step(found, "finalized")
             document = dict(found.document)
-            year = str(document["end"])[:4]
-            document["number"] = f"INV-{year}-{tx.number(f'invoice/{year}'):06d}"
-            document["state"] = "finalized"
-            self._apply_credits(tx, document)
+            self._check_current(tx, document)
+            self._number(tx, [document])
             return self._save(tx, StoredInvoice(found.id, document), "invoice:finalize")
 
     def pay(self, id: str) -> StoredInvoice:
@@ -165,12 +258,52 @@ class Invoices:
 
     def _move(self, id: str, state: str, what: str) -> StoredInvoice:
         with self._store.begin() as tx:
+            self._alone(tx)
             found = self._find(tx, id)
             self._step(found, state)
             document = {**found.document, "state": state}
             if state == "void":
+                self._check_adjusted(tx, found.document)
                 self._return_credits(tx, document)
             return self._save(tx, StoredInvoice(found.id, document), what)
+
+    def _check_current(self, tx: Transaction, document: Mapping[str, Any]) -> None:
+        """A draft was made some time ago; meanwhile its time, or the late usage in it, may have been charged."""
+        customer = str(document["customer"])
+        earlier, covering = self._closed(tx, [customer], micros(document["start"]), micros(document["end"]))
+        if customer in covering:
+            raise AlreadyExistsError(f"`{customer}` was invoiced for this time by {covering[customer]}; void it first")
+        standing = earlier.get(customer, [])
+        for line in document["lines"]:
+            if "before" not in line:
+                continue
+            number = line["before"]["invoice"]
+            adjusted = next((one for one in standing if one["number"] == number), None)
+            if adjusted is None or reach_of(adjusted, standing) != line["before"]["after"]:
+                raise InvalidInputError(f"late usage of {number} was settled since this draft was made: make it anew")
+
+    @staticmethod
+    def _check_adjusted(tx: Transaction, document: Mapping[str, Any]) -> None:
+        """What a later invoice builds on stays: voiding it would charge late usage twice, or not at all."""
+        from sqlalchemy import select
+
+        from creto.store.tables import invoices
+
+        own = {line["before"]["invoice"] for line in document["lines"] if "before" in line}
+        for row in tx.all(
+            select(invoices).where(
+                invoices.c.customer == document["customer"],
+                invoices.c.kind == "invoice",
+                invoices.c.state.in_(["finalized", "paid"]),
+                invoices.c.number > document["number"],
+            )
+        ):
+            adjusted = {line["before"]["invoice"] for line in row.document["lines"] if "before" in line}
+            if document["number"] in adjusted or own & adjusted:
+                raise InvalidInputError(
+                    f"invoice {document['number']} is adjusted by {row.number}, which stands: "
+                    "write a credit note instead"
+                )
 
     @staticmethod
     def _step(found: StoredInvoice, state: str) -> None:
@@ -232,6 +365,7 @@ class Invoices:
         from creto.store.tables import invoices
 
         with self._store.begin() as tx:
+            self._alone(tx)
             found = self._find(tx, number)
             if found.state not in {"finalized", "paid"}:
                 raise InvalidInputError(f"invoice {number} is {found.state}: only a finalized one can be credited")
@@ -260,6 +394,8 @@ class Invoices:
                 "reason": reason,
                 "lines": [],
                 "unpriced": [],
+                "evidence": [],
+                "cuts": [],
                 "credits": [],
                 "total": amount,
                 "due": amount,
@@ -267,7 +403,7 @@ class Invoices:
             made = StoredInvoice(os.urandom(8).hex(), document)
             row = tx.first(select(invoices).where(invoices.c.id == found.id))
             assert row is not None
-            self._insert(tx, made, row.period_start, row.period_end)
+            self._insert_all(tx, [made], row.period_start, row.period_end)
             self._record(tx, "invoice:credit", document)
             return made
 
@@ -308,30 +444,33 @@ class Invoices:
             return id
 
     @staticmethod
-    def _apply_credits(tx: Transaction, document: dict[str, Any]) -> None:
+    def _apply_credits(tx: Transaction, documents: Sequence[dict[str, Any]]) -> None:
         from sqlalchemy import select, update
 
         from creto.store.tables import credits
 
-        due = Decimal(document["total"])
         now = tx.now >> 12
-        own = tx.all(
-            select(credits).where(
-                credits.c.customer == document["customer"], credits.c.currency == document["currency"]
-            )
-        )
-        usable = [row for row in own if (row.expires is None or row.expires > now) and Decimal(row.left) > 0]
-        usable.sort(key=lambda row: (row.priority, row.expires is None, row.expires or 0, row.set_at, row.id))
-        taken = []
-        for row in usable:
-            if due <= 0:
-                break
-            part = min(due, Decimal(row.left))
-            due -= part
-            tx.execute(update(credits).where(credits.c.id == row.id).values(left=str(Decimal(row.left) - part)))
-            taken.append({"credit": row.id, "amount": str(part)})
-        document["credits"] = taken
-        document["due"] = str(due)
+        statement = select(credits).where(credits.c.left != "0")
+        if len(documents) == 1:
+            statement = statement.where(credits.c.customer == documents[0]["customer"])
+        usable: dict[tuple[str, str], list[Any]] = {}
+        for row in tx.all(statement):
+            if (row.expires is None or row.expires > now) and Decimal(row.left) > 0:
+                usable.setdefault((row.customer, row.currency), []).append(row)
+        for document in documents:
+            due = Decimal(document["total"])
+            own = usable.get((document["customer"], document["currency"]), [])
+            own.sort(key=lambda row: (row.priority, row.expires is None, row.expires or 0, row.set_at, row.id))
+            taken = []
+            for row in own:
+                if due <= 0:
+                    break
+                part = min(due, Decimal(row.left))
+                due -= part
+                tx.execute(update(credits).where(credits.c.id == row.id).values(left=str(Decimal(row.left) - part)))
+                taken.append({"credit": row.id, "amount": str(part)})
+            document["credits"] = taken
+            document["due"] = str(due)
 
     @staticmethod
     def _return_credits(tx: Transaction, document: Mapping[str, Any]) -> None:
@@ -381,3 +520,7 @@ class Invoices:
             statement = statement.where(invoices.c.customer == customer)
         with self._store.read() as tx:
             return [StoredInvoice(row.id, dict(row.document)) for row in tx.all(statement)]
+
+
+def _numbers(earlier: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, list[str]]:
+    return {customer: [str(document["number"]) for document in documents] for customer, documents in earlier.items()}

@@ -21,7 +21,7 @@ def amount(price: Price, quantity: Fraction, *, share: Fraction = Fraction(1)) -
 
     Args:
         price: The price.
-        quantity: In units of the meter; what is included is taken off here.
+        quantity: In units of the meter; what is included is taken off here. For a commitment, what all lines cost.
         share: Which part of the period the price was in force; fees, included units and minimum are cut to it.
 
     Raises:
@@ -32,6 +32,8 @@ def amount(price: Price, quantity: Fraction, *, share: Fraction = Fraction(1)) -
         >>> amount(Price(meter="m", unit_price="0.5", included=10), Fraction(14))
         Fraction(2, 1)
     """
+    if price.model == "commitment":
+        return max(Fraction(0), Fraction(price.unit_price) * share - quantity)
     if quantity < 0:
         raise InvalidInputError(
             f"usage of `{price.meter}` adds up to {quantity}: corrections took away more than there was"

@@ -12,13 +12,20 @@ from typing import Any
 from creto import _core
 from creto.errors import InvalidInputError
 
-__all__ = ["Bucket", "Place", "Usage", "UsageEvent", "acts_of", "events_of", "path_of", "read_usage", "shard_records"]
+__all__ = [
+    "Bucket",
+    "Place",
+    "Usage",
+    "UsageEvent",
+    "acts_of",
+    "ledger_events",
+    "path_of",
+    "read_usage",
+    "shard_records",
+]
 
 Place = tuple[str, int, int]
-"""Where an event stands in the ledger: shard, index of the record, position in its batch (0 for an act's own)."""
-BATCH = "usage:batch"
-"""What records of batches say in `what`."""
-_UNKNOWN = "unassigned"
+"""Where an event stands in the ledger: shard, index of the record, position in its batch, or among its meters."""
 _CHUNK = 4096
 
 
@@ -28,7 +35,7 @@ class UsageEvent:
 
     Args:
         source: Who says so; ids are unique within a source.
-        id: Unique within the source and meter.
+        id: Unique within the source; of what an act used, the act's and the meter's.
         customer: Who pays: the organisation of the path.
         meter: Of what.
         quantity: How much, in the meter's smallest unit; negative for a correction.
@@ -47,18 +54,9 @@ class UsageEvent:
     place: Place = ("", 0, 0)
 
     def leaf(self) -> bytes:
-        """The bytes that an invoice line commits to: RFC 8785 JSON of what is counted and where it stands."""
-        stated = {
-            "at": self.at,
-            "customer": self.customer,
-            "dimensions": dict(self.dimensions),
-            "id": self.id,
-            "meter": self.meter,
-            "place": list(self.place),
-            "quantity": str(self.quantity),
-            "source": self.source,
-        }
-        return json.dumps(stated, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+        """The bytes that a batch and an invoice line commit to: RFC 8785 JSON of all that the event says."""
+        own = dict(self.dimensions)
+        return bytes(_core.usage_leaf(self.source, self.id, self.customer, self.meter, self.quantity, self.at, own))
 
     def to_cloudevent(self) -> dict[str, Any]:
         """As a CloudEvents 1.0 event in JSON."""
@@ -149,28 +147,56 @@ class Usage:
 
     def __init__(self, events: Iterable[UsageEvent] = ()) -> None:
         self._table = _core.UsageTable()
-        self.events: list[UsageEvent] = []
+        self._events: list[UsageEvent] = []
+        self._ledger: tuple[Path, int, int] | None = None
         for event in events:
             self.add(event)
+
+    @classmethod
+    def of_ledger(cls, folder: Path, start: int = 0, end: int = 2**62) -> Usage:
+        """The usage that a ledger holds, also what no checkpoint covers yet, which cannot be proved yet.
+
+        Args:
+            folder: The ledger's folder.
+            start: Microseconds since the epoch.
+            end: Microseconds since the epoch; before it.
+
+        Raises:
+            IntegrityError: A batch of the ledger was changed.
+        """
+        made = cls()
+        if folder.exists():
+            made._table.read(str(folder), start, end)
+            made._ledger = folder, start, end
+        return made
+
+    @property
+    def events(self) -> list[UsageEvent]:
+        """Every event, in the order in which they came."""
+        if self._ledger is not None and not self._events:
+            folder, start, end = self._ledger
+            seen: set[tuple[str, str]] = set()
+            for shard in _core.ledger_shards(str(folder)):
+                for event in ledger_events(folder, shard):
+                    if start <= event.at < end and (event.source, event.id) not in seen:
+                        seen.add((event.source, event.id))
+                        self._events.append(event)
+        return self._events
 
     def add(self, event: UsageEvent) -> bool:
         """Takes an event.
 
         Returns:
-            False where one of the same source, id and meter was taken before.
+            False where one of the same source and id was taken before.
         """
         dimensions = {**event.dimensions, "customer": event.customer}
-        fresh = self._table.add(event.source, event.id.encode(), event.meter, event.quantity, event.at, dimensions)
+        fresh = self._table.add(event.source, event.id, event.meter, event.quantity, event.at, dimensions)
         if fresh:
             self.events.append(event)
         return fresh
 
-    def has(self, event: UsageEvent) -> bool:
-        """True where an event of the same source, id and meter was taken."""
-        return bool(self._table.has(event.source, event.id.encode(), event.meter))
-
     def __len__(self) -> int:
-        return len(self.events)
+        return len(self._table)
 
     @property
     def duplicates(self) -> int:
@@ -237,41 +263,22 @@ class Usage:
         return [Bucket(s, e, tuple(g), Fraction(n, d), events) for s, e, g, n, d, events in rows]
 
 
-def events_of(record: Mapping[str, Any], folder: Path | None = None) -> Iterator[UsageEvent]:
-    """The usage events that a record of the ledger holds: one for each meter of an act that ended, or those of a batch.
+def ledger_events(folder: Path, shard: str, start: int = 0, end: int | None = None) -> Iterator[UsageEvent]:
+    """The usage events that records of the ledger hold: one for each meter of an act that ended, and those of batches.
 
     Args:
-        record: As `_core.LedgerShard.records` gives them.
-        folder: The ledger's folder, to read batches from; without it they are left out.
-    """
-    if record.get("what") == BATCH and folder is not None:
-        from creto.metering._ingest import batch_events
+        folder: The ledger's folder.
+        shard: The shard's name.
+        start: Index of the first record.
+        end: Index after the last; by default all that is on disk is read.
 
-        yield from batch_events(record, folder)
-        return
-    if record.get("kind") != "outcome" or not record.get("usage"):
-        return
-    detail = record.get("detail") or {}
-    path = path_of(record)
-    teams = [name for name in path[1:] if not name.startswith("spiffe://")]
-    dimensions = {
-        "agent": str(record["who"]),
-        "action": str(record["what"]),
-        "resource": str(record["resource"]),
-        "team": teams[0] if teams else _UNKNOWN,
-        **{name: str(value) for name, value in detail.items() if name not in {"path", "agent", "action", "team"}},
-    }
-    for meter, quantity in record["usage"].items():
-        yield UsageEvent(
-            source="ledger",
-            id=str(record["act"]),
-            customer=path[0] if path else _UNKNOWN,
-            meter=meter,
-            quantity=int(quantity),
-            at=int(record["timestamp"]) >> 12,
-            dimensions=dimensions,
-            place=(str(record["shard"]), int(record["index"]), 0),
-        )
+    Raises:
+        IntegrityError: A batch is not the one that was recorded.
+    """
+    for source, id, customer, meter, quantity, at, own, name, record, position in _core.usage_events(
+        str(folder), shard, start, end
+    ):
+        yield UsageEvent(source, id, customer, meter, quantity, at, own, (name, record, position))
 
 
 def path_of(record: Mapping[str, Any]) -> list[str]:
@@ -330,18 +337,12 @@ def acts_of(records: Iterable[Mapping[str, Any]]) -> Iterator[tuple[list[str], d
     yield from (act for act in found.values() if act[1])
 
 
-def read_usage(folder: Path, *, start: int = 0, end: int = 2**62, tail: bool = True) -> Usage:
+def read_usage(folder: Path, *, start: int = 0, end: int = 2**62) -> Usage:
     """The usage that a ledger holds, each event once.
 
     Args:
         folder: The ledger's folder.
         start: Microseconds since the epoch.
         end: Microseconds since the epoch; before it.
-        tail: True to count what no checkpoint covers yet, which cannot be proved yet.
     """
-    found: list[UsageEvent] = []
-    for name in _core.ledger_shards(str(folder)) if folder.exists() else ():
-        # A batch can tell of a time before it was recorded, so where there is a start all of the shard is read.
-        for record in shard_records(folder, name, tail=tail):
-            found.extend(event for event in events_of(record, folder) if start <= event.at < end)
-    return Usage(sorted(found, key=lambda event: (event.at, event.place, event.meter)))
+    return Usage.of_ledger(folder, start, end)

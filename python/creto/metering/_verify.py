@@ -1,21 +1,22 @@
-"""Checks an invoice with what an outsider has: the file, the ledger's public tiles, and its public keys."""
+"""Checks an invoice with what an outsider has: the file, the ledger's public tiles and batches, and its public keys."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 from creto import _core
 from creto.errors import CretoError, IntegrityError
-from creto.metering._ingest import batch_line
-from creto.metering._invoice import FORMAT, canonical, digest, line_amount, measure, price_of, total_of
-from creto.metering._price import matches
-from creto.metering._usage import BATCH, UsageEvent, events_of
+from creto.metering._evidence import LedgerEvidence
+from creto.metering._invoice import FORMAT, digest, line_amount, price_of, total_of
+from creto.metering._price import PricePeriod
+from creto.metering._rate import Rated, Sums, exact, micros, sums
 
-__all__ = ["Finding", "prove_event", "verify_event", "verify_invoice"]
+__all__ = ["Finding", "tiles", "verify_invoice"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,51 +34,68 @@ class Finding:
     detail: str
 
 
-class _Tiles:
-    """The ledger as an outsider reads it: each shard's records, once its signed checkpoint has been checked."""
+def guarded(what: str, check: Any) -> Finding:
+    """What a check found, or why it failed."""
+    try:
+        return Finding(what, True, check())
+    except (CretoError, KeyError, ValueError, TypeError, IndexError, ArithmeticError, StopIteration) as error:
+        return Finding(what, False, str(error) or type(error).__name__)
 
-    def __init__(self, folder: Path, keys: Sequence[_core.VerifyingKey] | None) -> None:
-        self._folder = folder
-        self._keys = keys  # none: the ledger is one's own, and is not checked
-        self._sizes: dict[str, int] = {}
-        self._shards: dict[str, _core.LedgerShard] = {}
-        self._read: dict[tuple[str, int], dict[tuple[str, int], UsageEvent]] = {}
 
-    def shard(self, name: str) -> tuple[_core.LedgerShard, int]:
-        if name not in self._sizes:
-            if "/" in name or name not in _core.ledger_shards(str(self._folder)):
-                raise IntegrityError(f"the ledger has no shard `{name}`")
-            shard = _core.LedgerShard(str(self._folder / name))
-            checkpoint = shard.checkpoint() if self._keys is None else shard.verify(list(self._keys))
-            self._shards[name], self._sizes[name] = shard, int(checkpoint["size"]) if checkpoint else 0
-        return self._shards[name], self._sizes[name]
+def tiles(ledger: Path, name: str, keys: Sequence[_core.VerifyingKey] | None) -> tuple[_core.LedgerShard, int]:
+    """A shard as an outsider reads it, once its signed checkpoint has been checked; and how many records that covers.
 
-    def event(self, place: Sequence[Any], meter: str) -> UsageEvent:
-        shard, size = self.shard(str(place[0]))
-        index = int(place[1])
-        if not 0 <= index < size:
-            raise IntegrityError(f"record {index} of shard `{place[0]}` is not covered by its checkpoint of {size}")
-        found = self._read.get((str(place[0]), index))
-        if found is None:
-            record = shard.records(index, index + 1, size)[0]
-            found = {(event.meter, event.place[2]): event for event in events_of(record, self._folder)}
-            self._read[str(place[0]), index] = found
-        event = found.get((meter, int(place[2])))
-        if event is None:
-            raise IntegrityError(f"record {index} of shard `{place[0]}` holds no usage of `{meter}`")
-        return event
+    Args:
+        ledger: The ledger's folder.
+        name: The shard's.
+        keys: The ledger's public keys; none where the ledger is one's own, and is not checked.
 
-    def all_shards(self) -> Iterable[tuple[_core.LedgerShard, int]]:
-        for name in _core.ledger_shards(str(self._folder)):
-            yield self.shard(name)
+    Raises:
+        IntegrityError: There is no such shard, or nobody known signed it.
+    """
+    if "/" in name or name not in _core.ledger_shards(str(ledger)):
+        raise IntegrityError(f"the ledger has no shard `{name}`")
+    shard = _core.LedgerShard(str(ledger / name))
+    checkpoint = shard.checkpoint() if keys is None else shard.verify(list(keys))
+    return shard, int(checkpoint["size"]) if checkpoint else 0
+
+
+class _Books:
+    """The sums of an invoice's period and of those that it adjusts, worked out anew from the ledger."""
+
+    def __init__(self, document: Mapping[str, Any], ledger: Path) -> None:
+        self._document = document
+        self._evidence = LedgerEvidence(
+            ledger, stretches=[(str(s), int(f), int(t)) for s, f, t in document["evidence"]]
+        )
+        self._made: dict[str, tuple[Sums, Rated, list[Mapping[str, Any]]]] = {}
+
+    def of(self, line: Mapping[str, Any]) -> tuple[Sums, Rated, list[Mapping[str, Any]]]:
+        """The sums behind a line, what falls under each line of the same period, and these lines."""
+        before = line.get("before")
+        name = before["invoice"] if before else ""
+        if name not in self._made:
+            document = self._document
+            lines = [one for one in document["lines"] if (one.get("before") or {}).get("invoice", "") == name]
+            periods = [PricePeriod(price_of(one), micros(one["start"]), micros(one["end"])) for one in lines]
+            customer = str(document["customer"])
+            own = sums(
+                self._evidence,
+                [int(at) for at in (before or document)["cuts"]],
+                [found.price for found in periods],
+                customers=[customer],
+                after=before["after"] if before else None,
+            )
+            self._made[name] = own, Rated(own, customer, periods), lines
+        return self._made[name]
 
 
 def verify_invoice(document: Mapping[str, Any], ledger: Path, keys: Sequence[_core.VerifyingKey]) -> list[Finding]:
-    """Checks every line of an invoice against the ledger, and the arithmetic of all of it.
+    """Works out every line of an invoice anew from the ledger, and the arithmetic of all of it.
 
     Args:
         document: The invoice, as `creto invoice show --json` prints it.
-        ledger: The folder of the ledger's public tiles.
+        ledger: The folder of the ledger's public tiles and batches.
         keys: The ledger's public keys.
 
     Returns:
@@ -85,55 +103,78 @@ def verify_invoice(document: Mapping[str, Any], ledger: Path, keys: Sequence[_co
     """
     if document.get("format") != FORMAT:
         return [Finding("format", False, f"`{document.get('format')}` is not `{FORMAT}`")]
-    tiles = _Tiles(ledger, keys)
-    findings: list[Finding] = []
-    seen: set[tuple[Any, ...]] = set()
-    for line in document["lines"]:
-        findings.append(
-            _guarded(f"line {line.get('line')}", lambda line=line: _check_line(document, line, tiles, seen))
-        )
-    findings.append(_guarded("total", lambda: _check_total(document)))
-    findings.append(_guarded("recorded", lambda: _check_recorded(document, tiles)))
+    findings = [guarded("ledger", lambda: _check_ledger(document, ledger, keys))]
+    if findings[0].ok:
+        books = _Books(document, ledger)
+        for line in document["lines"]:
+            findings.append(
+                guarded(f"line {line.get('line')}", lambda line=line: _check_line(document, line, books))  # type: ignore[misc]
+            )
+        if document["kind"] == "invoice":
+            findings.append(guarded("unpriced", lambda: _check_unpriced(document, books)))
+    findings.append(guarded("total", lambda: _check_total(document)))
+    if findings[0].ok:
+        findings.append(guarded("recorded", lambda: _check_recorded(document, ledger, keys)))
     return findings
 
 
-def _guarded(what: str, check: Any) -> Finding:
-    try:
-        return Finding(what, True, check())
-    except (CretoError, KeyError, ValueError, TypeError, IndexError, ArithmeticError) as error:
-        return Finding(what, False, str(error) or type(error).__name__)
+def _check_ledger(document: Mapping[str, Any], ledger: Path, keys: Sequence[_core.VerifyingKey]) -> str:
+    reach: dict[str, int] = {}
+    for shard, start, end in document["evidence"]:
+        if int(start) != reach.get(shard, 0) or int(end) <= int(start):
+            raise IntegrityError(f"the records of shard `{shard}` that it counts have a gap at {start}")
+        reach[shard] = int(end)
+    if document["cuts"] and (document["cuts"][0], document["cuts"][-1]) != (
+        micros(document["start"]),
+        micros(document["end"]),
+    ):
+        raise IntegrityError("the times that it counts between are not its own")
+    for shard, end in reach.items():
+        _, size = tiles(ledger, shard, keys)
+        if end > size:
+            raise IntegrityError(f"record {end - 1} of shard `{shard}` is not covered by its checkpoint of {size}")
+    return f"signed checkpoints cover all {sum(reach.values())} records that it counts"
 
 
-def _check_line(document: Mapping[str, Any], line: Mapping[str, Any], tiles: _Tiles, seen: set[tuple[Any, ...]]) -> str:
-    from creto.metering._invoice import _micros
-
+def _check_line(document: Mapping[str, Any], line: Mapping[str, Any], books: _Books) -> str:
     price = price_of(line)
-    start, end = _micros(line["start"]), _micros(line["end"])
-    events = []
-    for place in line["evidence"]:
-        name = (*place, line["meter"])
-        if name in seen:
-            raise IntegrityError(f"the event at {place} is charged twice")
-        seen.add(name)
-        event = tiles.event(place, line["meter"])
-        if event.customer != document["customer"]:
-            raise IntegrityError(f"the event at {place} is usage of `{event.customer}`")
-        if not start <= event.at < end:
-            raise IntegrityError(f"the event at {place} is not of this time")
-        if not matches(price, {**event.dimensions, "customer": event.customer}):
-            raise IntegrityError(f"the event at {place} does not fit the price's conditions")
-        events.append(event)
-    root = _core.merkle_root([event.leaf() for event in events]).hex()
-    if root != line["commitment"] or len(events) != line["events"]:
-        raise IntegrityError(f"the events make the commitment {root}, and the line says {line['commitment']}")
-    quantity = measure(price.aggregation, events)
     stated = str(line["quantity"])
-    if stated != (str(quantity.numerator) if quantity.denominator == 1 else str(quantity)):
-        raise IntegrityError(f"the events add up to {quantity}, and the line says {stated}")
+    if price.model == "commitment":
+        others = [one for one in document["lines"] if "before" not in one and price_of(one).model != "commitment"]
+        used = exact(sum((Fraction(one["amount"]) for one in others), Fraction(0)))
+        if "before" not in line and stated != used:
+            raise IntegrityError(f"the other lines make {used}, and the line says {stated}")
+        events, found = 0, stated
+    else:
+        own, rated, lines = books.of(line)
+        place = next(place for place, one in enumerate(lines) if one is line)
+        quantity, events, root = own.line(rated.assigned[place], price.aggregation)
+        found = exact(quantity)
+        if root != line["commitment"] or events != line["events"]:
+            raise IntegrityError(
+                f"{events} events in the ledger make the commitment {root}, and the line says {line['events']} and "
+                f"{line['commitment']}"
+            )
+    if stated != found:
+        raise IntegrityError(f"the events add up to {found}, and the line says {stated}")
     cost = line_amount(line, document["currency"])
     if cost != Decimal(line["amount"]):
         raise IntegrityError(f"{stated} of `{line['meter']}` cost {cost}, and the line says {line['amount']}")
-    return f"{len(events)} events in the ledger make {stated} of `{line['meter']}`, which cost {cost}"
+    more = f" more, after {line['before']['amount']} by {line['before']['invoice']}" if "before" in line else ""
+    return f"{events} events in the ledger make {stated} of `{line['meter']}`, which cost {cost}{more}"
+
+
+def _check_unpriced(document: Mapping[str, Any], books: _Books) -> str:
+    own, rated, _ = books.of({})
+    found = [
+        {"meter": meter, "quantity": exact(quantity), "events": events}
+        for meter, (quantity, events, _) in sorted(
+            (meter, own.line(parts, "sum")) for meter, parts in rated.unpriced.items()
+        )
+    ]
+    if found != document["unpriced"]:
+        raise IntegrityError(f"what has no price is {found}, and the invoice says {document['unpriced']}")
+    return "no usage of this customer and time is left out"
 
 
 def _check_total(document: Mapping[str, Any]) -> str:
@@ -148,103 +189,16 @@ def _check_total(document: Mapping[str, Any]) -> str:
     return f"the lines add up to {total} {document['currency']}, of which {due} is due"
 
 
-def _check_recorded(document: Mapping[str, Any], tiles: _Tiles) -> str:
+def _check_recorded(document: Mapping[str, Any], ledger: Path, keys: Sequence[_core.VerifyingKey]) -> str:
     if not document["number"]:
         return "a draft is not recorded"
     own = digest(document)
     what = "invoice:credit" if document["kind"] == "credit_note" else "invoice:finalize"
-    for shard, size in tiles.all_shards():
+    for name in _core.ledger_shards(str(ledger)):
+        shard, size = tiles(ledger, name, keys)
         for record in shard.records(0, size, size) if size else ():
             if record["what"] == what and record["resource"] == document["number"]:
                 if record["digest"] == own:
-                    return f"record {record['index']} of shard `{record['shard']}` holds the invoice's digest"
+                    return f"record {record['index']} of shard `{name}` holds the invoice's digest"
                 raise IntegrityError(f"the ledger recorded {document['number']} with another digest")
     raise IntegrityError(f"no checkpoint covers a record of {document['number']} yet")
-
-
-def prove_event(document: Mapping[str, Any], line: int, event: int, ledger: Path) -> dict[str, Any]:
-    """A proof that one event is in a line's commitment and in the ledger, to be checked without either.
-
-    Args:
-        document: The invoice.
-        line: The line's number, from 1.
-        event: The event's place in the line, from 1.
-        ledger: The ledger's folder.
-
-    Raises:
-        IntegrityError: There is no such line or event, or the ledger does not hold it.
-    """
-    found = next((item for item in document["lines"] if item["line"] == line), None)
-    if found is None or not 1 <= event <= len(found["evidence"]):
-        raise IntegrityError(f"the invoice has no event {event} in line {line}")
-    tiles = _Tiles(ledger, None)
-    events = [tiles.event(place, found["meter"]) for place in found["evidence"]]
-    leaves = [one.leaf() for one in events]
-    proved = events[event - 1]
-    name, index, position = proved.place
-    shard, size = tiles.shard(name)
-    entry = shard.entry(index, size)
-    proof = {
-        "format": "creto-usage-proof/1",
-        "invoice": document["number"],
-        "digest": digest(document),
-        "line": line,
-        "commitment": found["commitment"],
-        "event": leaves[event - 1].decode(),
-        "place": event - 1,
-        "size": len(leaves),
-        "path": [step.hex() for step in _core.merkle_path(leaves, event - 1)],
-        "entry": entry.hex(),
-        "ledger": shard.prove(index),
-    }
-    record = _core.ledger_decode(entry, name, index)
-    if record["what"] == BATCH:
-        lines = [batch_line(one) for one in events_of(record, ledger)]
-        path = [step.hex() for step in _core.merkle_path(lines, position)]
-        proof["batch"] = {"size": len(lines), "path": path}
-    return proof
-
-
-def verify_event(proof: Mapping[str, Any], keys: Sequence[_core.VerifyingKey]) -> list[Finding]:
-    """Checks what `prove_event` made, with the ledger's public keys alone.
-
-    Args:
-        proof: The proof.
-        keys: The ledger's public keys; one of them signed.
-    """
-    import json
-
-    def in_commitment() -> str:
-        path = [bytes.fromhex(step) for step in proof["path"]]
-        root = _core.merkle_path_root(proof["event"].encode(), int(proof["place"]), int(proof["size"]), path)
-        if root is None or root.hex() != proof["commitment"]:
-            raise IntegrityError("the event does not lead to the line's commitment")
-        return f"event {int(proof['place']) + 1} of {proof['size']} is in the line's commitment"
-
-    def in_ledger() -> str:
-        entry = bytes.fromhex(proof["entry"])
-        failure: CretoError | None = None
-        for key in keys:
-            try:
-                checkpoint = _core.ledger_verify_proof(proof["ledger"], entry, key)
-            except CretoError as error:
-                failure = error
-                continue
-            return f"its record is in the ledger {checkpoint['origin']} of {checkpoint['size']} records"
-        raise failure or IntegrityError("no key was given")
-
-    def same() -> str:
-        event = json.loads(proof["event"])
-        shard, index, position = event["place"]
-        record = _core.ledger_decode(bytes.fromhex(proof["entry"]), shard, index)
-        if record["what"] == BATCH:
-            stated = {name: value for name, value in event.items() if name != "place"}
-            path = [bytes.fromhex(step) for step in proof["batch"]["path"]]
-            root = _core.merkle_path_root(canonical(stated), int(position), int(proof["batch"]["size"]), path)
-            if root is None or root.hex() != record["digest"]:
-                raise IntegrityError("the event does not lead to the root of the recorded batch")
-        elif proof["event"].encode() not in [found.leaf() for found in events_of(record)]:
-            raise IntegrityError("the record does not hold this event")
-        return f"the record holds {event['quantity']} of `{event['meter']}` by `{event['customer']}`"
-
-    return [_guarded("commitment", in_commitment), _guarded("ledger", in_ledger), _guarded("event", same)]

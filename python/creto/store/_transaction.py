@@ -128,13 +128,14 @@ class Transaction:
             raise InternalError(f"a swap on `{table.name}` was meant for one row and fits {changed}")
         return changed == 1
 
-    def number(self, series: str) -> int:
+    def number(self, series: str, count: int = 1) -> int:
         """The next number of a series: 1, 2, 3, ... with no gap, since it is given back if the transaction fails.
 
         Args:
             series: Name, such as `invoice/2026`.
+            count: How many numbers are taken; the first is returned.
         """
-        return self._count(numbers, numbers.c.series, numbers.c.last, series)
+        return self._count(numbers, numbers.c.series, numbers.c.last, series, count) - count + 1
 
     def bump(self, epoch: str) -> int:
         """Moves an epoch on by one and returns it; what was decided under an older one no longer counts.
@@ -144,10 +145,12 @@ class Transaction:
         """
         return self._count(epochs, epochs.c.name, epochs.c.value, epoch)
 
-    def _count(self, table: Table, key: Any, value: Any, name: str) -> int:
+    def _count(self, table: Table, key: Any, value: Any, name: str, step: int = 1) -> int:
         insert: Any = sqlite_insert if self.connection.dialect.name == "sqlite" else postgres_insert
-        statement = insert(table).values({key.name: name, value.name: 1})
-        statement = statement.on_conflict_do_update(index_elements=[key], set_={value.name: value + 1}).returning(value)
+        statement = insert(table).values({key.name: name, value.name: step})
+        statement = statement.on_conflict_do_update(index_elements=[key], set_={value.name: value + step}).returning(
+            value
+        )
         return int(self.execute(statement).scalar_one())
 
     def publish(self, topic: str, key: str) -> None:

@@ -24,6 +24,12 @@ pub trait Disk: Send + Sync {
     fn open(&self, path: &Path, create: bool) -> io::Result<Box<dyn Backing>>;
     /// The whole of a file.
     fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
+    /// So many bytes of a file from an offset on; `UnexpectedEof` where it ends before.
+    fn read_part(&self, path: &Path, offset: u64, length: usize) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; length];
+        let filled = self.open(path, false)?.read_at(&mut bytes, offset)?;
+        if filled == length { Ok(bytes) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+    }
     /// The names in a folder, sorted.
     fn list(&self, folder: &Path) -> io::Result<Vec<String>>;
     /// Gives a file another name, in place of what bears that name.
@@ -114,6 +120,13 @@ impl Disk for Machine {
 
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
         std::fs::read(path)
+    }
+
+    fn read_part(&self, path: &Path, offset: u64, length: usize) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; length];
+        // For reading only: whoever checks a ledger need not be able to write it.
+        uninterrupted(|| File::open(path)?.read_exact_at(&mut bytes, offset))?;
+        Ok(bytes)
     }
 
     fn list(&self, folder: &Path) -> io::Result<Vec<String>> {

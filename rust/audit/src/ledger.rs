@@ -1,5 +1,6 @@
 //! The writing side of the ledger: one shard, held by this process.
 
+use crate::batch::{BatchPlace, Batches};
 use crate::disk::{Disk, Machine};
 use crate::encoding::{self, MAX_RECORD};
 use crate::fork;
@@ -13,7 +14,7 @@ use crate::shard::{self, Held};
 use crate::writer::Writer;
 use creto_crypto::SigningKey;
 use creto_enablement_common::ports::{AuditSink, Clock, Ticket};
-use creto_enablement_common::{Digest, Error, ErrorKind, RecordRef, Result, ResultExt};
+use creto_enablement_common::{Error, ErrorKind, RecordRef, Result, ResultExt};
 use parking_lot::Mutex;
 use std::cell::RefCell;
 use std::hash::{BuildHasher, Hasher};
@@ -64,6 +65,7 @@ pub struct Ledger {
     name: String,
     origin: String,
     disk: Arc<dyn Disk>,
+    batches: Arc<Batches>,
     replayed: u64,
     generation: u64,
 }
@@ -94,10 +96,12 @@ impl Ledger {
         let (ready_sender, ready) = sync_channel(2);
         let (spare_sender, spare) = channel();
         queue.add_room(recovered.current.room().saturating_sub(recovered.offset));
+        let batches = Arc::new(Batches::new(Arc::clone(&disk), &path));
         let writer = Arc::new(Mutex::new(Writer {
             disk: Arc::clone(&disk),
             shard: path.clone(),
             queue: Arc::clone(&queue),
+            batches: Arc::clone(&batches),
             current: recovered.current,
             offset: recovered.offset,
             next_index,
@@ -150,6 +154,7 @@ impl Ledger {
             name,
             origin,
             disk,
+            batches,
             replayed: recovered.replayed,
             generation,
         }))
@@ -206,15 +211,14 @@ impl Ledger {
         self.push(record, true, None, true)?.ok_or_else(|| Error::new(ErrorKind::LedgerFull))
     }
 
-    /// Keeps the bytes of a batch on disk, then puts its record in the queue; the record is to name `root`. Read back by `read_batch`.
+    /// Keeps the bytes of a batch. They are on disk once a record is that was enqueued after this; that record is to tell the place and a
+    /// root by which the bytes can be checked. Read back by `read_batch`.
     ///
     /// # Errors
-    /// `AlreadyExists` where other bytes are kept under this root, and those of `enqueue`.
-    pub fn append_batch(&self, record: &RecordRef<'_>, root: &Digest, bytes: &[u8]) -> Result<Ticket> {
+    /// `LedgerFull` where there is no space, and those of the file system.
+    pub fn keep_batch(&self, bytes: &[u8]) -> Result<BatchPlace> {
         self.check_fork()?;
-        let folder = self.path.parent().unwrap_or(&self.path);
-        crate::batch::keep(&*self.disk, folder, root, bytes)?;
-        self.enqueue_once(record)
+        self.batches.keep(bytes)
     }
 
     /// Puts a record in the queue and calls `done`, on the writer's thread, with its index once it is on disk.

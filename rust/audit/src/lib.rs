@@ -31,7 +31,7 @@ mod verify;
 pub mod witness;
 mod writer;
 
-pub use batch::{keep as keep_batch, read as read_batch};
+pub use batch::{BatchPlace, read as read_batch};
 pub use follow::Follower;
 pub use ledger::{Ledger, Options};
 pub use proof::Proof;

@@ -2,6 +2,7 @@
 //!
 //! An error of a write or a sync is final for this ledger: what the kernel has dropped it may not tell twice.
 
+use crate::batch::Batches;
 use crate::disk::{Backing, Disk};
 use crate::ids::Ids;
 use crate::publisher::Work;
@@ -31,6 +32,7 @@ pub struct Writer {
     pub disk: Arc<dyn Disk>,
     pub shard: PathBuf,
     pub queue: Arc<Queue>,
+    pub batches: Arc<Batches>,
     pub current: Ready,
     pub offset: u64,
     pub next_index: u64,
@@ -71,6 +73,8 @@ impl Writer {
     }
 
     fn write(&mut self, bytes: &[u8], metas: &[Meta], mut indexes: Option<&mut Vec<Option<u64>>>) -> Result<()> {
+        // INVARIANT: the bytes of a batch are on disk before the record that stands for them.
+        self.batches.sync()?;
         let mut frames = self.spare.try_recv().unwrap_or_default();
         frames.clear();
         let mut start = self.next_index;

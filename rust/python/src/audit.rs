@@ -385,18 +385,6 @@ impl Ledger {
         last.map_or(Ok(()), |ticket| self.durable_blocking(py, ticket.0, None))
     }
 
-    /// Keeps the bytes of a batch on disk and appends its record; returns the record's ticket once both are on disk. `root` is 32 bytes or hexadecimal.
-    fn append_batch(&self, py: Python<'_>, record: &Bound<'_, PyDict>, root: &Bound<'_, PyAny>, batch: &[u8]) -> PyResult<u64> {
-        let root: Digest = fixed("root", root)?;
-        let ticket = with_record(record, &self.clock, |record| {
-            // The strings of the record are borrowed from Python objects that this call keeps alive.
-            py.detach(|| self.inner.append_batch(record, &root, batch))
-        })?
-        .or_raise(py)?;
-        self.durable_blocking(py, ticket.0, None)?;
-        Ok(ticket.0)
-    }
-
     /// Completes once the record with this ticket, and all before it, are on disk.
     fn durable(&self, py: Python<'_>, ticket: u64, bridge: &Bridge, token: u64) -> PyResult<()> {
         let sender = bridge.sender();
@@ -826,13 +814,6 @@ pub fn ledger_verify_proof<'py>(py: Python<'py>, proof: &str, entry: &[u8], key:
     checkpoint_dict(py, &proof.note, &checkpoint)
 }
 
-/// The bytes of a batch of the ledger in `folder`, by its root.
-#[pyfunction]
-pub fn ledger_read_batch<'py>(py: Python<'py>, folder: PathBuf, root: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
-    let root: Digest = fixed("root", root)?;
-    Ok(PyBytes::new(py, &py.detach(|| creto_audit::read_batch(&Machine, &folder, &root)).or_raise(py)?))
-}
-
 /// The record that bytes of an entry are, as a dict.
 #[pyfunction]
 #[pyo3(signature = (entry, shard = "", index = 0))]
@@ -856,7 +837,6 @@ pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(ledger_with_cosignature, module)?)?;
     module.add_function(wrap_pyfunction!(ledger_cosigned, module)?)?;
     module.add_class::<Progress>()?;
-    module.add_function(wrap_pyfunction!(ledger_read_batch, module)?)?;
     module.add_function(wrap_pyfunction!(ledger_shards, module)?)?;
     module.add_function(wrap_pyfunction!(ledger_verify_proof, module)?)?;
     module.add_function(wrap_pyfunction!(ledger_decode, module)?)?;

@@ -6,6 +6,7 @@ use pyo3::prelude::*;
 
 mod audit;
 mod authz;
+mod billing;
 mod bridge;
 mod common;
 mod consensus;
@@ -17,6 +18,7 @@ mod metering;
 mod nhi;
 mod oversight;
 mod runtime;
+mod usage;
 mod value;
 
 /// The native half of creto; import the public names from `creto` instead.
@@ -25,11 +27,13 @@ mod _core {
     // Listed by name, and not only registered: the stubs are made from this list.
     #[pymodule_export]
     use crate::audit::{
-        Ledger, LedgerFollower, LedgerShard, LedgerSubjects, LedgerWitness, Progress, ledger_cosigned, ledger_decode, ledger_read_batch,
+        Ledger, LedgerFollower, LedgerShard, LedgerSubjects, LedgerWitness, Progress, ledger_cosigned, ledger_decode,
         ledger_shards, ledger_term, ledger_verifier_keys, ledger_verify_proof, ledger_with_cosignature,
     };
     #[pymodule_export]
     use crate::authz::{Decision, PolicyEngine, Prepared, Roster, policy_findings};
+    #[pymodule_export]
+    use crate::billing::{UsageIndex, UsageIngest, UsageTotals, usage_events, usage_leaf, usage_leaves};
     #[pymodule_export]
     use crate::bridge::Bridge;
     #[pymodule_export]
@@ -45,16 +49,15 @@ mod _core {
     #[pymodule_export]
     use crate::messaging::{VerifiedEnvelope, attachment_open, attachment_seal, envelope_header, envelope_seal, envelope_verify};
     #[pymodule_export]
-    use crate::metering::{
-        ActPrice, PreparedQuota, QuotaBatch, QuotaEnforcer, Reservation, UsageTable, check_quota_rules, merkle_path, merkle_path_root,
-        merkle_root, usage_window,
-    };
+    use crate::metering::{PreparedQuota, QuotaBatch, QuotaEnforcer, Reservation, check_quota_rules};
     #[pymodule_export]
     use crate::nhi::{Authority, Chain, ChainCache, Directory, Identity, TrustDomain, delegate, delegation_names};
     #[pymodule_export]
     use crate::oversight::{PyAct, PyGrant, oversight_after, oversight_answer, oversight_is_final};
     #[pymodule_export]
     use crate::runtime::{SandboxLease, SandboxPool};
+    #[pymodule_export]
+    use crate::usage::{ActPrice, UsageTable, merkle_hash_root, merkle_leaf, merkle_path, merkle_root, usage_window};
 
     use pyo3::prelude::*;
 

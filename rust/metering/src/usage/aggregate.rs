@@ -1,10 +1,11 @@
 //! What events add up to, by time and dimensions; exact, and an error where 128 bits do not hold it.
 
+use super::accumulate::Accumulator;
 use super::table::{Row, UsageTable};
 use crate::quota::Span;
 use creto_enablement_common::{Error, Result};
 use foldhash::fast::RandomState;
-use hashbrown::{HashMap, HashSet};
+use hashbrown::HashMap;
 
 /// What is made of the quantities of a bucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,17 +97,6 @@ pub struct Bucket {
     pub events: u64,
 }
 
-#[derive(Debug, Default)]
-struct Accumulator {
-    events: u64,
-    sum: i128,
-    least: i128,
-    greatest: i128,
-    latest: (u64, usize, i128),
-    different: HashSet<i128, RandomState>,
-    series: Vec<(u64, usize, i128)>,
-}
-
 impl UsageTable {
     /// The numbers of the rows that a query is about.
     pub fn select(&self, query: &Query<'_>) -> Vec<usize> {
@@ -146,9 +136,9 @@ impl UsageTable {
                 window = (query.from, query.to);
             }
             let group = names.iter().map(|name| name.and_then(|name| self.dimension(row, name))).collect();
-            let accumulator = groups.entry((window.0, window.1, group)).or_default();
+            let accumulator = groups.entry((window.0, window.1, group)).or_insert_with(|| Accumulator::of(query.aggregate));
             let unique = of.map(|name| name.and_then(|name| self.dimension(row, name)).map_or(-1, i128::from));
-            accumulator.take(query.aggregate, number, row, unique)?;
+            accumulator.take(row.at, number as u128, unique.unwrap_or(row.quantity))?;
         }
         let mut buckets: Vec<Bucket> = groups
             .into_iter()
@@ -163,56 +153,6 @@ impl UsageTable {
     }
 }
 
-impl Accumulator {
-    fn take(&mut self, aggregate: Aggregate, number: usize, row: &Row, unique: Option<i128>) -> Result<()> {
-        let first = self.events == 0;
-        self.events += 1;
-        match aggregate {
-            Aggregate::Sum | Aggregate::Avg => self.sum = self.sum.checked_add(row.quantity).ok_or_else(too_large)?,
-            Aggregate::Count => {}
-            Aggregate::Min => self.least = if first { row.quantity } else { self.least.min(row.quantity) },
-            Aggregate::Max => self.greatest = if first { row.quantity } else { self.greatest.max(row.quantity) },
-            Aggregate::Latest => {
-                if first || (row.at, number) > (self.latest.0, self.latest.1) {
-                    self.latest = (row.at, number, row.quantity);
-                }
-            }
-            Aggregate::Unique => {
-                self.different.insert(unique.unwrap_or(row.quantity));
-            }
-            Aggregate::Weighted => self.series.push((row.at, number, row.quantity)),
-        }
-        Ok(())
-    }
-
-    fn total(mut self, aggregate: Aggregate, end: u64) -> Result<Total> {
-        let whole = |numerator| Total { numerator, denominator: 1 };
-        Ok(match aggregate {
-            Aggregate::Sum => whole(self.sum),
-            Aggregate::Count => whole(i128::from(self.events)),
-            Aggregate::Min => whole(self.least),
-            Aggregate::Max => whole(self.greatest),
-            Aggregate::Avg => Total { numerator: self.sum, denominator: self.events.max(1) },
-            Aggregate::Latest => whole(self.latest.2),
-            Aggregate::Unique => whole(self.different.len() as i128),
-            Aggregate::Weighted => {
-                self.series.sort_unstable();
-                let ends = self.series.iter().skip(1).map(|(at, _, _)| *at).chain([end]);
-                let mut sum = 0_i128;
-                for ((at, _, quantity), until) in self.series.iter().zip(ends) {
-                    let part = quantity.checked_mul(i128::from(until.saturating_sub(*at))).ok_or_else(too_large)?;
-                    sum = sum.checked_add(part).ok_or_else(too_large)?;
-                }
-                Total { numerator: sum, denominator: 1_000_000 }
-            }
-        })
-    }
-}
-
-fn too_large() -> Error {
-    Error::invalid("the quantities add up to more than 128 bits hold")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -222,7 +162,7 @@ mod tests {
     fn table(events: &[(u64, i128, &str)]) -> UsageTable {
         let mut table = UsageTable::new();
         for (number, (at, quantity, team)) in events.iter().enumerate() {
-            let id = number.to_be_bytes();
+            let id = number.to_string();
             let event = Event { source: "s", id: &id, meter: "m", quantity: *quantity, at: *at, dimensions: &[("team", team)] };
             assert!(table.add(&event).unwrap());
             assert!(!table.add(&event).unwrap());

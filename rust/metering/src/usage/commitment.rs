@@ -2,7 +2,8 @@
 
 use sha2::{Digest as _, Sha256};
 
-type Hash = [u8; 32];
+/// SHA-256.
+pub type Hash = [u8; 32];
 
 /// The hash of a leaf.
 pub fn leaf_hash(leaf: &[u8]) -> Hash {
@@ -10,7 +11,11 @@ pub fn leaf_hash(leaf: &[u8]) -> Hash {
 }
 
 fn node_hash(left: &Hash, right: &Hash) -> Hash {
-    Sha256::new().chain_update([1]).chain_update(left).chain_update(right).finalize().into()
+    let mut bytes = [1_u8; 65];
+    for (to, from) in bytes.iter_mut().skip(1).zip(left.iter().chain(right)) {
+        *to = *from;
+    }
+    Sha256::digest(bytes).into()
 }
 
 /// The root over leaf hashes; that of no leaves is the hash of nothing.

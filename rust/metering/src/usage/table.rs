@@ -1,17 +1,18 @@
 //! Usage events in columns, each taken once by its source and id.
 
+use super::batch::Batch;
+use super::seen::Seen;
 use creto_enablement_common::{Error, Result};
 use foldhash::fast::RandomState;
-use hashbrown::{HashMap, HashSet};
-use std::hash::{BuildHasher, Hasher};
+use hashbrown::HashMap;
 
 /// What was used, of which meter, when, and by whom (dimensions).
 #[derive(Clone, Copy, Debug)]
 pub struct Event<'a> {
     /// Who says so; ids are unique within a source.
     pub source: &'a str,
-    /// Unique within the source and meter.
-    pub id: &'a [u8],
+    /// Unique within the source.
+    pub id: &'a str,
     /// Of what.
     pub meter: &'a str,
     /// How much, in the meter's smallest unit; negative for a correction.
@@ -65,10 +66,7 @@ pub struct UsageTable {
     pub(super) rows: Vec<Row>,
     pub(super) sets: Vec<Box<[(u32, u32)]>>,
     set_numbers: HashMap<Box<[(u32, u32)]>, u32, RandomState>,
-    /// Keyed 128-bit hashes of (source, id, meter): the keys are random, so nobody can aim at a collision.
-    seen: HashSet<u128, RandomState>,
-    first_key: foldhash::quality::RandomState,
-    second_key: foldhash::quality::RandomState,
+    seen: Seen,
     duplicates: u64,
 }
 
@@ -86,7 +84,7 @@ impl UsageTable {
         if event.meter.is_empty() {
             return Err(Error::invalid("a usage event has no meter"));
         }
-        if self.seen.contains(&self.identity(event)) {
+        if self.seen.has(event.source, event.id) {
             self.duplicates += 1;
             return Ok(false);
         }
@@ -108,27 +106,36 @@ impl UsageTable {
             }
         };
         let meter = self.texts.number(event.meter)?;
-        self.seen.insert(self.identity(event));
+        self.seen.add(event.source, event.id);
         self.rows.push(Row { quantity: event.quantity, at: event.at, meter, dimensions });
         Ok(true)
     }
 
-    /// True where an event of this source, id and meter was taken.
-    pub fn has(&self, source: &str, id: &[u8], meter: &str) -> bool {
-        self.seen.contains(&self.identity(&Event { source, id, meter, quantity: 0, at: 0, dimensions: &[] }))
+    /// True where an event of this source and id was taken.
+    pub fn has(&self, source: &str, id: &str) -> bool {
+        self.seen.has(source, id)
     }
 
-    fn identity(&self, event: &Event<'_>) -> u128 {
-        let hash = |key: &foldhash::quality::RandomState| {
-            let mut state = key.build_hasher();
-            state.write_usize(event.source.len());
-            state.write(event.source.as_bytes());
-            state.write_usize(event.id.len());
-            state.write(event.id);
-            state.write(event.meter.as_bytes());
-            state.finish()
-        };
-        (u128::from(hash(&self.first_key)) << 64) | u128::from(hash(&self.second_key))
+    /// Takes the events of a batch that are from `start` until before `end`.
+    ///
+    /// # Errors
+    /// `InvalidInput` where there are more texts or dimensions than 32 bits count.
+    pub fn add_batch(&mut self, batch: &Batch, start: u64, end: u64) -> Result<()> {
+        for row in batch.rows().filter(|row| (start..end).contains(&row.at)) {
+            let Some(series) = batch.series.get(row.series as usize) else { continue };
+            let mut dimensions: Vec<(&str, &str)> = series.dimensions.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+            dimensions.push(("customer", &series.customer));
+            let event = Event {
+                source: &series.source,
+                id: row.id,
+                meter: &series.meter,
+                quantity: row.quantity,
+                at: row.at,
+                dimensions: &dimensions,
+            };
+            self.add(&event)?;
+        }
+        Ok(())
     }
 
     /// How many events were taken.

@@ -1,0 +1,151 @@
+"""Where an invoice's sums come from: stretches of the ledger, added up by the native module, or events in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from creto import _core
+from creto.metering._usage import UsageEvent
+
+__all__ = ["EventEvidence", "Evidence", "LedgerEvidence", "Stretch", "segments", "through"]
+
+Stretch = tuple[str, int, int]
+"""Records of a shard: its name, the first record, the one after the last."""
+
+
+def segments(ledger: Path) -> Path:
+    """Where the segments of a ledger lie."""
+    return ledger.parent / "segments"
+
+
+class Evidence(Protocol):
+    """What events add up to, with commitments to them."""
+
+    @property
+    def stretches(self) -> Sequence[Stretch]:
+        """Which records the events are of."""
+        ...
+
+    def totals(
+        self,
+        cuts: Sequence[int],
+        *,
+        customers: Sequence[str] | None = None,
+        keep: Sequence[str] = (),
+        after: Mapping[str, int] | None = None,
+    ) -> _core.UsageTotals:
+        """Adds up every series of events.
+
+        Args:
+            cuts: Microseconds since the epoch, rising: n + 1 of them bound n intervals.
+            customers: Of these only.
+            keep: Meters whose aggregation needs each event.
+            after: By shard, from which record on events are counted.
+        """
+        ...
+
+
+class LedgerEvidence:
+    """The usage of a ledger, as far as checkpoints cover it: only what can be proved.
+
+    Args:
+        ledger: The ledger's folder.
+        stretches: Which records, read from the ledger itself; by default all that checkpoints cover now, by the segments
+            that lie beside the ledger.
+        recount: True to add up every row, and not to rely on what segments say of themselves.
+
+    Raises:
+        IntegrityError: The ledger is damaged.
+    """
+
+    def __init__(
+        self,
+        ledger: Path,
+        *,
+        stretches: Sequence[Stretch] | None = None,
+        recount: bool = False,
+    ) -> None:
+        self._recount = recount
+        self.stretches: list[Stretch]
+        if stretches is None:
+            self._index = _core.UsageIndex(str(ledger), str(segments(ledger)))
+            self._index.advance()
+            self.stretches = self._index.stretches()
+        else:
+            self._index = _core.UsageIndex(str(ledger))
+            self.stretches = list(stretches)
+
+    def totals(
+        self,
+        cuts: Sequence[int],
+        *,
+        customers: Sequence[str] | None = None,
+        keep: Sequence[str] = (),
+        after: Mapping[str, int] | None = None,
+        trace: tuple[str, str] | None = None,
+    ) -> _core.UsageTotals:
+        """Adds up every series of events; `trace` names one to be proved by its source and id."""
+        return self._index.totals(
+            self.stretches,
+            list(cuts),
+            customers=None if customers is None else list(customers),
+            keep=list(keep),
+            after=None if after is None else dict(after),
+            trace=trace,
+            recount=self._recount,
+        )
+
+
+class EventEvidence:
+    """Events in memory, each once.
+
+    Args:
+        events: With the places that they have, or none.
+    """
+
+    def __init__(self, events: Iterable[UsageEvent]) -> None:
+        self._events = sorted(events, key=lambda event: (event.place, event.at, event.id))
+        ends: dict[str, int] = {}
+        for event in self._events:
+            shard, record, _ = event.place
+            ends[shard] = max(ends.get(shard, 0), record + 1)
+        self.stretches: list[Stretch] = [(shard, 0, end) for shard, end in sorted(ends.items())]
+
+    def totals(
+        self,
+        cuts: Sequence[int],
+        *,
+        customers: Sequence[str] | None = None,
+        keep: Sequence[str] = (),
+        after: Mapping[str, int] | None = None,
+    ) -> _core.UsageTotals:
+        """Adds up every series of events."""
+        counted = [
+            event
+            for event in self._events
+            if (customers is None or event.customer in customers)
+            and event.place[1] >= (after or {}).get(event.place[0], 0)
+        ]
+        rows = [
+            (
+                *(event.source, event.id, event.customer, event.meter, event.quantity, event.at),
+                *(dict(event.dimensions), event.place[0], event.place[1], position),
+            )
+            for position, event in enumerate(counted)
+        ]
+        return _core.UsageTotals.of(rows, list(cuts), keep=list(keep))
+
+
+def through(stretches: Iterable[Sequence[object]]) -> dict[str, int]:
+    """By shard, how far stretches reach.
+
+    Example:
+        >>> through([("0000", 0, 5), ("0000", 5, 9), ("0001", 0, 2)])
+        {'0000': 9, '0001': 2}
+    """
+    reach: dict[str, int] = {}
+    for shard, _, end in stretches:
+        reach[str(shard)] = max(reach.get(str(shard), 0), int(str(end)))
+    return reach

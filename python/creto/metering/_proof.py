@@ -1,0 +1,181 @@
+"""The proof of one charged event: that it is in an invoice's line and in the ledger, to be checked without either."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from creto import _core
+from creto.errors import CretoError, IntegrityError
+from creto.metering._evidence import LedgerEvidence
+from creto.metering._invoice import digest, price_of
+from creto.metering._price import PricePeriod
+from creto.metering._rate import Rated, micros, sums
+from creto.metering._usage import UsageEvent, ledger_events
+from creto.metering._verify import Finding, guarded, tiles
+
+__all__ = ["PROOF", "line_events", "prove_event", "verify_event"]
+
+PROOF = "creto-usage-proof/2"
+
+
+def _alike(document: Mapping[str, Any], line: int) -> tuple[Mapping[str, Any], list[Mapping[str, Any]]]:
+    """A line, and all lines of the same period."""
+    found = next((item for item in document["lines"] if item["line"] == line), None)
+    if found is None:
+        raise IntegrityError(f"the invoice has no line {line}")
+    name = (found.get("before") or {}).get("invoice", "")
+    return found, [one for one in document["lines"] if (one.get("before") or {}).get("invoice", "") == name]
+
+
+def line_events(document: Mapping[str, Any], line: int, ledger: Path) -> list[UsageEvent]:
+    """The events that a line is for, in the order of time.
+
+    Args:
+        document: The invoice.
+        line: The line's number, from 1.
+        ledger: The ledger's folder.
+
+    Raises:
+        IntegrityError: There is no such line, or the ledger was changed.
+    """
+    found, alike = _alike(document, line)
+    after = (found.get("before") or {}).get("after", {})
+    prices = [(price_of(one), micros(one["start"]), micros(one["end"]), one is found) for one in alike]
+    seen: set[tuple[str, str]] = set()
+    events = []
+    for shard, first, last in document["evidence"]:
+        for event in ledger_events(ledger, shard, first, last):
+            if (event.source, event.id) in seen:
+                continue
+            seen.add((event.source, event.id))
+            if event.customer != document["customer"] or event.place[1] < after.get(shard, 0):
+                continue
+            own = {**event.dimensions, "customer": event.customer}
+            fitting = [
+                (len(price.when), mine)
+                for price, start, end, mine in prices
+                if price.meter == event.meter and start <= event.at < end and price.when.items() <= own.items()
+            ]
+            if fitting and max(fitting)[1] is True:
+                events.append(event)
+    return sorted(events, key=lambda event: (event.at, event.place))
+
+
+def prove_event(document: Mapping[str, Any], line: int, event: int, ledger: Path) -> dict[str, Any]:
+    """A proof that one event is in a line's commitment and in the ledger, to be checked without either.
+
+    Args:
+        document: The invoice.
+        line: The line's number, from 1.
+        event: The event's place in the line, from 1, as `line_events` orders them.
+        ledger: The ledger's folder.
+
+    Raises:
+        IntegrityError: There is no such line or event, or the ledger does not hold it.
+    """
+    found, alike = _alike(document, line)
+    events = line_events(document, line, ledger)
+    if not 1 <= event <= len(events):
+        raise IntegrityError(f"line {line} has {len(events)} events, and none is number {event}")
+    proved = events[event - 1]
+    evidence = LedgerEvidence(ledger, stretches=[tuple(stretch) for stretch in document["evidence"]])
+    periods = [PricePeriod(price_of(one), micros(one["start"]), micros(one["end"])) for one in alike]
+    own = sums(
+        _Traced(evidence, (proved.source, proved.id)),
+        (found.get("before") or document)["cuts"],
+        [period.price for period in periods],
+        customers=[str(document["customer"])],
+        after=(found.get("before") or {}).get("after"),
+    )
+    rated = Rated(own, str(document["customer"]), periods)
+    place = next(place for place, one in enumerate(alike) if one is found)
+    proof = own.proof(rated.assigned[place])
+    if proof is None:
+        raise IntegrityError(f"event {event} is not in line {line}")
+    leaf, steps = proof
+    name, index, position = proved.place
+    shard, size = tiles(ledger, name, None)
+    entry = shard.entry(index, size)
+    made: dict[str, Any] = {
+        "format": PROOF,
+        "invoice": document["number"],
+        "digest": digest(document),
+        "line": line,
+        "commitment": found["commitment"],
+        "event": leaf.decode(),
+        "steps": [{"index": at, "size": count, "path": path} for at, count, path in steps],
+        "entry": entry.hex(),
+        "ledger": shard.prove(index),
+    }
+    if not _core.usage_leaves(entry):
+        leaves = [one.leaf() for one in ledger_events(ledger, name, index, index + 1)]
+        path = [step.hex() for step in _core.merkle_path(leaves, position)]
+        made["batch"] = {"index": position, "size": len(leaves), "path": path}
+    return made
+
+
+class _Traced:
+    """Evidence that remembers the way of one event."""
+
+    def __init__(self, evidence: LedgerEvidence, event: tuple[str, str]) -> None:
+        self._evidence, self._event = evidence, event
+        self.stretches = evidence.stretches
+
+    def totals(self, cuts: Sequence[int], **which: Any) -> _core.UsageTotals:
+        return self._evidence.totals(cuts, **which, trace=self._event)
+
+
+def verify_event(proof: Mapping[str, Any], keys: Sequence[_core.VerifyingKey]) -> list[Finding]:
+    """Checks what `prove_event` made, with the ledger's public keys alone.
+
+    Args:
+        proof: The proof.
+        keys: The ledger's public keys; one of them signed.
+    """
+    leaf = str(proof.get("event")).encode()
+
+    def in_commitment() -> str:
+        # Three trees, each one's root a leaf of the next: a stretch's events, its stretches, the line's series.
+        reached = _climb(leaf, proof["steps"])
+        if len(proof["steps"]) != 3 or reached != proof["commitment"]:
+            raise IntegrityError("the event does not lead to the line's commitment")
+        return f"the event is in the commitment of line {int(proof['line'])} of {proof['invoice'] or 'the draft'}"
+
+    def in_ledger() -> str:
+        entry = bytes.fromhex(proof["entry"])
+        failure: CretoError | None = None
+        for key in keys:
+            try:
+                checkpoint = _core.ledger_verify_proof(proof["ledger"], entry, key)
+            except CretoError as error:
+                failure = error
+                continue
+            return f"its record is in the ledger {checkpoint['origin']} of {checkpoint['size']} records"
+        raise failure or IntegrityError("no key was given")
+
+    def same() -> str:
+        entry = bytes.fromhex(proof["entry"])
+        if "batch" in proof:
+            record = _core.ledger_decode(entry)
+            if record["what"] != "usage:batch" or _climb(leaf, [proof["batch"]]) != record["digest"]:
+                raise IntegrityError("the event does not lead to the root of the recorded batch")
+        elif leaf not in _core.usage_leaves(entry):
+            raise IntegrityError("the record does not hold this event")
+        event = json.loads(leaf)
+        return f"the record holds {event['quantity']} of `{event['meter']}` by `{event['customer']}`"
+
+    return [guarded("commitment", in_commitment), guarded("ledger", in_ledger), guarded("event", same)]
+
+
+def _climb(leaf: bytes, steps: Sequence[Mapping[str, Any]]) -> str:
+    """Where a leaf's way leads: the first step hashes it, the others take the root before them as a leaf's hash."""
+    root: bytes | None = _core.merkle_leaf(leaf)
+    for step in steps:
+        path = [bytes.fromhex(one) for one in step["path"]]
+        root = _core.merkle_hash_root(root, int(step["index"]), int(step["size"]), path)
+        if root is None:
+            raise IntegrityError("a path does not fit its place")
+    return (root or b"").hex()

@@ -1,0 +1,203 @@
+"""From sums to lines: which price each series of events falls under, and what that costs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from decimal import Decimal
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any
+
+from creto import _core
+from creto.errors import InvalidInputError
+from creto.metering._currency import money
+from creto.metering._price import PricePeriod, amount, matches
+
+if TYPE_CHECKING:
+    from creto.config._sections import Price
+    from creto.metering._evidence import Evidence
+
+__all__ = ["Rated", "Sums", "commitment_line", "cuts_of", "exact", "instant", "line_of", "micros", "price_data", "sums"]
+
+Part = tuple[int, int]
+"""The number of a series, and that of an interval."""
+_prices: dict[int, tuple[Price, dict[str, Any]]] = {}
+
+
+def instant(at: int) -> str:
+    """Microseconds since the epoch, as an invoice writes a time."""
+    return datetime.fromtimestamp(at / 1e6, UTC).isoformat().replace("+00:00", "Z")
+
+
+def micros(text: str) -> int:
+    """What `instant` wrote, in microseconds since the epoch."""
+    return round(datetime.fromisoformat(text).timestamp() * 1_000_000)
+
+
+def exact(value: Fraction) -> str:
+    """A number as an invoice writes it: whole, or a fraction."""
+    return str(value.numerator) if value.denominator == 1 else f"{value.numerator}/{value.denominator}"
+
+
+def price_data(price: Price) -> dict[str, Any]:
+    """A price as an invoice states it."""
+    known = _prices.get(id(price))
+    if known is None or known[0] is not price:
+        data = price.model_dump(mode="json", exclude_defaults=True)
+        data.pop("customer", None)
+        if len(_prices) > 10_000:
+            _prices.clear()
+        known = _prices[id(price)] = price, {"model": price.model, "aggregation": price.aggregation, **data}
+    return known[1]
+
+
+def describe(price: Price) -> str:
+    """A price's name on an invoice."""
+    conditions = ", ".join(f"{name} {value}" for name, value in sorted(price.when.items()))
+    return price.description or (f"{price.meter} ({conditions})" if conditions else price.meter)
+
+
+class Sums:
+    """What every series of one customer adds up to, by interval; several customers share the totals behind it."""
+
+    def __init__(self, totals: _core.UsageTotals, cuts: Sequence[int]) -> None:
+        self._totals = totals
+        self.cuts = cuts
+        self.series = totals.series()
+        self.parts: dict[str, list[Part]] = {}
+        for part in totals.parts():
+            self.parts.setdefault(self.series[part[0]][1], []).append(part)
+
+    def line(self, parts: Sequence[Part], aggregation: str) -> tuple[Fraction, int, str]:
+        """Quantity, number of events and commitment of parts."""
+        numerator, denominator, events, commitment = self._totals.line(list(parts), aggregation)
+        return Fraction(numerator, denominator), events, commitment
+
+    def proof(self, parts: Sequence[Part]) -> tuple[bytes, list[tuple[int, int, list[str]]]] | None:
+        """The traced event's leaf and its way to the commitment of parts; none where it is not among them."""
+        return self._totals.proof(list(parts))
+
+
+def cuts_of(start: int, end: int, prices: Iterable[Price]) -> list[int]:
+    """The times that bound the intervals of a period: its own, and those from which a price holds.
+
+    Args:
+        start: Microseconds since the epoch.
+        end: Microseconds since the epoch; before it.
+        prices: All that may hold.
+    """
+    starts = {round(price.start.timestamp() * 1_000_000) for price in prices if price.start is not None}
+    return sorted({start, end, *(at for at in starts if start < at < end)})
+
+
+def sums(
+    evidence: Evidence,
+    cuts: Sequence[int],
+    prices: Iterable[Price],
+    *,
+    customers: Sequence[str] | None = None,
+    after: Mapping[str, int] | None = None,
+) -> Sums:
+    """Adds up a period, interval by interval.
+
+    Args:
+        evidence: Where from.
+        cuts: Microseconds since the epoch, rising: they bound the intervals.
+        prices: All that may hold.
+        customers: Of these only.
+        after: By shard, from which record on events are counted.
+    """
+    keep = sorted({price.meter for price in prices if price.aggregation in {"unique", "weighted"}})
+    return Sums(evidence.totals(cuts, customers=customers, keep=keep, after=after), cuts)
+
+
+class Rated:
+    """Which parts of one customer fall under which of its prices: the one with the most conditions that fit.
+
+    Args:
+        own: The sums.
+        customer: Of whom.
+        periods: The customer's prices.
+
+    Raises:
+        InvalidInputError: An event is priced by two of them alike.
+    """
+
+    def __init__(self, own: Sums, customer: str, periods: Sequence[PricePeriod]) -> None:
+        self.assigned: list[list[Part]] = [[] for _ in periods]
+        self.unpriced: dict[str, list[Part]] = {}
+        by_meter: dict[str, list[int]] = {}
+        for place, found in enumerate(periods):
+            by_meter.setdefault(found.price.meter, []).append(place)
+        for part in own.parts.get(customer, ()):
+            _, _, meter, own_dimensions = own.series[part[0]]
+            start, end = own.cuts[part[1]], own.cuts[part[1] + 1]
+            fitting = [
+                place
+                for place in by_meter.get(meter, ())
+                if periods[place].start <= start
+                and end <= periods[place].end
+                and (
+                    not periods[place].price.when
+                    or matches(periods[place].price, {**own_dimensions, "customer": customer})
+                )
+            ]
+            if not fitting:
+                self.unpriced.setdefault(meter, []).append(part)
+                continue
+            most = max(len(periods[place].price.when) for place in fitting)
+            best = [place for place in fitting if len(periods[place].price.when) == most]
+            if len(best) > 1:
+                names = " and ".join(describe(periods[place].price) for place in best)
+                raise InvalidInputError(f"an event of `{meter}` is priced by both {names}: give one more conditions")
+            self.assigned[best[0]].append(part)
+
+
+def line_of(found: PricePeriod, own: Sums, parts: Sequence[Part], whole: int, currency: str) -> dict[str, Any]:
+    """A line of an invoice.
+
+    Args:
+        found: The price, and when it is in force.
+        own: The sums.
+        parts: What falls under it.
+        whole: How long the billing period is, in microseconds.
+        currency: Of the invoice.
+    """
+    share = Fraction(found.end - found.start, whole)
+    quantity, events, commitment = own.line(parts, found.price.aggregation)
+    cost = money(amount(found.price, quantity, share=share), currency)
+    return _line(found, share, exact(quantity), cost, events, commitment)
+
+
+def commitment_line(
+    found: PricePeriod, lines: Sequence[Mapping[str, Any]], whole: int, currency: str
+) -> dict[str, Any]:
+    """The line that tops an invoice up to what was committed to.
+
+    Args:
+        found: The price of the model `commitment`.
+        lines: All other lines of the period.
+        whole: How long the billing period is, in microseconds.
+        currency: Of the invoice.
+    """
+    share = Fraction(found.end - found.start, whole)
+    used = sum((Fraction(line["amount"]) for line in lines), Fraction(0))
+    cost = money(amount(found.price, used, share=share), currency)
+    return _line(found, share, exact(used), cost, 0, _core.merkle_root([]).hex())
+
+
+def _line(
+    found: PricePeriod, share: Fraction, quantity: str, cost: Decimal, events: int, commitment: str
+) -> dict[str, Any]:
+    return {
+        "meter": found.price.meter,
+        "description": describe(found.price),
+        "start": instant(found.start),
+        "end": instant(found.end),
+        "share": exact(share),
+        "price": price_data(found.price),
+        "quantity": quantity,
+        "amount": str(cost),
+        "events": events,
+        "commitment": commitment,
+    }
