@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from functools import cached_property, partial
 from pathlib import Path
@@ -38,6 +38,7 @@ class Parts:
         from creto.audit import AuditClient, open_ledger
         from creto.config import Live
         from creto.metering import open_quota
+        from creto.metering._upkeep import Upkeep
         from creto.nhi import Identities
         from creto.oversight import configure_desk, open_desk
         from creto.reach import Reach
@@ -89,7 +90,24 @@ class Parts:
             self.desk: Desk = open_desk(self.store, settings, self.reach, sealer=self.sealer)
             closing.callback(self.desk.close)
             self.live.follow(lambda changed: configure_desk(self.desk, changed))
+            upkeep = Upkeep(
+                self.quota,
+                self.folder / "ledger",
+                settings.metering.aggregation_interval_seconds,
+                self._alert,
+            )
+            # Before the desk: its last notices go out over the desk's channels.
+            closing.callback(upkeep.close)
             self._closing = closing.pop_all()
+
+    def _alert(self, notice: Mapping[str, Any]) -> None:
+        """Tells over the channels that a quota has reached a percentage that somebody wants to hear of."""
+        from creto.metering._period import window_began
+        from creto.oversight.channels import Alert, Announcements
+
+        announcer = self.desk.announcer
+        if isinstance(announcer, Announcements):
+            announcer.alert(Alert.of(notice, window_began(str(notice["window"]), int(notice["at"]))))
 
     @property
     def settings(self) -> Settings:

@@ -28,7 +28,7 @@ from creto.errors import (
     UnauthorizedError,
 )
 from creto.oversight import Request
-from creto.oversight.channels import Announcements, Email, Message, Slack, Webhook
+from creto.oversight.channels import Alert, Announcements, Email, Message, Slack, Webhook
 from creto.store import tables
 from desks import AGENT, BOSS, Office, act, wait_until
 from servers import Mailbox, free_port
@@ -391,3 +391,43 @@ def test_every_failure_of_a_channel_says_whether_to_try_again(receiver: Receiver
         with pytest.raises(kind) as caught:
             hook.send(Message(request, None))
         assert caught.value.should_retry is (status in (429, 500))
+
+
+# --- quotas that run low ---------------------------------------------------------------------------------------------
+
+LOW = Alert("team", "research <!channel>", "tool_calls", "day", 100, 80, 80, 1_795_521_600_000_000)
+
+
+def test_a_quota_that_runs_low_is_told_once_over_every_channel_that_wants_it_by_whichever_process(
+    office: Office, receiver: Receiver, smtp: Mailbox
+) -> None:
+    def channels() -> list[Any]:
+        return [
+            Webhook("ops", receiver.url + "/hook", SECRET, alerts=True),
+            Slack("ops", receiver.url + "/slack", alerts=True),
+            Slack("quiet", receiver.url + "/quiet"),
+            Email(
+                "finance",
+                lambda _: (),
+                "creto@acme.test",
+                "127.0.0.1",
+                smtp.port,
+                tls="none",
+                alerts=["f@acme.test"],
+            ),
+        ]
+
+    processes = [Announcements(office.store, channels()) for _ in range(3)]
+    assert [process.alert(LOW) for process in processes] == [True, False, False]
+    wait_until(lambda: (len(receiver.posts) == 2 and len(smtp.messages) == 1) or None)
+    posts = {path: json.loads(body) for path, _, body in receiver.posts}
+    assert posts["/hook"]["type"] == "quota.alert"
+    assert posts["/hook"]["data"]["used"] == 80
+    title = "team research <!channel> has used 80 % of its tool_calls (day)"
+    assert posts["/slack"]["text"] == title.replace("<", "&lt;").replace(">", "&gt;")
+    (letter,) = smtp.messages
+    assert (letter["To"], letter["Subject"]) == ("f@acme.test", f"[creto] {title}")
+    # The next window is another alert; a channel without `alerts` hears of neither.
+    assert processes[1].alert(Alert(*(getattr(LOW, name) for name in LOW.__slots__[:-1]), window_start=1))
+    for process in processes:
+        process.close()

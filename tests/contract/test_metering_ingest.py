@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from creto import _core
-from creto.config import Price
+from creto.config import Price, load
 from creto.errors import AlreadyExistsError, IntegrityError, InvalidInputError, NotFoundError
 from creto.metering import (
     Ingest,
@@ -243,8 +243,46 @@ def test_a_table_of_model_prices_is_read_exactly(tmp_path: Path) -> None:
     assert cost(usage) == -(-sum(per[meter] * units for meter, units in usage.items()) * 10**9 // 1)
     assert cost({"input_tokens": 200_001, "output_tokens": 1}) == 200_001 * 2500 + 15_000
     assert prices.act("large", "flex").cost({"input_tokens": 1000}) == 625_000
-    assert [str(price.unit_price) for price in prices.prices("large")] == ["0.00000125", "1.25E-7", "0.00001"]
+    told = {(price.meter, *list(price.when.values())[1:]): str(price.unit_price) for price in prices.prices("large")}
+    assert told == {
+        ("input_tokens",): "0.00000125",
+        ("input_tokens", ">200000"): "0.0000025",
+        ("input_tokens", "flex"): "6.25E-7",
+        ("cached_input_tokens",): "1.25E-7",
+        ("output_tokens",): "0.00001",
+        ("output_tokens", ">200000"): "0.000015",
+    }
     with pytest.raises(NotFoundError, match="has no model `small`"):
         prices.act("small")
     with pytest.raises(InvalidInputError, match="`pictures` has no price per token"):
         prices.act("pictures")
+
+
+def test_acts_are_invoiced_by_the_table_that_the_configuration_names(house: House, tmp_path: Path) -> None:
+    (tmp_path / "prices.json").write_text(TABLE)
+    (tmp_path / "creto.toml").write_text('[metering]\nmodel_prices = "prices.json"\n')
+    book = PriceBook.from_settings(load([tmp_path / "creto.toml"], system=False))
+    long = {"model": "large", "context_tokens": "250000"}
+    with house.ingest() as ingest:
+        ingest.take_blocking(
+            [
+                event(1, meter="input_tokens", quantity=1_000_000, dimensions={"model": "large"}),
+                event(2, meter="input_tokens", quantity=1_000_000, dimensions=long),
+                event(
+                    3, meter="input_tokens", quantity=1_000_000, dimensions={"model": "large", "service_tier": "flex"}
+                ),
+                event(4, meter="output_tokens", quantity=1_000_000, dimensions=long),
+                event(5, meter="output_tokens", quantity=1_000_000, dimensions={"model": "unheard-of"}),
+            ]
+        )
+    house.ledger.publish_blocking(30)
+    made = Invoices(house.store).draft(book, "acme", NOON, NOON + 1000, "UTC", LedgerEvidence(house.folder))
+    lines = {line["description"]: line["amount"] for line in made.document["lines"]}
+    assert lines == {
+        "input tokens of large": "1.25",
+        "input tokens of large beyond 200k": "2.50",
+        "input tokens of large flex": "0.62",  # 0.625: half to even
+        "output tokens of large beyond 200k": "15.00",
+    }
+    assert made.document["unpriced"] == [{"meter": "output_tokens", "quantity": "1000000", "events": 1}]
+    assert [f.detail for f in verify_invoice(made.document, house.folder, [house.key.verifying_key]) if not f.ok] == []

@@ -28,6 +28,7 @@ from creto.metering import (
 )
 from creto.metering._invoice import drafts
 from creto.metering._proof import prove_event, verify_event
+from creto.metering._render import invoice_csv, invoice_html, invoice_text, usage_html
 from creto.store import Store
 
 AGENT = "spiffe://acme.test/agent/reader"
@@ -54,7 +55,7 @@ class House:
         return [self.key.verifying_key]
 
     def act(self, number: int, usage: dict[str, int], *, team: str = "research", at: int = NOON, **detail: str) -> None:
-        path = json.dumps(["acme", team, AGENT])
+        path = detail.pop("path", json.dumps(["acme", team, AGENT]))
         self.ledger.append_records(
             [
                 {
@@ -202,6 +203,114 @@ def test_late_usage_becomes_an_adjustment_of_the_next_invoice_once(house: House)
     assert second.document["lines"][1]["description"] == "tool_calls: late usage of INV-2026-000001"
     house.publish()
     assert [f.detail for f in verify_invoice(second.document, house.folder, house.keys) if not f.ok] == []
+
+
+def test_late_usage_is_charged_once_however_many_invoices_follow_and_by_the_prices_of_its_time(house: House) -> None:
+    prices = [Price(meter="tool_calls", unit_price=1)]
+    house.act(1, {"tool_calls": 3})
+    house.publish()
+    first = house.invoices.finalize(house.draft(prices).id)
+    days = [(END + n * 24 * HOUR, END + (n + 1) * 24 * HOUR) for n in range(3)]
+    # The price has doubled since, and no longer says when it began: what was invoiced at 1 stays at 1.
+    dearer = [Price(meter="tool_calls", unit_price=2), Price(meter="pages", unit_price=7)]
+    totals = []
+    for number, (start, end) in enumerate(days):
+        house.act(10 + number, {"tool_calls": 4, "pages": 1}, at=NOON + number)
+        house.publish()
+        made = house.invoices.finalize(house.draft(dearer, start, end).id)
+        totals.append(made.document["total"])
+        house.publish()
+        assert [f.detail for f in verify_invoice(made.document, house.folder, house.keys) if not f.ok] == []
+        assert "which cost 4.00 more" in verify_invoice(made.document, house.folder, house.keys)[1].detail
+    assert totals == ["11.00", "11.00", "11.00"]
+    assert first.document["total"] == "3.00"
+    with pytest.raises(InvalidInputError, match="is adjusted by INV-2026-000002, which stands: write a credit note"):
+        house.invoices.void(first.number)
+    # The last one can go: its late usage comes back in the one made in its place.
+    house.invoices.void("INV-2026-000004")
+    again = house.invoices.finalize(house.draft(dearer, *days[2]).id)
+    assert again.document["total"] == "11.00"
+
+
+def test_a_draft_that_others_have_overtaken_is_not_finalized(house: House) -> None:
+    prices = [Price(meter="tool_calls", unit_price=1)]
+    house.act(1, {"tool_calls": 3})
+    house.publish()
+    narrow, wide = house.draft(prices), house.draft(prices, START - HOUR)
+    house.invoices.finalize(narrow.id)
+    with pytest.raises(AlreadyExistsError, match="was invoiced for this time by INV-2026-000001"):
+        house.invoices.finalize(wide.id)
+    house.act(2, {"tool_calls": 4}, at=NOON + 1)
+    house.publish()
+    following = house.draft(prices, END, END + HOUR)
+    later = house.draft(prices, END + HOUR, END + 2 * HOUR)
+    assert house.invoices.finalize(following.id).document["total"] == "4.00"
+    with pytest.raises(InvalidInputError, match="late usage of INV-2026-000001 was settled since this draft was made"):
+        house.invoices.finalize(later.id)
+
+
+def test_an_invoice_costs_at_least_what_was_committed_to(house: House) -> None:
+    prices = [
+        Price(meter="tool_calls", unit_price=1),
+        Price(meter="commitment", model="commitment", unit_price=10, customer="acme"),
+    ]
+    prices[0] = prices[0].model_copy(update={"customer": "acme"})
+    house.act(1, {"tool_calls": 3})
+    house.publish()
+    made = house.invoices.finalize(house.draft(prices).id)
+    assert [line["amount"] for line in made.document["lines"]] == ["3.00", "7.00"]
+    house.publish()
+    assert [f.detail for f in verify_invoice(made.document, house.folder, house.keys) if not f.ok] == []
+    # Late usage fills the commitment first: nothing more is due before it is used up.
+    house.act(2, {"tool_calls": 5}, at=NOON + 1)
+    house.publish()
+    following = house.invoices.finalize(house.draft(prices[:1], END, END + HOUR).id)
+    assert sorted(line["amount"] for line in following.document["lines"]) == ["-5.00", "5.00"]
+    house.publish()
+    assert [f.detail for f in verify_invoice(following.document, house.folder, house.keys) if not f.ok] == []
+
+
+def test_processes_that_invoice_the_same_month_at_once_make_one_invoice_a_customer(house: House) -> None:
+    for number, customer in enumerate(["acme", "globex", "initech"]):
+        path = json.dumps([customer, "research", AGENT])
+        house.act(number, {"tool_calls": number + 1}, path=path)
+    house.publish()
+    book = PriceBook([Price(meter="tool_calls", unit_price=1)], "USD")
+    ended: list[str] = []
+
+    def run() -> None:
+        try:
+            made = Invoices(house.store).run(book, START, END, "UTC", LedgerEvidence(house.folder))
+            ended.append(" ".join(f"{one.document['customer']}={one.document['total']}" for one in made))
+        except AlreadyExistsError as error:
+            ended.append(str(error))
+
+    threads = [threading.Thread(target=run) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert ended.count("acme=1.00 globex=2.00 initech=3.00") == 1
+    assert sum("was invoiced for this time by INV-2026-000001; void it first" in one for one in ended) == 3
+    assert [one.number for one in house.invoices.list()] == [f"INV-2026-00000{n}" for n in (1, 2, 3)]
+
+
+HOSTILE = "=HYPERLINK(1)<script>alert(1)</script>\x1b[2J"
+
+
+def test_what_agents_named_things_runs_neither_in_a_page_nor_in_a_spreadsheet_nor_in_a_terminal(house: House) -> None:
+    house.act(1, {HOSTILE: 1, "+cmd": 2}, path=json.dumps([HOSTILE, "t", AGENT]))
+    house.publish()
+    book = PriceBook([Price(meter=HOSTILE, unit_price=1, description=HOSTILE)], "USD")
+    evidence = LedgerEvidence(house.folder)
+    (document,) = (one.document for one in house.invoices.run(book, START, END, "UTC", evidence))
+    assert "<script" not in invoice_html(document)
+    assert "\n=" not in invoice_csv(document)
+    assert ",=" not in invoice_csv(document)
+    assert "'=HYPERLINK" in invoice_csv(document)
+    assert "\x1b" not in invoice_text(document)
+    bucket = read_usage(house.folder).aggregate(HOSTILE, by=["customer"])[0]
+    assert "<script" not in usage_html(HOSTILE, [HOSTILE], [(HOSTILE, bucket)])
 
 
 def test_numbers_have_no_gaps_and_a_period_is_invoiced_once(house: House) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from decimal import Decimal
 from fractions import Fraction
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -99,3 +100,98 @@ def test_rounding_is_to_the_nearest_and_of_two_to_the_even(value: Fraction, plac
     assert abs(rounded - value) <= step / 2
     if abs(rounded - value) == step / 2:
         assert (rounded / step) % 2 == 0
+
+
+def unit_by_unit(price: Price, quantity: int) -> Fraction:
+    """A graduated or volume price worked out the slow way: each unit by the step that it falls in."""
+    bounds = [None if tier.up_to is None else Fraction(tier.up_to) for tier in price.tiers]
+    if price.model == "volume":
+        if quantity == 0:
+            return Fraction(0)
+        place = next(n for n, bound in enumerate(bounds) if bound is None or quantity <= bound)
+        return Fraction(price.tiers[place].flat) + sum(
+            (Fraction(price.tiers[place].unit_price) for _ in range(quantity)), Fraction(0)
+        )
+    total, entered = Fraction(0), set()
+    for unit in range(1, quantity + 1):
+        place = next(n for n, bound in enumerate(bounds) if bound is None or unit <= bound)
+        for step in range(place + 1):
+            if step not in entered:
+                entered.add(step)
+                total += Fraction(price.tiers[step].flat)
+        total += Fraction(price.tiers[place].unit_price)
+    return total
+
+
+@given(
+    st.sampled_from(["graduated", "volume"]),
+    st.sets(st.integers(1, 40), max_size=3),
+    st.lists(st.tuples(PRICES, PRICES), min_size=4, max_size=4),
+    st.integers(0, 60),
+)
+def test_steps_cost_what_their_units_cost_one_by_one(
+    model: str, bounds: set[int], costs: list[tuple[Decimal, Decimal]], quantity: int
+) -> None:
+    steps: list[int | None] = [*sorted(bounds), None]
+    tiers = [
+        {"up_to": up_to, "unit_price": unit, "flat": flat} for up_to, (unit, flat) in zip(steps, costs, strict=False)
+    ]
+    price = Price.model_validate({"meter": "m", "model": model, "tiers": tiers})
+    assert amount(price, Fraction(quantity)) == unit_by_unit(price, quantity)
+
+
+EVENTS = st.lists(
+    st.tuples(
+        st.integers(1_774_600_000, 1_775_000_000),  # over the night in Zurich on which an hour is left out
+        st.one_of(st.integers(-100, 100), st.integers(-(2**90), 2**90)),
+        st.sampled_from(["a", "b"]),
+    ),
+    min_size=1,
+    max_size=30,
+)
+AGGREGATES = {
+    "sum": "sum(q)",
+    "count": "count(*)",
+    "min": "min(q)",
+    "max": "max(q)",
+    "latest": "arg_max(q, n)",
+    "unique": "count(distinct q)",
+}
+
+
+@settings(max_examples=25, deadline=None)
+@given(EVENTS, st.sampled_from(["hour", "day", "month"]), st.integers(0, 10**9))
+def test_every_aggregation_is_to_the_unit_what_duckdb_makes_of_all_events(
+    rows: list[tuple[int, int, str]], window: str, seed: int
+) -> None:
+    duckdb = pytest.importorskip("duckdb")
+    rows = sorted(rows)
+    usage = Usage(UsageEvent("s", str(n), "acme", "m", q, at * 10**6, {"team": t}) for n, (at, q, t) in enumerate(rows))
+    db = duckdb.connect()
+    db.execute("set timezone = 'Europe/Zurich'")
+    db.execute("create table events (n integer, moment timestamptz, team varchar, q hugeint)")
+    db.executemany(
+        "insert into events values (?, to_timestamp(?), ?, ?::hugeint)",
+        [(n, at, team, str(q)) for n, (at, q, team) in enumerate(rows)],
+    )
+    for name, made in AGGREGATES.items():
+        start = f"(epoch(date_trunc('{window}', moment)) * 1000000)::bigint"
+        query = f"select {start}, team, {made} from events group by 1, 2 order by 1, 2"
+        theirs = [(start, team, int(value)) for start, team, value in db.execute(query).fetchall()]
+        ours = usage.aggregate("m", name, window=window, time_zone="Europe/Zurich", by=["team"])
+        assert [(b.start, b.group[0], b.value) for b in ours] == theirs, name
+    total, count = db.execute("select sum(q), count(*) from events").fetchone()
+    assert usage.aggregate("m", "avg")[0].value == Fraction(int(total), count)
+    # And the sums that invoices are made of, however the events were cut into records and shards.
+    chance = random.Random(seed)
+    events = [
+        UsageEvent(
+            e.source, e.id, e.customer, e.meter, e.quantity, e.at, e.dimensions, (str(chance.randrange(3)), n, 0)
+        )
+        for n, e in enumerate(usage.events)
+    ]
+    totals = EventEvidence(events).totals([0, 2**51], keep=["m"])
+    for name in AGGREGATES:
+        numerator, denominator, *_ = totals.line(totals.parts(), name)
+        if name != "latest":
+            assert Fraction(numerator, denominator) == usage.aggregate("m", name)[0].value, name

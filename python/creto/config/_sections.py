@@ -113,6 +113,9 @@ class Metering(Section):
     becomes an adjustment in the next invoice."""
     late_seconds: Seconds = _setting(35 * 86400)
     """How late usage events of others are taken in; older ones are refused."""
+    model_prices: Path | None = _setting(None, path=True)
+    """A table of language models' prices in LiteLLM's public form, in US dollars: acts whose records say `model` are
+    priced by it, where `prices` has nothing for that model."""
     currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")] = _setting("USD")
     """The currency of prices that name none, by ISO 4217."""
     time_zone: TimeZone = _setting("UTC")
@@ -324,6 +327,8 @@ class Channel(Section):
     """Addresses, for email."""
     policies: list[Name] = []
     """Only requests under these policies; all where there are none."""
+    alerts: bool = True
+    """Whether quotas that reach a percentage of `soft` are told here too."""
 
     @model_validator(mode="after")
     def _fits(self) -> Channel:

@@ -52,8 +52,8 @@ class LedgerEvidence:
 
     Args:
         ledger: The ledger's folder.
-        stretches: Which records, read from the ledger itself; by default all that checkpoints cover now, by the segments
-            that lie beside the ledger.
+        stretches: Which records, read from the ledger itself; by default all that checkpoints cover now, by the
+            segments that lie beside the ledger.
         recount: True to add up every row, and not to rely on what segments say of themselves.
 
     Raises:

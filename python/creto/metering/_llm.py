@@ -23,6 +23,7 @@ METERS = {
     "reasoning_tokens": "output_cost_per_reasoning_token",
 }
 """Our meters, and the fields that price them. Input tokens are those that no cache served."""
+_TIERS = "flex|priority|batches"
 _CONTEXT = {"input_tokens", "cached_input_tokens", "cache_write_tokens"}
 
 
@@ -104,20 +105,42 @@ class ModelPrices:
         return _core.ActPrice(meters)
 
     def prices(self, model: str) -> list[Price]:
-        """The base prices of a model for invoices, for acts whose records say `model`.
+        """The prices of a model for invoices: of acts whose records say `model`; and, where they say `service_tier` or how
+        long the context was (`context_tokens`), those that the table has for that.
 
         Args:
             model: As the table names it.
+
+        Raises:
+            NotFoundError: The table does not have the model.
+
+        Example:
+            >>> entry = {"input_cost_per_token": Decimal("2e-06"), "input_cost_per_token_flex": Decimal("1e-06")}
+            >>> [(dict(price.when), str(price.unit_price)) for price in ModelPrices({"m": entry}).prices("m")]
+            [({'model': 'm'}, '0.000002'), ({'model': 'm', 'service_tier': 'flex'}, '0.000001')]
         """
         entry = self._entry(model)
-        return [
-            Price(
-                meter=meter,
-                unit_price=Decimal(str(entry[field])),
-                currency=self.currency,
-                when={"model": model},
-                description=f"{meter.replace('_', ' ')} of {model}",
-            )
-            for meter, field in METERS.items()
-            if entry.get(field) is not None
-        ]
+        found = []
+        for meter, field in METERS.items():
+            for name, price in entry.items():
+                match = re.fullmatch(rf"{field}(?:_above_(\d+)k_tokens)?(?:_({_TIERS}))?", name)
+                if match is None or price is None:
+                    continue
+                when = {"model": model}
+                if match[1]:
+                    when["context_tokens"] = f">{int(match[1]) * 1000}"
+                if match[2]:
+                    when["service_tier"] = match[2]
+                words = [meter.replace("_", " "), "of", model, match[2] or ""]
+                if match[1]:
+                    words.append(f"beyond {match[1]}k")
+                found.append(
+                    Price(
+                        meter=meter,
+                        unit_price=Decimal(str(price)),
+                        currency=self.currency,
+                        when=when,
+                        description=" ".join(word for word in words if word),
+                    )
+                )
+        return sorted(found, key=lambda price: (list(METERS).index(price.meter), len(price.when)))

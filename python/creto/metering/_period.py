@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 from creto import _core
 from creto.errors import InvalidInputError
 
-__all__ = ["instant", "parse_length", "parse_period"]
+__all__ = ["instant", "parse_length", "parse_period", "window_began"]
 
 _UNITS = {"ms": 1_000, "s": 1_000_000, "m": 60_000_000, "h": 3_600_000_000, "d": 86_400_000_000}
 
@@ -80,6 +80,24 @@ def parse_period(text: str, time_zone: str, now: int) -> tuple[int, int]:
         f"period `{text}`: write `2026-11`, `2026-11-24`, `2026-11-01..2026-11-15`, `this-month`, `last-month`, "
         "`today`, or a length such as `24h`"
     )
+
+
+def window_began(window: str, at: int) -> int:
+    """When the window of a quota began that holds a time; 0 where it has no beginning.
+
+    Args:
+        window: As quotas write it: `1m`, `day`, `month in Europe/Zurich`.
+        at: Microseconds since the epoch.
+
+    Example:
+        >>> window_began("1m", 119_000_000), window_began("", 5)
+        (60000000, 0)
+    """
+    name, _, zone = window.partition(" in ")
+    try:
+        return _core.usage_window(name, at, zone or "UTC")[0]
+    except InvalidInputError:
+        return 0
 
 
 def instant(micros: int | None, time_zone: str = "UTC") -> str:

@@ -116,6 +116,10 @@ class PriceBook:
     def __init__(self, prices: Iterable[Price], currency: str) -> None:
         self.prices = list(prices)
         self.currency = currency
+        # Most customers have no prices of their own: what holds for all of them is worked out once.
+        self._named = {price.customer for price in self.prices if price.customer is not None}
+        self._shared: dict[tuple[int, int], list[PricePeriod]] = {}
+        self._common = {price.currency or currency for price in self.prices if price.customer is None}
         seen = set()
         for price in self.prices:
             key = (price.meter, price.customer, tuple(sorted(price.when.items())), _start(price))
@@ -127,8 +131,20 @@ class PriceBook:
 
     @classmethod
     def from_settings(cls, settings: Settings) -> PriceBook:
-        """The price book that the settings hold."""
-        return cls(settings.prices, settings.metering.currency)
+        """The price book that the settings hold, with the prices of language models that they name a table of.
+
+        Raises:
+            InvalidInputError: There is no such table, or two prices are for the same.
+        """
+        prices = list(settings.prices)
+        if settings.metering.model_prices is not None:
+            from creto.metering._llm import ModelPrices
+
+            table = ModelPrices.load(settings.metering.model_prices)
+            own = {(price.meter, price.when.get("model")) for price in prices}
+            for model in table.models:
+                prices += [price for price in table.prices(model) if (price.meter, model) not in own]
+        return cls(prices, settings.metering.currency)
 
     def currency_of(self, customer: str) -> str:
         """The one currency that a customer is invoiced in.
@@ -136,8 +152,9 @@ class PriceBook:
         Raises:
             InvalidInputError: The customer's prices are in more than one.
         """
-        own = [p for p in self.prices if p.customer == customer]
-        found = {p.currency or self.currency for p in own or [p for p in self.prices if p.customer is None]}
+        found = set(self._common)
+        if customer in self._named:
+            found = {p.currency or self.currency for p in self.prices if p.customer == customer}
         if len(found) > 1:
             raise InvalidInputError(
                 f"customer `{customer}` has prices in {', '.join(sorted(found))}: it is invoiced in one currency"
@@ -152,6 +169,9 @@ class PriceBook:
             start: Microseconds since the epoch.
             end: Microseconds since the epoch; before it.
         """
+        known = self._shared.get((start, end)) if customer not in self._named else None
+        if known is not None:
+            return known
         series: dict[tuple[Any, ...], list[Price]] = {}
         for price in self.prices:
             if price.customer in {None, customer}:
@@ -165,6 +185,8 @@ class PriceBook:
                 first, last = max(start, _start(price)), min(end, until)
                 if first < last:
                     found.append(PricePeriod(price, first, last))
+        if customer not in self._named:
+            self._shared = {(start, end): found}
         return found
 
 
@@ -173,5 +195,27 @@ def _start(price: Price) -> int:
 
 
 def matches(price: Price, dimensions: Mapping[str, str]) -> bool:
-    """True where an event with these dimensions is priced by this price."""
-    return all(dimensions.get(name) == value for name, value in price.when.items())
+    """True where an event with these dimensions is priced by this price.
+
+    A condition `>200000` holds for greater numbers; any other for that text.
+
+    Args:
+        price: The price.
+        dimensions: Of the event.
+
+    Example:
+        >>> from creto.config import Price
+        >>> long = Price(meter="input_tokens", when={"context_tokens": ">200000"})
+        >>> [matches(long, {"context_tokens": text}) for text in ("200000", "200001", "many")]
+        [False, True, False]
+    """
+    for name, wanted in price.when.items():
+        value = dimensions.get(name)
+        if value is None:
+            return False
+        if wanted.startswith(">") and wanted[1:].isdecimal():
+            if not (value.isdecimal() and int(value) > int(wanted[1:])):
+                return False
+        elif value != wanted:
+            return False
+    return True

@@ -11,7 +11,7 @@ from creto import _core
 from creto.errors import CretoError, IntegrityError
 from creto.metering._evidence import LedgerEvidence
 from creto.metering._invoice import digest, price_of
-from creto.metering._price import PricePeriod
+from creto.metering._price import PricePeriod, matches
 from creto.metering._rate import Rated, micros, sums
 from creto.metering._usage import UsageEvent, ledger_events
 from creto.metering._verify import Finding, guarded, tiles
@@ -57,7 +57,7 @@ def line_events(document: Mapping[str, Any], line: int, ledger: Path) -> list[Us
             fitting = [
                 (len(price.when), mine)
                 for price, start, end, mine in prices
-                if price.meter == event.meter and start <= event.at < end and price.when.items() <= own.items()
+                if price.meter == event.meter and start <= event.at < end and matches(price, own)
             ]
             if fitting and max(fitting)[1] is True:
                 events.append(event)
@@ -172,10 +172,11 @@ def verify_event(proof: Mapping[str, Any], keys: Sequence[_core.VerifyingKey]) -
 
 def _climb(leaf: bytes, steps: Sequence[Mapping[str, Any]]) -> str:
     """Where a leaf's way leads: the first step hashes it, the others take the root before them as a leaf's hash."""
-    root: bytes | None = _core.merkle_leaf(leaf)
+    root = _core.merkle_leaf(leaf)
     for step in steps:
         path = [bytes.fromhex(one) for one in step["path"]]
-        root = _core.merkle_hash_root(root, int(step["index"]), int(step["size"]), path)
-        if root is None:
+        above = _core.merkle_hash_root(root, int(step["index"]), int(step["size"]), path)
+        if above is None:
             raise IntegrityError("a path does not fit its place")
-    return (root or b"").hex()
+        root = above
+    return root.hex()

@@ -126,15 +126,17 @@ class Rated:
     def __init__(self, own: Sums, customer: str, periods: Sequence[PricePeriod]) -> None:
         self.assigned: list[list[Part]] = [[] for _ in periods]
         self.unpriced: dict[str, list[Part]] = {}
-        by_meter: dict[str, list[int]] = {}
+        # By meter and model: a table of models has thousands of prices for one meter.
+        by_meter: dict[tuple[str, str | None], list[int]] = {}
         for place, found in enumerate(periods):
-            by_meter.setdefault(found.price.meter, []).append(place)
+            by_meter.setdefault((found.price.meter, found.price.when.get("model")), []).append(place)
         for part in own.parts.get(customer, ()):
             _, _, meter, own_dimensions = own.series[part[0]]
             start, end = own.cuts[part[1]], own.cuts[part[1] + 1]
             fitting = [
                 place
-                for place in by_meter.get(meter, ())
+                for model in {own_dimensions.get("model"), None}
+                for place in by_meter.get((meter, model), ())
                 if periods[place].start <= start
                 and end <= periods[place].end
                 and (

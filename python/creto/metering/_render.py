@@ -45,6 +45,8 @@ def price_text(price: Mapping[str, Any], currency: str) -> str:
             text = f"{unit} %"
         case "dynamic":
             text = "as each event states"
+        case "commitment":
+            text = f"tops the invoice up to {unit} {currency}"
         case model:
             steps = [
                 f"{'then' if tier.get('up_to') is None else 'to ' + tier['up_to']} {tier.get('unit_price', '0')}"
@@ -76,15 +78,18 @@ def invoice_text(document: Mapping[str, Any], width: int = 100) -> str:
     from rich import box
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
+
+    from creto._plain import plain
 
     currency = document["currency"]
     out = io.StringIO()
     console = Console(file=out, width=width, color_system=None, highlight=False)
     console.print(f"{_title(document)}  {document['state']}", markup=False)
     period = f"{_day(document['start'])} to {_day(document['end'])} UTC"
-    console.print(f"{document['customer']}, {period}", markup=False)
+    console.print(f"{plain(document['customer'])}, {period}", markup=False)
     if document["kind"] == "credit_note":
-        console.print(f"on {document['credits_invoice']}: {document['reason']}", markup=False)
+        console.print(f"on {document['credits_invoice']}: {plain(document['reason'])}", markup=False)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, expand=True)
     table.add_column("line")
     table.add_column("what")
@@ -93,8 +98,8 @@ def invoice_text(document: Mapping[str, Any], width: int = 100) -> str:
     table.add_column(currency, justify="right")
     for line in document["lines"]:
         table.add_row(
-            *(str(line["line"]), line["description"], line["quantity"]),
-            *(price_text(line["price"], currency), line["amount"]),
+            *(str(line["line"]), Text(plain(line["description"])), line["quantity"]),
+            *(Text(plain(price_text(line["price"], currency))), line["amount"]),
         )
     if document["lines"]:
         console.print(table)
@@ -104,7 +109,8 @@ def invoice_text(document: Mapping[str, Any], width: int = 100) -> str:
     for line in document["lines"]:
         console.print(f"line {line['line']}: {line['events']} events, commitment {line['commitment']}", markup=False)
     for found in document["unpriced"]:
-        console.print(f"no price: {found['quantity']} of {found['meter']} ({found['events']} events)", markup=False)
+        unpriced = f"no price: {found['quantity']} of {plain(found['meter'])} ({found['events']} events)"
+        console.print(unpriced, markup=False)
     return out.getvalue().rstrip()
 
 

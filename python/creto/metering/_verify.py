@@ -107,9 +107,7 @@ def verify_invoice(document: Mapping[str, Any], ledger: Path, keys: Sequence[_co
     if findings[0].ok:
         books = _Books(document, ledger)
         for line in document["lines"]:
-            findings.append(
-                guarded(f"line {line.get('line')}", lambda line=line: _check_line(document, line, books))  # type: ignore[misc]
-            )
+            findings.append(guarded(f"line {line.get('line')}", lambda line=line: _check_line(document, line, books)))
         if document["kind"] == "invoice":
             findings.append(guarded("unpriced", lambda: _check_unpriced(document, books)))
     findings.append(guarded("total", lambda: _check_total(document)))

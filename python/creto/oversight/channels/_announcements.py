@@ -13,6 +13,7 @@ from sqlalchemy import select
 from creto.errors import CretoError
 from creto.oversight import _transitions as transitions
 from creto.oversight._request import Request
+from creto.oversight.channels._alert import Alert
 from creto.oversight.channels._email import Email
 from creto.oversight.channels._message import Channel, Message
 from creto.oversight.channels._slack import Slack
@@ -55,9 +56,9 @@ class Announcements:
         ours = settings.oversight
         channels: list[Channel] = []
         if ours.slack_webhook_url is not None:
-            channels.append(Slack("default", ours.slack_webhook_url.get_secret_value()))
+            channels.append(Slack("default", ours.slack_webhook_url.get_secret_value(), alerts=True))
 
-        def email(name: str, to: Callable[[Request], Sequence[str]]) -> None:
+        def email(name: str, to: Callable[[Request], Sequence[str]], alerts: Sequence[str] = ()) -> None:
             if ours.email_smtp_host is None:
                 return
             password = ours.email_smtp_password.get_secret_value() if ours.email_smtp_password else ""
@@ -70,6 +71,7 @@ class Announcements:
                     ours.email_smtp_port,
                     tls=ours.email_smtp_tls,
                     login=(ours.email_smtp_user, password) if ours.email_smtp_user else None,
+                    alerts=alerts,
                 )
             )
 
@@ -78,13 +80,18 @@ class Announcements:
             policies = frozenset(channel.policies)
             if channel.kind == "email":
                 to = tuple(channel.to)
-                email(channel.name, lambda r, p=policies, to=to: to if not p or p & set(r.policies) else ())  # type: ignore[misc]
+                email(
+                    channel.name,
+                    lambda r, p=policies, to=to: to if not p or p & set(r.policies) else (),  # type: ignore[misc]
+                    to if channel.alerts else (),
+                )
             elif channel.url is not None:
                 url = channel.url.get_secret_value()
                 if channel.kind == "slack":
-                    channels.append(Slack(channel.name, url, channel.policies))
+                    channels.append(Slack(channel.name, url, channel.policies, alerts=channel.alerts))
                 elif channel.secret is not None:
-                    channels.append(Webhook(channel.name, url, channel.secret.get_secret_value(), channel.policies))
+                    secret = channel.secret.get_secret_value()
+                    channels.append(Webhook(channel.name, url, secret, channel.policies, alerts=channel.alerts))
         return cls(store, channels, url=ours.inbox_url)
 
     def wanted(self, request: Request) -> list[str]:
@@ -98,6 +105,38 @@ class Announcements:
                 if self._pool is None:
                     self._pool = ThreadPoolExecutor(4, thread_name_prefix="creto-announce")
                 self._pool.submit(self._send, channel, request)
+
+    def alert(self, alert: Alert) -> bool:
+        """Starts telling that a quota runs low; of all processes that notice, one tells.
+
+        Returns:
+            False where it was told before, or nobody wants to know.
+        """
+        wanting = [channel for channel in self._channels if channel.alerts]
+        if not wanting:
+            return False
+        with self._store.begin() as tx:
+            if not tx.insert_once(meta, name=f"alert/{alert.id}", value=str(alert.at)):
+                return False
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(4, thread_name_prefix="creto-announce")
+        for channel in wanting:
+            self._pool.submit(self._send_alert, channel, alert)
+        return True
+
+    def _send_alert(self, channel: Channel, alert: Alert) -> None:
+        attempts, sent, said = self._keep_trying(lambda: channel.send_alert(alert))
+        if attempts:
+            with self._store.begin() as tx:
+                tx.outbox(
+                    {
+                        "who": alert.name,
+                        "what": "quota:alerted" if sent else "quota:alert-failed",
+                        "resource": alert.meter,
+                        "why": channel.name,
+                        "detail": {"percent": str(alert.percent), "attempts": str(attempts), "said": said[:500]},
+                    }
+                )
 
     def resume(self) -> int:
         """Sends what a process that is gone had left unsent; returns how many requests that concerns."""
@@ -121,12 +160,18 @@ class Announcements:
             self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _send(self, channel: Channel, request: Request) -> None:
-        attempts, said, sent, wait = 0, "", False, _FIRST
+        attempts, sent, said = self._keep_trying(lambda: channel.send(Message(request, self._link(request))))
+        if attempts:
+            with self._store.begin() as tx:
+                self._wrote(tx, channel.name, request, sent=sent, attempts=attempts, said=said)
+
+    def _keep_trying(self, send: Callable[[], str]) -> tuple[int, bool, str]:
+        """How often it was tried, whether it was taken, and what the other side said; 0 times where we are closing."""
+        attempts, said, wait = 0, "", _FIRST
         while attempts < _ATTEMPTS and not self._stop.is_set():
             attempts += 1
             try:
-                said, sent = channel.send(Message(request, self._link(request))), True
-                break
+                return attempts, True, send()
             except CretoError as error:
                 said = str(error)
                 if not error.should_retry:
@@ -135,13 +180,11 @@ class Announcements:
                 pause = max(random.uniform(0, wait), error.retry_after or 0.0)  # noqa: S311 - no secret
                 wait = min(_LONGEST, wait * 2)
                 if attempts < _ATTEMPTS and self._stop.wait(min(pause, 120.0)):
-                    return
+                    return 0, False, said
             except Exception as error:  # noqa: BLE001 - a fault of ours; on this thread nobody else would ever see it
                 said = f"{type(error).__name__}: {error}"
                 break
-        if attempts:
-            with self._store.begin() as tx:
-                self._wrote(tx, channel.name, request, sent=sent, attempts=attempts, said=said)
+        return attempts, False, said
 
     def _wrote(self, tx: Transaction, channel: str, request: Request, *, sent: bool, attempts: int, said: str) -> None:
         values = {"state": "sent" if sent else "failed", "attempts": attempts, "detail": said[:500], "updated": tx.now}

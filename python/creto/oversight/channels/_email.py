@@ -12,6 +12,7 @@ from typing import Literal
 
 from creto.errors import ConnectionFailedError, InvalidInputError, TimeoutError, UnauthorizedError
 from creto.oversight._request import Request
+from creto.oversight.channels._alert import Alert
 from creto.oversight.channels._message import Message
 
 __all__ = ["Email"]
@@ -30,6 +31,7 @@ class Email:
         port: Its port.
         tls: `starttls` (refused where the server offers none), `tls` from the first byte, or `none`.
         login: User and password, if the server wants them.
+        alerts: Addresses that are told of quotas that run low.
     """
 
     def __init__(
@@ -42,6 +44,7 @@ class Email:
         *,
         tls: Literal["starttls", "tls", "none"] = "starttls",
         login: tuple[str, str] | None = None,
+        alerts: Sequence[str] = (),
     ) -> None:
         self.name = f"email:{name}"
         self._to = to
@@ -50,6 +53,8 @@ class Email:
         self._port = port
         self._tls = tls
         self._login = login
+        self._alerts = tuple(alerts)
+        self.alerts = bool(alerts)
 
     def wants(self, request: Request) -> bool:
         """True where this request is to be announced here."""
@@ -57,7 +62,17 @@ class Email:
 
     def send(self, message: Message) -> str:
         """Sends it once, to every address."""
-        letter = self.letter(message)
+        return self._send(self.letter(message))
+
+    def send_alert(self, alert: Alert) -> str:
+        """Sends once that a quota runs low."""
+        letter = self._blank(alert.id, alert.title, self._alerts)
+        width = max(len(name) for name, _ in alert.facts)
+        lines = [alert.title, "", *(f"{name:<{width}}  {text}" for name, text in alert.facts)]
+        letter.set_content("\n".join(lines))
+        return self._send(letter)
+
+    def _send(self, letter: EmailMessage) -> str:
         where = f"the mail server `{self._host}:{self._port}`"
         try:
             refused = self._deliver(letter)
@@ -94,14 +109,7 @@ class Email:
 
     def letter(self, message: Message) -> EmailMessage:
         """The letter itself."""
-        letter = EmailMessage()
-        letter["From"] = self._sender
-        letter["To"] = ", ".join(self._to(message.request))
-        letter["Subject"] = f"[creto] {message.title}"
-        letter["Date"] = formatdate(usegmt=True)
-        # The same over retries, so that mail programs show it once.
-        letter["Message-ID"] = f"<{message.request.id}@{self._sender.rpartition('@')[2] or 'creto.local'}>"
-        letter["Auto-Submitted"] = "auto-generated"
+        letter = self._blank(message.request.id, message.title, self._to(message.request))
         width = max(len(name) for name, _ in message.facts)
         lines = [message.title, "", *(f"{name:<{width}}  {text}" for name, text in message.facts), ""]
         lines.append(f"No answer by {message.until} counts as no.")
@@ -109,4 +117,15 @@ class Email:
             lines += ["", "Look at it, and answer:", message.link]
         lines += ["", "Answers by mail are not read."]
         letter.set_content("\n".join(lines))
+        return letter
+
+    def _blank(self, id: str, title: str, to: Sequence[str]) -> EmailMessage:
+        letter = EmailMessage()
+        letter["From"] = self._sender
+        letter["To"] = ", ".join(to)
+        letter["Subject"] = f"[creto] {title}"
+        letter["Date"] = formatdate(usegmt=True)
+        # The same over retries, so that mail programs show it once.
+        letter["Message-ID"] = f"<{id}@{self._sender.rpartition('@')[2] or 'creto.local'}>"
+        letter["Auto-Submitted"] = "auto-generated"
         return letter

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from creto._plain import plain, value, values
 from creto.oversight._request import Request
+from creto.oversight.channels._alert import Alert
 
 __all__ = ["Channel", "Message"]
 
@@ -66,12 +67,25 @@ class Channel(Protocol):
         """The name that announcements are recorded under."""
         ...
 
+    @property
+    def alerts(self) -> bool:
+        """True where quotas that run low are told here."""
+        ...
+
     def wants(self, request: Request) -> bool:
         """True where this request is to be announced here."""
         ...
 
     def send(self, message: Message) -> str:
         """Sends it once, and waits; returns what the other side said.
+
+        Raises:
+            CretoError: It was not taken; `should_retry` says whether another try may help.
+        """
+        ...
+
+    def send_alert(self, alert: Alert) -> str:
+        """Says once that a quota runs low, and waits; returns what the other side said.
 
         Raises:
             CretoError: It was not taken; `should_retry` says whether another try may help.

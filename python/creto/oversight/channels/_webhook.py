@@ -10,9 +10,11 @@ import hmac
 import json
 import time
 from collections.abc import Sequence
+from typing import Any
 
 from creto.errors import InvalidInputError
 from creto.oversight._request import Request
+from creto.oversight.channels._alert import Alert
 from creto.oversight.channels._http import post
 from creto.oversight.channels._message import Message
 
@@ -27,6 +29,7 @@ class Webhook:
         url: Where to.
         secret: `whsec_` and base64 of 24 to 64 bytes, known to the receiver too.
         policies: Only requests under these; all where there are none.
+        alerts: Whether quotas that run low are told too, as `quota.alert` events.
 
     Raises:
         InvalidInputError: The secret has another form.
@@ -37,10 +40,11 @@ class Webhook:
         'v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE='
     """
 
-    def __init__(self, name: str, url: str, secret: str, policies: Sequence[str] = ()) -> None:
+    def __init__(self, name: str, url: str, secret: str, policies: Sequence[str] = (), *, alerts: bool = False) -> None:
         self.name = f"webhook:{name}"
         self._url = url
         self._policies = frozenset(policies)
+        self.alerts = alerts
         try:
             self._key = base64.b64decode(secret.removeprefix("whsec_"), validate=True)
         except binascii.Error as error:
@@ -62,20 +66,22 @@ class Webhook:
     def send(self, message: Message) -> str:
         """Posts it once."""
         request = message.request
-        body = json.dumps(
-            {
-                "type": "oversight.request.pending",
-                "timestamp": dt.datetime.fromtimestamp(request.created_us / 1e6, dt.UTC).isoformat(),
-                "data": {**request.as_dict(), "link": message.link},
-            },
-            ensure_ascii=False,
-        ).encode()
+        data = {**request.as_dict(), "link": message.link}
+        return self._post("oversight.request.pending", request.id, request.created_us, data)
+
+    def send_alert(self, alert: Alert) -> str:
+        """Posts once that a quota runs low."""
+        return self._post("quota.alert", alert.id, alert.at, alert.as_dict())
+
+    def _post(self, kind: str, id: str, at: int, data: dict[str, Any]) -> str:
+        timestamp = dt.datetime.fromtimestamp(at / 1e6, dt.UTC).isoformat()
+        body = json.dumps({"type": kind, "timestamp": timestamp, "data": data}, ensure_ascii=False).encode()
         # The id stays the same over retries: the receiver drops what it has seen.
-        id, now = f"msg_{request.id}", int(time.time())
+        name, now = f"msg_{id}", int(time.time())
         headers = {
             "Content-Type": "application/json",
-            "webhook-id": id,
+            "webhook-id": name,
             "webhook-timestamp": str(now),
-            "webhook-signature": self.signature(id, now, body),
+            "webhook-signature": self.signature(name, now, body),
         }
         return post(self._url, body, headers)
