@@ -1,6 +1,6 @@
 """Invoices of a month of many events: 10,000 finalized ones from segments, against DuckDB over the same as Parquet.
 
-usage: invoices.py [EVENTS [FOLDER]]; CRETO_BENCH_EVENTS and a folder under target/ by default, where they are made once.
+usage: invoices.py [EVENTS [FOLDER]]; by default CRETO_BENCH_EVENTS and a folder under target/; made once.
 """
 
 from __future__ import annotations
