@@ -1,10 +1,15 @@
-"""The ledger from Python: tasks that append at once, and appends that do not wait."""
+"""The ledger from Python: tasks that append at once, and appends that do not wait; then peers by callers, in one run.
+
+usage: audit.py [python|callers]
+"""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from functools import partial
@@ -12,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from creto import _bridge, _core
+from peers import appends
 
 HERE = Path(__file__).resolve().parent
 
@@ -53,31 +59,71 @@ def spread(samples: list[float]) -> float:
     return (max(samples) - min(samples)) / statistics.median(samples)
 
 
+def with_peers(folder: Path, seconds: float = 2.0) -> None:
+    """Ours and every peer with as many callers, one after the other on one disk."""
+    program = HERE.parent / "target" / "release" / "audit"
+    raw = [appends.fdatasync(folder, seconds, preallocated=kind) for kind in (True, False)]
+    with appends.postgresql(folder) as postgresql:
+        for callers in (1, 4, 16, 64, 256):
+            done = subprocess.run([program, "callers", str(callers)], capture_output=True, text=True, check=True)
+            ours = json.loads(done.stdout.splitlines()[-1])
+            peers = {"sqlite-full": appends.sqlite(folder, callers, seconds)}
+            if (found := appends.tessera(folder, callers, seconds)) is not None:
+                peers["tessera-posix"] = found
+            if postgresql is not None:
+                peers["postgresql"] = (postgresql.version, postgresql.rate(callers, seconds))
+            if callers == 1:
+                for version, micros in raw:
+                    peers[f"fdatasync-{version.split(',')[0]}"] = (version, 1e6 / micros)
+            for peer, (version, rate) in peers.items():
+                row = {"area": "audit", "case": f"callers/{callers}/{peer}", "unit": "appends/s", "ours": ours["ours"]}
+                row |= {"peer": peer, "peer_version": version, "peer_value": rate, "samples": ours["samples"]}
+                note = (
+                    "512 bytes, durable before it is acknowledged, as many outstanding as there are callers; "
+                    + _HOW[peer]
+                )
+                print(json.dumps({**row, "spread": ours["spread"], "note": note}), flush=True)
+
+
+_HOW = {
+    "sqlite-full": "the peer commits the rows of all callers at once, WAL, synchronous=FULL",
+    "tessera-posix": "the peer's callers wait until their entry is sequenced and integrated on disk",
+    "postgresql": "the peer's callers are connections of pgbench, one row a commit, the server's defaults",
+    "fdatasync-preallocated": "the peer writes and syncs into a file that was written before",
+    "fdatasync-growing": "the peer writes and syncs at the end of a file that grows",
+}
+
+
+def from_python(folder: Path) -> None:
+    ledger = _core.Ledger(folder / "ledger", _core.HybridLogicalClock(folder / "clock"), _core.SigningKey.generate())
+    numbers = iter(range(1, 1 << 60))
+    rates = [asyncio.run(tasks(ledger, 2.0, numbers)) for _ in range(5)]
+    note = "256 tasks on one asyncio loop, each awaits that its record is on disk"
+    print_row("python/256", "appends/s", statistics.median(rates), len(rates), spread(rates), note)
+    records = [record(next(numbers)) for _ in range(20_000)]
+    enqueue, times = ledger.enqueue, []
+    for _ in range(15):
+        start = time.perf_counter()
+        for fields in records[:1_000]:
+            enqueue(fields)
+        times.append((time.perf_counter() - start) / 1_000 * 1e9)
+        ledger.publish_blocking()
+        records = records[1_000:]
+    note = "ledger.enqueue(record) of a dict of 7 fields, 1,000 in a row, then flushed"
+    print_row("python/append_nowait", "ns", statistics.median(times), len(times) * 1_000, spread(times), note)
+    ledger.close_blocking()
+
+
 def main() -> None:
+    chosen = sys.argv[1] if len(sys.argv) > 1 else None
     # Beside the build, not in a temporary folder that may be memory.
     scratch = HERE.parent / "target" / "bench-scratch"
     scratch.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=scratch) as name:
-        folder = Path(name)
-        ledger = _core.Ledger(
-            folder / "ledger", _core.HybridLogicalClock(folder / "clock"), _core.SigningKey.generate()
-        )
-        numbers = iter(range(1, 1 << 60))
-        rates = [asyncio.run(tasks(ledger, 2.0, numbers)) for _ in range(5)]
-        note = "256 tasks on one asyncio loop, each awaits that its record is on disk"
-        print_row("python/256", "appends/s", statistics.median(rates), len(rates), spread(rates), note)
-        records = [record(next(numbers)) for _ in range(20_000)]
-        enqueue, times = ledger.enqueue, []
-        for _ in range(15):
-            start = time.perf_counter()
-            for fields in records[:1_000]:
-                enqueue(fields)
-            times.append((time.perf_counter() - start) / 1_000 * 1e9)
-            ledger.publish_blocking()
-            records = records[1_000:]
-        note = "ledger.enqueue(record) of a dict of 7 fields, 1,000 in a row, then flushed"
-        print_row("python/append_nowait", "ns", statistics.median(times), len(times) * 1_000, spread(times), note)
-        ledger.close_blocking()
+        if chosen in (None, "python"):
+            from_python(Path(name))
+        if chosen in (None, "callers"):
+            with_peers(Path(name))
 
 
 if __name__ == "__main__":

@@ -49,7 +49,18 @@ def recall(search: Callable[[Vectors], set[int]], wanted: Vectors, truth: list[s
 def peer_module() -> Any:
     if not (PEERS / "hnswlib.py").exists() and not list(PEERS.glob("hnswlib*.so")):
         uv = Path(sys.executable).parent / "uv"
-        command = [str(uv), "pip", "install", "--quiet", "--python", sys.executable, "--target", str(PEERS), "hnswlib"]
+        command = [
+            str(uv),
+            "pip",
+            "install",
+            "--quiet",
+            "--python",
+            sys.executable,
+            "--no-deps",
+            "--target",
+            str(PEERS),
+            "hnswlib",
+        ]
         if subprocess.run(command, check=False).returncode:
             print("hnswlib cannot be built here: it needs g++ and Python's headers", file=sys.stderr)
             return None

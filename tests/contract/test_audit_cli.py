@@ -110,13 +110,37 @@ def test_show_prints_the_act_and_writes_a_page_of_its_life(state: Path, tmp_path
     page = tmp_path / "act.html"
     assert run(state, "show", "ab" * 16, "--html", str(page)).exit_code == 0
     text = page.read_text()
-    assert "spiffe://creto.local/agent/lead" in text
+    assert "spiffe://creto.local/agent/</span><b>lead</b>" in text
+    assert "Human oversight" not in text
     assert text.count("c2sp.org/tlog-proof@v1") == 2
     assert run(state, "show", "0000/2", "--html", str(page)).exit_code == 0
     assert "no &lt;permit&gt;" in page.read_text()
     missing = run(state, "show", "0000/9")
     assert missing.exit_code == 1
     assert "there is no record `0000/9`" in missing.output
+
+
+def test_the_page_of_an_act_tells_who_was_asked_and_what_they_answered(state: Path, sealer: _core.Sealer) -> None:
+    ledger = open_ledger(state, _core.HybridLogicalClock(state / "clock"), sealer)
+    asked = {"act": "cd" * 16, "resource": "send_money", "why": "payments"}
+    request = {"request": "cd" * 16, "reason": "invoice <checked>"}
+    desk = "spiffe://creto.local/approver/release-desk"
+    ledger.append_blocking({"who": ALICE, "what": "oversight:requested", **asked, "detail": {"request": "cd" * 16}})
+    ledger.append_blocking({"who": desk, "what": "oversight:approved", **asked, "detail": request})
+    act = {"who": ALICE, "what": "tool:call", "resource": "send_money", "act": "ef" * 16, "why": "use-tools"}
+    ledger.append_blocking({**act, "kind": "intent"})
+    ledger.append_blocking({**act, "what": "oversight:executing", "detail": {"request": "cd" * 16}})
+    ledger.append_blocking({**act, "kind": "outcome", "outcome": {"failure": "no funds"}, "usage": {"tool_calls": 1}})
+    ledger.close_blocking()
+    page = state.parent / "act.html"
+    assert run(state, "show", "ef" * 16, "--html", str(page)).exit_code == 0
+    text = page.read_text()
+    told = [
+        "Approved by</dt><dd><span class=\"soft\">spiffe://creto.local/approver/</span><b>release-desk</b>",
+        "invoice &lt;checked&gt;", "1 tool_calls", "Asked a human", "Begun", "The yes was used, once", "no funds",
+    ]  # fmt: skip
+    assert [fact for fact in told if fact not in text] == []
+    assert text.count("c2sp.org/tlog-proof@v1") == 5
 
 
 def test_verify_says_what_was_checked_and_exits_with_6_where_it_does_not_fit(state: Path, tmp_path: Path) -> None:

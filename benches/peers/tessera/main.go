@@ -1,4 +1,4 @@
-// How many durable appends of 512 bytes a second Tessera makes on a POSIX folder with 256 callers: tessera <folder>
+// How many durable appends of 512 bytes a second Tessera makes on a POSIX folder: tessera <folder> [callers] [seconds]
 package main
 
 import (
@@ -7,19 +7,28 @@ import (
 	"encoding/binary"
 	"fmt"
 	"log"
+	"os"
 	"runtime/debug"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"os"
 
 	"github.com/transparency-dev/tessera"
 	"github.com/transparency-dev/tessera/storage/posix"
 	"golang.org/x/mod/sumdb/note"
 )
 
-const callers, seconds = 256, 5
+func argument(at, otherwise int) int {
+	if len(os.Args) <= at {
+		return otherwise
+	}
+	number, err := strconv.Atoi(os.Args[at])
+	if err != nil {
+		log.Fatal(err)
+	}
+	return number
+}
 
 func version() string {
 	if info, ok := debug.ReadBuildInfo(); ok {
@@ -34,6 +43,7 @@ func version() string {
 
 func main() {
 	ctx := context.Background()
+	callers, seconds := argument(2, 256), argument(3, 5)
 	secret, _, err := note.GenerateKey(rand.Reader, "bench.example/log")
 	if err != nil {
 		log.Fatal(err)
@@ -50,7 +60,7 @@ func main() {
 	options := tessera.NewAppendOptions().
 		WithCheckpointSigner(signer).
 		WithCheckpointInterval(time.Second).
-		WithBatching(callers, 5*time.Millisecond)
+		WithBatching(uint(callers), 5*time.Millisecond)
 	appender, shutdown, _, err := tessera.NewAppender(ctx, driver, options)
 	if err != nil {
 		log.Fatal(err)
@@ -61,7 +71,7 @@ func main() {
 	for range callers {
 		group.Go(func() {
 			entry := make([]byte, 512)
-			for time.Since(start) < seconds*time.Second {
+			for time.Since(start) < time.Duration(seconds)*time.Second {
 				entry := append([]byte(nil), entry...)
 				binary.BigEndian.PutUint64(entry, number.Add(1))
 				if _, err := appender.Add(ctx, tessera.NewEntry(entry))(); err != nil {

@@ -198,19 +198,29 @@ fn grouped(bench: &Bench) -> Outcome<()> {
         .print();
     }
     for at_once in [1, 4, 16, 64, 1_024] {
-        let rate = outstanding(bench, "callers", at_once, Duration::from_secs(2))?;
-        Row {
-            area: "audit",
-            case: &format!("rust/outstanding/{at_once}"),
-            unit: "appends/s",
-            ours: rate,
-            peer: None,
-            samples: 1,
-            spread: 0.0,
-            note: "as rust/256, with so many appends outstanding",
-        }
-        .print();
+        callers(bench, at_once)?;
     }
+    Ok(())
+}
+
+/// One row: so many appends outstanding.
+fn callers(bench: &Bench, at_once: u64) -> Outcome<()> {
+    let mut rates = Vec::new();
+    for _ in 0..3 {
+        rates.push(outstanding(bench, "callers", at_once, Duration::from_secs(1))?);
+    }
+    let (ours, spread) = median(rates);
+    Row {
+        area: "audit",
+        case: &format!("rust/outstanding/{at_once}"),
+        unit: "appends/s",
+        ours,
+        peer: None,
+        samples: 3,
+        spread,
+        note: "as rust/256, with so many appends outstanding",
+    }
+    .print();
     Ok(())
 }
 
@@ -263,6 +273,10 @@ fn main() -> Outcome<()> {
     let bench = Bench { folder, clock, key: SigningKey::generate(Suite::Standard)? };
     let chosen = std::env::args().nth(1);
     let wanted = |name: &str| chosen.as_deref().is_none_or(|chosen| chosen == name);
+    // For benches/audit.py, which measures peers with as many callers beside it.
+    if chosen.as_deref() == Some("callers") {
+        callers(&bench, std::env::args().nth(2).ok_or("how many callers?")?.parse()?)?;
+    }
     if wanted("single") {
         single(&bench)?;
     }

@@ -253,6 +253,23 @@ class AuditClient:
             await self._settle()
         return await anyio.to_thread.run_sync(lambda: _reading.find(self.path, self._index, name))
 
+    async def life(self, name: str) -> list[AuditRecord]:
+        """All that the ledger holds of an act: its own records, and those of the oversight request that it waited for.
+
+        Args:
+            name: As for `find`.
+
+        Raises:
+            NotFoundError: There is none.
+        """
+        found = await self.find(name)
+        if len({record.act for record in found}) == 1:
+            found = await self.query(act=found[0].act, limit=100_000) or found
+        requests = {record.detail["request"] for record in found if "request" in record.detail}
+        for request in sorted(requests - {record.act for record in found}):
+            found += await self.query(act=request, limit=1_000)
+        return sorted(found, key=lambda record: (record.timestamp, record.shard, record.index))
+
     async def prove(self, record: AuditRecord | str) -> Proof:
         """The proof that a record is in the ledger, by a checkpoint that covers it.
 

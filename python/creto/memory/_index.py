@@ -141,7 +141,7 @@ class Index:
         if self._graph is None:
             self._graph = _graph.Graph(self.dimensions)
         self._graph.extend(self._vectors[: len(self)])
-        # The graph keeps half precision: a few more than asked for, so that the exact comparison has the last word.
+        # The graph keeps half of each number: a few more than asked for, and the exact comparison has the last word.
         return self._graph.near(wanted, most + 6)
 
     def forget(self, subject: str) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -112,13 +113,13 @@ def show(frame: Frame, name: str, page: Path | None) -> None:
     ledger = client(frame)
 
     async def main() -> list[AuditRecord]:
-        return await ledger.find(name)
+        return await (ledger.find(name) if page is None else ledger.life(name))
 
     records = frame.run(main)
     if page is not None:
         from creto.audit._page import life
 
-        page.write_text(life(frame.folder, records), encoding="utf-8")
+        page.write_text(life(frame.folder, records, _price(frame, records)), encoding="utf-8")
         frame.show({"page": page, "records": len(records)}, f"wrote {page}")
         return
     if frame.json:
@@ -175,3 +176,22 @@ def reindex(frame: Frame) -> None:
 
     count = frame.run(main)
     frame.show({"records": count}, f"{count} records are indexed")
+
+
+def _price(frame: Frame, records: list[AuditRecord]) -> str:
+    """What the usage of an act costs by the prices that are configured now, included units and minimum fees apart."""
+    from fractions import Fraction
+
+    from creto.metering import PriceBook
+
+    used = next((record for record in reversed(records) if record.usage), None)
+    prices = PriceBook.from_settings(frame.settings)
+    if used is None or not prices.prices:
+        return ""
+    customer = (json.loads(used.detail.get("path", "[]")) or [frame.settings.common.trust_domain])[0]
+    at = used.timestamp >> 12
+    total = Fraction(0)
+    for period in prices.of(customer, at, at + 1):
+        quantity = used.usage.get(period.price.meter, 0)
+        total += Fraction(quantity) * Fraction(period.price.unit_price) / Fraction(period.price.per)
+    return f"{float(total):.6f}".rstrip("0").rstrip(".") + f" {prices.currency_of(customer)}, at the prices of now"
