@@ -20,6 +20,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 START, MONTH = 1_793_491_200_000_000, 30 * 86_400_000_000
 EVENTS = 100_000_000
+METERS = ["requests", "input_tokens", "storage"]
 PEER = Path(__file__).parent / "peers" / "billing" / "invoice_peer.py"
 
 
@@ -74,14 +75,62 @@ def told(command: list[str]) -> Any:
     return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1])
 
 
+def words(first: int, count: int) -> Any:
+    """What events are made of, as the peer has it: SplitMix64 of their numbers (Steele, Lea, Flood 2014)."""
+    import numpy as np
+
+    z = np.arange(first, first + count, dtype=np.uint64)
+    with np.errstate(over="ignore"):
+        z = (z + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))
+
+
+def take(folder: Path, events: int) -> None:
+    """Takes events in, in batches of 10,000, and puts them in order."""
+    import numpy as np
+
+    from creto import _core
+    from creto.metering import LedgerEvidence
+
+    clock = _core.HybridLogicalClock(str(folder / "clock"))
+    ledger = _core.Ledger(str(folder / "ledger"), clock, _core.SigningKey.generate())
+    ingest = _core.UsageIngest(ledger, str(folder / "ledger"), clock)
+    known = [("collector", f"customer-{n // 3:05}", METERS[n % 3], {"region": "eu"}) for n in range(30_000)]
+    begun = time.perf_counter()
+    for first in range(0, events, 10_000):
+        count = min(10_000, events - first)
+        word = words(first, count)
+        series = (word % np.uint64(10_000)) * np.uint64(3) + (word >> np.uint64(20)) % np.uint64(3)
+        used, which = np.unique(series, return_inverse=True)
+        quantity = 1 + ((word >> np.uint64(32)) % np.uint64(1_000)).astype(np.int64)
+        at = [START + n * MONTH // events for n in range(first, first + count)]
+        ids = [f"{n:012x}" for n in range(first, first + count)]
+        taken = ingest.take(
+            [known[n] for n in used.tolist()], which.astype(np.uint32), np.array(at, dtype=np.uint64), quantity, ids
+        )
+        if first // 10_000 % 64 == 63:
+            ledger.durable_blocking(taken[2])
+    ledger.publish_blocking(600)
+    ingest.close()
+    ledger.close_blocking()
+    taken_in = time.perf_counter() - begun
+    begun = time.perf_counter()
+    LedgerEvidence(folder / "ledger")
+    print(
+        f"{events:,} events taken in {taken_in:.1f} s, put in order in {time.perf_counter() - begun:.1f} s",
+        file=sys.stderr,
+    )
+
+
 def made(folder: Path, events: int) -> None:
-    """Makes the events, once."""
+    """Makes the events, once: as a ledger with segments, and as Parquet."""
     if (folder / "made").exists():
         return
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    build = ["cargo", "run", "--quiet", "--release", "-p", "creto-benches", "--bin", "usage_events", "--"]
-    subprocess.run([*build, str(folder), str(events)], check=True, cwd=ROOT, stdout=sys.stderr)
+    subprocess.run([sys.executable, __file__, "take", str(folder), str(events)], check=True)
     subprocess.run([sys.executable, str(PEER), str(folder), str(events), "make"], check=True)
     (folder / "made").touch()
 
@@ -96,9 +145,9 @@ def main(events: int, folder: Path) -> None:
     seconds = sorted(one["seconds"] for one in own)
     theirs = sorted(one["value"] for one in peer)
     note = (
-        f"{events:,} events of 10,000 customers and 3 meters in segments; a fresh process adds every row up again, holds "
-        f"the segments' sums against it, rates, and finalizes {own[0]['invoices']:,} invoices in one transaction; totals "
-        "equal the peer's to the cent; the peer: group by and tiers in Decimal, no invoices, no commitments"
+        f"{events:,} events of 10,000 customers and 3 meters in segments; a fresh process adds every row up again, "
+        f"holds the segments' sums against it, rates, and finalizes {own[0]['invoices']:,} invoices at once; "
+        "totals equal the peer's to the cent; the peer: group by and tiers in Decimal, no invoices, no commitments"
     )
     case = "invoices/100M" if events == EVENTS else f"invoices/{events}"
     row = {"area": "metering", "peer": "duckdb", "peer_version": peer[0]["version"], "samples": 3, "note": note}
@@ -111,6 +160,8 @@ def main(events: int, folder: Path) -> None:
 if __name__ == "__main__":
     if sys.argv[1:2] == ["one"]:
         invoice(Path(sys.argv[2]))
+    elif sys.argv[1:2] == ["take"]:
+        take(Path(sys.argv[2]), int(sys.argv[3]))
     else:
         count = int(sys.argv[1]) if len(sys.argv) > 1 else int(os.environ.get("CRETO_BENCH_EVENTS", EVENTS))
         main(count, Path(sys.argv[2]) if len(sys.argv) > 2 else ROOT / "target" / f"bench-events-{count}")

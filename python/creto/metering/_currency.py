@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from decimal import Decimal
+from collections.abc import Iterable
+from decimal import Context, Decimal, Inexact
 from fractions import Fraction
 
 from creto.errors import InvalidInputError
 
-__all__ = ["money", "places", "round_half_even"]
+__all__ = ["added", "money", "places", "round_half_even"]
 
 _NONE = [
     *("BIF", "CLP", "DJF", "GNF", "ISK", "JPY", "KMF", "KRW"),
@@ -15,6 +16,7 @@ _NONE = [
 ]
 _THREE = ["BHD", "IQD", "JOD", "KWD", "LYD", "OMR", "TND"]
 _FOUR = ["CLF", "UYW"]
+_EXACT = Context(prec=1_000, traps=[Inexact])
 _PLACES = {**dict.fromkeys(_NONE, 0), **dict.fromkeys(_THREE, 3), **dict.fromkeys(_FOUR, 4)}
 
 
@@ -47,9 +49,20 @@ def round_half_even(amount: Fraction, digits: int) -> Decimal:
         >>> round_half_even(Fraction(1, 8), 2), round_half_even(Fraction(3, 8), 2)
         (Decimal('0.12'), Decimal('0.38'))
     """
-    scaled = round(amount * 10**digits)  # of a Fraction: exact, half to even
-    # From its digits: arithmetic on decimals would round to 28 of them.
-    return Decimal((int(scaled < 0), tuple(int(digit) for digit in str(abs(scaled))), -digits))
+    whole, rest = divmod(amount.numerator * 10**digits, amount.denominator)
+    twice = 2 * rest
+    if twice > amount.denominator or (twice == amount.denominator and whole % 2):
+        whole += 1
+    # In a context of its own: the usual one would round to 28 digits.
+    return _EXACT.scaleb(Decimal(whole), -digits)
+
+
+def added(amounts: Iterable[Decimal]) -> Decimal:
+    """The sum of amounts, exactly."""
+    total = Decimal(0)
+    for amount in amounts:
+        total = _EXACT.add(total, amount)
+    return total
 
 
 def money(amount: Fraction, currency: str) -> Decimal:

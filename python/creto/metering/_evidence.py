@@ -9,7 +9,7 @@ from typing import Protocol
 from creto import _core
 from creto.metering._usage import UsageEvent
 
-__all__ = ["EventEvidence", "Evidence", "LedgerEvidence", "Stretch", "segments", "through"]
+__all__ = ["EventEvidence", "Evidence", "LedgerEvidence", "Stretch", "bounds", "segments", "stretches_of", "through"]
 
 Stretch = tuple[str, int, int]
 """Records of a shard: its name, the first record, the one after the last."""
@@ -138,14 +138,33 @@ class EventEvidence:
         return _core.UsageTotals.of(rows, list(cuts), keep=list(keep))
 
 
-def through(stretches: Iterable[Sequence[object]]) -> dict[str, int]:
-    """By shard, how far stretches reach.
+def bounds(stretches: Iterable[Stretch]) -> dict[str, list[int]]:
+    """Stretches as an invoice states them: by shard, where each begins, and where the last ends.
 
     Example:
-        >>> through([("0000", 0, 5), ("0000", 5, 9), ("0001", 0, 2)])
-        {'0000': 9, '0001': 2}
+        >>> bounds([("0000", 0, 5), ("0000", 5, 9), ("0001", 0, 2)])
+        {'0000': [0, 5, 9], '0001': [0, 2]}
     """
-    reach: dict[str, int] = {}
-    for shard, _, end in stretches:
-        reach[str(shard)] = max(reach.get(str(shard), 0), int(str(end)))
-    return reach
+    made: dict[str, list[int]] = {}
+    for shard, start, end in stretches:
+        made.setdefault(shard, [start]).append(end)
+    return made
+
+
+def stretches_of(stated: Mapping[str, Sequence[int]]) -> list[Stretch]:
+    """What `bounds` wrote, as stretches."""
+    return [
+        (str(shard), int(start), int(end))
+        for shard, ends in stated.items()
+        for start, end in zip(ends, ends[1:], strict=False)
+    ]
+
+
+def through(stated: Mapping[str, Sequence[int]]) -> dict[str, int]:
+    """By shard, how far the stretches that an invoice states reach.
+
+    Example:
+        >>> through({"0000": [0, 5, 9]})
+        {'0000': 9}
+    """
+    return {shard: int(ends[-1]) for shard, ends in stated.items()}

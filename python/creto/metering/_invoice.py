@@ -9,8 +9,8 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
-from creto.metering._currency import money
-from creto.metering._evidence import Evidence, through
+from creto.metering._currency import added, money
+from creto.metering._evidence import Evidence, bounds, through
 from creto.metering._price import PriceBook, PricePeriod, amount
 from creto.metering._rate import (
     Rated,
@@ -63,7 +63,7 @@ def line_amount(line: Mapping[str, Any], currency: str) -> Decimal:
 
 def total_of(document: Mapping[str, Any]) -> Decimal:
     """The sum of the lines."""
-    return money(sum((Fraction(line["amount"]) for line in document["lines"]), Fraction(0)), document["currency"])
+    return added([money(Fraction(0), document["currency"]), *(Decimal(line["amount"]) for line in document["lines"])])
 
 
 def drafts(
@@ -93,7 +93,7 @@ def drafts(
     own = sums(evidence, cuts_of(start, end, book.prices), book.prices, customers=customers)
     late = _adjustments(book, evidence, closed or {})
     names = sorted({*own.parts, *late}) if customers is None else customers
-    stretches = [list(stretch) for stretch in evidence.stretches]
+    stretches = bounds(evidence.stretches)
     made = {}
     for customer in names:
         currency = book.currency_of(customer)

@@ -132,10 +132,10 @@ class Invoices:
                 if finalize:
                     self._number(tx, list(made.values()))
                 invoices = [StoredInvoice(os.urandom(8).hex(), document) for document in made.values()]
-                self._insert_all(tx, invoices, start, end)
+                digests = self._insert_all(tx, invoices, start, end)
                 if finalize:
-                    for invoice in invoices:
-                        self._record(tx, "invoice:finalize", invoice.document)
+                    for invoice, name in zip(invoices, digests, strict=True):
+                        self._record(tx, "invoice:finalize", invoice.document, name)
                 return invoices
 
     @staticmethod
@@ -197,11 +197,12 @@ class Invoices:
             document["state"] = "finalized"
         self._apply_credits(tx, documents)
 
-    def _insert_all(self, tx: Transaction, made: Sequence[StoredInvoice], start: int, end: int) -> None:
+    def _insert_all(self, tx: Transaction, made: Sequence[StoredInvoice], start: int, end: int) -> list[str]:
         from sqlalchemy import insert
 
         from creto.store.tables import invoices
 
+        digests = [one.digest for one in made]
         rows = [
             {
                 "id": one.id,
@@ -210,13 +211,14 @@ class Invoices:
                 "period_start": start,
                 "period_end": end,
                 "document": one.document,
-                "digest": bytes.fromhex(one.digest),
+                "digest": bytes.fromhex(name),
                 "changed": tx.now,
             }
-            for one in made
+            for one, name in zip(made, digests, strict=True)
         ]
         if rows:
             tx.execute(insert(invoices), rows)
+        return digests
 
     def finalize(self, id: str) -> StoredInvoice:
         """Gives a draft its number, takes off what was paid in advance, and records its digest in the ledger.
@@ -331,7 +333,7 @@ class Invoices:
         self._record(tx, what, document)
         return made
 
-    def _record(self, tx: Transaction, what: str, document: Mapping[str, Any]) -> None:
+    def _record(self, tx: Transaction, what: str, document: Mapping[str, Any], name: str = "") -> None:
         tx.outbox(
             {
                 "who": self._who,
@@ -339,7 +341,7 @@ class Invoices:
                 "resource": document["number"] or "draft",
                 "why": "invoicing",
                 "kind": "event",
-                "digest": digest(document),
+                "digest": name or digest(document),
                 "detail": {
                     "customer": document["customer"],
                     "total": document["total"],
@@ -394,7 +396,7 @@ class Invoices:
                 "reason": reason,
                 "lines": [],
                 "unpriced": [],
-                "evidence": [],
+                "evidence": {},
                 "cuts": [],
                 "credits": [],
                 "total": amount,

@@ -32,53 +32,83 @@ def amount(price: Price, quantity: Fraction, *, share: Fraction = Fraction(1)) -
         >>> amount(Price(meter="m", unit_price="0.5", included=10), Fraction(14))
         Fraction(2, 1)
     """
+    exact = _exact(price)
     if price.model == "commitment":
-        return max(Fraction(0), Fraction(price.unit_price) * share - quantity)
+        return max(_NOTHING, exact.unit * share - quantity)
     if quantity < 0:
         raise InvalidInputError(
             f"usage of `{price.meter}` adds up to {quantity}: corrections took away more than there was"
         )
-    charged = max(Fraction(0), quantity - Fraction(price.included) * share)
-    unit = Fraction(price.unit_price) / Fraction(price.per)
+    charged = max(_NOTHING, quantity - exact.included * share) if exact.included else quantity
     match price.model:
         case "per_unit":
-            total = charged * unit
+            total = charged * exact.each
         case "flat":
-            total = Fraction(price.unit_price) * share
+            total = exact.unit * share
         case "package":
-            total = -(-charged // Fraction(price.per)) * Fraction(price.unit_price)
+            total = -(-charged // exact.per) * exact.unit
         case "percentage":
-            total = charged * Fraction(price.unit_price) / 100
+            total = charged * exact.unit / 100
         case "dynamic":
             total = charged
         case "graduated":
-            total = _graduated(price, charged)
+            total = _graduated(exact, charged)
         case "volume":
-            total = _volume(price, charged)
-    total *= 1 - Fraction(price.discount) / 100
-    return max(total, Fraction(price.minimum) * share)
+            total = _volume(exact, charged)
+    if exact.left != 1:
+        total *= exact.left
+    return max(total, exact.minimum * share) if exact.minimum else total
 
 
-def _graduated(price: Price, quantity: Fraction) -> Fraction:
-    total = start = Fraction(0)
-    for tier in price.tiers:
-        if quantity <= start and not (quantity == 0 and start == 0):
+class _Exact:
+    """A price's numbers as fractions, made once."""
+
+    __slots__ = ("each", "included", "left", "minimum", "per", "price", "tiers", "unit")
+
+    def __init__(self, price: Price) -> None:
+        self.price = price
+        self.unit, self.per = Fraction(price.unit_price), Fraction(price.per)
+        self.each = self.unit / self.per
+        self.included, self.minimum = Fraction(price.included), Fraction(price.minimum)
+        self.left = 1 - Fraction(price.discount) / 100
+        self.tiers = [
+            (None if tier.up_to is None else Fraction(tier.up_to), Fraction(tier.unit_price), Fraction(tier.flat))
+            for tier in price.tiers
+        ]
+
+
+_NOTHING = Fraction(0)
+_made: dict[int, _Exact] = {}
+
+
+def _exact(price: Price) -> _Exact:
+    found = _made.get(id(price))
+    # The price is kept with it, so that its identity is not another's meanwhile.
+    if found is None or found.price is not price:
+        if len(_made) > 10_000:
+            _made.clear()
+        found = _made[id(price)] = _Exact(price)
+    return found
+
+
+def _graduated(exact: _Exact, quantity: Fraction) -> Fraction:
+    total = start = _NOTHING
+    for up_to, unit, flat in exact.tiers:
+        if quantity <= start:
             break
-        end = quantity if tier.up_to is None else min(quantity, Fraction(tier.up_to))
-        if quantity > start:
-            total += Fraction(tier.flat)
-        total += max(Fraction(0), end - start) * Fraction(tier.unit_price)
-        start = end if tier.up_to is None else Fraction(tier.up_to)
+        end = quantity if up_to is None else min(quantity, up_to)
+        total += (end - start) * unit + flat
+        start = end
     return total
 
 
-def _volume(price: Price, quantity: Fraction) -> Fraction:
+def _volume(exact: _Exact, quantity: Fraction) -> Fraction:
     if quantity == 0:
-        return Fraction(0)
-    for tier in price.tiers:
-        if tier.up_to is None or quantity <= Fraction(tier.up_to):
-            return Fraction(tier.flat) + quantity * Fraction(tier.unit_price)
-    return Fraction(0)
+        return _NOTHING
+    for up_to, unit, flat in exact.tiers:
+        if up_to is None or quantity <= up_to:
+            return flat + quantity * unit
+    return _NOTHING
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 from creto import _core
 from creto.errors import CretoError, IntegrityError
-from creto.metering._evidence import LedgerEvidence
+from creto.metering._evidence import LedgerEvidence, stretches_of
 from creto.metering._invoice import digest, price_of
 from creto.metering._price import PricePeriod, matches
 from creto.metering._rate import Rated, micros, sums
@@ -46,7 +46,7 @@ def line_events(document: Mapping[str, Any], line: int, ledger: Path) -> list[Us
     prices = [(price_of(one), micros(one["start"]), micros(one["end"]), one is found) for one in alike]
     seen: set[tuple[str, str]] = set()
     events = []
-    for shard, first, last in document["evidence"]:
+    for shard, first, last in stretches_of(document["evidence"]):
         for event in ledger_events(ledger, shard, first, last):
             if (event.source, event.id) in seen:
                 continue
@@ -81,7 +81,7 @@ def prove_event(document: Mapping[str, Any], line: int, event: int, ledger: Path
     if not 1 <= event <= len(events):
         raise IntegrityError(f"line {line} has {len(events)} events, and none is number {event}")
     proved = events[event - 1]
-    evidence = LedgerEvidence(ledger, stretches=[tuple(stretch) for stretch in document["evidence"]])
+    evidence = LedgerEvidence(ledger, stretches=stretches_of(document["evidence"]))
     periods = [PricePeriod(price_of(one), micros(one["start"]), micros(one["end"])) for one in alike]
     own = sums(
         _Traced(evidence, (proved.source, proved.id)),

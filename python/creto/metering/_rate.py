@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from fractions import Fraction
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from creto import _core
@@ -24,6 +25,7 @@ Part = tuple[int, int]
 _prices: dict[int, tuple[Price, dict[str, Any]]] = {}
 
 
+@lru_cache(10_000)
 def instant(at: int) -> str:
     """Microseconds since the epoch, as an invoice writes a time."""
     return datetime.fromtimestamp(at / 1e6, UTC).isoformat().replace("+00:00", "Z")

@@ -11,7 +11,7 @@ from typing import Any
 
 from creto import _core
 from creto.errors import CretoError, IntegrityError
-from creto.metering._evidence import LedgerEvidence
+from creto.metering._evidence import LedgerEvidence, stretches_of, through
 from creto.metering._invoice import FORMAT, digest, line_amount, price_of, total_of
 from creto.metering._price import PricePeriod
 from creto.metering._rate import Rated, Sums, exact, micros, sums
@@ -65,9 +65,7 @@ class _Books:
 
     def __init__(self, document: Mapping[str, Any], ledger: Path) -> None:
         self._document = document
-        self._evidence = LedgerEvidence(
-            ledger, stretches=[(str(s), int(f), int(t)) for s, f, t in document["evidence"]]
-        )
+        self._evidence = LedgerEvidence(ledger, stretches=stretches_of(document["evidence"]))
         self._made: dict[str, tuple[Sums, Rated, list[Mapping[str, Any]]]] = {}
 
     def of(self, line: Mapping[str, Any]) -> tuple[Sums, Rated, list[Mapping[str, Any]]]:
@@ -117,11 +115,10 @@ def verify_invoice(document: Mapping[str, Any], ledger: Path, keys: Sequence[_co
 
 
 def _check_ledger(document: Mapping[str, Any], ledger: Path, keys: Sequence[_core.VerifyingKey]) -> str:
-    reach: dict[str, int] = {}
-    for shard, start, end in document["evidence"]:
-        if int(start) != reach.get(shard, 0) or int(end) <= int(start):
-            raise IntegrityError(f"the records of shard `{shard}` that it counts have a gap at {start}")
-        reach[shard] = int(end)
+    for shard, ends in document["evidence"].items():
+        if ends[0] != 0 or any(end <= start for start, end in zip(ends, ends[1:], strict=False)):
+            raise IntegrityError(f"the records of shard `{shard}` that it counts do not follow one another from 0 on")
+    reach = through(document["evidence"])
     if document["cuts"] and (document["cuts"][0], document["cuts"][-1]) != (
         micros(document["start"]),
         micros(document["end"]),
