@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from creto import _core
-from creto.audit import AuditClient, AuditRecord
+from creto.audit import AuditClient, AuditRecord, _index
 from creto.audit._filter import Filter
 from creto.audit._reading import scan
 
@@ -236,3 +236,26 @@ def test_reindexing_says_how_many_records_there_are_and_how_far_it_is(tmp_path: 
     assert anyio.run(main) == 300
     assert anyio.run(main) == 300
     assert told == [("0000", 300, 300)] * 2
+
+
+def test_whoever_is_cancelled_does_not_wait_for_the_index_and_it_goes_on_from_there(
+    tmp_path: Path, key: _core.SigningKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path, key, 2_000)
+    monkeypatch.setattr(_index, "_BATCH", 10)
+    told: list[int] = []
+
+    async def main() -> None:
+        async with anyio.create_task_group() as group:
+
+            async def ask() -> None:
+                await AuditClient.reading(tmp_path).query(progress=lambda _shard, done, _all: told.append(done))
+
+            group.start_soon(ask)
+            while not told:
+                await anyio.sleep(0.001)
+            group.cancel_scope.cancel()
+
+    anyio.run(main)
+    assert told[-1] < 2_000
+    assert ids(query(tmp_path, limit=3_000)) == ids(scan(tmp_path / "ledger", Filter(), limit=3_000))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+import threading
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -22,6 +23,7 @@ from creto.errors import InvalidInputError, NotFoundError
 
 __all__ = ["AuditClient"]
 
+T = TypeVar("T")
 Durability = Literal["strict", "relaxed"]
 
 
@@ -183,8 +185,8 @@ class AuditClient:
         )
         if self._ledger is not None:
             await self._settle()
-        return await anyio.to_thread.run_sync(
-            lambda: _reading.query(self.path, self._index, wanted, limit=limit, progress=progress)
+        return await _abandoned_by_cancel(
+            lambda stop: _reading.query(self.path, self._index, wanted, limit=limit, progress=progress, stop=stop)
         )
 
     def pages(self, *, progress: Progress | None = None, **filters: Any) -> tuple[int, Iterator[list[AuditRecord]]]:
@@ -208,11 +210,11 @@ class AuditClient:
             progress: As for `query`.
         """
 
-        def anew() -> int:
+        def anew(stop: threading.Event) -> int:
             self._index.discard()
-            return self._index.catch_up(progress)
+            return self._index.catch_up(progress, stop)
 
-        return await anyio.to_thread.run_sync(anew)
+        return await _abandoned_by_cancel(anew)
 
     async def _settle(self) -> None:
         """Waits until what this process has queued is on disk, so that it finds its own records."""
@@ -314,3 +316,12 @@ class AuditClient:
             await self.checkpoint()
         trusted = trusted_keys(self.folder) if keys is None else keys
         return await anyio.to_thread.run_sync(lambda: _reading.verify(self.path, trusted, seen, progress))
+
+
+async def _abandoned_by_cancel(work: Callable[[threading.Event], T]) -> T:
+    """Does on a thread what may take minutes; a caller that is cancelled does not wait, and the thread soon stops."""
+    stop = threading.Event()
+    try:
+        return await anyio.to_thread.run_sync(work, stop, abandon_on_cancel=True)
+    finally:
+        stop.set()

@@ -79,18 +79,22 @@ class LedgerIndex:
 
     # --- following the ledger -----------------------------------------------------------------------------------------
 
-    def catch_up(self, progress: Progress | None = None) -> int:
+    def catch_up(self, progress: Progress | None = None, stop: threading.Event | None = None) -> int:
         """Takes in what the ledger has got since, and returns how many records that were.
 
         A batch and how far it reaches go in by one transaction: a process that is killed leaves an index that is whole.
 
         Args:
             progress: Called with shard, records taken in, and records in all under the shard's checkpoint.
+            stop: Once it is set, what is left is left to the next time.
         """
+        stop = stop or threading.Event()
         with self._lock, self._opened() as connection:
-            return sum(self._catch_up(connection, name, progress) for name in _core.ledger_shards(self._ledger))
+            return sum(self._catch_up(connection, name, progress, stop) for name in _core.ledger_shards(self._ledger))
 
-    def _catch_up(self, connection: sqlite3.Connection, name: str, progress: Progress | None) -> int:
+    def _catch_up(
+        self, connection: sqlite3.Connection, name: str, progress: Progress | None, stop: threading.Event
+    ) -> int:
         total, beyond = 0, (int((time.time() + _BEYOND_SECONDS) * 1e6) << 12) - SIGN
         while True:
             connection.execute("BEGIN IMMEDIATE")
@@ -113,7 +117,7 @@ class LedgerIndex:
             if progress and records:
                 checkpoint = _core.LedgerShard(self._ledger / name).checkpoint()
                 progress(name, records[-1][2] + 1, max(checkpoint["size"] if checkpoint else 0, records[-1][2] + 1))
-            if len(records) < _BATCH or records[-1][0] > beyond:
+            if len(records) < _BATCH or records[-1][0] > beyond or stop.is_set():
                 return total
 
     def _follower(self, connection: sqlite3.Connection, name: str) -> tuple[int, _core.LedgerFollower]:

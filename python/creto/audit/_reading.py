@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import sqlite3
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,12 +93,18 @@ def shards(folder: Path) -> list[_core.LedgerShard]:
 
 
 def query(
-    folder: Path, index: LedgerIndex, wanted: Filter, *, limit: int = 1000, progress: Progress | None = None
+    folder: Path,
+    index: LedgerIndex,
+    wanted: Filter,
+    *,
+    limit: int = 1000,
+    progress: Progress | None = None,
+    stop: threading.Event | None = None,
 ) -> list[AuditRecord]:
     """The latest records that match, over all shards, in order of time."""
     if limit < 1:
         raise InvalidInputError(f"a limit is at least 1, not {limit}")
-    found = _by_index(index, progress, lambda: index.latest(wanted, limit))
+    found = _by_index(index, progress, lambda: index.latest(wanted, limit), stop)
     return scan(folder, wanted, limit=limit) if found is None else found
 
 
@@ -133,11 +140,13 @@ def _paged(index: LedgerIndex, wanted: Filter) -> Iterator[list[AuditRecord]]:
         raise IntegrityError(f"the ledger was changed while it was read ({error}); read it again") from error
 
 
-def _by_index(index: LedgerIndex, progress: Progress | None, use: Callable[[], T]) -> T | None:
+def _by_index(
+    index: LedgerIndex, progress: Progress | None, use: Callable[[], T], stop: threading.Event | None = None
+) -> T | None:
     """What the index gives once it has caught up; None where there can be none here."""
     for _ in range(2):
         try:
-            index.catch_up(progress)
+            index.catch_up(progress, stop)
             return use()
         except StaleIndexError:
             index.discard()
@@ -205,8 +214,6 @@ def verify(
         IntegrityError: A record was changed or removed, or the ledger was rolled back or forked; the text says where.
         SignatureVerificationFailedError: A checkpoint is not signed by any of the keys.
     """
-    import threading
-
     origins: dict[str, list[str]] = {}
     for note in seen:
         origins.setdefault(note.split("\n", 1)[0], []).append(note)
