@@ -14,7 +14,7 @@ export PYO3_BUILD_EXTENSION_MODULE := 1
 export SSL_CERT_FILE ?= $(wildcard /etc/ssl/certs/ca-certificates.crt)
 ARGS ?=
 
-.PHONY: help runsc setup setup-test setup-check venv develop stubs docs run test test-rust test-python check bench wheel lock clean migration differential
+.PHONY: help runsc setup setup-test setup-check setup-interop venv develop stubs docs run test test-rust test-python check bench wheel lock clean migration differential interop
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
 
@@ -28,6 +28,9 @@ test-rust:
 
 test-python:
 	@$(BIN)/python -m pytest -q $(ARGS)
+
+interop: setup-interop develop ## stock OpenSSL 4, built once into the cache, reads our envelopes and we read its
+	@openssl=$$(.ci/openssl) && CRETO_OPENSSL="$$openssl" $(BIN)/python -m pytest -q tests/interop $(ARGS)
 
 check: setup-check develop ## formatting, lints, types, floors and stubs
 	cargo fmt --all --check
@@ -53,6 +56,8 @@ setup-test:
 	@.ci/setup test
 setup-check:
 	@.ci/setup check
+setup-interop:
+	@.ci/setup interop
 
 venv: $(VENV)/.stamp ## the virtual environment with every development dependency
 $(VENV)/.stamp: requirements-dev.txt requirements-uv.txt

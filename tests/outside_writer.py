@@ -82,6 +82,10 @@ class Outsider:
         """The verifying keys as creto takes them: a SEQUENCE of SubjectPublicKeyInfo."""
         return der(0x30, *(der(0x30, algorithm(o), der(3, b"\0", raw)) for o, raw in self.public().items()))
 
+    def _encapsulate(self, public: bytes) -> tuple[bytes, bytes]:
+        shared, ciphertext = self.suite["kem"][2].from_public_bytes(public).encapsulate()
+        return shared, ciphertext
+
     def headers(self, sender: str, to: list[str], date: int, life: int) -> list[tuple[str, str]]:
         """Header fields up to the commitment."""
         text = [datetime.fromtimestamp(t, UTC).strftime("%Y-%m-%dT%H:%M:%SZ") for t in (date, date + life)]
@@ -114,7 +118,8 @@ class Outsider:
         wrap = algorithm("2.16.840.1.101.3.4.1.45")
         recipients = []
         for number, public in enumerate(kem_publics):
-            shared, kemct = self.suite["kem"][2].from_public_bytes(public).encapsulate()
+            encapsulate = changes.get("encapsulate") or self._encapsulate
+            shared, kemct = encapsulate(public)
             kek = HKDF(hash_(), 32, None, der(0x30, wrap, der(2, b"\x20"))).derive(shared)
             wrapped = aes_key_wrap(kek, changes.get("ceks", [cek] * len(kem_publics))[number])
             info = der(

@@ -277,6 +277,10 @@ class Directory:
         """
         Forgets every identity of a name.
         """
+    def identities(self, /, id: str) -> list[Identity]:
+        """
+        Every identity of a name, the newest first; those after it verify what they signed before they were replaced.
+        """
 
 @final
 class Gate:
@@ -1134,6 +1138,11 @@ class Sealer:
     def ephemeral() -> Sealer:
         """
         A sealer that lives in memory only.
+        """
+    @staticmethod
+    def from_key(key: bytes) -> Sealer:
+        """
+        From a key of 32 bytes that is kept elsewhere, such as an operating system's keyring.
         """
     @staticmethod
     def open(folder: str | PathLike[str], passphrase: bytes | None = None) -> Sealer:

@@ -37,6 +37,7 @@ class Parts:
     def __init__(self, state: Path | None = None, config: Iterable[Path] = (), project: Path | None = None) -> None:
         from creto.audit import AuditClient, open_ledger
         from creto.config import Live
+        from creto.crypto import open_sealer
         from creto.metering import open_quota
         from creto.metering._upkeep import Upkeep
         from creto.nhi import Identities
@@ -50,7 +51,12 @@ class Parts:
             settings = self.live.current
             self.clock = _core.HybridLogicalClock(str(self.folder / "clock"))
             self.clock.install()
-            self.sealer = _core.Sealer.open(self.folder / "keys")
+            passphrase = settings.common.passphrase
+            self.sealer = open_sealer(
+                self.folder / "keys",
+                settings.common.keys_sealed_by,
+                passphrase.get_secret_value() if passphrase else None,
+            )
             url = settings.common.store_url
             self.store: Store = Store(url.get_secret_value() if url else self.folder, clock=self.clock.now)
             closing.callback(self.store.close)

@@ -23,10 +23,11 @@ from creto.errors import (
     IntegrityError,
     InvalidInputError,
     NotFoundError,
+    SignatureVerificationFailedError,
     TimeoutError,
     UnauthorizedError,
 )
-from creto.messaging import Mailbox, Message
+from creto.messaging import Mailbox, Message, _receipt, _rows
 from creto.nhi import Agent, Identities
 from creto.reach import Reach
 from creto.store import Store, Transaction, tables
@@ -45,7 +46,7 @@ class Post:
 
     def __init__(self, store: Store, **options: Any) -> None:
         self.store = store
-        self.identities = Identities(store)
+        self.identities = Identities(store, sealer=None if store.folder else _core.Sealer.ephemeral())
         self.mailbox = Mailbox(store, self.identities, **options)
         self.writer = self.identities.agent("writer")
         self.reader = self.identities.agent("reader")
@@ -54,6 +55,14 @@ class Post:
 @pytest.fixture
 def post(state: Path) -> Iterator[Post]:
     with Store(state) as store:
+        yield Post(store)
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def anywhere(request: pytest.FixtureRequest, state: Path) -> Iterator[Post]:
+    """The same over either store."""
+    place: str | Path = request.getfixturevalue("postgres") if request.param == "postgres" else state
+    with Store(place) as store:
         yield Post(store)
 
 
@@ -74,18 +83,18 @@ def run(request: pytest.FixtureRequest) -> Any:
 # --- a message -------------------------------------------------------------------------------------------------------
 
 
-def test_a_message_comes_out_as_it_went_in(post: Post, run: Any) -> None:
+def test_a_message_comes_out_as_it_went_in(anywhere: Post, run: Any) -> None:
     async def main() -> None:
-        sent = await post.mailbox.send(
-            post.writer, ["reader", READER.replace("reader", "writer")], "the report is done", priority="urgent"
+        sent = await anywhere.mailbox.send(
+            anywhere.writer, ["reader", READER.replace("reader", "writer")], "the report is done", priority="urgent"
         )
-        [message] = await all_ready(post.mailbox, post.reader)
+        [message] = await all_ready(anywhere.mailbox, anywhere.reader)
         assert (message.id, message.sender, message.text) == (sent.id, WRITER, "the report is done")
         assert (message.content_type, message.priority) == ("text/plain; charset=utf-8", "urgent")
         assert message.to == (READER, WRITER)
         assert not message.redelivered
         assert "the report is done" not in repr(message)
-        [own] = await all_ready(post.mailbox, post.writer)
+        [own] = await all_ready(anywhere.mailbox, anywhere.writer)
         assert own.id == sent.id
         receipts = await sent.receipts(timeout=5)
         assert [(r.recipient, r.outcome) for r in receipts] == [(READER, "acked"), (WRITER, "acked")]
@@ -126,17 +135,17 @@ def test_a_recipient_that_is_not_known_is_named(post: Post, run: Any) -> None:
     run(main)
 
 
-def test_a_reply_comes_to_whoever_asked_and_not_to_its_inbox(post: Post, run: Any) -> None:
+def test_a_reply_comes_to_whoever_asked_and_not_to_its_inbox(anywhere: Post, run: Any) -> None:
     async def main() -> None:
         async def answer() -> None:
-            async with post.mailbox.inbox(post.reader) as inbox:
+            async with anywhere.mailbox.inbox(anywhere.reader) as inbox:
                 question = await inbox.__anext__()
                 await question.reply(question.body + b"!")
                 await question.ack()
 
-        async with post.mailbox.inbox(post.writer) as ordinary, anyio.create_task_group() as tasks:
+        async with anywhere.mailbox.inbox(anywhere.writer) as ordinary, anyio.create_task_group() as tasks:
             tasks.start_soon(answer)
-            reply = await post.mailbox.request(post.writer, "reader", b"ready?", timeout=20)
+            reply = await anywhere.mailbox.request(anywhere.writer, "reader", b"ready?", timeout=20)
             assert reply.body == b"ready?!"
             assert await ordinary.ready() is None
             await reply.ack()
@@ -167,10 +176,10 @@ def test_a_receipt_that_does_not_come_ends_with_the_id_and_the_true_state(post: 
 # --- once ------------------------------------------------------------------------------------------------------------
 
 
-def test_what_was_not_acknowledged_comes_again_and_says_so(post: Post, run: Any) -> None:
+def test_what_was_not_acknowledged_comes_again_and_says_so(anywhere: Post, run: Any) -> None:
     async def main() -> None:
-        await post.mailbox.send(post.writer, "reader", b"x")
-        async with post.mailbox.inbox(post.reader, hold=1) as inbox:
+        await anywhere.mailbox.send(anywhere.writer, "reader", b"x")
+        async with anywhere.mailbox.inbox(anywhere.reader, hold=1) as inbox:
             first = await inbox.__anext__()
             assert await inbox.ready() is None
             second = await inbox.__anext__()  # the hold ran out
@@ -183,22 +192,22 @@ def test_what_was_not_acknowledged_comes_again_and_says_so(post: Post, run: Any)
     run(main)
 
 
-def test_a_replayed_envelope_is_kept_out_by_the_row_that_it_left(post: Post, run: Any) -> None:
+def test_a_replayed_envelope_is_kept_out_by_the_row_that_it_left(anywhere: Post, run: Any) -> None:
     async def main() -> None:
-        sent = await post.mailbox.send(post.writer, "reader", b"pay 10")
-        with post.store.read() as tx:
+        sent = await anywhere.mailbox.send(anywhere.writer, "reader", b"pay 10")
+        with anywhere.store.read() as tx:
             row = tx.first(select(tables.mailbox))
         assert row is not None
-        await all_ready(post.mailbox, post.reader)
+        await all_ready(anywhere.mailbox, anywhere.reader)
         columns = {c.name: getattr(row, c.name) for c in tables.mailbox.c if c.name != "seq"}
-        with post.store.begin() as tx:
+        with anywhere.store.begin() as tx:
             assert not tx.insert_once(tables.mailbox, **columns)
         # Filed under another id, as somebody who can write the store might: the seal says otherwise.
-        with post.store.begin() as tx:
+        with anywhere.store.begin() as tx:
             tx.insert(tables.mailbox, **{**columns, "message_id": "00" * 16})
-        assert await all_ready(post.mailbox, post.reader) == []
-        assert await post.mailbox.state(WRITER, "00" * 16) == {READER: "refused"}
-        assert await post.mailbox.state(WRITER, sent.id) == {READER: "acked"}
+        assert await all_ready(anywhere.mailbox, anywhere.reader) == []
+        assert await anywhere.mailbox.state(WRITER, "00" * 16) == {READER: "refused"}
+        assert await anywhere.mailbox.state(WRITER, sent.id) == {READER: "acked"}
 
     run(main)
 
@@ -223,7 +232,7 @@ def test_a_tampered_envelope_is_refused_recorded_and_does_not_stop_the_others(po
     run(main)
 
 
-def test_the_handlers_effect_and_the_acknowledgement_count_together(post: Post, run: Any) -> None:
+def test_the_handlers_effect_and_the_acknowledgement_count_together(anywhere: Post, run: Any) -> None:
     def effect(tx: Transaction) -> str:
         tx.insert(tables.meta, name="done", value="once")
         return "stored"
@@ -233,16 +242,56 @@ def test_the_handlers_effect_and_the_acknowledgement_count_together(post: Post, 
         raise RuntimeError("after all")
 
     async def main() -> None:
-        await post.mailbox.send(post.writer, "reader", b"x")
-        async with post.mailbox.inbox(post.reader) as inbox:
+        await anywhere.mailbox.send(anywhere.writer, "reader", b"x")
+        async with anywhere.mailbox.inbox(anywhere.reader) as inbox:
             message = await inbox.__anext__()
             with pytest.raises(RuntimeError, match="after all"):
                 await message.ack(failing)
-            with post.store.read() as tx:
+            with anywhere.store.read() as tx:
                 assert tx.scalar(select(tables.meta.c.value).where(tables.meta.c.name == "done")) is None
             assert await message.ack(effect) == "stored"
-            with post.store.read() as tx:
+            with anywhere.store.read() as tx:
                 assert tx.scalar(select(tables.meta.c.value).where(tables.meta.c.name == "done")) == "once"
+
+    run(main)
+
+
+def test_two_readers_of_one_mailbox_share_it_and_none_gets_what_the_other_has(anywhere: Post, run: Any) -> None:
+    async def main() -> None:
+        sent = await anywhere.mailbox.send_many(anywhere.writer, [("reader", f"{n}") for n in range(20)])
+        got: list[str] = []
+
+        async def read() -> None:
+            async with anywhere.mailbox.inbox(anywhere.reader) as inbox:
+                while (message := await inbox.ready()) is not None:
+                    got.append(message.id)
+                    await message.ack()
+
+        async with anyio.create_task_group() as tasks:
+            for _ in range(3):
+                tasks.start_soon(read)
+        assert sorted(got) == sorted(each.id for each in sent)
+
+    run(main)
+
+
+def test_a_handler_in_a_thread_commits_with_the_acknowledgement_or_not_at_all(anywhere: Post, run: Any) -> None:
+    async def main() -> None:
+        await anywhere.mailbox.send(anywhere.writer, "reader", b"x")
+        async with anywhere.mailbox.inbox(anywhere.reader, hold=1) as inbox:
+            late = await inbox.__anext__()
+            again = await inbox.__anext__()
+
+            def handle(message: Message) -> None:
+                with message.transaction() as tx:
+                    tx.insert(tables.meta, name=f"done {message.redelivered}", value="once")
+
+            with pytest.raises(TimeoutError, match="nothing was committed here"):
+                await anyio.to_thread.run_sync(handle, late)
+            await anyio.to_thread.run_sync(handle, again)
+        with anywhere.store.read() as tx:
+            done = tx.all(select(tables.meta.c.name).where(tables.meta.c.name.like("done%")))
+        assert [name for (name,) in done] == ["done True"]
 
     run(main)
 
@@ -320,18 +369,49 @@ def test_a_name_that_could_do_harm_is_not_attached(post: Post, run: Any, name: s
 # --- order -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_flood_by_one_sender_does_not_starve_the_others_and_urgent_comes_first(post: Post, run: Any) -> None:
-    other = post.identities.agent("other")
+def test_a_flood_by_one_sender_does_not_starve_the_others_and_urgent_comes_first(anywhere: Post, run: Any) -> None:
+    other = anywhere.identities.agent("other")
 
     async def main() -> None:
         for number in range(12):
-            await post.mailbox.send(post.writer, "reader", f"flood {number}")
-        await post.mailbox.send(other, "reader", "quiet")
-        await post.mailbox.send(other, "reader", "quick", priority="urgent")
-        order = [message.text for message in await all_ready(post.mailbox, post.reader)]
+            await anywhere.mailbox.send(anywhere.writer, "reader", f"flood {number}")
+        await anywhere.mailbox.send(other, "reader", "quiet")
+        await anywhere.mailbox.send(other, "reader", "quick", priority="urgent")
+        order = [message.text for message in await all_ready(anywhere.mailbox, anywhere.reader)]
         assert order[0] == "quick"
         assert order.index("quiet") <= 2
         assert [text for text in order if text.startswith("flood")] == [f"flood {n}" for n in range(12)]
+
+    run(main)
+
+
+def test_a_batch_is_sent_whole_or_not_at_all(post: Post, run: Any) -> None:
+    async def main() -> None:
+        sent = await post.mailbox.send_many(post.writer, [("reader", f"part {n}") for n in range(5)])
+        assert [m.text for m in await all_ready(post.mailbox, post.reader)] == [f"part {n}" for n in range(5)]
+        assert {len(await each.receipts(timeout=5)) for each in sent} == {1}
+        with pytest.raises(NotFoundError, match="nobody"):
+            await post.mailbox.send_many(post.writer, [("reader", "a"), ("nobody", "b")])
+        assert await all_ready(post.mailbox, post.reader) == []
+        assert await post.mailbox.send_many(post.writer, []) == []
+
+    run(main)
+
+
+def test_a_flood_ends_at_a_full_mailbox_and_takes_nothing_from_the_others(
+    post: Post, run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_rows, "MOST_WAITING", 3)
+    other = post.identities.agent("other")
+
+    async def main() -> None:
+        for _ in range(3):
+            await post.mailbox.send(post.writer, "reader", b"x")
+        with pytest.raises(DeliveryDeniedError, match="holds 3 messages of .*writer` that nobody has read yet"):
+            await post.mailbox.send(post.writer, "reader", b"x")
+        await post.mailbox.send(other, "reader", b"x")
+        assert len(await all_ready(post.mailbox, post.reader)) == 4
+        await post.mailbox.send(post.writer, "reader", b"x")
 
     run(main)
 
@@ -374,6 +454,80 @@ def test_a_message_under_way_when_keys_rotate_still_opens(post: Post, run: Any) 
         await post.mailbox.send(post.writer, "reader", b"new")
         [message] = await all_ready(post.mailbox, post.reader)
         assert message.body == b"new"
+
+    run(main)
+
+
+def test_keys_that_another_process_has_just_made_are_looked_for_before_a_message_is_refused(
+    post: Post, state: Path, run: Any
+) -> None:
+    """Between a rotation elsewhere and the word of it here, a message from the new keys, and one for them."""
+    with Store(state) as elsewhere:
+        there = Post(elsewhere)
+
+        async def main() -> None:
+            there.identities.rotate_blocking("writer")
+            there.identities.rotate_blocking("reader")
+            await there.mailbox.send(there.writer, "reader", b"from new keys, for new keys")
+            [message] = await all_ready(post.mailbox, post.reader)
+            assert message.body == b"from new keys, for new keys"
+
+        run(main)
+
+
+def test_a_receipt_that_was_signed_before_its_signer_was_rotated_still_counts(post: Post, run: Any) -> None:
+    async def main() -> None:
+        sent = await post.mailbox.send(post.writer, "reader", b"x")
+        await all_ready(post.mailbox, post.reader)
+        post.identities.rotate_blocking("reader")
+        assert [r.outcome for r in await sent.receipts(timeout=5)] == ["acked"]
+
+    run(main)
+
+
+def test_a_receipt_of_another_message_or_shape_is_none(post: Post, run: Any) -> None:
+    """A recipient is known and may be hostile all the same; and the store's rows may have been edited."""
+
+    async def main() -> None:
+        first = await post.mailbox.send(post.writer, "reader", b"one")
+        second = await post.mailbox.send(post.writer, "reader", b"two")
+        await all_ready(post.mailbox, post.reader)
+        with post.store.begin() as tx:
+            receipt = tx.scalar(select(tables.mailbox.c.receipt).where(tables.mailbox.c.message_id == first.id))
+            tx.execute(update(tables.mailbox).where(tables.mailbox.c.message_id == second.id).values(receipt=receipt))
+        with pytest.raises(SignatureVerificationFailedError, match="is not one of .*reader` for this message"):
+            await second.receipts(timeout=5)
+        for payload in (b"{}", b"[]", b"1", b'{"subject": [], "predicate": {}}'):
+            signed = _core.dsse_sign(post.reader.signing_key, _core.IN_TOTO, payload)
+            with pytest.raises(SignatureVerificationFailedError, match="is not one for any message"):
+                _receipt.verify(post.identities, signed, READER)
+        # A hop of a delegation is an in-toto Statement by the same keys, and no receipt.
+        [hop] = post.identities.delegate_blocking("reader", "writer")
+        with pytest.raises(SignatureVerificationFailedError, match="is not one for any message"):
+            _receipt.verify(post.identities, hop, READER)
+
+    run(main)
+
+
+def test_rows_that_were_edited_show_nothing_and_deliver_nothing_wrong(post: Post, run: Any) -> None:
+    """Whoever can write the store moves a message to another's mailbox, or gives it another sender or life."""
+    other = post.identities.agent("other")
+    edits: list[dict[str, Any]] = [
+        {"recipient": other.id},
+        {"sender": other.id},
+        {"expires": int(time.time()) + 10**6},
+        {"priority": 1, "turn": 0},
+    ]
+
+    async def main() -> None:
+        for edit in edits:
+            sent = await post.mailbox.send(post.writer, "reader", b"x", expires_in=60)
+            with post.store.begin() as tx:
+                tx.execute(update(tables.mailbox).where(tables.mailbox.c.message_id == sent.id).values(**edit))
+            got = [*await all_ready(post.mailbox, post.reader), *await all_ready(post.mailbox, other)]
+            # What the seal holds cannot be edited: order and keeping can, and change nothing of what the reader sees.
+            expected = 1 if "expires" in edit or "turn" in edit else 0
+            assert [m.sender for m in got] == [WRITER] * expected, edit
 
     run(main)
 

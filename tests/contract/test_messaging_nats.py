@@ -11,6 +11,7 @@ import anyio
 import pytest
 from sqlalchemy import select, update
 
+from creto import _core
 from creto.errors import ConnectionFailedError, InvalidInputError, TimeoutError
 from creto.messaging import Mailbox, Message
 from creto.nhi import Identities
@@ -127,13 +128,13 @@ def test_what_the_server_lost_is_sent_again_and_what_it_repeats_comes_once(
         return kept[0]
 
     # The envelope is emptied once its receipt is here, so the test keeps its own copy of the first.
-    original = here.mailbox._put
+    original = here.mailbox._sending.file
 
-    def put(seal: Any, *args: Any) -> Any:
-        kept.append(seal())
-        return original(lambda: kept[0], *args)
+    def file(sealed: Any) -> Any:
+        kept.extend(envelope for _, envelope in sealed)
+        return original(sealed)
 
-    here.mailbox._put = put  # type: ignore[method-assign]
+    here.mailbox._sending.file = file  # type: ignore[method-assign]
     anyio.run(main)
 
 
@@ -154,16 +155,23 @@ def test_a_forged_receipt_ends_nothing_and_a_forged_message_goes_nowhere(
             stranger = here.identities.agent("stranger")
             forged = _receipt.sign(stranger, here.agent.id, sent.id, b"x", "received", 0)
             other = _receipt.sign(there.agent, here.agent.id, sent.id, b"other bytes", "received", 0)
-            for statement in (forged, other, "not json"):
+            unread = _core.dsse_sign(there.agent.signing_key, _core.IN_TOTO, b'{"subject": 1}')
+            for statement in (forged, other, unread, "not json", b"\xff\xfe not text"):
                 await stream.publish(
                     f"creto.receipt.{_nats._token('here.test')}",
-                    statement.encode(),
+                    statement if isinstance(statement, bytes) else statement.encode(),
                     headers={"Creto-Recipient": there.agent.id},
                 )
             await stream.publish(
                 f"creto.mail.{_nats._token('here.test')}", b"\x30\x03abc", headers={"Creto-Recipient": here.agent.id}
             )
+            # A name on the wire makes no agent, and a stranger's message for it goes nowhere.
+            invented = "spiffe://here.test/agent/invented"
+            await stream.publish(
+                f"creto.mail.{_nats._token('here.test')}", b"\x30\x03abc", headers={"Creto-Recipient": invented}
+            )
             await anyio.sleep(1.5)
+        assert invented not in {summary.id for summary in here.identities.agents()}
         assert await sent.state() == {there.agent.id: "waiting"}
         assert here.rows(tables.mailbox) == []
         await stream.purge_stream("CRETO")

@@ -14,16 +14,18 @@ import anyio
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ed25519, mldsa, mlkem
-from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_public_key
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from sqlalchemy import select
 
 import creto
+from creto import _core
 from creto.errors import InvalidInputError, NotFoundError, UnauthorizedError
 from creto.nhi import Agent, Identities
 from creto.reach import Reach
 from creto.store import Store, tables
 
+SPKI = PublicFormat.SubjectPublicKeyInfo
 PERMIT = "permit(principal, action, resource);"
 
 
@@ -190,6 +192,43 @@ def test_rotated_keys_verify_for_the_overlap_and_sign_no_more(store: Store) -> N
     assert len(fresh.agent("researcher").kem_keys) == 1
 
 
+def test_what_replaced_keys_sign_after_their_rotation_does_not_count(store: Store) -> None:
+    """Whoever got hold of the old keys signs in the agent's name, within the overlap in which they still verify."""
+    now = [1_790_000_000.0]
+    identities = Identities(store, overlap=10_000, clock=lambda: now[0])
+    stolen = identities.agent("researcher")
+    reviewer = identities.agent("reviewer")
+    identities.rotate_blocking("researcher")
+
+    def hop(issued_at: int) -> list[str]:
+        return [
+            _core.delegate(
+                stolen.id,
+                stolen.signing_key,
+                reviewer.identity,
+                attenuation=PERMIT,
+                audience="creto.local",
+                issued_at=issued_at,
+                expiry=issued_at + 1000,
+                depth=0,
+            )
+        ]
+
+    assert identities.verify(hop(int(now[0]))).links[0] == stolen.id  # another process may not know of it yet
+    now[0] += 300
+    with pytest.raises(UnauthorizedError, match="hop 1 .* it is not valid at this time"):
+        identities.verify(hop(int(now[0])))
+
+
+def test_keys_made_in_one_second_are_told_apart_by_their_generation(store: Store) -> None:
+    identities = Identities(store, clock=lambda: 1_790_000_000.0)
+    identities.agent("researcher")
+    newest = identities.rotate_blocking("researcher")
+    for seen in (identities, Identities(store, clock=lambda: 1_790_000_000.0)):
+        assert seen.find("researcher").verifying_key == newest.signing_key.verifying_key
+        assert len(seen.find_all("researcher")) == 2
+
+
 def test_revocation_binds_in_another_process_within_a_second(state: Path, store: Store) -> None:
     with Reach(store) as reach:
         identities = Identities(store, reach=reach)
@@ -287,6 +326,107 @@ def test_a_bundle_is_taken_in_once_its_fingerprint_was_compared(tmp_path: Path, 
         far.import_blocking(bundle)
         with pytest.raises(NotFoundError, match="creto agent import"):
             far.find("spiffe://creto.local/agent/nobody")
+
+
+def test_a_bundle_tells_who_was_revoked_and_an_older_one_does_not_bring_them_back(
+    tmp_path: Path, identities: Identities
+) -> None:
+    identities.agent("researcher")
+    identities.agent("reviewer")
+    old, fingerprint = identities.export(), identities.domain().verifying_key.fingerprint
+    researcher = "spiffe://creto.local/agent/researcher"
+    with Store(tmp_path / "far") as store:
+        far = Identities(store, trust_domain="far.test")
+        far.import_blocking(old, fingerprint=fingerprint)
+        identities.revoke_blocking("researcher")
+        far.import_blocking(identities.export())
+        for bundle in (identities.export(), old):
+            far.import_blocking(bundle)
+            with pytest.raises(UnauthorizedError, match="researcher` was revoked"):
+                far.find(researcher)
+        assert far.find("spiffe://creto.local/agent/reviewer").suite == "standard"
+
+
+def test_a_trust_domain_that_certifies_anothers_key_takes_nothing_from_it(tmp_path: Path, store: Store) -> None:
+    """Nobody proves to hold what is certified: a hostile domain certifies a victim's key, whole or in part."""
+    identities = Identities(store)
+    victim = identities.agent("victim")
+    fake = _core.Authority.generate("fake.test", "standard", int(time.time()), 100_000)
+    own = _core.SigningKey.generate().verifying_key.public()
+    theirs = victim.signing_key.verifying_key
+    spkis = [load_der_public_key(spki_of(theirs, 0)), mldsa.MLDSA65PublicKey.from_public_bytes(own["ML-DSA-65"])]
+    mixed = _core.VerifyingKey.from_bytes(sequence([key.public_bytes(Encoding.DER, SPKI) for key in spkis]))
+    kem = _core.KemKey.generate().public()
+    for key in (theirs, mixed):
+        statement = fake.issue("spiffe://fake.test/agent/thief", key, kem, int(time.time()), 1000)
+        identities.directory.add(fake.domain.admit(statement))
+    envelope = _core.envelope_seal(
+        victim.id,
+        victim.signing_key,
+        [victim.identity],
+        b"mine",
+        message_id="ab" * 16,
+        date=int(time.time()),
+        expires=int(time.time()) + 60,
+        content_type="text/plain",
+    )
+    verified = _core.envelope_verify(
+        envelope,
+        me=victim.id,
+        directory=identities.directory,
+        suite="standard",
+        max_bytes=1 << 20,
+        max_life=300,
+        now=int(time.time()),
+    )
+    assert verified.open(list(victim.kem_keys)) == b"mine"
+
+
+def sequence(parts: list[bytes]) -> bytes:
+    content = b"".join(parts)
+    return b"\x30\x82" + len(content).to_bytes(2, "big") + content
+
+
+def spki_of(key: _core.VerifyingKey, place: int) -> bytes:
+    """One SubjectPublicKeyInfo of a set."""
+    rest = key.to_bytes()[4:]
+    for _ in range(place + 1):
+        header = 2 if rest[1] < 0x80 else 4
+        length = header + (rest[1] if header == 2 else int.from_bytes(rest[2:4], "big"))
+        found, rest = rest[:length], rest[length:]
+    return found
+
+
+@pytest.mark.parametrize(
+    "id",
+    [
+        "spiffe://creto.local/agent/Researcher",
+        "spiffe://creto.local/agent/researcher/",
+        "spiffe://creto.local//agent/researcher",
+        "spiffe://creto.local/agent/./researcher",
+        "spiffe://creto.local/agent/x/../researcher",
+        "spiffe://CRETO.local/agent/researcher",
+        "spiffe://creto.local./agent/researcher",
+        "SPIFFE://creto.local/agent/researcher",
+        "spiffe://creto.local:443/agent/researcher",
+        "spiffe://user@creto.local/agent/researcher",
+        "spiffe://creto.local/agent/researcher?x=1",
+        "spiffe://creto.local/agent/researcher#x",
+        "spiffe://creto.local/agent/%72esearcher",
+        "spiffe://creto.local/agent/r\u0435searcher",
+        "spiffe://cr\u0435to.local/agent/researcher",
+        "spiffe://creto.local/agent/researcher\u200b",
+        "spiffe://creto.local/agent/researcher\0",
+        " spiffe://creto.local/agent/researcher",
+    ],
+)
+def test_no_other_spelling_of_a_name_is_that_name(identities: Identities, id: str) -> None:
+    identities.agent("researcher")
+    with pytest.raises((InvalidInputError, NotFoundError, UnauthorizedError)):
+        identities.find(id)
+    for name in ("researcher", id):
+        with pytest.raises((InvalidInputError, NotFoundError, UnauthorizedError)):
+            identities.delegate_blocking(name, id)
 
 
 def test_a_chain_from_another_trust_domain_verifies_offline(tmp_path: Path, identities: Identities) -> None:

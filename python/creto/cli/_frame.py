@@ -13,6 +13,7 @@ import click
 from creto._plain import plain
 
 if TYPE_CHECKING:
+    from creto._core import Sealer
     from creto.config import Settings
     from creto.store import Store
 
@@ -57,6 +58,14 @@ class Frame:
 
         url = self.settings.common.store_url
         return Store(url.get_secret_value() if url else self.folder)
+
+    def sealer(self) -> Sealer:
+        """What seals the state folder's keys, as configured."""
+        from creto.crypto import open_sealer
+
+        common = self.settings.common
+        passphrase = common.passphrase.get_secret_value() if common.passphrase else None
+        return open_sealer(self.folder / "keys", common.keys_sealed_by, passphrase)
 
     def run(self, function: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> T:
         """Runs async work to its end; Ctrl-C cancels it and the command exits with 130."""

@@ -26,7 +26,7 @@ def identities_of(frame: Frame) -> Iterator[Identities]:
 
     common = frame.settings.common
     with frame.store() as store:
-        yield Identities(store, trust_domain=common.trust_domain, suite=common.suite)
+        yield Identities(store, trust_domain=common.trust_domain, suite=common.suite, sealer=frame.sealer())
 
 
 @click.group()

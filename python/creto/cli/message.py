@@ -28,7 +28,9 @@ async def _mailbox(frame: Frame) -> AsyncIterator[tuple[Identities, Mailbox]]:
 
     common, messaging = frame.settings.common, frame.settings.messaging
     with frame.store() as store, Reach(store) as reach:
-        identities = Identities(store, trust_domain=common.trust_domain, suite=common.suite, reach=reach)
+        identities = Identities(
+            store, trust_domain=common.trust_domain, suite=common.suite, sealer=frame.sealer(), reach=reach
+        )
         yield (
             identities,
             Mailbox(

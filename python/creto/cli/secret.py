@@ -21,11 +21,10 @@ __all__ = ["command"]
 
 @contextmanager
 def _secrets(frame: Frame) -> Iterator[Secrets]:
-    from creto import _core
     from creto.runtime import Secrets
 
     with frame.store() as store:
-        yield Secrets(store, _core.Sealer.open(str(frame.folder / "keys")))
+        yield Secrets(store, frame.sealer())
 
 
 def _agent(frame: Frame, name: str | None) -> str:

@@ -73,6 +73,10 @@ class Common(Section):
     """A `postgresql://` URL for the store, in place of SQLite in the state folder."""
     suite: Literal["standard", "cnsa2"] = _setting("standard")
     """The suite of new keys and messages."""
+    keys_sealed_by: Literal["file", "passphrase", "keyring"] = _setting("file")
+    """What seals secret keys in the state folder: a key file in it, a passphrase, or a key in the system's keyring."""
+    passphrase: SecretStr | None = _setting(None)
+    """The passphrase, where keys are sealed by one; better in the environment than in a file."""
     log_level: Literal["debug", "info", "warning", "error"] = _setting("warning", reload=True)
     """What is logged."""
 

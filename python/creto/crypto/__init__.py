@@ -18,6 +18,7 @@ from creto._core import (
     dsse_sign,
     dsse_verify,
 )
+from creto.crypto._sealing import open_sealer
 
 __all__ = [
     "IN_TOTO",
@@ -27,4 +28,5 @@ __all__ = [
     "crypto_providers",
     "dsse_sign",
     "dsse_verify",
+    "open_sealer",
 ]

@@ -64,7 +64,7 @@ class Inbox(AsyncIterator[Message]):
     async def _next_direct(self) -> Message | None:
         while self._direct:
             envelope = self._direct.popleft()
-            message = await self._mailbox._open_direct(self._agent, envelope, self._seen)
+            message = await self._mailbox._receiving.open_direct(self._agent, envelope, self._seen)
             if message is not None:
                 return message
         return None
@@ -72,17 +72,17 @@ class Inbox(AsyncIterator[Message]):
     async def _next_stored(self, reply_to: str | None = None) -> Message | None:
         while True:
             found = await anyio.to_thread.run_sync(
-                self._mailbox._take, self._agent, self._hold, reply_to, abandon_on_cancel=False
+                self._mailbox._receiving.take, self._agent, self._hold, reply_to, abandon_on_cancel=False
             )
             if found is None:
                 return None
             message: Message = found
             held = message._held
             try:
-                await self._mailbox._authorize_receiving(self._agent, message)
+                await self._mailbox._receiving.authorize(self._agent, message)
             except UnauthorizedError as denial:
                 if held is not None:
-                    await self._mailbox._deny(held, str(denial))
+                    await self._mailbox._receiving.deny(held, str(denial))
                 continue
             except BaseException:
                 # Interrupted before anybody saw it: it goes back as it was.

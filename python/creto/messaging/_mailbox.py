@@ -2,32 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
-import secrets
+import os
 import threading
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import anyio
 import anyio.to_thread
 
-from creto import _core
-from creto.errors import (
-    ConnectionFailedError,
-    CretoError,
-    DeliveryDeniedError,
-    EncryptionFailedError,
-    InvalidInputError,
-    NotFoundError,
-    TimeoutError,
-    UnauthorizedError,
-)
-from creto.messaging import _attachment, _outgoing, _receipt, _rows
+from creto.errors import ConnectionFailedError, DeliveryDeniedError, TimeoutError
+from creto.messaging import _outgoing, _receipt, _rows
 from creto.messaging._holder import this_process
 from creto.messaging._inbox import Inbox
 from creto.messaging._message import Message, Sent
+from creto.messaging._receiving import Receiving
+from creto.messaging._sending import Draft, Sending
 
 if TYPE_CHECKING:
     from sqlalchemy import Row
@@ -42,10 +33,8 @@ __all__ = ["Authorize", "Mailbox"]
 Authorize = Callable[["Agent", str, Mapping[str, Any]], Awaitable[None]]
 """Decides whether the agent may send to, or receive from, the other; raises UnauthorizedError where it may not."""
 
-DIRECT_SECONDS = 300
-MAILBOX_SECONDS = 24 * 3600
-_OVERHEAD = 512 * 1024  # an envelope's own bytes, for 64 recipients of the larger suite and then some
 _POLL = 0.25
+_SEALERS = 2  # threads that seal a batch: sealing releases the GIL
 _SWEEP_SECONDS = 60
 _RECONNECT_SECONDS = 5
 
@@ -107,8 +96,11 @@ class Mailbox:
         self._clock = clock
         self._holder = this_process()
         self._inboxes: dict[str, list[Inbox]] = {}
+        self._awaited: dict[str, list[int]] = {}
         self._lock = threading.Lock()
         self._swept = 0
+        self._sending = Sending(self)
+        self._receiving = Receiving(self)
         if reach is not None:
             reach.on(_rows.TOPIC, self._woken)
 
@@ -151,127 +143,73 @@ class Mailbox:
             DeliveryDeniedError: Policy forbids it; nothing was sent.
             TimeoutError: No receipt in time; the text gives the message id and its true state.
         """
-        sender = self._identities.current(sender)
-        content, media = _content(body, content_type)
-        size = len(content) + sum(map(len, (attach or {}).values()))
-        blobs: list[_attachment.Blob] = []
-        if attach:
-            if not durable:
-                raise InvalidInputError("attachments lie in the store; send them with `durable=True`")
-            content, blobs = await anyio.to_thread.run_sync(_attachment.pack, content, media, attach)
-            media = _attachment.MANIFEST
-        if len(content) > self._max:
-            raise InvalidInputError(
-                f"the message has {len(content)} bytes, and {self._max} are the limit "
-                "(`messaging.max_message_size_bytes`); send a large file with `attach=`"
-            )
-        if priority not in _rows.PRIORITIES:
-            raise InvalidInputError(f"`{priority}` is not a priority; write `non-urgent`, `normal` or `urgent`")
-        longest = MAILBOX_SECONDS if durable else DIRECT_SECONDS
-        life = int(longest if expires_in is None else expires_in)
-        if not 1 <= life <= longest:
-            raise InvalidInputError(f"a message may wait for 1 to {longest} seconds here, not {life}")
-        identities = [self._identities.find(name) for name in ([to] if isinstance(to, str) else to)]
-        message_id = secrets.token_hex(16)
-        await self._authorize_sending(sender, identities, message_id, size, media, priority)
-        now = int(self._clock())
-
-        def seal() -> bytes:
-            return _core.envelope_seal(
-                sender.id,
-                sender.signing_key,
-                identities,
-                content,
-                message_id=message_id,
-                date=now,
-                expires=now + life,
-                content_type=media,
-                priority=priority,
-                in_reply_to=in_reply_to,
-                chain=sender.delegation.digest if sender.delegation is not None else None,
-            )
-
-        recipients = tuple(identity.id for identity in identities)
+        draft = await self._sending.compose(
+            sender,
+            to,
+            body,
+            content_type=content_type,
+            in_reply_to=in_reply_to,
+            priority=priority,
+            expires_in=expires_in,
+            attach=attach,
+            durable=durable,
+        )
         if durable:
-            sealed, digest = await anyio.to_thread.run_sync(
-                self._put, seal, sender, recipients, message_id, priority, in_reply_to, now + life, blobs
-            )
+            sent = await anyio.to_thread.run_sync(self._sending.put, draft)
         else:
-            sealed = seal()
-            digest = ""
-            await self._hand_over(sender, recipients, message_id, sealed)
-        sent = Sent(message_id, sender.id, recipients, now + life, len(sealed), self, digest)
+            sent = await self._sending.hand_over(draft)
         if receipt:
             await sent.receipts(timeout)
         return sent
 
-    def _put(
+    async def send_many(
         self,
-        seal: Callable[[], bytes],
         sender: Agent,
-        recipients: tuple[str, ...],
-        message_id: str,
-        priority: str,
-        in_reply_to: str | None,
-        expires: int,
-        blobs: list[_attachment.Blob],
-    ) -> tuple[bytes, str]:
-        envelope = seal()
-        with self._store.begin() as tx:
-            self._sweep(tx)
-            here = _rows.owned(tx, list(recipients))
-            if blobs and not here.issuperset(recipients):
-                raise InvalidInputError(
-                    "attachments reach mailboxes of this machine only; for "
-                    + ", ".join(f"`{id}`" for id in recipients if id not in here)
-                    + " put the content into the message"
-                )
-            _attachment.keep(tx, blobs, expires)
-            for recipient in recipients:
-                if recipient not in here:
-                    if not self._remote:
-                        raise ConnectionFailedError(
-                            f"the mailbox of `{recipient}` is on another machine, and no transport reaches it; "
-                            "set `messaging.nats_url`"
-                        )
-                    _outgoing.keep(
-                        tx,
-                        sender=sender.id,
-                        recipient=recipient,
-                        message_id=message_id,
-                        envelope=envelope,
-                        expires=expires,
-                        now=int(self._clock()),
-                    )
-                    self._record(tx, sender.id, "message:send", recipient, message_id, envelope, "success")
-                    continue
-                _rows.put(
-                    tx,
-                    recipient=recipient,
-                    sender=sender.id,
-                    message_id=message_id,
-                    envelope=envelope,
-                    priority=priority,
-                    in_reply_to=in_reply_to,
-                    expires=expires,
-                )
-                self._record(tx, sender.id, "message:send", recipient, message_id, envelope, "success")
-        for recipient in recipients:
-            self._woken(recipient)
-        self._outgoing_wake.set()
-        return envelope, hashlib.sha512(envelope).hexdigest()
+        messages: Iterable[tuple[str | Sequence[str], bytes | str]],
+        **options: Any,
+    ) -> list[Sent]:
+        """Sends a batch: each message is authorized and sealed by itself, and all are filed in one transaction or none.
 
-    async def _hand_over(self, sender: Agent, recipients: tuple[str, ...], message_id: str, envelope: bytes) -> None:
-        with self._lock:
-            inboxes = {recipient: list(self._inboxes.get(recipient, ())) for recipient in recipients}
-        for recipient, opened in inboxes.items():
-            if not opened:
-                raise NotFoundError(f"no inbox of `{recipient}` is open in this process; send it with `durable=True`")
-        for recipient, opened in inboxes.items():
-            if self._recorder is not None:
-                self._recorder(_record(sender.id, "message:send", recipient, message_id, envelope, "success"))
-            while not opened[0]._put_direct(envelope):  # noqa: ASYNC110 - its reader may be on another loop
-                await anyio.sleep(0.001)  # the reader is behind: so is the writer
+        Args:
+            sender: Who writes.
+            messages: Recipients and body of each.
+            options: As for `send`, the same for all; the batch is always durable, and waits for no receipts.
+
+        Raises:
+            DeliveryDeniedError: Policy forbids one of them; none was sent.
+            InvalidInputError: One of them cannot be sent; none was.
+
+        Example:
+            >>> import anyio, tempfile
+            >>> from creto.messaging import Mailbox
+            >>> from creto.nhi import Identities
+            >>> from creto.store import Store
+            >>> async def main() -> int:
+            ...     with Store(tempfile.mkdtemp()) as store:
+            ...         identities = Identities(store)
+            ...         writer, reader = identities.agent("writer"), identities.agent("reader")
+            ...         batch = [(reader.id, f"part {number}") for number in range(3)]
+            ...         return len(await Mailbox(store, identities).send_many(writer, batch))
+            >>> anyio.run(main)
+            3
+        """
+        drafts = [await self._sending.compose(sender, to, body, **options) for to, body in messages]
+        if not drafts:
+            return []
+        sealed: list[bytes] = [b""] * len(drafts)
+
+        async def seal(first: int) -> None:
+            def every_other() -> None:
+                for place in range(first, len(drafts), _SEALERS):
+                    sealed[place] = drafts[place].seal()
+
+            await anyio.to_thread.run_sync(every_other)
+
+        async with anyio.create_task_group() as tasks:
+            for first in range(min(_SEALERS, len(drafts))):
+                tasks.start_soon(seal, first)
+        pairs: list[tuple[Draft, bytes]] = list(zip(drafts, sealed, strict=True))
+        return await anyio.to_thread.run_sync(self._sending.file, pairs)
 
     async def request(
         self, sender: Agent, to: str, body: bytes | str, *, timeout: float | None = None, **options: Any
@@ -324,7 +262,7 @@ class Mailbox:
 
     async def _await_receipts(self, sent: Sent, timeout: float | None) -> list[Receipt]:
         limit = self._timeout if timeout is None else timeout
-        with anyio.move_on_after(limit):
+        with self._told_of(sent.id) as news, anyio.move_on_after(limit):
             while True:
                 rows = await self._store.fetch(_states, sent.sender, sent.id)
                 for row in rows:
@@ -334,12 +272,30 @@ class Mailbox:
                         )
                 if len(rows) == len(sent.to) and all(row.receipt for row in rows):
                     return [sent._verified(row.receipt, row.recipient) for row in rows]
-                await anyio.sleep(_POLL / 5)
+                with anyio.move_on_after(_POLL):
+                    await anyio.wait_readable(news)
+                with suppress(BlockingIOError):
+                    os.eventfd_read(news)
         states = await self.state(sent.sender, sent.id, sent.to)
         raise TimeoutError(
             f"message `{sent.id}` was not acknowledged within {limit:g} s; it is "
             + ", ".join(f"{state} at `{recipient}`" for recipient, state in states.items())
         )
+
+    @contextmanager
+    def _told_of(self, message_id: str) -> Iterator[int]:
+        """A descriptor that becomes readable when something becomes of a message."""
+        news = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        with self._lock:
+            self._awaited.setdefault(message_id, []).append(news)
+        try:
+            yield news
+        finally:
+            with self._lock:
+                self._awaited[message_id].remove(news)
+                if not self._awaited[message_id]:
+                    del self._awaited[message_id]
+            os.close(news)
 
     # --- receiving ----------------------------------------------------------------------------------------------------
 
@@ -366,61 +322,21 @@ class Mailbox:
             if inbox in opened:
                 opened.remove(inbox)
 
-    def _woken(self, key: str) -> None:
+    def _open_inboxes(self, recipient: str) -> list[Inbox]:
         with self._lock:
-            opened = list(self._inboxes.get(key, ()))
-            if key == "*":
+            return list(self._inboxes.get(recipient, ()))
+
+    def _woken(self, key: str) -> None:
+        """Wakes the inboxes of a recipient, or whoever waits for `receipt/<message id>`."""
+        with self._lock:
+            for news in self._awaited.get(key.removeprefix(_rows.RECEIPT), ()):
+                os.eventfd_write(news, 1)
+        opened = self._open_inboxes(key)
+        if key == "*":
+            with self._lock:
                 opened = [inbox for inboxes in self._inboxes.values() for inbox in inboxes]
         for inbox in opened:
             inbox._notify()
-
-    def _take(self, agent: Agent, hold: int, reply_to: str | None) -> Message | None:
-        """The next message that verifies; those that do not are refused and recorded on the way."""
-        while True:
-            now = int(self._clock())
-            with self._store.read() as tx:
-                if not _rows.any_for(tx, agent.id, now):
-                    return None
-            with self._store.begin() as tx:
-                held = _rows.take(tx, agent.id, self._holder, now, hold, reply_to)
-            if held is None:
-                return None
-            try:
-                header, body = self._opened(agent, held.envelope, now, MAILBOX_SECONDS)
-                if (header["sender"], header["message_id"]) != (held.sender, held.message_id):
-                    # The row says otherwise than the seal: somebody who can write the store filed it under a new name.
-                    raise EncryptionFailedError("the message was filed under another name than its own")
-                return self._message(agent, header, body, held, held.envelope)
-            except CretoError as error:
-                with self._store.begin() as tx:
-                    if _rows.end(tx, held, "refused", reason=str(error)):
-                        tx.publish(_rows.TOPIC, f"receipt/{held.message_id}")
-                        self._record(
-                            tx,
-                            agent.id,
-                            "message:receive",
-                            held.sender,
-                            held.message_id,
-                            held.envelope,
-                            {"failure": str(error)},
-                        )
-
-    def _opened(self, agent: Agent, envelope: bytes, now: int, max_life: int) -> tuple[dict[str, Any], bytes]:
-        verified = self._verified(agent, envelope, now, max_life)
-        return verified.header(), verified.open(list(self._identities.current(agent).kem_keys))
-
-    def _verified(self, agent: Agent, envelope: bytes, now: int, max_life: int) -> _core.VerifiedEnvelope:
-        # Who it claims to be from, so that their keys are at hand; it is believed only once they have verified it.
-        self._identities.find(_core.envelope_header(envelope, self._identities.suite)["sender"])
-        return _core.envelope_verify(
-            envelope,
-            me=agent.id,
-            directory=self._identities.directory,
-            suite=self._identities.suite,
-            max_bytes=self._max + _OVERHEAD,
-            max_life=max_life,
-            now=now,
-        )
 
     def carry(self, url: str) -> AbstractAsyncContextManager[None]:
         """Carries messages between machines by NATS while the context is open; one process of a machine is enough.
@@ -453,58 +369,6 @@ class Mailbox:
             except ConnectionFailedError:
                 await anyio.sleep(_RECONNECT_SECONDS)
 
-    async def _open_direct(self, agent: Agent, envelope: bytes, seen: dict[tuple[str, str], int]) -> Message | None:
-        """Opens what was handed over in memory; None where it is refused."""
-        now = int(self._clock())
-        sender = ""
-        try:
-            claimed = _core.envelope_header(envelope, self._identities.suite)
-            sender = claimed["sender"]
-            key = (sender, claimed["message_id"])
-            if seen.get(key, 0) > now:
-                raise EncryptionFailedError("the message cannot be opened by this recipient")
-            header, body = self._opened(agent, envelope, now, DIRECT_SECONDS)
-            if len(seen) > 10_000:
-                for old in [old for old, until in seen.items() if until <= now]:
-                    del seen[old]
-            seen[key] = header["expires"]
-            message = self._message(agent, header, body, None, envelope)
-            await self._authorize_receiving(agent, message)
-        except CretoError as error:
-            if self._recorder is not None:
-                self._recorder(_record(agent.id, "message:receive", sender, "", envelope, {"failure": str(error)}))
-            return None
-        if self._recorder is not None:
-            self._recorder(_record(agent.id, "message:receive", sender, message.id, envelope, "success"))
-        return message
-
-    def _message(
-        self, agent: Agent, header: Mapping[str, Any], body: bytes, held: _rows.Held | None, envelope: bytes
-    ) -> Message:
-        media: str = header["content_type"]
-        attached: dict[str, _attachment.Attachment] = {}
-        if media == _attachment.MANIFEST:
-            body, media, attached = _attachment.unpack(body, self._store)
-        return Message(
-            id=header["message_id"],
-            sender=header["sender"],
-            recipient=agent.id,
-            to=tuple(header["to"]),
-            body=body,
-            content_type=media,
-            attachments=attached,
-            date=header["date"],
-            expires=header["expires"],
-            in_reply_to=header["in_reply_to"],
-            priority=header["priority"],
-            chain=header["chain"],
-            redelivered=held is not None and held.attempts > 1,
-            _mailbox=self,
-            _agent=agent,
-            _held=held,
-            _envelope=envelope,
-        )
-
     def _receipt(self, message: Message, held: _rows.Held) -> str:
         return _receipt.sign(
             self._identities.current(message._agent),
@@ -515,52 +379,6 @@ class Mailbox:
             int(self._clock()),
         )
 
-    # --- policy and records -------------------------------------------------------------------------------------------
-
-    async def _authorize_sending(
-        self, sender: Agent, to: Sequence[_core.Identity], message_id: str, size: int, media: str, priority: str
-    ) -> None:
-        if self._authorize_send is None:
-            return
-        context = {"message_id": message_id, "bytes": size, "content_type": media, "priority": priority}
-        for identity in to:
-            try:
-                await self._authorize_send(sender, identity.id, context)
-            except UnauthorizedError as error:
-                raise DeliveryDeniedError(f"`{sender.id}` may not send to `{identity.id}`: {error}") from error
-
-    async def _authorize_receiving(self, agent: Agent, message: Message) -> None:
-        if self._authorize_receive is None:
-            return
-        context = {
-            "message_id": message.id,
-            "bytes": len(message.body),
-            "content_type": message.content_type,
-            "priority": message.priority,
-        }
-        await self._authorize_receive(agent, message.sender, context)
-
-    async def _deny(self, held: _rows.Held, reason: str) -> None:
-        def deny(tx: Transaction) -> None:
-            if _rows.end(tx, held, "denied", reason=reason):
-                tx.publish(_rows.TOPIC, f"receipt/{held.message_id}")
-                self._record(
-                    tx,
-                    held.recipient,
-                    "message:receive",
-                    held.sender,
-                    held.message_id,
-                    held.envelope,
-                    {"failure": reason},
-                )
-
-        await self._store.run(deny)
-
-    def _record(
-        self, tx: Transaction, who: str, what: str, other: str, message_id: str, envelope: bytes, outcome: Any
-    ) -> None:
-        tx.outbox(_record(who, what, other, message_id, envelope, outcome))
-
     def _sweep(self, tx: Transaction) -> None:
         now = int(self._clock())
         if now - self._swept >= _SWEEP_SECONDS:
@@ -568,22 +386,5 @@ class Mailbox:
             _rows.forget_expired(tx, now)
 
 
-def _record(who: str, what: str, other: str, message_id: str, envelope: bytes, outcome: Any) -> dict[str, Any]:
-    return {
-        "who": who,
-        "what": what,
-        "resource": other,
-        "outcome": outcome,
-        "digest": hashlib.sha256(envelope).digest(),
-        "detail": {"message_id": message_id, "bytes": len(envelope)},
-    }
-
-
 def _states(tx: Transaction, sender: str, message_id: str) -> list[Row[Any]]:
     return [*_rows.state(tx, sender, message_id), *_outgoing.state(tx, sender, message_id)]
-
-
-def _content(body: bytes | str, content_type: str | None) -> tuple[bytes, str]:
-    if isinstance(body, str):
-        return body.encode(), content_type or "text/plain; charset=utf-8"
-    return bytes(body), content_type or "application/octet-stream"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from creto.errors import TimeoutError
 from creto.messaging import _receipt, _rows
+from creto.messaging._record import record
 
 if TYPE_CHECKING:
     from creto.messaging._attachment import Attachment
@@ -91,7 +92,9 @@ class Message:
             self._end(tx, held, receipt)
             return commit(tx) if commit is not None else None
 
-        return await self._mailbox._store.run(write)
+        result = await self._mailbox._store.run(write)
+        self._mailbox._woken(f"{_rows.RECEIPT}{self.id}")
+        return result
 
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:
@@ -106,6 +109,7 @@ class Message:
             yield tx
             if held is not None:
                 self._end(tx, held, receipt)
+        self._mailbox._woken(f"{_rows.RECEIPT}{self.id}")
 
     def _end(self, tx: Transaction, held: _rows.Held, receipt: str | None) -> None:
         if not _rows.end(tx, held, "acked", receipt=receipt):
@@ -113,8 +117,8 @@ class Message:
                 f"message `{self.id}` from `{self.sender}` was held for too long and has been handed out again; "
                 "nothing was committed here"
             )
-        tx.publish(_rows.TOPIC, f"receipt/{self.id}")
-        self._mailbox._record(tx, self.recipient, "message:receive", self.sender, self.id, self._envelope, "success")
+        tx.publish(_rows.TOPIC, f"{_rows.RECEIPT}{self.id}")
+        tx.outbox(record(self.recipient, "message:receive", self.sender, self.id, self._envelope, "success"))
 
     async def release(self) -> None:
         """Gives the message back unanswered; it comes again, marked as redelivered."""

@@ -7,7 +7,7 @@ from the store until the recipient's signed receipt is here, and what comes twic
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
@@ -15,11 +15,14 @@ import anyio
 import anyio.to_thread
 import sniffio
 
-from creto.errors import ConnectionFailedError, CretoError, InvalidInputError
+from creto.errors import ConnectionFailedError, CretoError, DeliveryDeniedError, InvalidInputError
 from creto.messaging import _outgoing, _receipt, _rows
+from creto.messaging._receiving import MAILBOX_SECONDS
 
 if TYPE_CHECKING:
     from creto.messaging._mailbox import Mailbox
+    from creto.messaging._receipt import Receipt
+    from creto.nhi import Agent
     from creto.store import Transaction
 
 __all__ = ["carry_by_nats"]
@@ -79,7 +82,7 @@ async def carry_by_nats(mailbox: Mailbox, url: str) -> AsyncIterator[None]:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(carrier.send)
             tasks.start_soon(carrier.receive, "mail", carrier.take_in)
-            tasks.start_soon(carrier.receive, "receipt", carrier.take_receipt)
+            tasks.start_soon(carrier.receive, "receipt", carrier.take_receipts)
             try:
                 yield
             finally:
@@ -102,34 +105,44 @@ class _Carrier:
 
     async def send(self) -> None:
         """Publishes what is due, for ever."""
-        from nats.errors import Error as NatsError
-
         while True:
-            now = self._now()
-            rows = await self._store.run(_outgoing.due, now, _BATCH)
+            rows = await self._store.run(_outgoing.due, self._now(), _BATCH)
+            carried = []
             for row in rows:
                 if len(row.envelope) + 512 > self._client.max_payload:
                     await self._store.run(_outgoing.refuse, row)
-                    continue
-                # Whatever the server says, the row waits for the recipient's receipt.
-                with suppress(NatsError, TimeoutError, OSError):
-                    await self._stream.publish(
-                        f"creto.mail.{_token(_domain_of(row.recipient))}",
-                        row.envelope,
-                        headers={"Creto-Recipient": row.recipient},
-                        timeout=5,
-                    )
+                else:
+                    subject = f"creto.mail.{_token(_domain_of(row.recipient))}"
+                    carried.append((subject, bytes(row.envelope), row.recipient))
+            # Whatever the server says, a row waits for the recipient's receipt.
+            await self._publish(carried)
             if rows:
                 await self._store.run(_outgoing.tried, rows, self._now())
             if len(rows) < _BATCH:
                 await self._wait_for_more()
 
+    async def _publish(self, messages: Sequence[tuple[str, bytes, str]]) -> list[bool]:
+        """Publishes (subject, data, recipient) side by side; says of each whether the server has it."""
+        from nats.errors import Error as NatsError
+
+        answered = [False] * len(messages)
+
+        async def one(place: int, subject: str, data: bytes, recipient: str) -> None:
+            with suppress(NatsError, TimeoutError, OSError):
+                await self._stream.publish(subject, data, headers={"Creto-Recipient": recipient}, timeout=5)
+                answered[place] = True
+
+        async with anyio.create_task_group() as tasks:
+            for place, message in enumerate(messages):
+                tasks.start_soon(one, place, *message)
+        return answered
+
     async def _wait_for_more(self) -> None:
         with anyio.move_on_after(_LOOK):
             await self._mailbox._outgoing_wake.wait()
 
-    async def receive(self, kind: str, take: Any) -> None:
-        """Takes in what comes for this trust domain, for ever; what it could not deal with comes again."""
+    async def receive(self, kind: str, take: Callable[[list[Any]], Awaitable[list[CretoError | None]]]) -> None:
+        """Takes in what comes for this trust domain, for ever; what could not be dealt with now comes again."""
         from nats.errors import Error as NatsError
 
         subject = f"creto.{kind}.{_token(self._identities.trust_domain)}"
@@ -144,66 +157,114 @@ class _Carrier:
                 if subscription is None:
                     await anyio.sleep(_LOOK)
                 continue
-            for message in messages:
-                try:
-                    await take(message)
-                except CretoError as error:
-                    if error.should_retry:
+            for message, error in zip(messages, await take(messages), strict=True):
+                with suppress(NatsError, OSError):
+                    if error is None:
+                        await message.ack()
+                    elif error.should_retry:
                         await message.nak(delay=1)
-                        continue
-                    # It will be no better the next time: a forgery, or for somebody who is not here.
-                    await message.term()
+                    else:
+                        # It will be no better the next time: a forgery, or for somebody who is not here.
+                        await message.term()
+
+    async def take_in(self, messages: list[Any]) -> list[CretoError | None]:
+        """Puts envelopes into their mailboxes once they verify, and answers each with a receipt."""
+        found = [(_recipient_of(message), bytes(message.data)) for message in messages]
+        taken = await anyio.to_thread.run_sync(self._take_in, found)
+        receipts = [
+            (f"creto.receipt.{_token(_domain_of(one[0]))}", one[1].encode(), recipient)
+            for one, (recipient, _) in zip(taken, found, strict=True)
+            if not isinstance(one, CretoError)
+        ]
+        answered = iter(await self._publish(receipts))
+        again = ConnectionFailedError("the receipt could not be sent")
+        return [one if isinstance(one, CretoError) else None if next(answered) else again for one in taken]
+
+    def _take_in(self, found: list[tuple[str, bytes]]) -> list[tuple[str, str] | CretoError]:
+        """Sender and receipt of each, or why there is none; all that verify are put in one transaction."""
+        read: list[tuple[Agent, dict[str, Any]] | CretoError] = []
+        for recipient, envelope in found:
+            try:
+                # Only an agent that is here already: a name on the wire, whoever wrote it, makes none.
+                self._identities.require_own(recipient)
+                agent = self._identities.agent(recipient)
+                verified = self._mailbox._receiving.verified(agent, envelope, self._now(), MAILBOX_SECONDS)
+                read.append((agent, verified.header()))
+            except CretoError as error:
+                read.append(error)
+        with self._store.begin() as tx:
+            for place, (one, (_, envelope)) in enumerate(zip(read, found, strict=True)):
+                if isinstance(one, CretoError):
+                    continue
+                agent, header = one
+                try:
+                    _rows.put(
+                        tx,
+                        recipient=agent.id,
+                        sender=header["sender"],
+                        message_id=header["message_id"],
+                        envelope=envelope,
+                        priority=header["priority"],
+                        in_reply_to=header["in_reply_to"],
+                        expires=header["expires"],
+                    )
+                except DeliveryDeniedError as error:
+                    read[place] = error
+        receipts: list[tuple[str, str] | CretoError] = []
+        for one, (_, envelope) in zip(read, found, strict=True):
+            if isinstance(one, CretoError):
+                receipts.append(one)
+                continue
+            agent, header = one
+            self._mailbox._woken(agent.id)
+            sender, message_id = header["sender"], header["message_id"]
+            # Whether it is new or was here already: the receipt may have been lost on its way.
+            statement = _receipt.sign(agent, sender, message_id, envelope, "received", self._now())
+            receipts.append((sender, statement))
+        return receipts
+
+    async def take_receipts(self, messages: list[Any]) -> list[CretoError | None]:
+        """Ends the sending of what receipts are about, once they verify."""
+        found = [(_recipient_of(message), bytes(message.data)) for message in messages]
+        return await anyio.to_thread.run_sync(self._take_receipts, found)
+
+    def _take_receipts(self, found: list[tuple[str, bytes]]) -> list[CretoError | None]:
+        errors: list[CretoError | None] = []
+        ended: list[tuple[str, Receipt]] = []
+        with self._store.read() as tx:
+            for recipient, data in found:
+                try:
+                    receipt = self._receipt(tx, recipient, data)
+                except CretoError as error:
+                    errors.append(error)
                 else:
-                    await message.ack()
+                    errors.append(None)
+                    if receipt is not None:
+                        ended.append((recipient, receipt))
+        if ended:
+            with self._store.begin() as tx:
+                for recipient, receipt in ended:
+                    _outgoing.received(tx, receipt.sender, recipient, receipt.message_id, receipt.statement)
+            for _, receipt in ended:
+                self._mailbox._woken(f"{_rows.RECEIPT}{receipt.message_id}")
+        return errors
 
-    async def take_in(self, message: Any) -> None:
-        """Puts an envelope into its mailbox once it verifies, and answers with a receipt."""
-        recipient = (message.headers or {}).get("Creto-Recipient", "")
-        sender, statement = await anyio.to_thread.run_sync(self._take_in, recipient, bytes(message.data))
-        await self._stream.publish(
-            f"creto.receipt.{_token(_domain_of(sender))}", statement.encode(), headers={"Creto-Recipient": recipient}
-        )
+    def _receipt(self, tx: Transaction, recipient: str, data: bytes) -> Receipt | None:
+        """The receipt that ends a message which still waits for one."""
+        try:
+            statement = data.decode()
+        except UnicodeDecodeError as error:
+            raise InvalidInputError("a receipt that is not text") from error
+        claimed = _receipt.claimed(statement)
+        envelope = _outgoing.envelope_of(tx, claimed.sender, recipient, claimed.message_id)
+        if envelope is None:
+            return None  # it has been answered before, or was never sent
+        # Bound to the very bytes that were sent.
+        return _receipt.verify(self._identities, statement, recipient, hashlib.sha512(envelope).hexdigest())
 
-    def _take_in(self, recipient: str, envelope: bytes) -> tuple[str, str]:
-        from creto.messaging._mailbox import MAILBOX_SECONDS
 
-        agent = self._identities.agent(recipient)
-        header = self._mailbox._verified(agent, envelope, self._now(), MAILBOX_SECONDS).header()
-
-        def put(tx: Transaction) -> None:
-            _rows.put(
-                tx,
-                recipient=agent.id,
-                sender=header["sender"],
-                message_id=header["message_id"],
-                envelope=envelope,
-                priority=header["priority"],
-                in_reply_to=header["in_reply_to"],
-                expires=header["expires"],
-            )
-
-        with self._store.begin() as tx:
-            put(tx)
-        self._mailbox._woken(agent.id)
-        # Whether it is new or was here already: the receipt may have been lost on its way.
-        return header["sender"], _receipt.sign(
-            agent, header["sender"], header["message_id"], envelope, "received", self._now()
-        )
-
-    async def take_receipt(self, message: Any) -> None:
-        """Ends the sending of what a receipt is about, once the receipt verifies."""
-        recipient = (message.headers or {}).get("Creto-Recipient", "")
-        await anyio.to_thread.run_sync(self._take_receipt, recipient, bytes(message.data).decode())
-
-    def _take_receipt(self, recipient: str, statement: str) -> None:
-        receipt = _receipt.verify(self._identities, statement, recipient)
-        with self._store.begin() as tx:
-            envelope = _outgoing.envelope_of(tx, receipt.sender, recipient, receipt.message_id)
-            if envelope is None:
-                return  # it has been answered before
-            # Again, now bound to the very bytes that were sent.
-            _receipt.verify(self._identities, statement, recipient, hashlib.sha512(envelope).hexdigest())
-            _outgoing.received(tx, receipt.sender, recipient, receipt.message_id, statement)
+def _recipient_of(message: Any) -> str:
+    return str((message.headers or {}).get("Creto-Recipient", ""))
 
 
 async def _quiet(_error: Exception) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import literal, select, update
 
-from creto.messaging._rows import TOPIC
+from creto.messaging._rows import RECEIPT, TOPIC
 from creto.store.tables import outgoing
 
 if TYPE_CHECKING:
@@ -94,14 +94,14 @@ def received(tx: Transaction, sender: str, recipient: str, message_id: str, stat
         envelope=b"",
     )
     if done:
-        tx.publish(TOPIC, f"receipt/{message_id}")
+        tx.publish(TOPIC, f"{RECEIPT}{message_id}")
     return done
 
 
 def refuse(tx: Transaction, row: Row[Any]) -> None:
     """Ends the sending of a message that no transport can carry."""
     tx.execute(update(outgoing).where(*_key(row)).values(state="refused", envelope=b""))
-    tx.publish(TOPIC, f"receipt/{row.message_id}")
+    tx.publish(TOPIC, f"{RECEIPT}{row.message_id}")
 
 
 def state(tx: Transaction, sender: str, message_id: str) -> list[Row[Any]]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import delete, func, or_, select, update
 
+from creto.errors import DeliveryDeniedError
 from creto.messaging._holder import is_dead
 from creto.store.tables import agents, attachments, mailbox, questions
 
@@ -20,7 +21,9 @@ if TYPE_CHECKING:
     from creto.store import Transaction
 
 __all__ = [
+    "MOST_WAITING",
     "PRIORITIES",
+    "RECEIPT",
     "TOPIC",
     "Held",
     "any_for",
@@ -34,6 +37,8 @@ __all__ = [
 ]
 
 TOPIC = "mailbox"
+RECEIPT = "receipt/"  # what a message's end is announced under, before its id
+MOST_WAITING = 10_000  # messages of one sender that may wait in one mailbox: what a flood can take of the store
 PRIORITIES = {"non-urgent": -1, "normal": 0, "urgent": 1}
 
 
@@ -61,12 +66,21 @@ def put(
     in_reply_to: str | None,
     expires: int,
 ) -> bool:
-    """Puts an envelope into a mailbox; False where the row exists, so it is a replay."""
+    """Puts an envelope into a mailbox; False where the row exists, so it is a replay.
+
+    Raises:
+        DeliveryDeniedError: So many messages of this sender wait there that it is taken for a flood.
+    """
     waiting = mailbox.c.state.in_(("waiting", "taken"))
     first = tx.scalar(select(func.min(mailbox.c.turn)).where(mailbox.c.recipient == recipient, waiting))
-    own = tx.scalar(
-        select(func.max(mailbox.c.turn)).where(mailbox.c.recipient == recipient, mailbox.c.sender == sender, waiting)
-    )
+    theirs = mailbox.c.recipient == recipient, mailbox.c.sender == sender, waiting
+    own = tx.scalar(select(func.max(mailbox.c.turn)).where(*theirs))
+    backlog = int(tx.scalar(select(func.count()).select_from(mailbox).where(*theirs)))
+    if backlog >= MOST_WAITING:
+        raise DeliveryDeniedError(
+            f"the mailbox of `{recipient}` holds {backlog} messages of `{sender}` that nobody has read yet; "
+            "send more once it has caught up"
+        )
     made = tx.insert_once(
         mailbox,
         recipient=recipient,

@@ -19,15 +19,15 @@ if TYPE_CHECKING:
     from creto._core import Chain as Chain
     from creto._core import Identity as Identity
     from creto.nhi._agent import Agent as Agent
+    from creto.nhi._agent import Summary as Summary
     from creto.nhi._identities import Identities as Identities
-    from creto.nhi._identities import Summary as Summary
 
 _HOMES = {
     "Agent": "creto.nhi._agent",
     "Chain": "creto._core",
     "Identities": "creto.nhi._identities",
     "Identity": "creto._core",
-    "Summary": "creto.nhi._identities",
+    "Summary": "creto.nhi._agent",
 }
 
 __all__ = ["Agent", "Chain", "Identities", "Identity", "Summary"]

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from creto import _core
 
-__all__ = ["Agent"]
+__all__ = ["Agent", "Summary"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,3 +51,28 @@ class Agent:
         if links[-1] != self.id:
             raise UnauthorizedError(f"the delegation chain ends at `{links[-1]}`, so `{self.id}` cannot act under it")
         return replace(self, chain=tuple(chain.attenuations), delegation=chain)
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """An agent as a list shows it.
+
+    Args:
+        id: Its SPIFFE id.
+        path: Names above it, organisation first.
+        suite: Of its keys.
+        state: `active` or `revoked`.
+        own: Whether this store holds its secret keys.
+        generation: How often its keys were made; 1 for the first.
+        fingerprint: SHA-256 of its verifying keys, in hexadecimal.
+        valid_until: Seconds since the epoch.
+    """
+
+    id: str
+    path: tuple[str, ...]
+    suite: str
+    state: str
+    own: bool
+    generation: int
+    fingerprint: str
+    valid_until: int

@@ -2,60 +2,32 @@
 
 from __future__ import annotations
 
-import base64
-import json
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio.to_thread
 from sqlalchemy import Row, select, update
 
 from creto import _core
-from creto.errors import AlreadyExistsError, InvalidInputError, NotFoundError, UnauthorizedError
-from creto.nhi._agent import Agent
+from creto.errors import InvalidInputError, NotFoundError, UnauthorizedError
+from creto.nhi._agent import Agent, Summary
+from creto.nhi._bundle import export_bundle, read_bundle
 from creto.nhi._names import agent_id, name_of
-from creto.store.tables import agent_keys, agents, authorities, epochs
+from creto.nhi._trust import open_authority, read_domain
+from creto.store.tables import agent_keys, agents, epochs
 
 if TYPE_CHECKING:
     from creto.reach import Reach
     from creto.store import Store, Transaction
 
-__all__ = ["Identities", "Summary"]
+__all__ = ["Identities"]
 
 T = TypeVar("T")
 
 _YEAR = 365 * 24 * 3600
 _AUTHORITY_SECONDS = 20 * _YEAR
-_BUNDLE = "urn:creto:bundle:1"
-_BUNDLE_TYPE = "application/vnd.creto.bundle+json"
-
-
-@dataclass(frozen=True, slots=True)
-class Summary:
-    """An agent as a list shows it.
-
-    Args:
-        id: Its SPIFFE id.
-        path: Names above it, organisation first.
-        suite: Of its keys.
-        state: `active` or `revoked`.
-        own: Whether this store holds its secret keys.
-        generation: How often its keys were made; 1 for the first.
-        fingerprint: SHA-256 of its verifying keys, in hexadecimal.
-        valid_until: Seconds since the epoch.
-    """
-
-    id: str
-    path: tuple[str, ...]
-    suite: str
-    state: str
-    own: bool
-    generation: int
-    fingerprint: str
-    valid_until: int
 
 
 class Identities:
@@ -109,53 +81,16 @@ class Identities:
         self._domains: dict[str, _core.TrustDomain] = {}
         self._known: dict[str, int] = {}
         self._epoch = 0
-        self._authority = self._open_authority()
+        self._authority = open_authority(store, sealer, trust_domain, suite, self._now(), _AUTHORITY_SECONDS)
         self._domains[trust_domain] = self._authority.domain
         self.refresh()
         if reach is not None:
-            reach.on("identity", lambda _key: self.refresh())
+            reach.on("identity", self._told)
+
+    def _told(self, _key: str) -> None:
+        self.refresh()
 
     # --- the trust domain ---------------------------------------------------------------------------------------------
-
-    def _open_authority(self) -> _core.Authority:
-        with self._store.read() as tx:
-            row = tx.first(select(authorities).where(authorities.c.trust_domain == self.trust_domain))
-        if row is None:
-            made = _core.Authority.generate(self.trust_domain, self.suite, self._now(), _AUTHORITY_SECONDS)
-            with self._store.begin() as tx:
-                if tx.insert_once(
-                    authorities,
-                    trust_domain=self.trust_domain,
-                    suite=self.suite,
-                    verifying_key=made.domain.verifying_key.to_text(),
-                    certificates=[_text(der) for der in made.domain.certificates()],
-                    sealed_key=made.seal(self._sealer, _authority_label(self.trust_domain)),
-                    created=tx.now,
-                ):
-                    tx.outbox(
-                        {
-                            "who": f"spiffe://{self.trust_domain}",
-                            "what": "identity:found",
-                            "resource": self.trust_domain,
-                            "detail": {"fingerprint": made.domain.verifying_key.fingerprint, "suite": self.suite},
-                        }
-                    )
-                row = tx.first(select(authorities).where(authorities.c.trust_domain == self.trust_domain))
-        assert row is not None  # inserted by us, or by whoever was first
-        if row.suite != self.suite:
-            raise InvalidInputError(
-                f"trust domain `{self.trust_domain}` was made with suite `{row.suite}`, and `{self.suite}` is "
-                "configured; use another trust domain for another suite"
-            )
-        if row.sealed_key is None:
-            raise InvalidInputError(f"trust domain `{self.trust_domain}` was imported, and its keys are elsewhere")
-        return _core.Authority.unseal(
-            self.trust_domain,
-            row.sealed_key,
-            [_bytes(text) for text in row.certificates],
-            self._sealer,
-            _authority_label(self.trust_domain),
-        )
 
     def domain(self, trust_domain: str | None = None) -> _core.TrustDomain:
         """A trust domain that is known here.
@@ -171,13 +106,7 @@ class Identities:
             found = self._domains.get(name)
             if found is not None:
                 return found
-        with self._store.read() as tx:
-            row = tx.first(select(authorities).where(authorities.c.trust_domain == name))
-        if row is None:
-            raise NotFoundError(f"trust domain `{name}` is not known here; run `creto agent import` with its bundle")
-        made = _core.TrustDomain.from_parts(
-            name, _core.VerifyingKey.from_text(row.verifying_key), [_bytes(text) for text in row.certificates]
-        )
+        made = read_domain(self._store, name)
         with self._lock:
             return self._domains.setdefault(name, made)
 
@@ -204,6 +133,16 @@ class Identities:
             if row is None:
                 self._make(id, path)
             return self._load(id)
+
+    def require_own(self, id: str) -> None:
+        """Does nothing where an agent of this id was made in this store: unlike `agent`, it makes none.
+
+        Raises:
+            NotFoundError: There is none.
+        """
+        with self._store.read() as tx:
+            if tx.scalar(select(agents.c.own).where(agents.c.id == id)) is not True:
+                raise NotFoundError(f"no agent `{id}` of this store is known here")
 
     def current(self, agent: Agent) -> Agent:
         """The agent with the keys that it has now, acting for whom it acted.
@@ -244,6 +183,16 @@ class Identities:
         if found is None:
             raise NotFoundError(f"no agent `{id}` is known here; make it, or run `creto agent import` with its bundle")
         return found
+
+    def find_all(self, name: str) -> list[_core.Identity]:
+        """Every identity of an agent that still verifies, the newest first: what it signed before a rotation counts.
+
+        Raises:
+            NotFoundError: There is none of this name.
+            UnauthorizedError: It was revoked.
+        """
+        self.find(name)
+        return self.directory.identities(agent_id(name, self.trust_domain))
 
     def agents(self) -> list[Summary]:
         """Every agent, of this store and imported, by id."""
@@ -353,7 +302,7 @@ class Identities:
             if row.retires is None or row.retires > now
         ]
         domain = self.domain(id.removeprefix("spiffe://").split("/", 1)[0])
-        for row in rows:
+        for row in reversed(rows):  # the newest last: of two made in one second it is the one that counts
             self.directory.add(domain.admit(row.statement))
         self._known[id] = rows[0].generation if rows else 0
         return rows
@@ -431,13 +380,17 @@ class Identities:
         """Moves with every revocation and rotation; what was verified under an older one is verified again."""
         return self._epoch
 
-    def refresh(self) -> None:
-        """Takes over what other processes changed; called by reach."""
+    def refresh(self) -> bool:
+        """Takes over what other processes changed; called by reach.
+
+        Returns:
+            True where anything had changed.
+        """
         with self._lock:
             with self._store.read() as tx:
                 epoch = int(tx.scalar(select(epochs.c.value).where(epochs.c.name == "revocation")) or 0)
                 if epoch == self._epoch:
-                    return
+                    return False
                 known = list(self._known)
                 for id in known:
                     self._agents.pop(id, None)
@@ -446,6 +399,7 @@ class Identities:
                     except UnauthorizedError:
                         del self._known[id]
             self._epoch = epoch
+            return True
 
     def _changed(self, tx: Transaction, id: str) -> None:
         tx.bump("revocation")
@@ -563,39 +517,24 @@ class Identities:
     # --- bundles ------------------------------------------------------------------------------------------------------
 
     def export(self, *names: str) -> str:
-        """A bundle that others import: this trust domain's certificates and the identities of agents, signed by it.
+        """A bundle that others import: this trust domain's certificates, the identities of agents, and who was revoked.
 
         Args:
             names: Agents; every active one of this store where none is given.
 
         Returns:
-            JSON. It holds public keys only.
+            JSON, signed by the trust domain. It holds public keys only.
+
+        Raises:
+            NotFoundError: There is no active agent of a name.
         """
-        wanted = [agent_id(name, self.trust_domain) for name in names] or [
-            summary.id for summary in self.agents() if summary.own and summary.state == "active"
-        ]
-        statements: list[str] = []
         with self._store.read() as tx:
-            for id in wanted:
-                if tx.scalar(select(agents.c.state).where(agents.c.id == id)) != "active":
-                    raise NotFoundError(f"no active agent `{id}` is known here")
-                now = self._now()
-                rows = tx.all(select(agent_keys).where(agent_keys.c.agent == id).order_by(agent_keys.c.generation))
-                statements.extend(row.statement for row in rows if row.retires is None or row.retires > now)
-        domain = self._authority.domain
-        payload = {
-            "kind": _BUNDLE,
-            "trust_domain": self.trust_domain,
-            "suite": self.suite,
-            "verifying_key": domain.verifying_key.to_text(),
-            "certificates": [_text(der) for der in domain.certificates()],
-            "issued_at": self._now(),
-            "identities": statements,
-        }
-        return _core.dsse_sign(self._authority.key, _BUNDLE_TYPE, json.dumps(payload).encode())
+            return export_bundle(
+                tx, self._authority, self.suite, [agent_id(name, self.trust_domain) for name in names], self._now()
+            )
 
     def import_blocking(self, bundle: str, *, fingerprint: str | None = None) -> list[str]:
-        """Takes in a bundle of another trust domain, or of this one from another machine.
+        """Takes in a bundle of another trust domain.
 
         Args:
             bundle: What `export` gave.
@@ -609,59 +548,27 @@ class Identities:
             InvalidInputError: It is not a bundle.
             SignatureVerificationFailedError: It was changed on its way.
         """
-        try:
-            unverified = json.loads(base64.b64decode(json.loads(bundle)["payload"]))
-            key = _core.VerifyingKey.from_text(unverified["verifying_key"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise InvalidInputError("this is not a bundle that `creto agent export` wrote") from error
-        payload = json.loads(_core.dsse_verify(key, _BUNDLE_TYPE, bundle))
-        if payload.get("kind") != _BUNDLE:
-            raise InvalidInputError("this is a signed document of another kind, not a bundle of agents")
-        name = str(payload["trust_domain"])
-        if payload["suite"] != self.suite:
+        read = read_bundle(bundle)
+        if read.suite != self.suite:
             raise InvalidInputError(
-                f"trust domain `{name}` uses suite `{payload['suite']}`, and only `{self.suite}` is accepted here"
+                f"trust domain `{read.trust_domain}` uses suite `{read.suite}`, and only `{self.suite}` is accepted "
+                "here"
             )
-        known = self._known_key(name)
-        if known is None and fingerprint is None:
-            raise UnauthorizedError(
-                f"trust domain `{name}` is new here; compare its fingerprint {key.fingerprint} with what its owner "
-                "tells you by another way, and give it with `--fingerprint`"
-            )
-        if name == self.trust_domain and known != key:
-            raise UnauthorizedError(
-                f"the bundle comes from another trust domain that is also named `{name}`; one of the two must take "
-                "a name of its own (`common.trust_domain`) before they can know each other"
-            )
-        if (known is not None and known != key) or (fingerprint is not None and fingerprint != key.fingerprint):
-            raise UnauthorizedError(
-                f"the bundle was signed by {key.fingerprint}, which is not the key known for trust domain `{name}`"
-            )
-        domain = _core.TrustDomain.from_parts(name, key, [_bytes(text) for text in payload["certificates"]])
-        identities = [(statement, domain.admit(statement)) for statement in payload["identities"]]
+        read.require_known(self._known_key(read.trust_domain), fingerprint, own=read.trust_domain == self.trust_domain)
         with self._store.begin() as tx:
-            tx.insert_once(
-                authorities,
-                trust_domain=name,
-                suite=payload["suite"],
-                verifying_key=key.to_text(),
-                certificates=payload["certificates"],
-                sealed_key=None,
-                created=tx.now,
-            )
-            for statement, identity in identities:
-                self._take_in(tx, statement, identity)
+            read.take_in(tx)
+            detail = {"fingerprint": read.key.fingerprint, "identities": len(read.identities)}
             tx.outbox(
                 {
                     "who": f"spiffe://{self.trust_domain}",
                     "what": "identity:import",
-                    "resource": name,
-                    "detail": {"fingerprint": key.fingerprint, "identities": len(identities)},
+                    "resource": read.trust_domain,
+                    "detail": detail,
                 }
             )
-            self._changed(tx, name)
+            self._changed(tx, read.trust_domain)
         self.refresh()
-        return sorted({identity.id for _, identity in identities})
+        return sorted({identity.id for _, identity in read.identities})
 
     async def import_(self, bundle: str, *, fingerprint: str | None = None) -> list[str]:
         """`import_blocking`, awaited."""
@@ -673,60 +580,12 @@ class Identities:
         except NotFoundError:
             return None
 
-    def _take_in(self, tx: Transaction, statement: str, identity: _core.Identity) -> None:
-        tx.insert_once(
-            agents,
-            id=identity.id,
-            name=name_of(identity.id),
-            path=[],
-            suite=identity.suite,
-            state="active",
-            own=False,
-            created=tx.now,
-            revoked=None,
-        )
-        fingerprint = identity.verifying_key.fingerprint
-        owner = tx.scalar(select(agent_keys.c.agent).where(agent_keys.c.fingerprint == fingerprint))
-        if owner == identity.id:
-            return
-        if owner is not None:
-            raise AlreadyExistsError(f"the keys of `{identity.id}` are known here as those of `{owner}`")
-        last = tx.scalar(
-            select(agent_keys.c.generation)
-            .where(agent_keys.c.agent == identity.id)
-            .order_by(agent_keys.c.generation.desc())
-        )
-        tx.insert(
-            agent_keys,
-            agent=identity.id,
-            generation=int(last or 0) + 1,
-            fingerprint=fingerprint,
-            statement=statement,
-            sealed_signing_key=None,
-            sealed_kem_key=None,
-            valid_until=identity.validity[1],
-            retires=None,
-            created=tx.now,
-        )
-
     def _now(self) -> int:
         return int(self._clock())
 
 
-def _authority_label(trust_domain: str) -> str:
-    return f"authority {trust_domain}"
-
-
 def _key_label(id: str, generation: int, use: str) -> str:
     return f"agent {id} {generation} {use}"
-
-
-def _text(der: bytes) -> str:
-    return base64.b64encode(der).decode()
-
-
-def _bytes(text: str) -> bytes:
-    return base64.b64decode(text, validate=True)
 
 
 async def _in_thread(function: Callable[..., T], *args: Any) -> T:

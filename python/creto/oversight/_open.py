@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from creto import _core
+from creto.crypto import open_sealer
 from creto.errors import InvalidInputError
 from creto.oversight._approvers import Approvers
 from creto.oversight._desk import Desk
 
 if TYPE_CHECKING:
+    from creto import _core
     from creto.config import Settings
     from creto.reach import Reach
     from creto.store import Store
@@ -31,7 +32,11 @@ def open_approvers(store: Store, settings: Settings, sealer: _core.Sealer | None
     if sealer is None:
         if store.folder is None:
             raise InvalidInputError("approvers' keys are sealed in a state folder, and this store has none")
-        sealer = _core.Sealer.open(str(store.folder / "keys"))
+        sealer = open_sealer(
+            store.folder / "keys",
+            settings.common.keys_sealed_by,
+            settings.common.passphrase.get_secret_value() if settings.common.passphrase else None,
+        )
     people = Approvers(store, sealer, trust_domain=settings.common.trust_domain)
     people.configure(settings.approvers)
     return people

@@ -4,7 +4,7 @@
 
 use crate::Error;
 use der::asn1::ObjectIdentifier;
-use der::{AnyRef, Decode as _, Reader as _, SliceReader};
+use der::{Decode as _, Header, Reader as _, SliceReader};
 
 /// SEQUENCE.
 pub const SEQUENCE: u8 = 0x30;
@@ -94,7 +94,10 @@ pub fn try_nest<E>(out: &mut Vec<u8>, tag: u8, inside: impl FnOnce(&mut Vec<u8>)
 }
 
 /// A walk over the elements inside one.
-pub struct Walk<'a>(SliceReader<'a>);
+pub struct Walk<'a> {
+    reader: SliceReader<'a>,
+    bytes: &'a [u8],
+}
 
 fn refused(error: impl core::fmt::Display) -> Error {
     Error::Malformed(format!("not strict DER as expected here: {error}"))
@@ -121,7 +124,7 @@ impl<'a> Element<'a> {
 impl<'a> Walk<'a> {
     /// A walk over elements that stand one after another.
     pub fn new(bytes: &'a [u8]) -> Result<Self, Error> {
-        SliceReader::new(bytes).map(Self).map_err(refused)
+        Ok(Self { reader: SliceReader::new(bytes).map_err(refused)?, bytes })
     }
 
     /// The one element that these bytes are, with this tag.
@@ -134,20 +137,26 @@ impl<'a> Walk<'a> {
 
     /// True where nothing is left.
     pub fn is_finished(&self) -> bool {
-        self.0.is_finished()
+        self.reader.is_finished()
     }
 
     /// The next tag byte, if any.
     pub fn peek(&self) -> Option<u8> {
-        self.0.peek_byte()
+        self.reader.peek_byte()
     }
 
     /// The next element, whatever it is.
     pub fn any(&mut self) -> Result<Element<'a>, Error> {
         let tag = self.peek().ok_or_else(|| refused("an element is missing"))?;
-        let whole = self.0.tlv_bytes().map_err(refused)?;
-        let content = AnyRef::from_der(whole).map_err(refused)?;
-        Ok(Element { tag, content: content.value(), whole })
+        if tag & 0x1f == 0x1f {
+            return Err(refused("a tag number of more than one byte"));
+        }
+        let start = self.reader.position();
+        let header = Header::decode(&mut self.reader).map_err(refused)?;
+        let content = self.reader.read_slice(header.length()).map_err(refused)?;
+        let place = |at: der::Length| usize::try_from(at).map_err(refused);
+        let whole = self.bytes.get(place(start)?..place(self.reader.position())?).unwrap_or_default();
+        Ok(Element { tag, content, whole })
     }
 
     /// The next element, which must have this tag.

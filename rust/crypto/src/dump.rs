@@ -1,6 +1,32 @@
-//! Keeps long-lived secrets out of core dumps, those piped to a crash handler too, which no resource limit stops.
+//! Keeps long-lived secrets out of core dumps: those of this crate by their pages, and those that the providers hold on heaps of their own by
+//! having no dump made at all.
 
-#![expect(unsafe_code, reason = "madvise and sysconf have no safe form in the libraries used here")]
+#![expect(unsafe_code, reason = "madvise, sysconf and setrlimit have no safe form in the libraries used here")]
+
+use std::sync::Once;
+
+/// Set to anything, it leaves core dumps as the process was started with, expanded keys in them included.
+const ALLOWED: &str = "CRETO_ALLOW_CORE_DUMPS";
+
+/// Has this process leave no core dump from now on; whoever started it can say otherwise.
+pub fn forbid() {
+    static DONE: Once = Once::new();
+    DONE.call_once(|| {
+        if std::env::var_os(ALLOWED).is_some() {
+            return;
+        }
+        let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+        // SAFETY: both calls take a pointer to a whole rlimit that lives across them, and touch nothing else.
+        unsafe {
+            if libc::getrlimit(libc::RLIMIT_CORE, &raw mut limit) == 0 && limit.rlim_cur > 1 {
+                // One byte: too little for any file, and the one limit that also stops a dump piped to a crash handler (core(5)). The hard
+                // limit stays, so that programs started from here can have dumps of their own.
+                limit.rlim_cur = 1;
+                let _ = libc::setrlimit(libc::RLIMIT_CORE, &raw const limit);
+            }
+        }
+    });
+}
 
 /// Has the kernel leave out of dumps the pages on which these bytes lie. Neighbours on the page are left out with them, for good:
 /// that costs a debugger something and nobody else.
@@ -16,7 +42,16 @@ pub fn leave_out(bytes: &[u8]) {
 
 #[cfg(test)]
 mod tests {
-    use crate::{Provider, Secret};
+    use crate::{Provider, Secret, SigningKey, Suite};
+
+    #[test]
+    fn a_process_that_holds_a_key_leaves_no_dump() {
+        SigningKey::generate(Suite::Standard).unwrap();
+        let limits = std::fs::read_to_string("/proc/self/limits").unwrap();
+        let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+        let soft = core.split_whitespace().nth(4).unwrap();
+        assert!(soft == "0" || soft == "1", "{core}");
+    }
 
     #[test]
     fn the_page_of_a_kept_secret_is_flagged_to_be_left_out() {

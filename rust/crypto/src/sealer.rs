@@ -51,6 +51,11 @@ impl Sealer {
         }
     }
 
+    /// From a key that is kept elsewhere, such as an operating system's keyring; the caller wipes its own copy.
+    pub fn from_key(key: &[u8]) -> Result<Self, Error> {
+        Ok(Self(Secret::copy_from(key)?.kept()))
+    }
+
     /// A sealer that lives in memory only.
     pub fn ephemeral() -> Result<Self, Error> {
         Ok(Self(Secret::random(Provider::chosen())?.kept()))

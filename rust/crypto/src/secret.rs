@@ -33,6 +33,7 @@ impl<const N: usize> Secret<N> {
     /// The same, kept out of core dumps: for secrets that live longer than a message.
     #[must_use]
     pub fn kept(self) -> Self {
+        crate::dump::forbid();
         crate::dump::leave_out(self.expose());
         self
     }

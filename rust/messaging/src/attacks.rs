@@ -22,6 +22,16 @@ fn a_message_opens_for_each_of_its_recipients_and_nobody_else() {
 }
 
 #[test]
+fn a_message_to_many_opens_for_the_first_and_the_last_of_them() {
+    let world = World::new(Suite::Standard, 12);
+    let all: Vec<usize> = (1..12).collect();
+    let envelope = world.seal(0, &all, b"to all of you");
+    for reader in all {
+        assert_eq!(world.open(reader, &envelope).unwrap(), b"to all of you");
+    }
+}
+
+#[test]
 fn every_single_flipped_bit_and_every_cut_is_refused() {
     for suite in Suite::ALL {
         let world = World::new(*suite, 2);

@@ -110,7 +110,7 @@ pub fn verify(envelope: &[u8], acceptance: &Acceptance<'_>) -> Result<Verified> 
     let fits = (sender.id == header.from)
         & (header.to.iter().filter(|id| *id == me).count() == 1)
         & (header.to.len() == parts.recipients.len())
-        & sender.is_valid_at(header.date)
+        & acceptance.directory.may_sign_at(&sender, header.date)
         & (header.date <= acceptance.now.saturating_add(CLOCK_SKEW_SECONDS))
         & (acceptance.now < header.expires)
         & (header.expires.saturating_sub(header.date) <= acceptance.max_life);
@@ -135,24 +135,24 @@ fn signed_by(parts: &Parts<'_>, acceptance: &Acceptance<'_>) -> Result<Arc<Agent
             parts.header.from
         ))
     };
-    let first = parts.signers.first().ok_or_else(|| Error::new(ErrorKind::SignatureVerificationFailed))?;
-    let sender = acceptance.directory.by_key(&first.key).ok_or_else(unknown)?;
+    let failed = || Error::new(ErrorKind::SignatureVerificationFailed).with_context(format!("the message from `{}`", parts.header.from));
+    let ids = parts.signers.iter().map(|signer| signer.key);
+    let sender = acceptance.directory.by_keys(ids, &parts.header.from).ok_or_else(|| match parts.signers.first() {
+        Some(first) if acceptance.directory.knows_key(&first.key) => failed(),
+        _ => unknown(),
+    })?;
     let digest = Provider::chosen().derivation.digest(Hash::Sha512, &[parts.content]);
     let expected = Profile::signed_attributes(parts.header.date, &digest)?;
     let mut signed = Vec::with_capacity(asn1::element_len(expected.len()));
     asn1::put(&mut signed, asn1::SET, &expected);
     let key = sender.verifying_key();
-    let mut valid = key.suite() == acceptance.suite && key.key_ids().map(|(_, id)| id).eq(parts.signers.iter().map(|signer| signer.key));
+    let mut valid = key.suite() == acceptance.suite;
     for ((algorithm, _), signer) in key.key_ids().zip(&parts.signers) {
         // The attributes are compared with what they must be: content type, date and digest all follow from the content.
         valid &= signer.attributes == expected;
         valid &= key.verify_with(algorithm, &signed, signer.signature).is_ok();
     }
-    if valid {
-        Ok(sender)
-    } else {
-        Err(Error::new(ErrorKind::SignatureVerificationFailed).with_context(format!("the message from `{}`", parts.header.from)))
-    }
+    if valid { Ok(sender) } else { Err(failed()) }
 }
 
 /// Reads an envelope of the profile; what is not in the profile has no reading.

@@ -6,6 +6,9 @@ use crate::profile::{NONCE, Profile, TAG, attribute};
 use creto_crypto::asn1::{self, element_len};
 use creto_crypto::{Hash, KemPublicKey, Provider, Secret, SigningKey};
 use creto_enablement_common::{AgentId, Error, ErrorKind, Result};
+use std::num::NonZero;
+use std::sync::LazyLock;
+use std::thread;
 
 /// A message that is to be sealed.
 #[derive(Clone, Copy, Debug)]
@@ -105,12 +108,7 @@ pub fn seal(message: &Outgoing<'_>, key: &SigningKey) -> Result<Vec<u8>> {
     asn1::put_header(&mut out, asn1::SEQUENCE, enveloped_len);
     asn1::put(&mut out, asn1::INTEGER, &[0]);
     asn1::put_header(&mut out, asn1::SET, recipients_len);
-    for recipient in recipients {
-        profile.put_recipient_head(&mut out, &recipient.id().0);
-        let shared = recipient.encapsulate_into(&mut out).map_err(failed)?;
-        let wrapped = provider.symmetric.wrap(&profile.kek(&shared).map_err(failed)?, &cek).map_err(failed)?;
-        profile.put_recipient_tail(&mut out, &wrapped);
-    }
+    put_recipients(&mut out, profile, &recipients, &cek)?;
     asn1::put_header(&mut out, asn1::SEQUENCE, encrypted_len);
     asn1::put_oid(&mut out, oid::DATA);
     out.extend_from_slice(&content_algorithm);
@@ -145,4 +143,39 @@ pub fn seal(message: &Outgoing<'_>, key: &SigningKey) -> Result<Vec<u8>> {
     } else {
         Err(Error::internal("an envelope came out with another length than was reckoned"))
     }
+}
+
+/// Appends one RecipientInfo for each; from a few on, half of them are made by a second thread.
+fn put_recipients(out: &mut Vec<u8>, profile: &Profile, recipients: &[&KemPublicKey], cek: &Secret<32>) -> Result<()> {
+    // To start and end a thread takes as long as two recipients.
+    const WORTH_A_THREAD: usize = 8;
+    static PROCESSORS: LazyLock<usize> = LazyLock::new(|| thread::available_parallelism().map_or(1, NonZero::get));
+
+    if recipients.len() < WORTH_A_THREAD || *PROCESSORS < 2 {
+        return put_each(out, profile, recipients, cek);
+    }
+    let (first, second) = recipients.split_at(recipients.len().div_ceil(2));
+    thread::scope(|scope| {
+        let other = thread::Builder::new().spawn_scoped(scope, || {
+            let mut part = Vec::with_capacity(second.len() * profile.recipient_len());
+            put_each(&mut part, profile, second, cek).map(|()| part)
+        });
+        put_each(out, profile, first, cek)?;
+        match other {
+            Ok(other) => out.extend(other.join().map_err(|_| Error::internal("a thread that wrapped keys did not end well"))??),
+            // No thread to be had: it takes longer, and that is all.
+            Err(_) => put_each(out, profile, second, cek)?,
+        }
+        Ok(())
+    })
+}
+
+fn put_each(out: &mut Vec<u8>, profile: &Profile, recipients: &[&KemPublicKey], cek: &Secret<32>) -> Result<()> {
+    for recipient in recipients {
+        profile.put_recipient_head(out, &recipient.id().0);
+        let shared = recipient.encapsulate_into(out).map_err(failed)?;
+        let wrapped = Provider::chosen().symmetric.wrap(&profile.kek(&shared).map_err(failed)?, cek).map_err(failed)?;
+        profile.put_recipient_tail(out, &wrapped);
+    }
+    Ok(())
 }

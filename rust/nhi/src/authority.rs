@@ -2,12 +2,14 @@
 
 use crate::certificate::{self, Request};
 use crate::spiffe::is_trust_domain;
+use crate::statement::Statement;
 use crate::{AgentId, AgentIdentity};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use creto_crypto::spki::KeyAlgorithm;
 use creto_crypto::{Error, KemPublicKey, SigningKey, Suite, VerifyingKey, dsse};
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 
 const IDENTITY: &str = "urn:creto:identity:1";
 /// Clocks of two machines may differ by this much; certificates count from this long before they were made.
@@ -29,37 +31,15 @@ pub struct TrustDomain {
     not_after: u64,
 }
 
-/// The statement by which an authority vouches for an identity: an in-toto Statement, signed as DSSE by every algorithm of the suite, so
-/// that no certificate in it can be exchanged by whoever breaks only one of them.
+/// What an authority says of an identity: signed by every algorithm of the suite, so that no certificate in it can be exchanged by whoever
+/// breaks only one of them.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Statement {
-    #[serde(rename = "_type")]
-    kind: String,
-    subject: Vec<Subject>,
-    #[serde(rename = "predicateType")]
-    predicate_type: String,
-    predicate: Predicate,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Subject {
-    name: String,
-    digest: Digest,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Digest {
-    sha256: String,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Predicate {
-    suite: String,
-    certificates: Vec<String>,
+struct Predicate<'a> {
+    #[serde(borrow)]
+    suite: Cow<'a, str>,
+    #[serde(borrow)]
+    certificates: Vec<Cow<'a, str>>,
 }
 
 impl Authority {
@@ -137,16 +117,11 @@ impl Authority {
                     not_before: now.saturating_sub(CLOCK_SKEW_SECONDS),
                     not_after,
                 };
-                Ok(STANDARD.encode(certificate::issue(&request, &uri, &self.key, with)?))
+                Ok(STANDARD.encode(certificate::issue(&request, &uri, &self.key, with)?).into())
             })
             .collect::<Result<Vec<_>, Error>>()?;
-        let statement = Statement {
-            kind: "https://in-toto.io/Statement/v1".into(),
-            subject: vec![Subject { name: id.as_str().into(), digest: Digest { sha256: key.fingerprint().into() } }],
-            predicate_type: IDENTITY.into(),
-            predicate: Predicate { suite: key.suite().name().into(), certificates },
-        };
-        let payload = serde_json::to_vec(&statement).map_err(|error| Error::Malformed(error.to_string()))?;
+        let predicate = Predicate { suite: key.suite().name().into(), certificates };
+        let payload = Statement::encode(IDENTITY, id.as_str(), key.fingerprint(), predicate)?;
         dsse::sign(&self.key, dsse::IN_TOTO, &payload)
     }
 }
@@ -196,15 +171,14 @@ impl TrustDomain {
     /// algorithm, and all name the same agent. Whether it is valid at a given time is asked of the result.
     pub fn admit(&self, statement: &str) -> Result<AgentIdentity, Error> {
         let payload = dsse::verify(&self.key, dsse::IN_TOTO, statement)?;
-        let statement: Statement = serde_json::from_slice(&payload).map_err(refused)?;
-        let [subject] = statement.subject.as_slice() else { return Err(refused("it names other than one subject")) };
-        let id = AgentId::parse(&subject.name).map_err(refused)?;
+        let statement = Statement::<Predicate<'_>>::read(&payload, IDENTITY).map_err(refused)?;
+        let id = AgentId::parse(statement.name()).map_err(refused)?;
         let suite = Suite::parse(&statement.predicate.suite)?;
-        if statement.predicate_type != IDENTITY || id.trust_domain() != self.name || suite != self.key.suite() {
-            return Err(refused(format!("`{id}` is of another kind, trust domain or suite")));
+        if id.trust_domain() != self.name || suite != self.key.suite() {
+            return Err(refused(format!("`{id}` is of another trust domain or suite")));
         }
         let certificates =
-            statement.predicate.certificates.iter().map(|text| STANDARD.decode(text).map_err(refused)).collect::<Result<Vec<_>, _>>()?;
+            statement.predicate.certificates.iter().map(|text| STANDARD.decode(&**text).map_err(refused)).collect::<Result<Vec<_>, _>>()?;
         let uri = format!("spiffe://{}", self.name);
         let last = suite.signers().last().copied().ok_or(Error::Signature)?;
         let expected = suite.signers().iter().map(|&a| (KeyAlgorithm::Signing(a), a)).chain([(KeyAlgorithm::Kem(suite.kem()), last)]);
@@ -221,7 +195,7 @@ impl TrustDomain {
         }
         let Some((kem, signing)) = found.split_last() else { return Err(refused("it has no certificates")) };
         let verifying_key = VerifyingKey::from_parts(suite, &signing.iter().map(|c| c.public.as_slice()).collect::<Vec<_>>())?;
-        if verifying_key.fingerprint() != subject.digest.sha256 {
+        if verifying_key.fingerprint() != statement.fingerprint() {
             return Err(refused("its digest is not that of its keys"));
         }
         Ok(AgentIdentity {
@@ -232,12 +206,6 @@ impl TrustDomain {
             not_after: found.iter().map(|c| c.not_after).min().unwrap_or(0),
             certificates,
         })
-    }
-
-    /// The name of whoever a statement is about, unverified: only to find the trust domain to ask.
-    pub fn unverified_name(statement: &str) -> Result<AgentId, Error> {
-        let statement: Statement = serde_json::from_slice(&dsse::unverified_payload(statement)?).map_err(refused)?;
-        AgentId::parse(statement.subject.first().map_or("", |subject| subject.name.as_str())).map_err(refused)
     }
 }
 

@@ -3,87 +3,19 @@
 //! A hop never widens: its attenuation is a Cedar policy set, and what a chain allows is what every hop's set allows. This crate checks who
 //! signed what for whom and until when; what the texts mean is policy's business.
 
+use crate::chain::{DelegationChain, Refusal};
+use crate::statement::Statement;
 use crate::{AgentId, AgentIdentity, CLOCK_SKEW_SECONDS};
 use creto_crypto::{Error, Provider, SigningKey, dsse};
 use serde::{Deserialize, Serialize};
-use std::collections::HashMap;
-use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::borrow::Cow;
+use std::sync::Arc;
 
 const DELEGATION: &str = "urn:creto:delegation:1";
 /// No chain is longer.
 const MAX_HOPS: usize = 16;
 /// Bytes of one attenuation; policy parses it, and refuses deep nesting there.
 const MAX_ATTENUATION: usize = 64 * 1024;
-/// A verified chain takes a few kilobytes; this many are kept.
-const CACHED: usize = 4096;
-
-/// Why a chain does not hold.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refusal(String);
-
-impl Refusal {
-    fn at(hop: usize, why: impl fmt::Display) -> Self {
-        Self(format!("hop {} of the delegation chain does not hold: {why}", hop + 1))
-    }
-}
-
-impl fmt::Display for Refusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for Refusal {}
-
-/// The chain of those an agent acts for; one that exists is either direct or was verified.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
-pub struct DelegationChain {
-    /// Names along the chain, the delegator first, the acting agent last.
-    pub links: Vec<AgentId>,
-    attenuations: Vec<(AgentId, String)>,
-    digest: [u8; 32],
-    expiry: u64,
-    depth: u32,
-}
-
-impl DelegationChain {
-    /// An agent that acts for itself.
-    pub fn direct(agent: AgentId) -> Self {
-        let digest = Provider::chosen().sha256(&[b"creto direct chain\n", agent.as_str().as_bytes()]);
-        Self { links: vec![agent], attenuations: Vec::new(), digest, expiry: u64::MAX, depth: 0 }
-    }
-
-    /// Who set each attenuation, and its Cedar text; what the chain allows is what every one allows.
-    pub fn attenuations(&self) -> &[(AgentId, String)] {
-        &self.attenuations
-    }
-
-    /// What names this exact chain: SHA-256 over the signed payload of its last hop, which holds that of the one before it.
-    pub fn digest(&self) -> &[u8; 32] {
-        &self.digest
-    }
-
-    /// Until when the whole chain holds, in seconds since the epoch.
-    pub fn expiry(&self) -> u64 {
-        self.expiry
-    }
-
-    /// How many further hops may follow.
-    pub fn depth(&self) -> u32 {
-        self.depth
-    }
-
-    /// Whether a chain that was verified in one epoch still holds: nothing was revoked since, and it has not expired.
-    pub fn is_current(&self, verified_in: u64, epoch: u64, now: u64) -> bool {
-        (verified_in == epoch || self.attenuations.is_empty()) && now < self.expiry
-    }
-
-    /// The acting agent.
-    pub fn agent(&self) -> Option<&AgentId> {
-        self.links.last()
-    }
-}
 
 /// A hop that is to be signed.
 #[derive(Clone, Copy, Debug)]
@@ -104,43 +36,25 @@ pub struct HopRequest<'a> {
     pub depth: u32,
 }
 
-/// The signed part of a hop: an in-toto Statement.
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Statement {
-    #[serde(rename = "_type")]
-    kind: String,
-    subject: Vec<Subject>,
-    #[serde(rename = "predicateType")]
-    predicate_type: String,
-    predicate: Predicate,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Subject {
-    name: String,
-    digest: Sha256,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Sha256 {
-    sha256: String,
-}
-
+/// What a hop says of its delegatee.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
-struct Predicate {
-    delegator: String,
-    suite: String,
-    previous: Option<String>,
-    audience: String,
-    attenuation: String,
+struct Predicate<'a> {
+    #[serde(borrow)]
+    delegator: Cow<'a, str>,
+    #[serde(borrow)]
+    suite: Cow<'a, str>,
+    #[serde(borrow)]
+    previous: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    audience: Cow<'a, str>,
+    #[serde(borrow)]
+    attenuation: Cow<'a, str>,
     depth: u32,
     issued_at: u64,
     expiry: u64,
-    nonce: String,
+    #[serde(borrow)]
+    nonce: Cow<'a, str>,
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -188,26 +102,19 @@ impl Hop {
             return refuse(format!("its depth is {}, and chains end at {MAX_HOPS} hops", request.depth));
         }
         let nonce: [u8; 16] = Provider::chosen().nonce()?;
-        let statement = Statement {
-            kind: "https://in-toto.io/Statement/v1".into(),
-            subject: vec![Subject {
-                name: request.delegatee.id.as_str().into(),
-                digest: Sha256 { sha256: request.delegatee.verifying_key.fingerprint().into() },
-            }],
-            predicate_type: DELEGATION.into(),
-            predicate: Predicate {
-                delegator: request.delegator.as_str().into(),
-                suite: key.suite().name().into(),
-                previous: previous.map(|chain| hex(&chain.digest)),
-                audience: request.audience.into(),
-                attenuation: request.attenuation.into(),
-                depth: request.depth,
-                issued_at: request.issued_at,
-                expiry: request.expiry,
-                nonce: hex(&nonce),
-            },
+        let predicate = Predicate {
+            delegator: request.delegator.as_str().into(),
+            suite: key.suite().name().into(),
+            previous: previous.map(|chain| hex(chain.digest()).into()),
+            audience: request.audience.into(),
+            attenuation: request.attenuation.into(),
+            depth: request.depth,
+            issued_at: request.issued_at,
+            expiry: request.expiry,
+            nonce: hex(&nonce).into(),
         };
-        let payload = serde_json::to_vec(&statement).map_err(|error| Error::Malformed(error.to_string()))?;
+        let payload =
+            Statement::encode(DELEGATION, request.delegatee.id.as_str(), request.delegatee.verifying_key.fingerprint(), predicate)?;
         dsse::sign(key, dsse::IN_TOTO, &payload).map(Self)
     }
 }
@@ -217,8 +124,8 @@ pub fn unverified_names(hops: &[Hop]) -> Result<Vec<AgentId>, Refusal> {
     let mut names = Vec::new();
     for (index, hop) in hops.iter().take(MAX_HOPS).enumerate() {
         let payload = dsse::unverified_payload(&hop.0).map_err(|error| Refusal::at(index, error))?;
-        let statement: Statement = serde_json::from_slice(&payload).map_err(|error| Refusal::at(index, error))?;
-        for name in statement.subject.iter().map(|subject| &subject.name).chain([&statement.predicate.delegator]) {
+        let statement = Statement::<Predicate<'_>>::read(&payload, DELEGATION).map_err(|why| Refusal::at(index, why))?;
+        for name in [statement.name(), &statement.predicate.delegator] {
             let id = AgentId::parse(name).map_err(|why| Refusal::at(index, why))?;
             if !names.contains(&id) {
                 names.push(id);
@@ -228,7 +135,7 @@ pub fn unverified_names(hops: &[Hop]) -> Result<Vec<AgentId>, Refusal> {
     Ok(names)
 }
 
-/// Knows the identities that a name has: the current one, those kept for verifying only, none that was revoked.
+/// Knows the identities that a name has: the current one first, then those kept for verifying only, none that was revoked.
 pub trait Keys: Sync {
     /// All of them.
     fn identities(&self, id: &AgentId) -> Vec<Arc<AgentIdentity>>;
@@ -251,114 +158,82 @@ impl Verification<'_> {
             return Err(Refusal(format!("a delegation chain has 1 to {MAX_HOPS} hops, and this one {}", hops.len())));
         }
         let mut chain = DelegationChain { expiry: u64::MAX, ..DelegationChain::default() };
-        let mut holder: Option<(AgentId, String)> = None;
+        let mut holder: Option<Arc<AgentIdentity>> = None;
         for (index, hop) in hops.iter().enumerate() {
-            let refuse = |why: &dyn fmt::Display| Err(Refusal::at(index, why));
-            let refused = |why: Error| Refusal::at(index, why);
-            let envelope = dsse::Unverified::parse(dsse::IN_TOTO, &hop.0).map_err(refused)?;
-            let statement: Statement = serde_json::from_slice(&envelope.payload)
-                .map_err(|error| Refusal::at(index, format!("it is not a delegation statement: {error}")))?;
-            let Predicate { delegator, suite, previous, audience, attenuation, depth, issued_at, expiry, .. } = statement.predicate;
-            let delegator = AgentId::parse(&delegator).map_err(|why| Refusal::at(index, why))?;
-            // Whoever signed must be known by the delegator's name, and be the key that the hop before it named.
-            let signer = self
-                .keys
-                .identities(&delegator)
-                .into_iter()
-                .filter(|identity| holder.as_ref().is_none_or(|(_, fingerprint)| *fingerprint == identity.verifying_key.fingerprint()))
-                .find(|identity| envelope.verify(&identity.verifying_key).is_ok());
-            let Some(signer) = signer else {
-                return refuse(&format!("no key of `{delegator}` that may sign it has signed it"));
-            };
-            if holder.as_ref().is_some_and(|(id, _)| *id != delegator) {
-                return refuse(&format!("`{delegator}` did not receive the hop before it"));
-            }
-            if previous != (index > 0).then(|| hex(&chain.digest)) {
-                return refuse(&"it was not made to follow the hop before it");
-            }
-            let [subject] = statement.subject.as_slice() else { return refuse(&"it has other than one delegatee") };
-            if statement.predicate_type != DELEGATION || suite != signer.suite().name() {
-                return refuse(&"it is a statement of another kind or suite");
-            }
-            if audience != self.audience {
-                return refuse(&format!("it was made for `{audience}`, not for `{}`", self.audience));
-            }
-            if issued_at > self.now.saturating_add(CLOCK_SKEW_SECONDS) || self.now >= expiry || !signer.is_valid_at(issued_at) {
-                return refuse(&"it is not valid at this time");
-            }
-            if index > 0 && (expiry > chain.expiry || depth >= chain.depth) {
-                return refuse(&"it reaches further than the hop before it");
-            }
-            if attenuation.len() > MAX_ATTENUATION || depth as usize >= MAX_HOPS {
-                return refuse(&"its attenuation or depth is beyond the limit");
-            }
-            let delegatee = AgentId::parse(&subject.name).map_err(|why| Refusal::at(index, why))?;
-            if index == 0 {
-                chain.links.push(delegator.clone());
-            }
-            if chain.links.contains(&delegatee) {
-                return refuse(&format!("`{delegatee}` is in the chain already"));
-            }
-            let known = self.keys.identities(&delegatee);
-            if !known.iter().any(|identity| identity.verifying_key.fingerprint() == subject.digest.sha256) {
-                return refuse(&format!("it names a key that `{delegatee}` does not have, or no longer"));
-            }
-            chain.links.push(delegatee.clone());
-            chain.attenuations.push((delegator, attenuation));
-            chain.digest = Provider::chosen().sha256(&[&envelope.payload]);
-            chain.expiry = chain.expiry.min(expiry);
-            chain.depth = depth;
-            holder = Some((delegatee, subject.digest.sha256.clone()));
+            holder = Some(self.extend(&mut chain, holder.as_deref(), hop).map_err(|why| Refusal::at(index, why))?);
         }
         Ok(chain)
     }
-}
 
-/// The epoch in which a chain was verified, and the chain.
-type Kept = HashMap<[u8; 32], (u64, Arc<DelegationChain>)>;
-
-/// Verified chains by the digest of their text, so that one is verified once in an epoch.
-#[derive(Debug, Default)]
-pub struct ChainCache {
-    kept: Mutex<Kept>,
-}
-
-impl ChainCache {
-    /// Verifies a chain, or finds it verified already in this epoch; the epoch moves with every revocation.
-    pub fn verify(&self, hops: &[Hop], verification: &Verification<'_>, epoch: u64) -> Result<Arc<DelegationChain>, Refusal> {
-        let mut parts: Vec<&[u8]> = vec![verification.audience.as_bytes()];
-        parts.extend(hops.iter().flat_map(|hop| [b"\0".as_slice(), hop.0.as_bytes()]));
-        let key = Provider::chosen().sha256(&parts);
-        let found = self.lock().get(&key).cloned();
-        if let Some((then, chain)) = found
-            && then == epoch
-            && verification.now < chain.expiry
+    /// Adds one hop to a chain that holds, whose last delegatee is `holder`; returns the delegatee of the hop.
+    fn extend(&self, chain: &mut DelegationChain, holder: Option<&AgentIdentity>, hop: &Hop) -> Result<Arc<AgentIdentity>, String> {
+        let envelope = dsse::Unverified::parse(dsse::IN_TOTO, &hop.0).map_err(|error| error.to_string())?;
+        let statement = Statement::<Predicate<'_>>::read(envelope.payload(), DELEGATION)?;
+        let said = &statement.predicate;
+        let delegator = match holder {
+            Some(holder) if holder.id.as_str() == said.delegator => holder.id.clone(),
+            Some(_) => return Err(format!("`{}` did not receive the hop before it", AgentId::parse(&said.delegator)?)),
+            None => AgentId::parse(&said.delegator)?,
+        };
+        // Whoever signed must be known by the delegator's name, and be the key that the hop before it named.
+        let known = self.keys.identities(&delegator);
+        let signer = known
+            .iter()
+            .position(|identity| {
+                holder.is_none_or(|holder| holder.verifying_key == identity.verifying_key) && envelope.names(&identity.verifying_key)
+            })
+            .filter(|&at| known.get(at).is_some_and(|identity| envelope.verify(&identity.verifying_key).is_ok()));
+        let Some((at, signer)) = signer.and_then(|at| known.get(at).map(|identity| (at, identity))) else {
+            return Err(format!("no key of `{delegator}` that may sign it has signed it"));
+        };
+        if said.previous.as_deref() != holder.map(|_| hex(chain.digest())).as_deref() {
+            return Err("it was not made to follow the hop before it".into());
+        }
+        if said.suite != signer.suite().name() {
+            return Err("it is a statement of another suite".into());
+        }
+        if said.audience != self.audience {
+            return Err(format!("it was made for `{}`, not for `{}`", said.audience, self.audience));
+        }
+        let superseded = at.checked_sub(1).and_then(|newer| known.get(newer));
+        if said.issued_at > self.now.saturating_add(CLOCK_SKEW_SECONDS)
+            || self.now >= said.expiry
+            || !signer.may_sign_at(said.issued_at, superseded.map(|newer| &**newer))
         {
-            return Ok(chain);
+            return Err("it is not valid at this time".into());
         }
-        let chain = Arc::new(verification.verify(hops)?);
-        let mut kept = self.lock();
-        if kept.len() >= CACHED {
-            kept.retain(|_, (then, chain)| *then == epoch && verification.now < chain.expiry);
-            if kept.len() >= CACHED {
-                kept.clear();
-            }
+        if holder.is_some() && (said.expiry > chain.expiry || said.depth >= chain.depth) {
+            return Err("it reaches further than the hop before it".into());
         }
-        kept.insert(key, (epoch, Arc::clone(&chain)));
-        Ok(chain)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Kept> {
-        // A panic while it was held leaves a map that is whole: each change is one call.
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+        if said.attenuation.len() > MAX_ATTENUATION || said.depth as usize >= MAX_HOPS {
+            return Err("its attenuation or depth is beyond the limit".into());
+        }
+        let delegatee = AgentId::parse(statement.name())?;
+        if holder.is_none() {
+            chain.links.push(delegator.clone());
+        }
+        if chain.links.contains(&delegatee) {
+            return Err(format!("`{delegatee}` is in the chain already"));
+        }
+        let named = self.keys.identities(&delegatee);
+        let Some(named) = named.into_iter().find(|identity| identity.verifying_key.fingerprint() == statement.fingerprint()) else {
+            return Err(format!("it names a key that `{delegatee}` does not have, or no longer"));
+        };
+        chain.links.push(delegatee);
+        chain.attenuations.push((delegator, said.attenuation.to_string()));
+        chain.digest = Provider::chosen().sha256(&[envelope.payload()]);
+        chain.expiry = chain.expiry.min(said.expiry);
+        chain.depth = said.depth;
+        Ok(named)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Authority;
+    use crate::{Authority, ChainCache};
     use creto_crypto::{KemKey, Suite};
+    use std::collections::HashMap;
 
     const NOW: u64 = 1_790_000_000;
 

@@ -1,6 +1,6 @@
 //! Who an agent is: its name and its public keys, vouched for by the authority of its trust domain.
 
-use crate::AgentId;
+use crate::{AgentId, CLOCK_SKEW_SECONDS};
 use creto_crypto::{KemPublicKey, Suite, VerifyingKey};
 
 /// A non-human identity; one that exists was admitted by a trust domain.
@@ -39,6 +39,13 @@ impl AgentIdentity {
     /// From when to when it may sign and be written to, in seconds since the epoch.
     pub fn validity(&self) -> (u64, u64) {
         (self.not_before, self.not_after)
+    }
+
+    /// Whether it may sign at a time, where `newer` has taken its place since: by then it only verifies what it signed before. For the
+    /// while that other processes need to notice the rotation, both may.
+    pub fn may_sign_at(&self, seconds: u64, newer: Option<&Self>) -> bool {
+        // A certificate counts from CLOCK_SKEW_SECONDS before it was made.
+        self.is_valid_at(seconds) && newer.is_none_or(|newer| seconds <= newer.not_before.saturating_add(2 * CLOCK_SKEW_SECONDS))
     }
 
     /// Whether it is valid at a time in seconds since the epoch.

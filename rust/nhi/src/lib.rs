@@ -4,15 +4,18 @@
 
 mod authority;
 pub mod certificate;
+mod chain;
 mod delegation;
 #[cfg(test)]
 mod delegation_model;
 mod directory;
 mod identity;
 mod spiffe;
+mod statement;
 
 pub use authority::{Authority, CLOCK_SKEW_SECONDS, TrustDomain};
-pub use delegation::{ChainCache, DelegationChain, Hop, HopRequest, Keys, Refusal, Verification, unverified_names};
+pub use chain::{ChainCache, DelegationChain, Refusal};
+pub use delegation::{Hop, HopRequest, Keys, Verification, unverified_names};
 pub use directory::Directory;
 pub use identity::AgentIdentity;
 pub use spiffe::{AgentId, is_trust_domain};

@@ -176,6 +176,12 @@ impl Sealer {
         py.detach(|| creto_crypto::Sealer::open(&folder, passphrase)).map(Self).or_raise(py)
     }
 
+    /// From a key of 32 bytes that is kept elsewhere, such as an operating system's keyring.
+    #[staticmethod]
+    fn from_key(py: Python<'_>, key: &[u8]) -> PyResult<Self> {
+        creto_crypto::Sealer::from_key(key).map(Self).or_raise(py)
+    }
+
     /// A sealer that lives in memory only.
     #[staticmethod]
     fn ephemeral(py: Python<'_>) -> PyResult<Self> {

@@ -190,6 +190,12 @@ impl Directory {
         Ok(self.0.by_name(&agent_id(py, id)?).map(Identity))
     }
 
+    /// Every identity of a name, the newest first; those after it verify what they signed before they were replaced.
+    fn identities(&self, py: Python<'_>, id: &str) -> PyResult<Vec<Identity>> {
+        use creto_nhi::Keys as _;
+        Ok(self.0.identities(&agent_id(py, id)?).into_iter().map(Identity).collect())
+    }
+
     fn __repr__(&self) -> &'static str {
         "Directory()"
     }

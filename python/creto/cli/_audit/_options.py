@@ -75,10 +75,9 @@ def pseudonym(frame: Frame, subject: str | None) -> str | None:
     """The name that stands in records for a person."""
     if subject is None:
         return None
-    from creto import _core
     from creto.audit import Subjects
 
-    return Subjects(frame.folder, _core.Sealer.open(frame.folder / "keys")).pseudonym(subject)
+    return Subjects(frame.folder, frame.sealer()).pseudonym(subject)
 
 
 def row(record: AuditRecord) -> list[Any]:

@@ -36,7 +36,7 @@ def erase(frame: Frame, subject: str, early: str, yes: bool) -> None:
 
     if not yes:
         click.confirm(f"make all that is recorded about `{subject}` unreadable for good?", abort=True)
-    sealer = _core.Sealer.open(frame.folder / "keys")
+    sealer = frame.sealer()
     clock = _core.HybridLogicalClock(frame.folder / "clock")
 
     async def main() -> Erased:

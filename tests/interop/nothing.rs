@@ -1,0 +1,1 @@
+//! Holds nothing: the manifest beside it is what is wanted.
