@@ -179,7 +179,7 @@ def test_a_receipt_that_does_not_come_ends_with_the_id_and_the_true_state(post: 
 def test_what_was_not_acknowledged_comes_again_and_says_so(anywhere: Post, run: Any) -> None:
     async def main() -> None:
         await anywhere.mailbox.send(anywhere.writer, "reader", b"x")
-        async with anywhere.mailbox.inbox(anywhere.reader, hold=1) as inbox:
+        async with anywhere.mailbox.inbox(anywhere.reader, hold=4) as inbox:
             first = await inbox.__anext__()
             assert await inbox.ready() is None
             second = await inbox.__anext__()  # the hold ran out
