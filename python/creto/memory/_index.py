@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 import os
 import tempfile
 import zipfile
@@ -123,24 +124,28 @@ class Index:
         wanted = np.asarray(vector, dtype=np.float32)
         if wanted.shape != (self.dimensions,):
             raise InvalidInputError(f"this index compares {self.dimensions} numbers, not shape {wanted.shape}")
-        length = float(np.linalg.norm(wanted))
+        length = math.sqrt(float(wanted @ wanted))
         if not len(self) or not length or most <= 0:
             return []
         wanted = wanted / np.float32(length)
         rows = self._candidates(wanted, most)
-        scores = (self._vectors[: len(self)] if rows is None else self._vectors[rows]) @ wanted
-        few = min(most, len(scores))
-        best = np.argpartition(-scores, few - 1)[:few] if few < len(scores) else np.arange(len(scores))
-        found = best if rows is None else rows[best]
-        order = np.lexsort((found, -scores[best]))
-        return [(self._keys[found[at]], float(np.clip(scores[best[at]], -1.0, 1.0))) for at in order]
+        if rows is None:
+            scores = self._vectors[: len(self)] @ wanted
+            few = min(most, len(scores))
+            rows = np.argpartition(-scores, few - 1)[:few] if few < len(scores) else np.arange(len(scores))
+            scores = scores[rows]
+        else:
+            scores = self._vectors[rows] @ wanted
+        ranked = sorted(zip((-scores).tolist(), rows.tolist(), strict=True))[:most]
+        return [(self._keys[row], max(-1.0, min(1.0, -score))) for score, row in ranked]
 
     def _candidates(self, wanted: npt.NDArray[np.float32], most: int) -> npt.NDArray[np.intp] | None:
         if len(self) < self._graph_from or most > len(self) // 10 or not _graph.available():
             return None
         if self._graph is None:
             self._graph = _graph.Graph(self.dimensions)
-        self._graph.extend(self._vectors[: len(self)])
+        if self._graph.rows < len(self):
+            self._graph.extend(self._vectors[: len(self)])
         # The graph keeps half of each number: a few more than asked for, and the exact comparison has the last word.
         return self._graph.near(wanted, most + 6)
 
