@@ -59,6 +59,10 @@ def spread(samples: list[float]) -> float:
     return (max(samples) - min(samples)) / statistics.median(samples)
 
 
+def median(measured: list[tuple[str, float]]) -> tuple[str, float]:
+    return measured[0][0], statistics.median(rate for _, rate in measured)
+
+
 def with_peers(folder: Path, seconds: float = 2.0) -> None:
     """Ours and every peer with as many callers, one after the other on one disk."""
     program = HERE.parent / "target" / "release" / "audit"
@@ -67,11 +71,12 @@ def with_peers(folder: Path, seconds: float = 2.0) -> None:
         for callers in (1, 4, 16, 64, 256):
             done = subprocess.run([program, "callers", str(callers)], capture_output=True, text=True, check=True)
             ours = json.loads(done.stdout.splitlines()[-1])
-            peers = {"sqlite-full": appends.sqlite(folder, callers, seconds)}
+            peers = {"sqlite-full": median([appends.sqlite(folder, callers, seconds / 2) for _ in range(3)])}
             if (found := appends.tessera(folder, callers, seconds)) is not None:
                 peers["tessera-posix"] = found
             if postgresql is not None:
-                peers["postgresql"] = (postgresql.version, postgresql.rate(callers, seconds))
+                rates = [(postgresql.version, postgresql.rate(callers, seconds)) for _ in range(3)]
+                peers["postgresql"] = median(rates)
             if callers == 1:
                 for version, micros in raw:
                     peers[f"fdatasync-{version.split(',')[0]}"] = (version, 1e6 / micros)

@@ -1,12 +1,12 @@
-"""Draws docs/plots/*.svg from the rows of benches/report.json: nothing in a plot was not measured.
+"""Draws docs/plots/*.svg from the rows of a report: nothing in a plot was not measured.
 
-usage: plot.py [name...]
+usage: plot.py [--report FILE] [name...]     the report is benches/report.json, which `make bench` writes
 """
 
 from __future__ import annotations
 
+import argparse
 import json
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,8 +17,8 @@ REPORT = HERE / "report.json"
 PLOTS = HERE.parent / "docs" / "plots"
 Rows = dict[tuple[str, str], dict[str, Any]]
 # Told apart without colours too: the marks differ.
-OURS, PEERS = "#1f6feb", ("#b4691f", "#2c8a5b", "#8250df", "#6e7781")
-MARKS = ("o", "s", "^", "D", "v")
+OURS, PEERS = "#1f6feb", ("#b4691f", "#2c8a5b", "#8250df", "#6e7781", "#cf222e")
+MARKS = ("o", "s", "^", "D", "v", "P")
 
 
 def figure(title: str, across: str, up: str) -> tuple[Any, Any]:
@@ -47,6 +47,15 @@ def save(drawn: Any, name: str) -> None:
     print(file.relative_to(HERE.parent))
 
 
+_LABELS = {
+    "sqlite-full": "SQLite {}, synchronous=FULL, one commit for all",
+    "tessera-posix": "Tessera {} on POSIX files",
+    "postgresql": "PostgreSQL {}, a commit each",
+    "fdatasync-preallocated": "write + fdatasync, file written before",
+    "fdatasync-growing": "write + fdatasync, file that grows",
+}
+
+
 def appends(rows: Rows) -> bool:
     """Durable appends a second against callers, ours and every peer that was measured beside it."""
     lines: dict[str, dict[int, float]] = {}
@@ -62,8 +71,8 @@ def appends(rows: Rows) -> bool:
     axes.set_yscale("log")
     peers = iter(PEERS * 2)
     for mark, (name, points) in zip(MARKS * 2, lines.items(), strict=False):
-        label = name.replace("fdatasync-preallocated preallocated", "write + fdatasync, preallocated")
-        label = label.replace("fdatasync-growing growing", "write + fdatasync, growing file")
+        peer, _, version = name.partition(" ")
+        label = _LABELS.get(peer, name).format(version)
         ours = name == "creto"
         colour = OURS if ours else next(peers)
         axes.plot(
@@ -116,18 +125,19 @@ PLOTTED: dict[str, Callable[[Rows], bool]] = {"audit-appends": appends, "audit-s
 
 
 def main() -> int:
-    os.environ.setdefault("SOURCE_DATE_EPOCH", "0")
-    if not REPORT.exists():
-        print("there is no benches/report.json; run `make bench` first", file=sys.stderr)
-        return 1
-    rows = {(row["area"], row["case"]): row for row in json.loads(REPORT.read_text())}
-    unknown = sorted(set(sys.argv[1:]) - set(PLOTTED))
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--report", type=Path, default=REPORT)
+    parser.add_argument("names", nargs="*", metavar="name", help=f"which: {', '.join(PLOTTED)}; all by default")
+    args = parser.parse_args()
+    unknown = sorted(set(args.names) - set(PLOTTED))
     if unknown:
-        print(f"there is no plot `{unknown[0]}`; there are {', '.join(PLOTTED)}", file=sys.stderr)
-        return 2
-    missing = [name for name in sys.argv[1:] or PLOTTED if not PLOTTED[name](rows)]
-    for name in missing:
-        print(f"{name}: its rows are not in the report", file=sys.stderr)
+        parser.error(f"there is no plot `{unknown[0]}`; there are {', '.join(PLOTTED)}")
+    if not args.report.exists():
+        parser.error(f"there is no `{args.report}`; run `make bench` first")
+    rows = {(row["area"], row["case"]): row for row in json.loads(args.report.read_text())}
+    for name in args.names or PLOTTED:
+        if not PLOTTED[name](rows):
+            print(f"{name}: its rows are not in the report", file=sys.stderr)
     return 0
 
 

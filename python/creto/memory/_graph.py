@@ -18,7 +18,7 @@ import numpy.typing as npt
 __all__ = ["Graph", "available", "path"]
 
 # Chosen on vectors of 384 numbers in clusters, for a recall@10 of 0.99 and more (of 20,000: 0.9998; an effort of 96
-# takes half as long again, for 1.0000). bfloat16 is faster than half and single precision; 8-bit integers lose too much.
+# takes half as long again for 1.0000). bfloat16 is faster than half and single precision, 8-bit integers lose too much.
 _CONNECTIVITY = 16
 _EXPANSION_ADD = 96
 _EXPANSION_SEARCH = 48
