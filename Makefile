@@ -43,7 +43,7 @@ check: setup-check develop ## formatting, lints, types, floors and stubs
 	$(BIN)/python tests/check_crates.py
 	$(BIN)/python -m mypy.stubtest creto._core --ignore-disjoint-bases
 
-bench: setup develop ## measure ours and the peers in one run: make bench [ONLY=area]
+bench: setup develop $(VENV)/bench/.stamp ## measure ours and the peers in one run: make bench [ONLY=area]
 	@$(BIN)/python benches/run.py $(if $(ONLY),--only $(ONLY))
 
 plots: venv ## draw docs/plots anew from benches/report.json
@@ -63,6 +63,12 @@ setup-interop:
 	@.ci/setup interop
 
 venv: $(VENV)/.stamp ## the virtual environment with every development dependency
+# The peers of benches that are not needed for anything else, apart from what develops and tests creto.
+$(VENV)/bench/.stamp: requirements-bench.txt | venv
+	@test -x $(VENV)/bench/bin/python || python3 -m venv --without-pip $(VENV)/bench
+	@$(BIN)/uv pip sync --quiet --python $(VENV)/bench/bin/python --require-hashes requirements-bench.txt
+	@touch $@
+
 $(VENV)/.stamp: requirements-dev.txt requirements-uv.txt
 	@test -x $(BIN)/python || python3 -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-uv.txt
@@ -80,6 +86,7 @@ develop: venv ## build the native module into python/creto (profile fast)
 
 lock: ## renew the hash-locked requirements
 	@$(BIN)/uv pip compile --quiet --upgrade --generate-hashes --no-header --universal --python-version 3.11 --group dev --all-extras pyproject.toml -o requirements-dev.txt
+	@$(BIN)/uv pip compile --quiet --upgrade --generate-hashes --no-header --universal --python-version 3.11 --group bench -o requirements-bench.txt
 	@echo 'uv==0.13.9' | $(BIN)/uv pip compile --quiet --generate-hashes --no-header --universal --python-version 3.11 - -o requirements-uv.txt
 
 clean: ## remove what was built

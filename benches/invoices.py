@@ -135,7 +135,9 @@ def made(folder: Path, events: int) -> None:
     (folder / "made").touch()
 
 
-def main(events: int, folder: Path) -> None:
+def main(events: int = EVENTS, folder: Path | None = None) -> None:
+    """Prints the rows of the report."""
+    folder = folder or ROOT / "target" / f"bench-events-{events}"
     made(folder, events)
     own = [told([sys.executable, __file__, "one", str(folder)]) for _ in range(3)]
     peer = [told([sys.executable, str(PEER), str(folder), str(events)]) for _ in range(3)]
@@ -164,4 +166,4 @@ if __name__ == "__main__":
         take(Path(sys.argv[2]), int(sys.argv[3]))
     else:
         count = int(sys.argv[1]) if len(sys.argv) > 1 else int(os.environ.get("CRETO_BENCH_EVENTS", EVENTS))
-        main(count, Path(sys.argv[2]) if len(sys.argv) > 2 else ROOT / "target" / f"bench-events-{count}")
+        main(count, Path(sys.argv[2]) if len(sys.argv) > 2 else None)

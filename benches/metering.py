@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import statistics
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import limits
 import numpy as np
 
-from creto.metering import Leases, QuotaEnforcer, StoreAuthority
+import invoices
+from creto.metering import Leases, LedgerEvidence, QuotaEnforcer, StoreAuthority
 from creto.store import Store
 
+ROOT = Path(__file__).resolve().parent.parent
+PEERS = Path(__file__).parent / "peers" / "billing" / "aggregate.py"
 LEVELS = ("organisation", "team", "agent")
 RULES = [{"scope": level, "meter": "requests", "limit": 2**62, "window": "1h", "soft": []} for level in LEVELS]
 PATH = ("acme", "research", "reader", "lead")
@@ -94,7 +101,90 @@ def shared() -> None:
         row("shared/sqlite/authority_share", "%", leases.asked / checks * 100, checks, 0.0, note)
 
 
+def aggregation() -> None:
+    """Sums by customer and meter of a million events, beside DuckDB, Polars and SQLite."""
+    folder = Path(tempfile.mkdtemp(dir=ROOT / "target"))
+    file = folder / "events.csv"
+    invoices.take(folder, 1_000_000)
+    words = invoices.words(0, 1_000_000)
+    with file.open("w") as out:
+        out.write("customer,meter,quantity\n")
+        for word in words.tolist():
+            meter = invoices.METERS[(word >> 20) % 3]
+            out.write(f"customer-{word % 10_000:05},{meter},{1 + (word >> 32) % 1_000}\n")
+    evidence = LedgerEvidence(folder / "ledger", recount=True)
+    times = []
+    for _ in range(5):
+        begun = time.perf_counter()
+        totals = evidence.totals([invoices.START, invoices.START + invoices.MONTH])
+        times.append(time.perf_counter() - begun)
+    ours, whole = statistics.median(times), totals.line(totals.parts(), "sum")[0]
+    python = ROOT / ".tools" / "bench" / "bin" / "python"
+    peers = json.loads(subprocess.run([python, PEERS, file], check=True, stdout=subprocess.PIPE).stdout)
+    note = "a million events, 30,000 groups, every row added up again from a segment on disk, with commitments to the "
+    note += "events; the peers: group by over a table in memory, the best of three"
+    for name, (number, seconds, total) in peers.items():
+        assert total == whole, (name, total, whole)
+        spread = (max(times) - min(times)) / ours
+        row(f"aggregate/1M/{name}", "s", ours, 5, spread, note, (name, number, seconds))
+    shutil.rmtree(folder)
+
+
+def ingest() -> None:
+    """Events taken in durably from Python, in columns."""
+    import anyio
+
+    from creto import _core
+    from creto.metering import Ingest
+
+    size, batches = 1_000, 1_000
+    series = [("app", "acme", "requests", {"agent": "reader", "team": team, "region": "eu"}) for team in "abcd"]
+    which = (np.arange(size) % 4).astype(np.uint32)
+    quantity = np.ones(size, dtype=np.int64)
+    offered = [
+        (
+            which,
+            np.arange(n, n + size, dtype=np.uint64),
+            quantity,
+            [f"{n * size + place:016x}" for place in range(size)],
+        )
+        for n in range(batches)
+    ]
+    rates = []
+    for _ in range(3):
+        folder = Path(tempfile.mkdtemp(dir=ROOT / "target"))
+        clock = _core.HybridLogicalClock(str(folder / "clock"))
+        ledger = _core.Ledger(str(folder / "ledger"), clock, _core.SigningKey.generate())
+        with Ingest(ledger, folder / "ledger", clock) as ingest:
+
+            async def offer(ingest: Ingest = ingest) -> None:
+                left = iter(offered)
+
+                async def worker() -> None:
+                    for columns in left:
+                        taken = await ingest.take_columns(series, *columns)
+                        assert taken.taken == size
+
+                async with anyio.create_task_group() as group:
+                    for _ in range(32):
+                        group.start_soon(worker)
+
+            begun = time.perf_counter()
+            anyio.run(offer)
+            rates.append(size * batches / (time.perf_counter() - begun))
+        ledger.close_blocking()
+        shutil.rmtree(folder)
+    note = (
+        "batches of 1,000 in columns, 32 tasks of one event loop, each acknowledged when record and events are on disk"
+    )
+    ours = statistics.median(rates)
+    row("python/ingest", "events/s", ours, 3 * size * batches, (max(rates) - min(rates)) / ours, note)
+
+
 if __name__ == "__main__":
     single()
     arrays()
     shared()
+    ingest()
+    aggregation()
+    invoices.main(int(os.environ.get("CRETO_BENCH_EVENTS", invoices.EVENTS)))

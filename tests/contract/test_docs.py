@@ -170,6 +170,7 @@ def test_every_direct_dependency_has_its_line() -> None:
         *project["project"]["dependencies"],
         *(one for extra in project["project"]["optional-dependencies"].values() for one in extra),
         *project["dependency-groups"]["dev"],
+        *project["dependency-groups"]["bench"],
     ]
     python = {match[0] for one in wanted if (match := re.match(r"[A-Za-z0-9_.-]+", one))}
     assert told == rust | python

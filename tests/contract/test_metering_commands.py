@@ -118,7 +118,7 @@ def test_from_acts_to_a_verified_invoice(config: Path, creto: Command, tmp_path:
 
     proof = tmp_path / "proof.json"
     proof.write_text(creto("invoice", "prove", number, "1", "4"))
-    assert "event 4 of 4 is in the line's commitment" in creto("invoice", "verify", str(proof))
+    assert "the event is in the commitment of line 1 of INV" in creto("invoice", "verify", str(proof))
     html = creto("invoice", "show", number, "--format", "html")
     assert "Calls of tools" in html
     assert creto("invoice", "show", number, "--format", "csv").count("\n") == 2

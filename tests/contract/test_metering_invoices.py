@@ -310,7 +310,7 @@ def test_what_agents_named_things_runs_neither_in_a_page_nor_in_a_spreadsheet_no
     assert "'=HYPERLINK" in invoice_csv(document)
     assert "\x1b" not in invoice_text(document)
     bucket = read_usage(house.folder).aggregate(HOSTILE, by=["customer"])[0]
-    assert "<script" not in usage_html(HOSTILE, [HOSTILE], [(HOSTILE, bucket)])
+    assert "<script" not in usage_html(HOSTILE, [HOSTILE], [(HOSTILE, HOSTILE, bucket)])
 
 
 def test_numbers_have_no_gaps_and_a_period_is_invoiced_once(house: House) -> None:
@@ -393,7 +393,7 @@ def test_a_price_that_changes_within_the_period_makes_a_line_for_each_part(house
         Price(meter="seat", model="flat", unit_price=31, start="2026-11-24T18:00:00Z"),
     ]
     lines = house.draft(prices).document["lines"]
-    assert [(line["amount"], line["share"]) for line in lines] == [("8.00", "1/2"), ("20.00", "1/2"), ("7.75", "1/4")]
+    assert [(line["amount"], line["share"]) for line in lines] == [("8.00", "0.5"), ("20.00", "0.5"), ("7.75", "0.25")]
 
 
 def test_two_prices_that_fit_alike_are_refused_and_what_has_no_price_is_listed(house: House) -> None:

@@ -1,4 +1,4 @@
-"""What DuckDB takes for sums and tiers, in Decimal, of the same events as Parquet: `invoice_peer.py FOLDER EVENTS [make]`.
+"""What DuckDB takes for sums and tiers, in Decimal, of the same events: `invoice_peer.py FOLDER EVENTS [make]`.
 
 With `make` the Parquet file is written, of the same words as benches/invoices.py has, in the order in which segments
 have them: by customer and meter within each million. Without, it is read and priced, and time and totals printed.

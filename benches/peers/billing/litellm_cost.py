@@ -1,4 +1,4 @@
-"""Nanoseconds of litellm.cost_per_token for one act: three kinds of tokens of one model, as `price_one_act` has them."""
+"""Nanoseconds of litellm.cost_per_token for one act: three kinds of tokens of one model, as `price_one_act` has."""
 
 from __future__ import annotations
 

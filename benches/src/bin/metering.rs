@@ -16,6 +16,8 @@ use rustix::time::{ClockId, clock_gettime};
 use std::cell::Cell;
 use std::hint::black_box;
 use std::num::NonZeroU32;
+use std::path::Path;
+use std::process::Command;
 use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
 
@@ -172,8 +174,19 @@ fn price() {
     let (ours, spread) = batches(1_001, 2_000, |i| {
         price.cost(black_box(&[("input_tokens", 1_200 + i as u64 % 7), ("cached_input_tokens", 800), ("output_tokens", 350)])).ok()
     });
-    let note = "prepared; three meters, one of them with another price beyond a length of context";
-    Row { area: "metering", case: "price_one_act", unit: "ns", ours, peer: None, samples: 7_000_000, spread, note }.print();
+    let theirs = litellm();
+    let note = "prepared; three meters, one of them with another price beyond a length of context; the peer: the same three kinds of tokens";
+    let peer = theirs.as_ref().map(|(version, value)| ("litellm.cost_per_token", version.as_str(), *value));
+    Row { area: "metering", case: "price_one_act", unit: "ns", ours, peer, samples: 7_000_000, spread, note }.print();
+}
+
+/// What LiteLLM takes for the price of one act, in its own environment (`make bench` makes it); none where that is not there.
+fn litellm() -> Option<(String, f64)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent()?;
+    let script = root.join("benches/peers/billing/litellm_cost.py");
+    let output = Command::new(root.join(".tools/bench/bin/python")).arg(script).output().ok()?;
+    let told: serde_json::Value = serde_json::from_slice(output.stdout.trim_ascii()).ok()?;
+    Some((told.get("version")?.as_str()?.to_owned(), told.get("value")?.as_f64()?))
 }
 
 /// A batch of events of one source: customers by turns over the batch, three dimensions.

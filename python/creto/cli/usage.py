@@ -20,10 +20,10 @@ from creto.cli._frame import Frame, json_option, pass_frame
 @click.option("--only", multiple=True, metavar="NAME=VALUE", help="Only with this dimension.")
 @click.option(
     "--aggregation",
-    type=click.Choice(["sum", "count", "min", "max", "avg", "latest", "unique"]),
+    type=click.Choice(["sum", "count", "min", "max", "avg", "latest", "unique", "weighted"]),
     default="sum",
     show_default=True,
-    help="What is made of the quantities.",
+    help="What is made of the quantities; `weighted` is each times the seconds until the next.",
 )
 @click.option("--html", type=click.Path(path_type=Path, dir_okay=False), help="Write a page to this file.")
 @json_option
@@ -63,7 +63,7 @@ def command(
         found = usage.aggregate(one, aggregation, start=start, end=end, window=per, time_zone=zone, by=by, only=wanted)
         rows += [(one, bucket) for bucket in found]
     if html is not None:
-        named = [(f"{one}, {instant(bucket.start, zone)}", bucket) for one, bucket in rows]
+        named = [(one, instant(bucket.start, zone), bucket) for one, bucket in rows]
         html.write_text(usage_html(f"Usage, {period}", by, named), encoding="utf-8")
         frame.say(f"written to {html}")
     greatest = {one: max(float(b.value) for name, b in rows if name == one) for one, _ in rows}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -154,9 +155,7 @@ def bounds(stretches: Iterable[Stretch]) -> dict[str, list[int]]:
 def stretches_of(stated: Mapping[str, Sequence[int]]) -> list[Stretch]:
     """What `bounds` wrote, as stretches."""
     return [
-        (str(shard), int(start), int(end))
-        for shard, ends in stated.items()
-        for start, end in zip(ends, ends[1:], strict=False)
+        (str(shard), int(start), int(end)) for shard, ends in stated.items() for start, end in itertools.pairwise(ends)
     ]
 
 

@@ -105,8 +105,8 @@ class ModelPrices:
         return _core.ActPrice(meters)
 
     def prices(self, model: str) -> list[Price]:
-        """The prices of a model for invoices: of acts whose records say `model`; and, where they say `service_tier` or how
-        long the context was (`context_tokens`), those that the table has for that.
+        """The prices of a model for invoices: of acts whose records say `model`; and, where they say `service_tier` or
+        how long the context was (`context_tokens`), those that the table has for that.
 
         Args:
             model: As the table names it.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from creto import _core
 from creto.errors import InvalidInputError
-from creto.metering._currency import money
+from creto.metering._currency import money, round_half_even
 from creto.metering._price import PricePeriod, amount, matches
 
 if TYPE_CHECKING:
@@ -37,8 +37,18 @@ def micros(text: str) -> int:
 
 
 def exact(value: Fraction) -> str:
-    """A number as an invoice writes it: whole, or a fraction."""
-    return str(value.numerator) if value.denominator == 1 else f"{value.numerator}/{value.denominator}"
+    """A number as an invoice writes it: a decimal where one says it exactly, else a fraction.
+
+    Example:
+        >>> exact(Fraction(5)), exact(Fraction(5, 2)), exact(Fraction(1, 3))
+        ('5', '2.5', '1/3')
+    """
+    if value.denominator == 1:
+        return str(value.numerator)
+    for digits in range(1, 19):
+        if 10**digits % value.denominator == 0:
+            return str(round_half_even(value, digits))
+    return f"{value.numerator}/{value.denominator}"
 
 
 def price_data(price: Price) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping, Sequence
+from fractions import Fraction
 from html import escape
 from typing import Any
 
@@ -18,7 +19,8 @@ _STYLE = """
 * { box-sizing: border-box; }
 body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--page); margin: 2.5rem auto;
   max-width: 54rem; padding: 0 1.25rem; }
-h1 { font-size: 1.6rem; margin: 0 0 .25rem; } p { margin: .25rem 0; } .soft { color: var(--soft); }
+h1 { font-size: 1.6rem; margin: 0 0 .25rem; }
+h2 { font-size: 1.15rem; margin: 1.75rem 0 0; } p { margin: .25rem 0; } .soft { color: var(--soft); }
 table { width: 100%; border-collapse: collapse; margin: 1.5rem 0; font-variant-numeric: tabular-nums; }
 th { text-align: left; font-weight: 600; color: var(--soft); border-bottom: 1px solid var(--rule);
   padding: .4rem .5rem; }
@@ -26,8 +28,10 @@ td { border-bottom: 1px solid var(--rule); padding: .5rem; vertical-align: top; 
 .number { text-align: right; white-space: nowrap; } tfoot td { border: 0; padding: .25rem .5rem; }
 tfoot tr.total td { font-weight: 700; font-size: 1.1rem; border-top: 2px solid var(--ink); padding-top: .5rem; }
 code { font: 12px/1.4 ui-monospace, monospace; color: var(--soft); overflow-wrap: anywhere; }
-.bar { background: var(--fill); height: .9rem; border-radius: 2px; min-width: 1px; } .wide { width: 45%; }
-@media print { body { margin: 0; max-width: none; font-size: 11pt; } tr { break-inside: avoid; } }
+.bar { background: var(--fill); height: .9rem; border-radius: 2px; min-width: 1px; margin-top: .3rem; }
+.wide { width: 45%; }
+@media print { body { margin: 0; max-width: none; font-size: 11pt; }
+  .bar { print-color-adjust: exact; } tr { break-inside: avoid; } }
 """
 
 
@@ -64,8 +68,24 @@ def _title(document: Mapping[str, Any]) -> str:
     return f"{kind} {document['number'] or '(draft)'}"
 
 
-def _day(instant: str) -> str:
-    return instant[:16].replace("T", " ")
+def _period(document: Mapping[str, Any]) -> str:
+    """When an invoice is for: days, the last one included, where it begins and ends with days in its own time zone."""
+    from datetime import datetime, timedelta
+    from zoneinfo import ZoneInfo
+
+    zone = ZoneInfo(document["time_zone"])
+    start, end = (datetime.fromisoformat(document[name]).astimezone(zone) for name in ("start", "end"))
+    if (start.hour, start.minute, end.hour, end.minute) == (0, 0, 0, 0):
+        last = end - timedelta(hours=1)
+        days = f"{start:%Y-%m-%d}" if start.date() == last.date() else f"{start:%Y-%m-%d} to {last:%Y-%m-%d}"
+        return f"{days} ({document['time_zone']})"
+    return f"{start:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M} ({document['time_zone']})"
+
+
+def _number_text(text: str) -> str:
+    """A quantity with its thousands set apart; a fraction as it is."""
+    whole, point, rest = text.partition(".")
+    return f"{int(whole):,}{point}{rest}" if whole.lstrip("-").isdigit() else text
 
 
 def invoice_text(document: Mapping[str, Any], width: int = 100) -> str:
@@ -86,8 +106,7 @@ def invoice_text(document: Mapping[str, Any], width: int = 100) -> str:
     out = io.StringIO()
     console = Console(file=out, width=width, color_system=None, highlight=False)
     console.print(f"{_title(document)}  {document['state']}", markup=False)
-    period = f"{_day(document['start'])} to {_day(document['end'])} UTC"
-    console.print(f"{plain(document['customer'])}, {period}", markup=False)
+    console.print(f"{plain(document['customer'])}, {_period(document)}", markup=False)
     if document["kind"] == "credit_note":
         console.print(f"on {document['credits_invoice']}: {plain(document['reason'])}", markup=False)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, expand=True)
@@ -98,7 +117,7 @@ def invoice_text(document: Mapping[str, Any], width: int = 100) -> str:
     table.add_column(currency, justify="right")
     for line in document["lines"]:
         table.add_row(
-            *(str(line["line"]), Text(plain(line["description"])), line["quantity"]),
+            *(str(line["line"]), Text(plain(line["description"])), _number_text(line["quantity"])),
             *(Text(plain(price_text(line["price"], currency))), line["amount"]),
         )
     if document["lines"]:
@@ -107,7 +126,9 @@ def invoice_text(document: Mapping[str, Any], width: int = 100) -> str:
     if document["credits"]:
         console.print(f"due after prepaid credits {document['due']} {currency}", markup=False, justify="right")
     for line in document["lines"]:
-        console.print(f"line {line['line']}: {line['events']} events, commitment {line['commitment']}", markup=False)
+        if line["events"]:
+            said = f"line {line['line']}: {line['events']:,} events, commitment {line['commitment']}"
+            console.print(said, markup=False)
     for found in document["unpriced"]:
         unpriced = f"no price: {found['quantity']} of {plain(found['meter'])} ({found['events']} events)"
         console.print(unpriced, markup=False)
@@ -141,8 +162,8 @@ def invoice_html(document: Mapping[str, Any]) -> str:
 
     currency = escape(document["currency"])
     rows = "".join(
-        f"<tr><td>{line['line']}</td><td>{escape(line['description'])}<br><code>{line['events']} events, commitment "
-        f"{escape(line['commitment'])}</code></td><td class=number>{escape(line['quantity'])}</td>"
+        f"<tr><td>{line['line']}</td><td>{escape(line['description'])}{_evidence(line)}</td>"
+        f"<td class=number>{escape(_number_text(line['quantity']))}</td>"
         f"<td>{escape(price_text(line['price'], document['currency']))}</td>"
         f"<td class=number>{escape(line['amount'])}</td></tr>"
         for line in document["lines"]
@@ -164,16 +185,27 @@ def invoice_html(document: Mapping[str, Any]) -> str:
         f" ({found['events']} events)</p>"
         for found in document["unpriced"]
     )
-    body = f"""<h1>{escape(_title(document))}</h1>
-<p>{escape(document["customer"])} <span class=soft>&middot; {escape(document["state"])}</span></p>
-<p class=soft>{_day(document["start"])} to {_day(document["end"])} UTC</p>{reason}
-<table><thead><tr><th>line<th>what<th class=number>quantity<th>price<th class=number>{currency}</tr></thead>
+    table = f"""<table>
+<thead><tr><th>line<th>what<th class=number>quantity<th>price<th class=number>{currency}</tr></thead>
 <tbody>{rows}</tbody>
 <tfoot><tr class=total><td colspan=4 class=number>total</td><td class=number>{escape(document["total"])}</td></tr>
 {credits}{due}</tfoot></table>{unpriced}
-<p class=soft>Every line commits to its events in the ledger: <code>creto invoice verify FILE</code> checks them.<br>
-<code>sha256 {digest(document)}</code></p>"""
+<p class=soft>Every line commits to its events in the ledger: <code>creto invoice verify FILE</code> checks them.</p>"""
+    if document["kind"] == "credit_note":
+        total = f"<td>credit</td><td class=number>{escape(document['total'])} {currency}</td>"
+        table = f"<table><tfoot><tr class=total>{total}</tr></tfoot></table>"
+    body = f"""<h1>{escape(_title(document))}</h1>
+<p>{escape(document["customer"])} <span class=soft>&middot; {escape(document["state"])}</span></p>
+<p class=soft>{escape(_period(document))}</p>{reason}
+{table}
+<p class=soft><code>sha256 {digest(document)}</code></p>"""
     return _page(_title(document), body)
+
+
+def _evidence(line: Mapping[str, Any]) -> str:
+    if not line["events"]:
+        return ""
+    return f"<br><code>{line['events']:,} events, commitment {escape(line['commitment'])}</code>"
 
 
 def _page(title: str, body: str) -> str:
@@ -202,24 +234,30 @@ def bars(values: Sequence[float], width: int) -> list[str]:
     return found
 
 
-def usage_html(title: str, columns: Sequence[str], buckets: Sequence[tuple[str, Bucket]]) -> str:
-    """Usage as one page with a bar for each bucket.
+def usage_html(title: str, columns: Sequence[str], buckets: Sequence[tuple[str, str, Bucket]]) -> str:
+    """Usage as one page: a table for each meter, with a bar for each bucket on that meter's own scale.
 
     Args:
         title: Of the page.
         columns: Names of the dimensions grouped by.
-        buckets: When each bucket is, as text, and the bucket.
+        buckets: The meter, when the bucket is, as text, and the bucket.
     """
-    greatest = max((bucket.value for _, bucket in buckets), default=0) or 1
     heads = "".join(f"<th>{escape(column)}" for column in columns)
-    rows = "".join(
-        f"<tr><td>{escape(when)}</td>{''.join(f'<td>{escape(name)}</td>' for name in bucket.group)}"
-        f"<td class=number>{_value(bucket)}</td><td class=wide>"
-        f"<div class=bar style='width:{max(0.0, float(bucket.value / greatest)):.2%}'></div></td></tr>"
-        for when, bucket in buckets
-    )
-    table = f"<table><thead><tr><th>when{heads}<th class=number>quantity<th></tr></thead><tbody>{rows}</tbody></table>"
-    return _page(title, f"<h1>{escape(title)}</h1>{table}")
+    parts = []
+    for meter in dict.fromkeys(name for name, _, _ in buckets):
+        own = [(when, bucket) for name, when, bucket in buckets if name == meter]
+        greatest = max([*(bucket.value for _, bucket in own), Fraction(0)]) or Fraction(1)
+        rows = "".join(
+            f"<tr><td>{escape(when)}</td>{''.join(f'<td>{escape(name)}</td>' for name in bucket.group)}"
+            f"<td class=number>{_value(bucket)}</td><td class=wide>"
+            f"<div class=bar style='width:{max(0.0, float(bucket.value / greatest)):.2%}'></div></td></tr>"
+            for when, bucket in own
+        )
+        head = f"<thead><tr><th>from{heads}<th class=number>quantity<th></tr></thead>"
+        parts.append(f"<h2>{escape(meter)}</h2><table>{head}<tbody>{rows}</tbody></table>")
+    if not parts:
+        parts.append("<p class=soft>Nothing was used.</p>")
+    return _page(title, f"<h1>{escape(title)}</h1>{''.join(parts)}")
 
 
 def _value(bucket: Bucket) -> str:

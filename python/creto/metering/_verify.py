@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -116,7 +117,7 @@ def verify_invoice(document: Mapping[str, Any], ledger: Path, keys: Sequence[_co
 
 def _check_ledger(document: Mapping[str, Any], ledger: Path, keys: Sequence[_core.VerifyingKey]) -> str:
     for shard, ends in document["evidence"].items():
-        if ends[0] != 0 or any(end <= start for start, end in zip(ends, ends[1:], strict=False)):
+        if ends[0] != 0 or any(end <= start for start, end in itertools.pairwise(ends)):
             raise IntegrityError(f"the records of shard `{shard}` that it counts do not follow one another from 0 on")
     reach = through(document["evidence"])
     if document["cuts"] and (document["cuts"][0], document["cuts"][-1]) != (
