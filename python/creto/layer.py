@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from pathlib import Path
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from creto._parts import Parts
     from creto.memory import Recalled
     from creto.messaging import Inbox, Message, Sent
+    from creto.metering import Ingest
     from creto.nhi import Agent
     from creto.oversight import Clearance
     from creto.runtime import Box, Result
@@ -372,6 +374,29 @@ class EnablementLayer:
                     return
         finally:
             inbox.close()
+
+    def ingest(self) -> Ingest:
+        """The way in for usage events of others; `close` it, or use it as a context manager.
+
+        Returns:
+            It takes events that are at most `metering.late_seconds` old.
+
+        Raises:
+            IntegrityError: The ledger was changed: what was taken before cannot be told.
+
+        Example:
+            >>> import tempfile, time
+            >>> from creto import open_blocking
+            >>> from creto.metering import UsageEvent
+            >>> with open_blocking(tempfile.mkdtemp()) as layer, layer.ingest() as ingest:
+            ...     ingest.take_blocking([UsageEvent("gateway", "1", "acme", "pages", 3, time.time_ns() // 1000)])
+            Taken(taken=1, duplicates=0)
+        """
+        from creto.metering import Ingest
+
+        parts = self.parts
+        oldest = time.time_ns() // 1000 - round(parts.settings.metering.late_seconds * 1_000_000)
+        return Ingest(parts.ledger, parts.folder / "ledger", parts.clock, max(0, oldest))
 
     def run_blocking(
         self, agent: Agent, argv: Sequence[str], workdir: str | os.PathLike[str] = ".", **options: Any

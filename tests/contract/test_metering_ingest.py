@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
@@ -13,7 +14,9 @@ import anyio
 import numpy as np
 import pytest
 
+import creto
 from creto import _core
+from creto.cli import main
 from creto.config import Price, load
 from creto.errors import AlreadyExistsError, IntegrityError, InvalidInputError, NotFoundError
 from creto.metering import (
@@ -182,6 +185,7 @@ def test_a_changed_segment_is_told_by_a_recount_or_by_whoever_verifies(house: Ho
         ({"customer": 7}, "`customer` has 1 to 1024 characters"),
         ({"dimensions": {"customer": "globex"}}, "it is who pays"),
         ({"dimensions": {"team": 7}}, "dimension `team` is not a name with a text"),
+        ({"source": "ledger"}, "the source `ledger` is that of acts themselves"),
     ],
 )
 def test_one_bad_event_leaves_the_whole_batch_out(house: House, bad: dict[str, Any], text: str) -> None:
@@ -286,3 +290,35 @@ def test_acts_are_invoiced_by_the_table_that_the_configuration_names(house: Hous
     }
     assert made.document["unpriced"] == [{"meter": "output_tokens", "quantity": "1000000", "events": 1}]
     assert [f.detail for f in verify_invoice(made.document, house.folder, [house.key.verifying_key]) if not f.ok] == []
+
+
+def test_a_layer_takes_in_what_is_not_too_old_and_invoices_it_once_its_grace_is_over(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tmp_path / "house.toml"
+    config.write_text(
+        "[metering]\nlate_seconds = 3600\ngrace_seconds = 7200\naggregation_interval_seconds = 1\n"
+        '[[prices]]\nmeter = "pages"\nunit_price = "0.5"\n'
+    )
+    monkeypatch.setenv("CRETO_STATE", str(tmp_path / "state"))
+    now = time.time_ns() // 1000
+    with creto.open_blocking(config=[config]) as layer, layer.ingest() as ingest:
+        taken = ingest.take_blocking([event(n, at=now + n) for n in range(10)])
+        assert taken == Taken(10, 0)
+        with pytest.raises(InvalidInputError, match="its time is closed"):
+            ingest.take_blocking([event(99, at=now - 3_700_000_000)])
+        # Put in order by itself, as often as the configuration says.
+        deadline = time.monotonic() + 30
+        while not list((tmp_path / "state" / "segments").glob("*/*.segment")):
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+
+    def run(*arguments: str, code: int = 0) -> str:
+        assert (main(["--config", str(config), "invoice", "run", "--period", "1h", *arguments]) or 0) == code
+        said = capsys.readouterr()
+        return said.out + said.err
+
+    assert "may come until" in run(code=2)
+    assert "10.00" in run("--draft", "--recount")
+    config.write_text(config.read_text().replace("7200", "0"))
+    assert "INV-" in run()

@@ -3,7 +3,7 @@
 //! A source belongs to one process at a time, by a lock on a file that the kernel gives free when the process ends; whoever takes it over
 //! first reads what its last holder recorded. So no event is taken twice, whichever process it is offered to.
 
-use super::records::{BATCH, PLACE, each_usage};
+use super::records::{BATCH, LEDGER, PLACE, each_usage};
 use creto_audit::{Ledger, shards};
 use creto_enablement_common::ports::{AuditSink, Ticket};
 use creto_enablement_common::{Error, ErrorKind, RecordKind, RecordRef, Result, ResultExt, Timestamp};
@@ -71,6 +71,10 @@ impl Ingest {
             return Err(Error::invalid(format!("{} events: offer at most {MOST} at once", batch.len())));
         }
         batch.check(self.since)?;
+        if let Some(series) = batch.series.iter().find(|series| series.source == LEDGER) {
+            // Or an event of others could stand where an act's own belongs, and have it taken for a duplicate.
+            return Err(Error::invalid(format!("usage of `{}`: the source `{LEDGER}` is that of acts themselves", series.meter)));
+        }
         let rows: Vec<Row<'_>> = batch.rows().collect();
         {
             let _with_others = self.under_way.read();
