@@ -73,7 +73,12 @@ class Upkeep:
 
     def _tell(self) -> None:
         for notice in self._quota.notices():
-            self._notify(notice)
+            try:
+                self._notify(notice)
+            except CretoError as error:
+                _log.warning(
+                    "nobody could be told that `%s` runs low on `%s`: %s", notice["name"], notice["meter"], error
+                )
 
     def _advance(self) -> None:
         try:
