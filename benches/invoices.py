@@ -75,16 +75,22 @@ def told(command: list[str]) -> Any:
     return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1])
 
 
-def words(first: int, count: int) -> Any:
-    """What events are made of, as the peer has it: SplitMix64 of their numbers (Steele, Lea, Flood 2014)."""
+def series_of(first: int, count: int) -> tuple[Any, Any, Any]:
+    """Customer, meter and quantity of events by their numbers, from SplitMix64 (Steele, Lea, Flood 2014).
+
+    A collector sends 10,000 events at a time, of its 100 customers; there are 100 collectors. The peer has the same.
+    """
     import numpy as np
 
-    z = np.arange(first, first + count, dtype=np.uint64)
+    n = np.arange(first, first + count, dtype=np.uint64)
     with np.errstate(over="ignore"):
-        z = (z + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+        z = (n + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
         z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return z ^ (z >> np.uint64(31))
+    z = z ^ (z >> np.uint64(31))
+    customer = (n // np.uint64(10_000)) % np.uint64(100) * np.uint64(100) + z % np.uint64(100)
+    meter, quantity = (z >> np.uint64(20)) % np.uint64(3), 1 + (z >> np.uint64(32)) % np.uint64(1_000)
+    return customer.astype(np.int64), meter.astype(np.int64), quantity.astype(np.int64)
 
 
 def take(folder: Path, events: int) -> None:
@@ -101,10 +107,8 @@ def take(folder: Path, events: int) -> None:
     begun = time.perf_counter()
     for first in range(0, events, 10_000):
         count = min(10_000, events - first)
-        word = words(first, count)
-        series = (word % np.uint64(10_000)) * np.uint64(3) + (word >> np.uint64(20)) % np.uint64(3)
-        used, which = np.unique(series, return_inverse=True)
-        quantity = 1 + ((word >> np.uint64(32)) % np.uint64(1_000)).astype(np.int64)
+        customer, meter, quantity = series_of(first, count)
+        used, which = np.unique(customer * 3 + meter, return_inverse=True)
         at = [START + n * MONTH // events for n in range(first, first + count)]
         ids = [f"{n:012x}" for n in range(first, first + count)]
         taken = ingest.take(

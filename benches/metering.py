@@ -106,12 +106,10 @@ def aggregation() -> None:
     folder = Path(tempfile.mkdtemp(dir=ROOT / "target"))
     file = folder / "events.csv"
     invoices.take(folder, 1_000_000)
-    words = invoices.words(0, 1_000_000)
     with file.open("w") as out:
         out.write("customer,meter,quantity\n")
-        for word in words.tolist():
-            meter = invoices.METERS[(word >> 20) % 3]
-            out.write(f"customer-{word % 10_000:05},{meter},{1 + (word >> 32) % 1_000}\n")
+        for customer, meter, quantity in zip(*invoices.series_of(0, 1_000_000), strict=True):
+            out.write(f"customer-{customer:05},{invoices.METERS[meter]},{quantity}\n")
     evidence = LedgerEvidence(folder / "ledger", recount=True)
     times = []
     for _ in range(5):
