@@ -4,8 +4,19 @@ use serde_json::{Value, json};
 use std::hint::black_box;
 use std::time::Instant;
 
-/// Nanoseconds of single calls: the median and the 99th percentile over `samples` calls of `call(i)`, timer cost taken off.
-pub fn single_calls<T>(samples: usize, mut call: impl FnMut(usize) -> T) -> (f64, f64) {
+/// Nanoseconds of single calls, timer cost taken off.
+#[derive(Clone, Copy, Debug)]
+pub struct Distribution {
+    /// The median.
+    pub p50: f64,
+    /// The 99th percentile.
+    pub p99: f64,
+    /// The 99.9th percentile.
+    pub p999: f64,
+}
+
+/// The distribution over `samples` calls of `call(i)`.
+pub fn distribution<T>(samples: usize, mut call: impl FnMut(usize) -> T) -> Distribution {
     let mut overhead: Vec<u64> = (0..10_001).map(|_| Instant::now().elapsed().as_nanos() as u64).collect();
     overhead.sort_unstable();
     let overhead = overhead.get(5_000).copied().unwrap_or(0);
@@ -21,7 +32,13 @@ pub fn single_calls<T>(samples: usize, mut call: impl FnMut(usize) -> T) -> (f64
         .collect();
     times.sort_unstable();
     let at = |share: f64| times.get(((times.len() as f64 - 1.0) * share) as usize).copied().unwrap_or(0) as f64;
-    (at(0.5), at(0.99))
+    Distribution { p50: at(0.5), p99: at(0.99), p999: at(0.999) }
+}
+
+/// The median and the 99th percentile of the same.
+pub fn single_calls<T>(samples: usize, call: impl FnMut(usize) -> T) -> (f64, f64) {
+    let Distribution { p50, p99, .. } = distribution(samples, call);
+    (p50, p99)
 }
 
 /// Nanoseconds a call, as the median over `repeats` runs of `calls` calls each, and the spread (max - min over the median).

@@ -19,16 +19,29 @@ class Act:
     """An act under way, handed to an operation that wants to say what it really used.
 
     Args:
-        id: 32 hexadecimal digits that the act's records share.
-        approvers: Who agreed to it, where a human was asked.
+        under: What the layer holds of it.
     """
 
-    __slots__ = ("approvers", "id", "used")
+    __slots__ = ("_under",)
 
-    def __init__(self, id: str, usage: Mapping[str, int] | None, approvers: tuple[str, ...] = ()) -> None:
-        self.id = id
-        self.approvers = approvers
-        self.used: dict[str, int] | None = dict(usage) if usage else None
+    def __init__(self, under: Under) -> None:
+        self._under = under
+
+    @property
+    def id(self) -> str:
+        """32 hexadecimal digits that the act's records share."""
+        return self._under.permit.act.hex()
+
+    @property
+    def approvers(self) -> tuple[str, ...]:
+        """Who agreed to it, where a human was asked."""
+        clearance = self._under.clearance
+        return clearance.approvers if clearance is not None else ()
+
+    @property
+    def used(self) -> Mapping[str, int] | None:
+        """What it used, by meter: what was reserved, until `charge` says otherwise."""
+        return self._under.used
 
     def charge(self, **usage: int) -> None:
         """Says what was really used, in place of what was reserved.
@@ -36,28 +49,27 @@ class Act:
         Args:
             usage: Quantities by meter, in the meter's smallest unit; meters that are not named keep what was reserved.
         """
-        self.used = {**(self.used or {}), **usage}
+        self._under.used = {**(self._under.used or {}), **usage}
 
 
 class Under:
     """An act that was let in and has not ended."""
 
-    __slots__ = ("act", "clearance", "executing", "permit", "strict", "usage")
+    __slots__ = ("clearance", "executing", "permit", "strict", "usage", "used")
 
     def __init__(
-        self,
-        permit: _core.Permit,
-        act: Act,
-        usage: Mapping[str, int] | None,
-        strict: bool,
-        clearance: Clearance | None,
+        self, permit: _core.Permit, usage: Mapping[str, int] | None, strict: bool, clearance: Clearance | None = None
     ) -> None:
         self.permit = permit
-        self.act = act
-        self.usage = usage
+        self.usage = self.used = usage or None
         self.strict = strict
         self.clearance = clearance
         self.executing = False
+
+    @property
+    def act(self) -> Act:
+        """Its face for the operation; nothing is made for who does not ask."""
+        return Act(self)
 
 
 def nothing() -> None:
@@ -68,6 +80,8 @@ def takes_act(operation: Callable[..., Any]) -> bool:
     code = getattr(operation, "__code__", None)
     if code is not None:
         # The common case, ten times faster than a signature: a plain function says how many arguments it takes.
+        if not code.co_argcount:
+            return False
         bound = 1 if inspect.ismethod(operation) else 0
         defaults = len(operation.__defaults__ or ())
         return bool(code.co_argcount - bound - defaults > 0)

@@ -20,7 +20,13 @@ import anyio.to_thread
 from creto import _bridge, _core
 from creto._act import Act, Under, failure, nothing, takes_act
 from creto._guard import acting, guard
-from creto.errors import CretoError, InvalidInputError, OversightRequiredError, QuotaExceededError
+from creto.errors import (
+    CretoError,
+    InvalidInputError,
+    OversightRequiredError,
+    QuotaExceededError,
+    UnauthorizedError,
+)
 from creto.messaging import Mailbox
 
 if TYPE_CHECKING:
@@ -166,14 +172,16 @@ class EnablementLayer:
 
     def principal(self, agent: Agent) -> _core.Principal:
         """The prepared form of an agent: its chain and the path of its quotas."""
-        self.parts.identities.require_unexpired(agent)
+        identities = self.parts.identities
+        if agent.delegation is not None:
+            identities.require_unexpired(agent)
         key = (agent.id, agent.chain)
-        epoch = self.parts.identities.epoch
+        epoch = identities.epoch
         held = self._principals.get(key)
         if held is not None and held[0] == epoch:
             return held[1]
         for link, _ in ((agent.id, ""), *agent.chain):
-            self.parts.identities.find(link)  # raises where it was revoked
+            identities.find(link)  # raises where it was revoked
         made = self._gate.principal(agent.id, self.parts.quota_path(agent), list(agent.chain))
         if len(self._principals) >= _PRINCIPALS:
             self._principals.clear()
@@ -227,7 +235,9 @@ class EnablementLayer:
             >>> asyncio.run(main())
             2
         """
-        under = await self._begin(agent, action, resource, context, usage, durability, timeout, preview)
+        under = self._go_in(agent, action, resource, context, usage, durability)
+        if not isinstance(under, Under) or under.permit.wants_intent:
+            under = await self._made_ready(under, agent, action, resource, context, usage, durability, timeout, preview)
         try:
             result = operation(under.act) if takes_act(operation) else operation()
             if inspect.isawaitable(result):
@@ -235,7 +245,10 @@ class EnablementLayer:
         except BaseException as error:
             await self._finish(under, error)
             raise
-        await self._finish(under, None)
+        if under.strict or under.executing:
+            await self._finish(under, None)
+        else:
+            self._settle(under, None)
         return cast("R", result)  # awaited above where it could be
 
     def perform_blocking(
@@ -452,7 +465,6 @@ class EnablementLayer:
     async def _ask(
         self,
         agent: Agent,
-        principal: _core.Principal,
         asked: OversightRequiredError,
         action: str,
         resource: str,
@@ -462,6 +474,7 @@ class EnablementLayer:
         preview: str | None,
     ) -> tuple[_core.Permit, Clearance]:
         """Asks humans, then goes in again: policy and quota may have changed while they thought."""
+        principal = self.principal(agent)
         act = _core.Act(
             principal.agent,
             action,
@@ -482,14 +495,72 @@ class EnablementLayer:
             )
             # Hours may have passed: who was revoked meanwhile, or whose delegation ended, is not let in by an old yes.
             self.parts.reach.require_fresh()
-            principal = self.principal(agent)
             try:
-                permit = await self._enter(principal, action, resource, context, usage, list(clearance.grants))
+                permit = await self._enter(agent, action, resource, context, usage, list(clearance.grants))
                 return permit, clearance
             except OversightRequiredError as again:
                 if set(again.policy_ids) <= set(policies):
                     raise
                 policies = sorted({*policies, *again.policy_ids})
+
+    def _go_in(
+        self,
+        agent: Agent,
+        action: str,
+        resource: str,
+        context: Mapping[str, Any] | None,
+        usage: Mapping[str, int] | None,
+        durability: Durability | None,
+    ) -> Under | OversightRequiredError | QuotaExceededError:
+        """Goes in where nothing has to be waited for; else what is lacking: a human's answer, or leased units of a quota."""
+        self.parts.reach.require_fresh()
+        if action.startswith("http:"):
+            context = _with_host(action, resource, context)
+        try:
+            permit = self._gate.enter(self.principal(agent), action, resource, context, usage)
+        except OversightRequiredError as asked:
+            return asked
+        except QuotaExceededError as refused:
+            if self.parts.quota.short(refused):
+                return refused
+            raise
+        return Under(permit, usage, (durability or self._durability) == "strict")
+
+    async def _made_ready(
+        self,
+        under: Under | OversightRequiredError | QuotaExceededError,
+        agent: Agent,
+        action: str,
+        resource: str,
+        context: Mapping[str, Any] | None,
+        usage: Mapping[str, int] | None,
+        durability: Durability | None,
+        timeout: float | None,
+        preview: str | None,
+    ) -> Under:
+        """What has to be waited for before the operation; what it holds is given back if this does not get to its end."""
+        if not isinstance(under, Under):
+            context = _with_host(action, resource, context)
+            clearance: Clearance | None = None
+            try:
+                if isinstance(under, OversightRequiredError):
+                    raise under
+                permit = await self._enter_leasing(agent, action, resource, context, usage)
+            except OversightRequiredError as asked:
+                permit, clearance = await self._ask(agent, asked, action, resource, context, usage, timeout, preview)
+            under = Under(permit, usage, (durability or self._durability) == "strict", clearance)
+        try:
+            if under.clearance is not None:
+                await self.parts.desk.execute(under.clearance, act=under.act.id)
+                under.executing = True
+            if under.permit.wants_intent:
+                ticket = under.permit.intent()
+                if under.strict:
+                    await self._durable(ticket)
+        except BaseException as error:
+            await self._finish(under, error)
+            raise
+        return under
 
     async def _begin(
         self,
@@ -502,42 +573,20 @@ class EnablementLayer:
         timeout: float | None,
         preview: str | None,
     ) -> Under:
-        """All that comes before the operation; what it holds is given back if it does not get to its end."""
-        self.parts.reach.require_fresh()
-        if action.startswith("http:") and (context is None or "host" not in context):
-            context = {**(context or {}), "host": urlsplit(resource).hostname or ""}
-        principal = self.principal(agent)
-        clearance: Clearance | None = None
-        strict = (durability or self._durability) == "strict"
-        try:
-            permit = await self._enter(principal, action, resource, context, usage)
-        except OversightRequiredError as asked:
-            permit, clearance = await self._ask(
-                agent, principal, asked, action, resource, context, usage, timeout, preview
-            )
-        under = Under(
-            permit, Act(permit.act.hex(), usage, clearance.approvers if clearance else ()), usage, strict, clearance
-        )
-        try:
-            if clearance is not None:
-                await self.parts.desk.execute(clearance, act=under.act.id)
-                under.executing = True
-            if permit.wants_intent:
-                ticket = permit.intent()
-                if strict:
-                    await self._durable(ticket)
-        except BaseException as error:
-            await self._finish(under, error)
-            raise
-        return under
+        """All that comes before the operation."""
+        under = self._go_in(agent, action, resource, context, usage, durability)
+        return await self._made_ready(under, agent, action, resource, context, usage, durability, timeout, preview)
+
+    def _settle(self, under: Under, error: BaseException | None) -> int:
+        """Charges or gives back, and enqueues the outcome; its ticket."""
+        if error is None and under.used is under.usage:
+            return under.permit.settle()
+        used = under.used if under.used != under.usage else None
+        return under.permit.settle(None if error is None else failure(error), used)
 
     async def _finish(self, under: Under, error: BaseException | None) -> None:
         """Charges or gives back, and records; before anything is awaited, so that a cancelled act holds nothing."""
-        used = under.act.used
-        if error is None:
-            ticket = under.permit.settle(None, used if used != under.usage else None)
-        else:
-            ticket = under.permit.settle(failure(error), used if used != under.usage else None)
+        ticket = self._settle(under, error)
         if not under.strict and not under.executing:
             return
         with anyio.CancelScope(shield=True):
@@ -549,24 +598,41 @@ class EnablementLayer:
                 else:
                     await self.parts.desk.settle(under.clearance, "failed", failure(error))
 
-    async def _enter(self, *act: Any) -> _core.Permit:
+    async def _enter(self, agent: Agent, *act: Any) -> _core.Permit:
         """Goes in; where only leased units of a shared quota lack, leases some and goes in again."""
         try:
-            return self._gate.enter(*act)
+            return self._gate.enter(self.principal(agent), *act)
         except QuotaExceededError as refused:
             if not self.parts.quota.short(refused):
                 raise
+        return await self._enter_leasing(agent, *act)
+
+    async def _enter_leasing(self, agent: Agent, *act: Any) -> _core.Permit:
+        """Leases units and goes in, until it is in or there are no more."""
+
+        def enter() -> _core.Permit:
+            # The wait for units may be long: who was revoked meanwhile, or whose delegation ended, does not go in.
+            self.parts.reach.require_fresh()
+            return self._gate.enter(self.principal(agent), *act)
+
         try:
-            return await self.parts.quota.enter(lambda: self._gate.enter(*act))
-        except OversightRequiredError:
+            return await self.parts.quota.enter(enter)
+        except (OversightRequiredError, UnauthorizedError):
             raise
         except CretoError as refused:
             # No units came in time, or their authority does not answer: the gate, which only saw that some lacked, did not record it.
             if getattr(refused, "ticket", None) is None:
-                principal, action, resource, _, usage, *_ = act
-                self._gate.refused(principal, action, resource, usage, str(refused))
+                action, resource, _, usage, *_ = act
+                self._gate.refused(self.principal(agent), action, resource, usage, str(refused))
             raise
 
     async def _durable(self, ticket: int) -> None:
         ledger = self._ledger
         await _bridge.wait(lambda bridge, token: ledger.durable(ticket, bridge, token))
+
+
+def _with_host(action: str, resource: str, context: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """The circumstances of an HTTP request name its host, which policies decide on."""
+    if action.startswith("http:") and (context is None or "host" not in context):
+        return {**(context or {}), "host": urlsplit(resource).hostname or ""}
+    return context

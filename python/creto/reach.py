@@ -223,6 +223,14 @@ class Reach:
         Raises:
             UnauthorizedError: What others decided cannot be read, so nothing can be allowed.
         """
+        # Asked before every act, so what nearly always holds is looked at without a further call.
+        if (
+            self._failure is None
+            and time.monotonic() - self._read_at <= _STALE
+            and self._pid == os.getpid()
+            and self._thread
+        ):
+            return
         if not self.fresh:
             raise UnauthorizedError(
                 f"denied: revocations and reloads by other processes cannot be read ({self._failure}); "

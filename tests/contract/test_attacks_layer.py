@@ -14,7 +14,7 @@ from creto._confined import LayerHooks
 from creto.audit import AuditRecord
 from creto.cli._failure import render
 from creto.cli._frame import Frame
-from creto.cli.audit import _line
+from creto.cli._audit._options import line
 from creto.errors import CretoError, OversightRequiredError, UnauthorizedError
 from creto.runtime import Change
 from desks import Office, wait_for_request
@@ -66,6 +66,35 @@ def test_an_agent_revoked_while_a_human_thinks_is_not_let_in_by_the_yes(
                     refused = error
             assert isinstance(refused, UnauthorizedError)
             assert "revoked" in str(refused)
+
+    anyio.run(main, backend=backend)
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_an_agent_revoked_while_units_are_leased_does_not_go_in(backend: str, state: Path, tmp_path: Path) -> None:
+    (tmp_path / "all.cedar").write_text("permit (principal, action, resource);")
+    config = tmp_path / "all.toml"
+    config.write_text(
+        '[authz]\npolicies = ["all.cedar"]\n'
+        '[[quotas]]\nscope = "organisation"\nmeter = "tool_calls"\nlimit = 100\nwindow = "day"\nshare = "store"\n'
+    )
+
+    async def main() -> None:
+        async with creto.open(state, config=[config]) as layer:
+            agent = layer.agent("a")
+            leases = layer.parts.quota.leases
+            assert leases is not None
+
+            async def act() -> None:
+                with pytest.raises(UnauthorizedError, match="revoked"):
+                    await layer.perform(agent, "tool:call", "x", lambda: pytest.fail("it ran"), usage={"tool_calls": 1})
+
+            async with anyio.create_task_group() as group:
+                with leases.asking:  # nothing is leased while this is held, and the act waits
+                    group.start_soon(act)
+                    await anyio.sleep(0.2)
+                    await layer.parts.identities.revoke("a", "stolen")
+            assert all(counter["used"] == 0 for counter in layer.parts.quota.counters())
 
     anyio.run(main, backend=backend)
 
@@ -142,7 +171,7 @@ def test_names_that_a_program_chose_do_not_steer_the_terminal(capsys: pytest.Cap
     """Raw, the name would clear the screen and write over the question above it."""
     hostile = "\x1b[2J\x1b[1;1Happroved.md\u202e"
     render(UnauthorizedError(f"`fs:write` on `{hostile}`"), as_json=False, verbose=False)
-    print(_line(AuditRecord(who="spiffe://creto.local/agent/a", what="fs:write", resource=hostile, why=hostile)))
+    print(line(AuditRecord(who="spiffe://creto.local/agent/a", what="fs:write", resource=hostile, why=hostile)))
     told = capsys.readouterr()
     for text in (told.err, told.out):
         assert "approved.md" in text

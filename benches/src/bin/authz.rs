@@ -13,7 +13,7 @@
 
 use cedar_policy::{Authorizer, Context, Entities, EntityUid, PolicySet, Request, RestrictedExpression};
 use creto_authz::{Engine, EntityChange, Sources};
-use creto_benches::{Row, single_calls};
+use creto_benches::{Distribution, Row, distribution, single_calls};
 use creto_enablement_common::{CheckRef, Value};
 use serde_json::json;
 use std::hint::black_box;
@@ -96,6 +96,12 @@ struct Ask {
     urgent: bool,
 }
 
+impl Ask {
+    fn check<'a>(&'a self, context: &'a [(&'a str, Value<'a>)]) -> CheckRef<'a> {
+        CheckRef { agent: &self.agent, action: &self.action, resource: &self.resource, context }
+    }
+}
+
 fn requests() -> Vec<Ask> {
     let mut random = Random(362_436_069);
     (0..REQUESTS)
@@ -137,26 +143,42 @@ fn print(case: &str, unit: &str, ours: f64, peer: Option<f64>, samples: usize, n
 }
 
 fn main() {
+    // `authz [decide|compile|entities|threads]`: one part only, for profiles.
+    let only = std::env::args().nth(1);
+    let wanted = |part: &str| only.as_deref().is_none_or(|only| only == part);
+    let (schema, entity_text) = (schema(), entities(AGENTS));
+    if wanted("decide") {
+        decide(&schema, &entity_text);
+    }
+    if wanted("compile") {
+        compile(&schema, &entity_text);
+    }
+    if wanted("threads") {
+        threads(&schema, &entity_text);
+    }
+    if wanted("entities") {
+        entity_updates();
+    }
+}
+
+fn tail(spread: &Distribution) -> String {
+    format!("p99 {:.0} ns, p99.9 {:.0} ns", spread.p99, spread.p999)
+}
+
+fn decide(schema: &str, entity_text: &str) {
     let asks = requests();
     let cedar_asks = cedar_requests(&asks);
     // What a caller would have beside its call anyway: the context, borrowed.
-    let contexts: Vec<[(&str, Value<'_>); 3]> = asks
-        .iter()
-        .map(|ask| [("amount", Value::Long(ask.amount)), ("purpose", Value::Str(ask.purpose)), ("urgent", Value::Bool(ask.urgent))])
-        .collect();
-    let (schema, entity_text) = (schema(), entities(AGENTS));
+    let contexts = contexts(&asks);
     for count in [10, 1_000, 10_000] {
         let text = policies(count);
-        let engine = Engine::new();
-        let started = Instant::now();
-        engine.install(&Sources { policies: &text, schema: Some(&schema), entities: &entity_text }).expect("the set installs");
-        let installed = started.elapsed();
+        let engine = installed(&text, schema, entity_text);
         let prepared: Vec<_> =
             asks.iter().map(|ask| engine.prepare(&ask.agent, &ask.action, Some(&ask.resource)).expect("a prepared request")).collect();
 
         let set: PolicySet = text.parse().expect("the set parses");
         let cedar_schema = schema.parse().expect("the schema parses");
-        let cedar_entities = Entities::from_json_str(&entity_text, Some(&cedar_schema)).expect("the entities parse");
+        let cedar_entities = Entities::from_json_str(entity_text, Some(&cedar_schema)).expect("the entities parse");
         let authorizer = Authorizer::new();
         let cedar_samples = match count {
             10 => 20_000,
@@ -166,32 +188,16 @@ fn main() {
         let (cedar, _) = single_calls(cedar_samples, |i| authorizer.is_authorized(&cedar_asks[i % REQUESTS], &set, &cedar_entities));
 
         let samples = 200_000;
-        let view = engine.view();
-        let mut allowed = 0_usize;
-        let (ours, _) = single_calls(samples, |i| {
-            let outcome = engine.view().outcome_prepared(&prepared[i % REQUESTS], &contexts[i % REQUESTS]);
-            allowed += usize::from(outcome.as_ref().is_some_and(|o| o.allowed));
-            outcome
-        });
-        let _ = allowed;
-        print(
-            &format!("rust/prepared/{count}"),
-            "ns",
-            ours,
-            Some(cedar),
-            samples,
-            "decision, reasons and errors; context of 3 fields; p50 of single calls",
-        );
-        let check = |i: usize| {
-            let ask = &asks[i % REQUESTS];
-            CheckRef { agent: &ask.agent, action: &ask.action, resource: &ask.resource, context: &contexts[i % REQUESTS] }
-        };
-        let (strings, p99) = single_calls(samples, |i| engine.view().outcome(&check(i)));
+        let ours = distribution(samples, |i| engine.view().outcome_prepared(&prepared[i % REQUESTS], &contexts[i % REQUESTS]));
+        let note = format!("decision, reasons and errors; context of 3 fields; p50 of single calls; {}", tail(&ours));
+        print(&format!("rust/prepared/{count}"), "ns", ours.p50, Some(cedar), samples, &note);
+        let strings = distribution(samples, |i| engine.view().outcome(&asks[i % REQUESTS].check(&contexts[i % REQUESTS])));
         if count != 1_000 {
-            print(&format!("rust/strings/{count}"), "ns", strings, Some(cedar), samples, "three borrowed strings looked up in the call");
+            let note = format!("three borrowed strings looked up in the call; {}", tail(&strings));
+            print(&format!("rust/strings/{count}"), "ns", strings.p50, Some(cedar), samples, &note);
         }
         if count == 10_000 {
-            print("rust/strings/p99/10000", "ns", p99, None, samples, "p99 of single calls");
+            print("rust/strings/p99/10000", "ns", strings.p99, None, samples, "p99 of single calls");
             let mut ballast = vec![1_u64; (48 << 20) / 8];
             let mut cold: Vec<u64> = (0..300)
                 .map(|i| {
@@ -204,56 +210,119 @@ fn main() {
                 })
                 .collect();
             cold.sort_unstable();
-            print(
-                "rust/cold/10000",
-                "ns",
-                cold[cold.len() / 2] as f64,
-                None,
-                cold.len(),
-                "48 MiB swept between calls; timer cost included",
-            );
-            let started = Instant::now();
-            let reparsed: PolicySet = text.parse().expect("the set parses");
-            let parse = started.elapsed();
-            black_box(reparsed);
-            let compile = engine.recompile().expect("the set compiles");
-            print(
-                "compile/10000",
-                "ms",
-                compile.as_secs_f64() * 1e3,
-                None,
-                1,
-                &format!(
-                    "parsed policies and 6,000 entities to a set that serves; cedar-policy's parser alone takes {:.0} ms, install with parsing and validation {:.0} ms; {} bytes a policy",
-                    parse.as_secs_f64() * 1e3,
-                    installed.as_secs_f64() * 1e3,
-                    engine.size().1 / count
-                ),
-            );
+            let note = "48 MiB swept between calls; timer cost included";
+            print("rust/cold/10000", "ns", cold[cold.len() / 2] as f64, None, cold.len(), note);
         }
-        drop(view);
     }
-    entity_updates();
+}
+
+fn contexts(asks: &[Ask]) -> Vec<[(&str, Value<'_>); 3]> {
+    asks.iter()
+        .map(|ask| [("amount", Value::Long(ask.amount)), ("purpose", Value::Str(ask.purpose)), ("urgent", Value::Bool(ask.urgent))])
+        .collect()
+}
+
+fn installed(policies: &str, schema: &str, entities: &str) -> Engine {
+    let engine = Engine::new();
+    engine.install(&Sources { policies, schema: Some(schema), entities }).expect("the set installs");
+    engine
+}
+
+fn compile(schema: &str, entity_text: &str) {
+    let text = policies(10_000);
+    let started = Instant::now();
+    let engine = installed(&text, schema, entity_text);
+    let install = started.elapsed();
+    let started = Instant::now();
+    black_box(text.parse::<PolicySet>().expect("the set parses"));
+    let parse = started.elapsed();
+    let mut took: Vec<f64> = (0..5).map(|_| engine.recompile().expect("the set compiles").as_secs_f64() * 1e3).collect();
+    took.sort_by(f64::total_cmp);
+    print(
+        "compile/10000",
+        "ms",
+        took[2],
+        None,
+        took.len(),
+        &format!(
+            "parsed policies and 6,000 entities to a set that serves; cedar-policy's parser alone takes {:.0} ms, install with parsing and validation {:.0} ms",
+            parse.as_secs_f64() * 1e3,
+            install.as_secs_f64() * 1e3,
+        ),
+    );
+    let size = engine.size();
+    print(
+        "bytes_per_policy/10000",
+        "bytes",
+        size.policy_bytes as f64 / size.policies as f64,
+        None,
+        1,
+        "the compiled form: slices, conditions, scopes, ids apart",
+    );
+}
+
+/// Both processors ask one engine, each in its own thread, while nothing changes.
+fn threads(schema: &str, entity_text: &str) {
+    let asks = requests();
+    let contexts = contexts(&asks);
+    let engine = installed(&policies(10_000), schema, entity_text);
+    let (calls, rounds) = (200_000, 9);
+    let rate = |threads: usize| {
+        let mut rates: Vec<f64> = (0..rounds)
+            .map(|_| {
+                let started = Instant::now();
+                std::thread::scope(|scope| {
+                    for thread in 0..threads {
+                        let (engine, asks, contexts) = (&engine, &asks, &contexts);
+                        scope.spawn(move || {
+                            for i in 0..calls {
+                                let at = (i * 7 + thread * 2_048) % REQUESTS;
+                                black_box(engine.view().outcome(&asks[at].check(&contexts[at])).is_ok());
+                            }
+                        });
+                    }
+                });
+                (threads * calls) as f64 / started.elapsed().as_secs_f64()
+            })
+            .collect();
+        rates.sort_by(f64::total_cmp);
+        rates[rounds / 2]
+    };
+    let (one, two) = (rate(1), rate(2));
+    let note = format!("strings, 10,000 policies; one thread alone: {one:.3e}/s, so two are {:.2} times as fast", two / one);
+    print("rust/2-threads/10000", "checks/s", two, None, 2 * calls * rounds, &note);
 }
 
 fn entity_updates() {
-    let engine = Engine::new();
     let count = 100_000 - DOCS;
-    engine.install(&Sources { policies: &policies(1_000), schema: Some(&schema()), entities: &entities(count) }).expect("the set installs");
+    let engine = installed(&policies(1_000), &schema(), &entities(count));
+    let size = engine.size();
+    print(
+        "bytes_per_entity/100000",
+        "bytes",
+        size.entity_bytes as f64 / size.entities as f64,
+        None,
+        1,
+        "record and its place among the names; id and attributes apart",
+    );
     let changed: Vec<String> = (0..2_000)
         .map(|n| {
             json!([{"uid": {"type": "Agent", "id": format!("spiffe://creto.local/agent/agent-{}", n * 37 % count)}, "attrs": {"level": n % 5}, "parents": [{"type": "Team", "id": format!("team-{}", n % 49)}]}])
                 .to_string()
         })
         .collect();
-    let (p50, p99) =
-        single_calls(2_000, |i| engine.change_entities(EntityChange::Upsert(&changed[i % changed.len()])).expect("the entity is taken"));
+    let took =
+        distribution(2_000, |i| engine.change_entities(EntityChange::Upsert(&changed[i % changed.len()])).expect("the entity is taken"));
     print(
         "entity_update/100000",
         "us",
-        p50 / 1e3,
+        took.p50 / 1e3,
         None,
         2_000,
-        &format!("one agent given another team and level, from JSON text, validated; p99 {:.0} us", p99 / 1e3),
+        &format!(
+            "one agent given another team and level, from JSON text, validated; p99 {:.0} us, p99.9 {:.0} us",
+            took.p99 / 1e3,
+            took.p999 / 1e3
+        ),
     );
 }

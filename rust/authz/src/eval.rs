@@ -188,7 +188,7 @@ impl<'a> Scene<'a> {
 
     /// Cedar's `in`: itself or a descendant of the one entity, or of any in the set.
     fn within(&self, ent: Ent<'a>, of: &Val<'a>) -> Result<bool, Erred> {
-        let ancestors = self.entities.existing(ent).map(|record| &*record.place.ancestors).unwrap_or_default();
+        let ancestors = self.entities.existing(ent).map(|record| &*record.ancestors).unwrap_or_default();
         let under = |other: Ent<'a>| {
             same_entity(ent, other, self.entities)
                 || (!ancestors.is_empty() && self.entities.number(other).is_some_and(|number| ancestors.binary_search(&number).is_ok()))

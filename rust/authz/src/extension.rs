@@ -18,7 +18,7 @@ pub enum Ext {
 }
 
 /// A function or method of the extension types.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Call {
     Decimal,
     Ip,

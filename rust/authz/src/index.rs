@@ -1,13 +1,15 @@
-//! Which policies can concern a request: sliced by action, then principal, then resource, so that a check never sees the others.
+//! Which policies can concern a request: sliced by principal, then action, then resource, so that a check never sees the others.
 //!
 //! Every policy lies in exactly one slice of principals and one of resources; an entity belongs to the slices of itself, its type, its
-//! ancestors and of everybody, of those that exist. Actions that select the same policies share a row.
+//! ancestors and of everybody, of those that exist. Actions that select the same policies share a row. A short slice is one run of heads,
+//! each with the rows that it is for; a long one is divided by row, what is for every row apart, and each run sorted by resource.
 
-use crate::entities::{Entities, Place};
+use crate::entities::Entities;
+use crate::hierarchy::Numbers;
+use crate::standing::{NONE, Run, Standing};
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use smallvec::SmallVec;
-use std::collections::BTreeMap;
 
 /// What a scope says about the principal or the resource.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -37,12 +39,18 @@ pub struct Scope {
 }
 
 type Map<K, V> = HashMap<K, V, RandomState>;
-const NONE: u32 = u32::MAX;
+type Signature = SmallVec<[u32; 4]>;
 
-/// The slices of principals, or those of resources.
+/// The most heads of a slice that are not worth dividing by row.
+const SHORT: usize = 12;
+/// The most heads that are looked at one by one.
+const SCAN: u32 = 24;
+/// Marks the number of a divided slice where a length stands.
+const DIVIDED: u32 = NONE;
+
+/// The slices of principals, or those of resources; 0 is everybody's, whether or not any policy is for everybody.
 #[derive(Debug, Default)]
 struct Side {
-    any: Option<u32>,
     equal: Map<u32, u32>,
     within: Map<u32, u32>,
     kinds: Map<u32, u32>,
@@ -50,10 +58,14 @@ struct Side {
 }
 
 impl Side {
+    fn new() -> Self {
+        Self { count: 1, ..Self::default() }
+    }
+
     fn slice(&mut self, limit: Limit) -> u32 {
         let next = self.count;
         let slot = match limit {
-            Limit::Any => self.any.get_or_insert(next),
+            Limit::Any => return 0,
             Limit::Equal(n) => self.equal.entry(n).or_insert(next),
             Limit::In(n) | Limit::IsIn(_, n) => self.within.entry(n).or_insert(next),
             Limit::Is(kind) => self.kinds.entry(kind).or_insert(next),
@@ -64,8 +76,9 @@ impl Side {
         *slot
     }
 
-    fn of(&self, kind: Option<u32>, number: Option<u32>, ancestors: &[u32]) -> SmallVec<[u32; 6]> {
-        let mut slices: SmallVec<[u32; 6]> = self.any.into_iter().collect();
+    /// The slices of an entity, but for everybody's.
+    fn of(&self, kind: Option<u32>, number: Option<u32>, ancestors: &[u32]) -> SmallVec<[u32; 4]> {
+        let mut slices: SmallVec<[u32; 4]> = SmallVec::new();
         slices.extend(kind.and_then(|kind| self.kinds.get(&kind).copied()));
         if let Some(number) = number {
             slices.extend(self.equal.get(&number).copied());
@@ -78,179 +91,293 @@ impl Side {
     }
 }
 
+/// One policy as a slice of principals holds it.
 #[derive(Clone, Copy, Debug)]
-struct Slot {
-    /// Policies for every resource.
-    start: u32,
-    len: u32,
-    /// One bit for each slice of resources that has policies here, folded to 64.
-    resources: u64,
+struct Head {
+    /// One bit for each row that it is for, folded to 64.
+    rows: u64,
+    /// Its slice of resources.
+    resource: u32,
+    policy: u32,
+}
+
+/// Sets of rows, each kept once.
+#[derive(Debug, Default)]
+struct RowSets {
+    /// 64-bit words of one set.
+    words: usize,
+    bits: Vec<u64>,
+    /// The set of each policy.
+    of: Vec<u32>,
+}
+
+impl RowSets {
+    fn contains(&self, policy: u32, row: u32) -> bool {
+        let set = self.of.get(policy as usize).copied().unwrap_or(NONE) as usize;
+        self.bits.get(set * self.words + row as usize / 64).is_some_and(|word| word >> (row & 63) & 1 == 1)
+    }
+
+    fn set(&self, policy: u32) -> &[u64] {
+        let set = self.of.get(policy as usize).copied().unwrap_or(NONE) as usize;
+        self.bits.get(set * self.words..(set + 1) * self.words).unwrap_or_default()
+    }
+
+    fn add(&mut self, set: &[u64], known: &mut Map<Vec<u64>, u32>) {
+        let number = *known.entry_ref(set).or_insert_with(|| {
+            self.bits.extend_from_slice(set);
+            (self.bits.len() / self.words) as u32 - 1
+        });
+        self.of.push(number);
+    }
 }
 
 /// Policies by what they apply to.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Index {
     principals: Side,
     resources: Side,
     actions_equal: Map<u32, u32>,
     actions_within: Map<u32, u32>,
-    rows: Map<SmallVec<[u32; 6]>, u32>,
-    /// Slots by row and slice of principals.
-    table: Vec<u32>,
-    slots: Vec<Slot>,
-    /// Runs of `policies` by slot and slice of resources.
-    specific: Map<u64, (u32, u32)>,
-    policies: Vec<u32>,
+    rows: Map<Signature, u32>,
+    sets: RowSets,
+    /// By slice of principals.
+    runs: Vec<Run>,
+    heads: Vec<Head>,
+    /// For each divided slice: the run of what is for every row, then one for each row.
+    divided: Vec<Run>,
+    /// Where those stand that nothing names, by type, and last who has no type.
+    strangers: Vec<Standing>,
 }
 
 impl Index {
     /// Slices the policies; `entities` says which actions there are.
-    pub fn new(scopes: &[Scope], entities: &Entities) -> Self {
-        let mut index = Self::default();
-        let mut by_action: Vec<Vec<u32>> = Vec::new();
-        let mut any_action = Vec::new();
-        let mut next = 0_u32;
-        let mut slices = Vec::with_capacity(scopes.len());
-        for (number, scope) in scopes.iter().enumerate() {
-            slices.push((index.principals.slice(scope.principal), index.resources.slice(scope.resource)));
-            let mut file = |map: &mut Map<u32, u32>, action: u32| {
-                let key = *map.entry(action).or_insert(next);
-                if key == next {
-                    next += 1;
-                    by_action.push(Vec::new());
-                }
-                if let Some(list) = by_action.get_mut(key as usize) {
-                    list.push(number as u32);
+    pub fn new<'a>(scopes: impl Iterator<Item = &'a Scope> + Clone, entities: &Entities) -> Self {
+        let mut index = Self {
+            principals: Side::new(),
+            resources: Side::new(),
+            actions_equal: Map::default(),
+            actions_within: Map::default(),
+            rows: Map::default(),
+            sets: RowSets::default(),
+            runs: Vec::new(),
+            heads: Vec::new(),
+            divided: Vec::new(),
+            strangers: Vec::new(),
+        };
+        let mut keys = 0_u32;
+        for scope in scopes.clone() {
+            let mut key = |map: &mut Map<u32, u32>, action: u32| {
+                if *map.entry(action).or_insert(keys) == keys {
+                    keys += 1;
                 }
             };
             match &scope.action {
-                ActionLimit::Any => any_action.push(number as u32),
-                ActionLimit::Equal(action) => file(&mut index.actions_equal, *action),
-                ActionLimit::In(actions) => actions.iter().for_each(|action| file(&mut index.actions_within, *action)),
+                ActionLimit::Any => {}
+                ActionLimit::Equal(action) => key(&mut index.actions_equal, *action),
+                ActionLimit::In(actions) => actions.iter().for_each(|action| key(&mut index.actions_within, *action)),
             }
         }
-        let mut signatures: Vec<SmallVec<[u32; 6]>> = vec![SmallVec::new()];
-        index.rows.insert(SmallVec::new(), 0);
-        for number in 0..entities.count() {
-            let signature = index.signature(number, &[], entities);
-            if !index.rows.contains_key(&signature) {
-                index.rows.insert(signature.clone(), signatures.len() as u32);
-                signatures.push(signature);
-            }
-        }
-        index.table = vec![NONE; signatures.len() * index.principals.count as usize];
-        for (row, signature) in signatures.iter().enumerate() {
-            let mut selected = any_action.clone();
-            for key in signature {
-                selected.extend(by_action.get(*key as usize).into_iter().flatten());
-            }
-            selected.sort_unstable();
-            selected.dedup();
-            index.fill(row, &selected, &slices);
-        }
+        let rows_of = index.number_rows(keys, entities);
+        let slices = index.take_sets(scopes, &rows_of);
+        index.lay(&slices);
+        index.strangers =
+            (0..entities.types().len() as u32).map(Some).chain([None]).map(|kind| index.standing(kind, None, 0, &[])).collect();
         index
     }
 
-    fn fill(&mut self, row: usize, selected: &[u32], slices: &[(u32, u32)]) {
-        let everybody = self.resources.any;
-        let mut grouped: BTreeMap<(u32, u32), Vec<u32>> = BTreeMap::new();
-        for policy in selected {
-            if let Some((principal, resource)) = slices.get(*policy as usize) {
-                grouped.entry((*principal, *resource)).or_default().push(*policy);
+    /// Gives every signature of an action a row; tells the rows of each key.
+    fn number_rows(&mut self, keys: u32, entities: &Entities) -> Vec<Vec<u32>> {
+        let mut rows_of: Vec<Vec<u32>> = vec![Vec::new(); keys as usize];
+        self.rows.insert(Signature::new(), 0);
+        for number in 0..entities.count() {
+            let ancestors = entities.record(number).map(|record| &*record.ancestors).unwrap_or_default();
+            let signature = self.signature(number, ancestors);
+            let next = self.rows.len() as u32;
+            if !self.rows.contains_key(&signature) {
+                for key in &signature {
+                    if let Some(rows) = rows_of.get_mut(*key as usize) {
+                        rows.push(next);
+                    }
+                }
+                self.rows.insert(signature, next);
             }
         }
-        for ((principal, resource), policies) in grouped {
-            let at = row * self.principals.count as usize + principal as usize;
-            let Some(cell) = self.table.get_mut(at) else { continue };
-            if *cell == NONE {
-                *cell = self.slots.len() as u32;
-                self.slots.push(Slot { start: 0, len: 0, resources: 0 });
-            }
-            let slot_id = *cell;
-            let run = (self.policies.len() as u32, policies.len() as u32);
-            self.policies.extend(policies);
-            let Some(slot) = self.slots.get_mut(slot_id as usize) else { continue };
-            if Some(resource) == everybody {
-                (slot.start, slot.len) = run;
-            } else {
-                slot.resources |= bit(resource);
-                self.specific.insert(pair(slot_id, resource), run);
-            }
-        }
+        rows_of
     }
 
-    fn signature(&self, number: u32, ancestors: &[u32], entities: &Entities) -> SmallVec<[u32; 6]> {
-        let mut signature: SmallVec<[u32; 6]> = SmallVec::new();
+    /// Notes the rows of each policy; gives its slices of principals and of resources.
+    fn take_sets<'a>(&mut self, scopes: impl Iterator<Item = &'a Scope>, rows_of: &[Vec<u32>]) -> Vec<(u32, u32)> {
+        self.sets.words = self.rows.len().div_ceil(64);
+        let mut known = Map::default();
+        let mut set = vec![0_u64; self.sets.words];
+        let mut slices = Vec::new();
+        for scope in scopes {
+            slices.push((self.principals.slice(scope.principal), self.resources.slice(scope.resource)));
+            let fill = if scope.action == ActionLimit::Any { u64::MAX } else { 0 };
+            set.iter_mut().for_each(|word| *word = fill);
+            let mut include = |key: Option<&u32>| {
+                for row in key.and_then(|key| rows_of.get(*key as usize)).into_iter().flatten() {
+                    if let Some(word) = set.get_mut(*row as usize / 64) {
+                        *word |= bit(*row);
+                    }
+                }
+            };
+            match &scope.action {
+                ActionLimit::Any => {}
+                ActionLimit::Equal(action) => include(self.actions_equal.get(action)),
+                ActionLimit::In(actions) => actions.iter().for_each(|action| include(self.actions_within.get(action))),
+            }
+            self.sets.add(&set, &mut known);
+        }
+        slices
+    }
+
+    fn lay(&mut self, slices: &[(u32, u32)]) {
+        let mut by_principal: Vec<Vec<Head>> = vec![Vec::new(); self.principals.count as usize];
+        for ((principal, resource), policy) in slices.iter().zip(0_u32..) {
+            let rows = self.sets.set(policy).iter().fold(0, |folded, word| folded | word);
+            if let Some(heads) = by_principal.get_mut(*principal as usize) {
+                heads.push(Head { rows, resource: *resource, policy });
+            }
+        }
+        for heads in by_principal {
+            let run = if heads.len() <= SHORT { self.lay_run(heads) } else { self.divide(&heads) };
+            self.runs.push(run);
+        }
+        self.heads.shrink_to_fit();
+    }
+
+    fn lay_run(&mut self, mut heads: Vec<Head>) -> Run {
+        heads.sort_unstable_by_key(|head| (head.resource, head.policy));
+        let run = Run { start: self.heads.len() as u32, len: heads.len() as u32 };
+        self.heads.extend(heads);
+        run
+    }
+
+    fn divide(&mut self, heads: &[Head]) -> Run {
+        let rows = self.rows.len() as u32;
+        let every = |head: &Head| self.sets.set(head.policy).iter().all(|word| *word == u64::MAX);
+        let (everywhere, somewhere): (Vec<Head>, Vec<Head>) = heads.iter().copied().partition(every);
+        let mut by_row: Vec<Vec<Head>> = vec![Vec::new(); rows as usize];
+        for head in somewhere {
+            for (row, heads) in (0_u32..).zip(&mut by_row) {
+                if self.sets.contains(head.policy, row) {
+                    heads.push(head);
+                }
+            }
+        }
+        let number = (self.divided.len() / (rows as usize + 1)) as u32;
+        let run = self.lay_run(everywhere);
+        self.divided.push(run);
+        for heads in by_row {
+            let run = self.lay_run(heads);
+            self.divided.push(run);
+        }
+        Run { start: number, len: DIVIDED }
+    }
+
+    fn signature(&self, number: u32, ancestors: &[u32]) -> Signature {
+        let mut signature = Signature::new();
         signature.extend(self.actions_equal.get(&number).copied());
         if !self.actions_within.is_empty() {
             signature.extend(self.actions_within.get(&number).copied());
-            let known = entities.record(number).map(|record| &*record.place.ancestors).unwrap_or_default();
-            let ancestors = if ancestors.is_empty() { known } else { ancestors };
             signature.extend(ancestors.iter().filter_map(|ancestor| self.actions_within.get(ancestor).copied()));
         }
         signature.sort_unstable();
         signature
     }
 
-    /// Where an entity stands; none where it is an action unlike all that were there when the policies were sliced.
-    pub fn place(&self, kind: u32, number: u32, ancestors: SmallVec<[u32; 6]>, entities: &Entities) -> Option<Place> {
-        let signature = self.signature(number, &ancestors, entities);
-        Some(Place {
-            as_principal: self.principals.of(Some(kind), Some(number), &ancestors),
-            as_resource: self.resources.of(Some(kind), Some(number), &ancestors),
-            as_action: *self.rows.get(&signature)?,
-            ancestors,
-        })
+    /// Where an entity stands, but for its place in the schema; none where it is an action unlike all that were there when the policies were
+    /// sliced.
+    pub fn place(&self, kind: u32, number: u32, ancestors: &Numbers) -> Option<Standing> {
+        let row = *self.rows.get(&self.signature(number, ancestors))?;
+        Some(self.standing(Some(kind), Some(number), row, ancestors))
+    }
+
+    fn standing(&self, kind: Option<u32>, number: Option<u32>, row: u32, ancestors: &[u32]) -> Standing {
+        let as_resource = self.resources.of(kind, number, ancestors);
+        let mine = self.principals.of(kind, number, ancestors);
+        let runs = mine.iter().chain(&[0]).filter_map(|slice| self.runs.get(*slice as usize).copied());
+        Standing {
+            row,
+            shape: NONE,
+            // Everybody's slice is everyone's.
+            resource_bits: as_resource.iter().fold(bit(0), |bits, slice| bits | bit(*slice)),
+            as_principal: runs.filter(|run| run.len != 0).collect(),
+            as_resource,
+        }
     }
 
     /// Where an entity stands that nothing names.
-    pub fn place_of_stranger(&self, kind: Option<u32>) -> Place {
-        Place {
-            as_principal: self.principals.of(kind, None, &[]),
-            as_resource: self.resources.of(kind, None, &[]),
-            as_action: 0,
-            ancestors: SmallVec::new(),
-        }
+    #[inline]
+    pub fn stranger(&self, kind: Option<u32>) -> Option<&Standing> {
+        // A type that was named later than the policies were sliced is in no slice.
+        kind.and_then(|kind| self.strangers.get(kind as usize)).or(self.strangers.last())
     }
 
     /// Every policy whose scope, but for the types of `is .. in`, is fulfilled; each once.
     #[inline]
-    pub fn visit(&self, principal: &[u32], row: u32, resource: &[u32], mut policy: impl FnMut(u32)) {
-        let wanted = resource.iter().fold(0, |mask, slice| mask | bit(*slice));
-        let row = row as usize * self.principals.count as usize;
-        for slice in principal {
-            let slot_id = self.table.get(row + *slice as usize).copied().unwrap_or(NONE);
-            let Some(slot) = self.slots.get(slot_id as usize) else { continue };
-            self.run(slot.start, slot.len, &mut policy);
-            if slot.resources & wanted != 0 {
-                for slice in resource {
-                    if slot.resources & bit(*slice) != 0
-                        && let Some((start, len)) = self.specific.get(&pair(slot_id, *slice))
-                    {
-                        self.run(*start, *len, &mut policy);
+    pub fn visit(&self, principal: &Standing, row: u32, resource: &Standing, mut policy: impl FnMut(u32)) {
+        for run in &principal.as_principal {
+            if run.len == DIVIDED {
+                let base = run.start as usize * (self.rows.len() + 1);
+                for part in [base, base + 1 + row as usize] {
+                    if let Some(run) = self.divided.get(part) {
+                        self.scan(*run, row, resource, &mut policy);
                     }
                 }
+            } else {
+                self.scan(*run, row, resource, &mut policy);
             }
         }
     }
 
     #[inline]
-    fn run(&self, start: u32, len: u32, policy: &mut impl FnMut(u32)) {
-        for number in self.policies.get(start as usize..(start + len) as usize).unwrap_or(&[]) {
-            policy(*number);
+    fn scan(&self, run: Run, row: u32, resource: &Standing, policy: &mut impl FnMut(u32)) {
+        let heads = self.heads.get(run.start as usize..(run.start + run.len) as usize).unwrap_or_default();
+        if run.len > SCAN {
+            return self.search(heads, row, resource, policy);
+        }
+        for head in heads {
+            if head.rows & bit(row) != 0 && resource.resource_bits & bit(head.resource) != 0 {
+                self.fulfilled(head, row, resource, policy);
+            }
+        }
+    }
+
+    #[inline]
+    fn fulfilled(&self, head: &Head, row: u32, resource: &Standing, policy: &mut impl FnMut(u32)) {
+        // The bits are folded: a hit has to be confirmed.
+        if (head.resource == 0 || resource.as_resource.contains(&head.resource))
+            && (self.rows.len() <= 64 || self.sets.contains(head.policy, row))
+        {
+            policy(head.policy);
+        }
+    }
+
+    /// A long run, by halving: it is sorted by resource.
+    #[inline(never)]
+    fn search(&self, heads: &[Head], row: u32, resource: &Standing, policy: &mut impl FnMut(u32)) {
+        for slice in [0].iter().chain(&resource.as_resource) {
+            let from = heads.partition_point(|head| head.resource < *slice);
+            for head in heads.iter().skip(from).take_while(|head| head.resource == *slice) {
+                if head.rows & bit(row) != 0 {
+                    self.fulfilled(head, row, resource, policy);
+                }
+            }
         }
     }
 
     /// Bytes it takes, for reports.
     pub fn bytes(&self) -> usize {
-        self.table.len() * 4 + self.slots.len() * size_of::<Slot>() + self.specific.capacity() * 17 + self.policies.len() * 4
+        (self.runs.len() + self.divided.len()) * size_of::<Run>()
+            + self.heads.len() * size_of::<Head>()
+            + self.sets.bits.len() * 8
+            + self.sets.of.len() * 4
+            + [&self.principals, &self.resources].iter().map(|side| side.count as usize * 18).sum::<usize>()
     }
 }
 
-const fn bit(slice: u32) -> u64 {
-    1 << (slice & 63)
-}
-
-const fn pair(slot: u32, slice: u32) -> u64 {
-    ((slot as u64) << 32) | slice as u64
+const fn bit(number: u32) -> u64 {
+    1 << (number & 63)
 }

@@ -6,7 +6,7 @@ use cedar_policy_core::ast::PatternElem;
 type Rest = (Box<[Box<str>]>, Box<str>);
 
 /// A pattern.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Pattern {
     first: Box<str>,
     /// Texts between stars; none where the pattern has no star.

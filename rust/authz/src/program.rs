@@ -1,23 +1,21 @@
 //! Conditions as a compact program: nodes in one array, children by number, constants beside them.
 
-use crate::extension::{Call, Ext};
+use crate::extension::Call;
 use crate::pattern::Pattern;
-use crate::value::{Stored, fold_extension};
-use cedar_policy_core::ast::{self, BinaryOp, ExprKind, Literal, UnaryOp, Var};
-use creto_enablement_common::{Error, Result};
+use crate::value::Stored;
 
 /// A node's number.
 pub type NodeId = u32;
 
 /// A run of children.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Kids {
     pub start: u32,
     pub len: u32,
 }
 
 /// One step of a condition.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Node {
     Constant(u32),
     Principal,
@@ -62,23 +60,12 @@ pub enum Node {
 /// The conditions of a policy set.
 #[derive(Debug, Default)]
 pub struct Program {
-    nodes: Vec<Node>,
-    kids: Vec<u32>,
-    constants: Vec<Stored>,
-    texts: Vec<Box<str>>,
-    patterns: Vec<Pattern>,
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) kids: Vec<u32>,
+    pub(crate) constants: Vec<Stored>,
+    pub(crate) texts: Vec<Box<str>>,
+    pub(crate) patterns: Vec<Pattern>,
 }
-
-/// Where entities and types of policies get their numbers.
-pub trait Numbers {
-    /// The entity as a stored value.
-    fn entity(&mut self, kind: &str, id: &str) -> Stored;
-    /// The number of a type; none where it has none and gets none.
-    fn kind(&mut self, name: &str) -> Option<u32>;
-}
-
-/// How deep one condition may be, chains of `&&` and of `||` counted once.
-const DEEPEST: usize = 256;
 
 impl Program {
     #[inline]
@@ -109,191 +96,5 @@ impl Program {
     /// How many bytes it takes, for reports.
     pub fn bytes(&self) -> usize {
         self.nodes.len() * size_of::<Node>() + self.kids.len() * 4 + self.constants.len() * size_of::<Stored>()
-    }
-
-    /// Takes in a condition.
-    ///
-    /// # Errors
-    /// `InvalidInput` where it is too deep or holds what no finished policy holds.
-    pub fn compile(&mut self, expr: &ast::Expr, numbers: &mut dyn Numbers) -> Result<NodeId> {
-        self.expr(expr, numbers, 0)
-    }
-
-    fn push(&mut self, node: Node) -> NodeId {
-        self.nodes.push(node);
-        self.nodes.len() as u32 - 1
-    }
-
-    fn run(&mut self, children: &[u32]) -> Kids {
-        let start = self.kids.len() as u32;
-        self.kids.extend_from_slice(children);
-        Kids { start, len: children.len() as u32 }
-    }
-
-    fn constant_node(&mut self, value: Stored) -> NodeId {
-        self.constants.push(value);
-        self.push(Node::Constant(self.constants.len() as u32 - 1))
-    }
-
-    fn text_id(&mut self, text: &str) -> u32 {
-        self.texts.push(text.into());
-        self.texts.len() as u32 - 1
-    }
-
-    fn stored(&self, id: NodeId) -> Option<&Stored> {
-        if let Node::Constant(constant) = self.node(id) { self.constant(constant) } else { None }
-    }
-
-    fn all_stored(&self, ids: &[u32]) -> Option<Vec<Stored>> {
-        ids.iter().map(|id| self.stored(*id).cloned()).collect()
-    }
-
-    fn expr(&mut self, expr: &ast::Expr, numbers: &mut dyn Numbers, depth: usize) -> Result<NodeId> {
-        if depth > DEEPEST {
-            return Err(Error::invalid(format!("a condition is nested deeper than {DEEPEST}; split it into several policies")));
-        }
-        let deeper = depth + 1;
-        let node = match expr.expr_kind() {
-            ExprKind::Lit(literal) => {
-                let value = match literal {
-                    Literal::Bool(b) => Stored::Bool(*b),
-                    Literal::Long(n) => Stored::Long(*n),
-                    Literal::String(text) => Stored::Str(text.as_str().into()),
-                    Literal::EntityUID(uid) => numbers.entity(&uid.entity_type().to_string(), AsRef::<str>::as_ref(uid.eid())),
-                };
-                return Ok(self.constant_node(value));
-            }
-            ExprKind::Var(Var::Principal) => Node::Principal,
-            ExprKind::Var(Var::Action) => Node::Action,
-            ExprKind::Var(Var::Resource) => Node::Resource,
-            ExprKind::Var(Var::Context) => Node::Context,
-            ExprKind::If { test_expr, then_expr, else_expr } => Node::If(
-                self.expr(test_expr, numbers, deeper)?,
-                self.expr(then_expr, numbers, deeper)?,
-                self.expr(else_expr, numbers, deeper)?,
-            ),
-            ExprKind::And { .. } | ExprKind::Or { .. } => return self.chain(expr, numbers, deeper),
-            ExprKind::UnaryApp { op, arg } => {
-                let arg = self.expr(arg, numbers, deeper)?;
-                match op {
-                    UnaryOp::Not => Node::Not(arg),
-                    UnaryOp::Neg => Node::Neg(arg),
-                    UnaryOp::IsEmpty => Node::IsEmpty(arg),
-                }
-            }
-            ExprKind::BinaryApp { op, arg1, arg2 } => {
-                let a = self.expr(arg1, numbers, deeper)?;
-                let b = self.expr(arg2, numbers, deeper)?;
-                match op {
-                    BinaryOp::Eq => Node::Equal(a, b),
-                    BinaryOp::Less => Node::Less(a, b),
-                    BinaryOp::LessEq => Node::LessEqual(a, b),
-                    BinaryOp::Add => Node::Add(a, b),
-                    BinaryOp::Sub => Node::Sub(a, b),
-                    BinaryOp::Mul => Node::Mul(a, b),
-                    BinaryOp::In => Node::In(a, b),
-                    BinaryOp::Contains => Node::Contains(a, b),
-                    BinaryOp::ContainsAll => Node::ContainsAll(a, b),
-                    BinaryOp::ContainsAny => Node::ContainsAny(a, b),
-                    BinaryOp::GetTag => Node::GetTag(a, b),
-                    BinaryOp::HasTag => Node::HasTag(a, b),
-                }
-            }
-            ExprKind::ExtensionFunctionApp { fn_name, args } => return self.call(expr, &fn_name.to_string(), args, numbers, deeper),
-            ExprKind::GetAttr { expr, attr } => {
-                let of = self.expr(expr, numbers, deeper)?;
-                let name = self.text_id(attr);
-                if matches!(self.node(of), Node::Context) { Node::ContextField(name) } else { Node::Field(of, name) }
-            }
-            ExprKind::HasAttr { expr, attr } => {
-                let of = self.expr(expr, numbers, deeper)?;
-                Node::HasField(of, self.text_id(attr))
-            }
-            ExprKind::ExtHasAttr { expr, attrs } => {
-                let of = self.expr(expr, numbers, deeper)?;
-                let names: Vec<u32> = attrs.iter().map(|attr| self.text_id(attr)).collect();
-                Node::HasPath(of, self.run(&names))
-            }
-            ExprKind::Like { expr, pattern } => {
-                let of = self.expr(expr, numbers, deeper)?;
-                self.patterns.push(Pattern::new(pattern.get_elems()));
-                Node::Like(of, self.patterns.len() as u32 - 1)
-            }
-            ExprKind::Is { expr, entity_type } => {
-                let of = self.expr(expr, numbers, deeper)?;
-                let name = entity_type.to_string();
-                match numbers.kind(&name) {
-                    Some(kind) => Node::Is(of, kind),
-                    None => Node::IsNamed(of, self.text_id(&name)),
-                }
-            }
-            ExprKind::Set(items) => {
-                let ids = items.iter().map(|item| self.expr(item, numbers, deeper)).collect::<Result<Vec<_>>>()?;
-                if let Some(members) = self.all_stored(&ids) {
-                    return Ok(self.constant_node(Stored::set(members)));
-                }
-                Node::Set(self.run(&ids))
-            }
-            ExprKind::Record(fields) => {
-                let mut pairs = Vec::with_capacity(fields.len() * 2);
-                let mut ids = Vec::with_capacity(fields.len());
-                for (name, value) in fields.iter() {
-                    let id = self.expr(value, numbers, deeper)?;
-                    pairs.extend([self.text_id(name), id]);
-                    ids.push(id);
-                }
-                if let Some(values) = self.all_stored(&ids) {
-                    // The map gives its names in order, as stored records keep them.
-                    let fields = fields.keys().map(|name| Box::from(name.as_str())).zip(values).collect();
-                    return Ok(self.constant_node(Stored::Record(fields)));
-                }
-                Node::Record(self.run(&pairs))
-            }
-            ExprKind::Slot(_) | ExprKind::Unknown(_) => {
-                return Err(Error::invalid("a condition holds a slot or an unknown, which no finished policy does"));
-            }
-        };
-        Ok(self.push(node))
-    }
-
-    /// A chain of `&&` or `||` as one node, so that long chains are not deep.
-    fn chain(&mut self, expr: &ast::Expr, numbers: &mut dyn Numbers, depth: usize) -> Result<NodeId> {
-        let conjunction = matches!(expr.expr_kind(), ExprKind::And { .. });
-        let mut open = vec![expr];
-        let mut ids = Vec::new();
-        while let Some(next) = open.pop() {
-            match next.expr_kind() {
-                ExprKind::And { left, right } if conjunction => open.extend([&**right, &**left]),
-                ExprKind::Or { left, right } if !conjunction => open.extend([&**right, &**left]),
-                _ => ids.push(self.expr(next, numbers, depth)?),
-            }
-        }
-        let kids = self.run(&ids);
-        Ok(self.push(if conjunction { Node::And(kids) } else { Node::Or(kids) }))
-    }
-
-    fn call(&mut self, expr: &ast::Expr, name: &str, args: &[ast::Expr], numbers: &mut dyn Numbers, depth: usize) -> Result<NodeId> {
-        let Some(call) = Call::named(name) else {
-            return Err(Error::invalid(format!("the function `{name}` is not one that this engine knows")));
-        };
-        if let [text] = args
-            && call.is_constructor()
-            && matches!(text.expr_kind(), ExprKind::Lit(Literal::String(_)))
-        {
-            let folded: Option<Ext> = fold_extension(expr);
-            return Ok(match folded {
-                Some(ext) => self.constant_node(Stored::Ext(ext)),
-                None => self.push(Node::Erring),
-            });
-        }
-        let node = match args {
-            [only] if call.arity() == 1 => Node::Call1(call, self.expr(only, numbers, depth)?),
-            [receiver, argument] if call.arity() == 2 => {
-                Node::Call2(call, self.expr(receiver, numbers, depth)?, self.expr(argument, numbers, depth)?)
-            }
-            // A wrong number of arguments errs whenever it is reached.
-            _ => Node::Erring,
-        };
-        Ok(self.push(node))
     }
 }

@@ -86,8 +86,8 @@ pub fn request(check: &CheckRef<'_>, parsed: &Parsed, validate: bool) -> Result<
 
 /// The entity type of a bare principal id.
 pub(crate) fn principal_type(id: &str) -> &'static str {
-    let path = id.strip_prefix("spiffe://").and_then(|rest| rest.split_once('/')).map(|(_, path)| path);
-    if path.is_some_and(|path| path.starts_with("approver/")) { "Approver" } else { "Agent" }
+    let path = id.strip_prefix("spiffe://").and_then(|rest| rest.get(rest.bytes().position(|b| b == b'/')?..));
+    if path.is_some_and(|path| path.starts_with("/approver/")) { "Approver" } else { "Agent" }
 }
 
 /// Cedar's own answer, and each error in words.

@@ -2,6 +2,8 @@
 
 use crate::entities::Entities;
 use crate::extension::Call;
+use crate::party::Party;
+use crate::standing::NONE;
 use cedar_policy::Schema;
 use cedar_policy_core::ast::EntityUID;
 use cedar_policy_core::validator::ValidatorEntityTypeKind;
@@ -42,8 +44,6 @@ struct Field {
 /// What one action applies to.
 #[derive(Debug)]
 pub struct Action {
-    /// Its number as an entity.
-    pub number: u32,
     principals: SmallVec<[u32; 4]>,
     resources: SmallVec<[u32; 4]>,
     context: Record,
@@ -60,8 +60,6 @@ impl Action {
 #[derive(Debug, Default)]
 pub struct Shapes {
     actions: Vec<Action>,
-    /// By bare id, for actions outside of namespaces.
-    by_id: HashMap<Box<str>, u32, RandomState>,
     by_number: HashMap<u32, u32, RandomState>,
     choices: HashMap<u32, HashSet<Box<str>, RandomState>, RandomState>,
     action_kinds: SmallVec<[u32; 2]>,
@@ -96,38 +94,43 @@ impl Shapes {
             context.open |= open.iter().any(|marked| AsRef::<EntityUID>::as_ref(marked) == uid);
             let at = shapes.actions.len() as u32;
             shapes.actions.push(Action {
-                number,
                 principals: action.principals().map(|kind| entities.intern_type(&kind.to_string())).collect(),
                 resources: action.resources().map(|kind| entities.intern_type(&kind.to_string())).collect(),
                 context,
             });
             shapes.by_number.insert(number, at);
-            if kind == "Action" {
-                shapes.by_id.insert(id.into(), at);
-            }
         }
         shapes
     }
 
-    /// The action of a bare id.
-    #[inline]
-    pub fn action(&self, id: &str) -> Option<&Action> {
-        self.actions.get(*self.by_id.get(id)? as usize)
+    /// The place of an action of this number, or `NONE`.
+    pub fn place_of(&self, number: u32) -> u32 {
+        self.by_number.get(&number).copied().unwrap_or(NONE)
     }
 
-    /// The action of a number.
-    pub fn action_numbered(&self, number: u32) -> Option<&Action> {
-        self.actions.get(*self.by_number.get(&number)? as usize)
+    /// The action at a place.
+    #[inline]
+    pub fn action(&self, place: u32) -> Option<&Action> {
+        self.actions.get(place as usize)
     }
 
-    /// Whether a request fits.
+    /// Whether a principal fits an action.
     #[inline]
-    pub fn fits(&self, action: &Action, principal: (u32, &str), resource: (u32, &str), context: Fields<'_>, entities: &Entities) -> bool {
-        action.principals.contains(&principal.0)
-            && action.resources.contains(&resource.0)
-            && self.listed(principal)
-            && self.listed(resource)
+    pub fn principal_fits(&self, action: &Action, principal: &Party<'_>, entities: &Entities) -> bool {
+        principal.kind.is_some_and(|kind| action.principals.contains(&kind)) && self.party_listed(principal, entities)
+    }
+
+    /// Whether a resource and a context fit an action.
+    #[inline]
+    pub fn rest_fits(&self, action: &Action, resource: &Party<'_>, context: Fields<'_>, entities: &Entities) -> bool {
+        resource.kind.is_some_and(|kind| action.resources.contains(&kind))
+            && self.party_listed(resource, entities)
             && self.record_fits(&action.context, context, entities)
+    }
+
+    #[inline]
+    fn party_listed(&self, party: &Party<'_>, entities: &Entities) -> bool {
+        self.choices.is_empty() || party.kind.is_none_or(|kind| self.listed((kind, party.name(entities).1)))
     }
 
     #[inline]

@@ -13,7 +13,7 @@ use std::rc::Rc;
 pub struct Erred;
 
 /// A value of a policy or of an entity.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Stored {
     Bool(bool),
     Long(i64),
@@ -28,7 +28,7 @@ pub enum Stored {
 }
 
 /// How the members of a stored set lie, so that membership can be found by halving.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Order {
     Text,
     Numbers,

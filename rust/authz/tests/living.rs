@@ -136,3 +136,39 @@ fn text_that_would_end_the_process_is_refused_with_a_line() {
     let sum = vec!["1"; 3_000].join(" + ");
     assert!(install(&format!("permit (principal, action, resource) when {{ {sum} == 1 }};"), None, "").contains("nested deeper than 256"));
 }
+
+#[test]
+fn every_decision_says_which_policies_made_it_and_how_old_what_it_knew_was() {
+    let engine = Engine::new();
+    let policies = r#"permit (principal in Team::"t1", action, resource);
+        @oversight("humans") forbid (principal, action, resource == Tool::"saw");
+        forbid (principal, action, resource == Tool::"axe");"#;
+    let now = || std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_micros() as u64;
+    let before = now();
+    let (digest, _) = engine.install(&Sources { policies, schema: Some(SCHEMA), entities: &entities(1) }).unwrap();
+    let installed = now();
+    let said = |resource: &str, context: &[(&str, creto_enablement_common::Value<'_>)]| {
+        let check = CheckRef { agent: A, action: "tool:call", resource, context };
+        let prepared = engine.prepare(A, "tool:call", None).unwrap();
+        [engine.rule(&check), engine.rule_prepared(&prepared, Some(resource), context)]
+    };
+    let all = || {
+        let unknown = engine.rule(&CheckRef { agent: A, action: "tool:none", resource: "hammer", context: &[] });
+        let strange = ("strange", creto_enablement_common::Value::Bool(true));
+        [said("hammer", &[]), said("saw", &[]), said("axe", &[]), said("hammer", &[strange])].into_iter().flatten().chain([unknown])
+    };
+    let mut seen = Vec::new();
+    for ruling in all() {
+        assert_eq!(ruling.policy_set, digest, "{:?}", ruling.decision);
+        assert!((before..=installed).contains(&ruling.made), "{:?}", ruling.decision);
+        seen.push(std::mem::discriminant(&ruling.decision));
+    }
+    seen.dedup();
+    assert_eq!(seen.len(), 3, "allowed, asked and denied");
+    // A changed entity is a new version of the same policies.
+    engine.change_entities(EntityChange::Upsert(&entities(1).replace("\"version\": 1", "\"version\": 2"))).unwrap();
+    for ruling in all() {
+        assert_eq!(ruling.policy_set, digest);
+        assert!(ruling.made >= installed, "{:?}", ruling.decision);
+    }
+}

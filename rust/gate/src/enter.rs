@@ -4,7 +4,8 @@ use crate::grant::Grant;
 use crate::permit::{Permit, record_id};
 use crate::principal::{Link, Principal};
 use crate::refusal::Refusal;
-use creto_authz::{Engine, Ruling};
+use crate::texts::Texts;
+use creto_authz::{Engine, QuestionBuffers, Ruling};
 use creto_enablement_common::ports::{AuditSink, AuditWhen, Clock, QuotaEnforcer, Ticket};
 use creto_enablement_common::{CheckRef, Decision, Digest, Error, ErrorKind, Fields, RecordKind, RecordRef, Result, Timestamp, Usage};
 use smallvec::SmallVec;
@@ -62,10 +63,10 @@ impl Gate {
                     .map(|text| self.0.policy.attenuation(text))
                     .transpose()
                     .map_err(|error| error.with_context(format!("reading what the delegation to `{id}` is narrowed to")))?;
-                Ok(Link { id: id.into(), attenuation })
+                Ok(Link { id: id.into(), actor: self.0.policy.actor(id)?, attenuation })
             })
             .collect::<Result<Vec<_>>>()?;
-        Ok(Arc::new(Principal::new(agent, path, links)?))
+        Ok(Arc::new(Principal::new(agent, self.0.policy.actor(agent)?, path, links)?))
     }
 
     /// Lets an act in, or says why not. A panic inside is a denial.
@@ -106,16 +107,11 @@ impl Gate {
             let held = parts.quota.reserve(&path, act.usage, now);
             Some(held.map_err(|error| self.over_quota(principal, act, now, error, &combined))?)
         };
-        let mut text = SmallVec::with_capacity(act.action.len() + act.resource.len());
-        text.extend_from_slice(act.action.as_bytes());
-        text.extend_from_slice(act.resource.as_bytes());
         Ok(Permit {
             parts: Arc::clone(&self.0),
             principal: Arc::clone(principal),
-            text,
-            action_len: act.action.len(),
+            texts: Texts::of(act),
             why: combined.permit.unwrap_or_else(|| Arc::from("")),
-            usage: act.usage.iter().map(|&(meter, quantity)| (Arc::from(meter), quantity)).collect(),
             reservation,
             entered: now,
             audit: if combined.oversight.is_empty() { combined.audit } else { AuditWhen::Before },
@@ -128,18 +124,26 @@ impl Gate {
 
     /// Deny over RequiresOversight over Allow, for every link and the agent itself.
     fn decide(&self, principal: &Principal, act: &Act<'_>) -> Result<Combined, (String, Digest)> {
-        let check = |agent| CheckRef { agent, action: act.action, resource: act.resource, context: act.context };
-        // One version of policies and entities for the whole chain.
+        // One version of policies and entities for the whole chain, and the act read once.
         let view = self.0.policy.view();
-        let own = view.rule(&check(principal.agent()));
+        let mut buffers = QuestionBuffers::default();
+        let Some(question) = view.question(act.action, act.resource, act.context, &mut buffers) else {
+            let check = CheckRef { agent: principal.agent(), action: act.action, resource: act.resource, context: act.context };
+            let ruling = view.rule(&check);
+            return Err(match ruling.decision {
+                Decision::Deny { reason } => (reason, ruling.policy_set),
+                _ => ("the act cannot be read".to_owned(), ruling.policy_set),
+            });
+        };
+        let own = question.rule(principal.actor());
         let policy_set = own.policy_set;
-        let mut combined = Combined { oversight: own.oversight, permit: own.permit, audit: own.audit, policy_set };
         if let Decision::Deny { reason } = own.decision {
             return Err((reason, policy_set));
         }
+        let mut combined = Combined { oversight: own.oversight, permit: own.permit, audit: own.audit, policy_set };
         for link in principal.chain() {
             if *link.id != *principal.agent() {
-                let ruling: Ruling = view.rule(&check(&link.id));
+                let ruling: Ruling = question.rule(&link.actor);
                 if let Decision::Deny { reason } = ruling.decision {
                     return Err((format!("`{}`, for whom the agent acts, may not: {reason}", link.id), policy_set));
                 }
@@ -149,7 +153,7 @@ impl Gate {
                 }
             }
             if let Some(attenuation) = &link.attenuation {
-                let ruling = view.rule_attenuation(attenuation, &check(principal.agent()));
+                let ruling = question.rule_attenuation(attenuation, principal.actor());
                 if let Decision::Deny { reason } = ruling.decision {
                     return Err((format!("the delegation to `{}` does not cover it: {reason}", link.id), policy_set));
                 }

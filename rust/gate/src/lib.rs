@@ -9,6 +9,7 @@ mod grant;
 mod permit;
 mod principal;
 mod refusal;
+mod texts;
 pub mod usage;
 
 pub use enter::{Act, Gate};

@@ -2,6 +2,7 @@
 
 use crate::enter::Parts;
 use crate::principal::Principal;
+use crate::texts::Texts;
 use creto_enablement_common::ports::{AuditWhen, ReservationId, Ticket};
 use creto_enablement_common::{Digest, Error, OutcomeRef, RecordKind, RecordRef, Result, Timestamp, Usage};
 use smallvec::SmallVec;
@@ -15,11 +16,8 @@ const SETTLED: u8 = 1;
 pub struct Permit {
     pub(crate) parts: Arc<Parts>,
     pub(crate) principal: Arc<Principal>,
-    /// Action and resource, in one buffer.
-    pub(crate) text: SmallVec<[u8; 128]>,
-    pub(crate) action_len: usize,
+    pub(crate) texts: Texts,
     pub(crate) why: Arc<str>,
-    pub(crate) usage: SmallVec<[(Arc<str>, u64); 2]>,
     pub(crate) reservation: Option<ReservationId>,
     pub(crate) entered: Timestamp,
     pub(crate) audit: AuditWhen,
@@ -102,15 +100,12 @@ impl Permit {
     fn with_usage<T>(&self, charged: Usages<'_>, then: impl FnOnce(Usage<'_>) -> T) -> T {
         match charged {
             Usages::Actual(usage) => then(usage),
-            Usages::Reserved => {
-                let usage: SmallVec<[(&str, u64); 4]> = self.usage.iter().map(|(meter, quantity)| (&**meter, *quantity)).collect();
-                then(&usage)
-            }
+            Usages::Reserved => then(&self.texts.usage()),
         }
     }
 
     fn record(&self, kind: RecordKind, step: u8, now: Timestamp, outcome: Option<OutcomeRef<'_>>, charged: Usages<'_>) -> Result<Ticket> {
-        let (action, resource) = self.split();
+        let (action, resource) = (self.texts.action(), self.texts.resource());
         let chain: SmallVec<[&str; 4]> = self.principal.chain().iter().map(|link| &*link.id).collect();
         self.with_usage(charged, |usage| {
             self.parts.audit.enqueue(&RecordRef {
@@ -131,21 +126,14 @@ impl Permit {
             })
         })
     }
-
-    fn split(&self) -> (&str, &str) {
-        // The buffer was made of two strs; where they are not, the record shows it instead of failing.
-        let (action, resource) = self.text.split_at_checked(self.action_len).unwrap_or_default();
-        (str::from_utf8(action).unwrap_or("?"), str::from_utf8(resource).unwrap_or("?"))
-    }
 }
 
 impl std::fmt::Debug for Permit {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let (action, resource) = self.split();
         f.debug_struct("Permit")
             .field("agent", &self.principal.agent())
-            .field("action", &action)
-            .field("resource", &resource)
+            .field("action", &self.texts.action())
+            .field("resource", &self.texts.resource())
             .finish_non_exhaustive()
     }
 }

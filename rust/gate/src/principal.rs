@@ -1,6 +1,6 @@
 //! Who acts, for whom, and against whose quota: prepared once, used for many acts.
 
-use creto_authz::Attenuation;
+use creto_authz::{Actor, Attenuation};
 use creto_enablement_common::{Error, Result};
 use std::sync::Arc;
 
@@ -9,6 +9,8 @@ use std::sync::Arc;
 pub struct Link {
     /// The link's id; policy is asked about it as about the agent itself.
     pub id: Arc<str>,
+    /// The same, looked up.
+    pub actor: Actor,
     /// What the hop to this link was narrowed to, in Cedar; the act has to be permitted by it too.
     pub attenuation: Option<Arc<Attenuation>>,
 }
@@ -17,6 +19,7 @@ pub struct Link {
 #[derive(Clone, Debug)]
 pub struct Principal {
     agent: Arc<str>,
+    actor: Actor,
     path: Vec<Arc<str>>,
     /// The same as a JSON list, for records: usage is billed and quota rebuilt by it.
     path_text: Box<str>,
@@ -27,12 +30,12 @@ impl Principal {
     /// The most links a chain may have.
     pub const MOST_LINKS: usize = 16;
 
-    /// Prepares a principal. `path` is the quota path, the organisation first; `chain` the links before the agent, the first delegator first,
+    /// Prepares a principal. `actor` is the agent looked up; `path` is the quota path, the organisation first; `chain` the links before the agent, the first delegator first,
     /// and the agent itself last where its own hop is narrowed.
     ///
     /// # Errors
     /// `InvalidInput` where the agent has no id or the chain is too long.
-    pub fn new(agent: &str, path: &[&str], chain: Vec<Link>) -> Result<Self> {
+    pub fn new(agent: &str, actor: Actor, path: &[&str], chain: Vec<Link>) -> Result<Self> {
         if agent.is_empty() {
             return Err(Error::invalid("the agent has no id"));
         }
@@ -44,12 +47,17 @@ impl Principal {
             )));
         }
         let path_text = serde_json::Value::from(path.to_vec()).to_string().into();
-        Ok(Self { agent: agent.into(), path_text, path: path.iter().map(|&node| node.into()).collect(), chain })
+        Ok(Self { agent: agent.into(), actor, path_text, path: path.iter().map(|&node| node.into()).collect(), chain })
     }
 
     /// The acting agent's id.
     pub fn agent(&self) -> &str {
         &self.agent
+    }
+
+    /// The acting agent, looked up.
+    pub fn actor(&self) -> &Actor {
+        &self.actor
     }
 
     /// The quota path, the organisation first.

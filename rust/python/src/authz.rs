@@ -278,7 +278,8 @@ impl PolicyEngine {
     /// How many policies serve, and the bytes of their compiled form.
     #[getter]
     fn size(&self) -> (usize, usize) {
-        self.0.size()
+        let size = self.0.size();
+        (size.policies, size.policy_bytes)
     }
 
     /// SHA-256 of the installed set, over its policies and schema; None where none is installed.

@@ -1,0 +1,150 @@
+//! One version: policies and entities that belong together, and how a request is read by them.
+
+use crate::answer::Ruling;
+use crate::entities::Entities;
+use crate::name::parse_entity;
+use crate::party::{Buffers, Party};
+use crate::readable::readable;
+use crate::reference;
+use crate::set::{Policy, Set};
+use crate::tally::Tally;
+use creto_enablement_common::{CheckRef, Error, ErrorKind, Fields, Result};
+use std::borrow::Cow;
+use std::sync::Arc;
+
+/// One version.
+pub struct Snapshot {
+    pub set: Arc<Set>,
+    pub entities: Entities,
+    /// Microseconds since the Unix epoch.
+    pub made: u64,
+}
+
+impl Snapshot {
+    /// The principal of a check.
+    #[inline]
+    pub fn principal<'a>(&self, agent: &'a str, buffer: &'a mut Cow<'a, str>) -> Result<Party<'a>> {
+        if let Some(name) = parse_entity(agent)? {
+            return Ok(self.typed(name.kind, name.id, buffer));
+        }
+        let kind_name = reference::principal_type(agent);
+        let kind = if kind_name == "Agent" { self.set.agent_kind } else { self.set.approver_kind };
+        Ok(Party::new(Some(kind), self.entities.find(kind, agent), kind_name, agent))
+    }
+
+    /// The action of a check.
+    #[inline]
+    pub fn action<'a>(&self, action: &'a str, buffer: &'a mut Cow<'a, str>) -> Result<Party<'a>> {
+        if let Some(name) = parse_entity(action)? {
+            return Ok(self.typed(name.kind, name.id, buffer));
+        }
+        let kind = self.set.action_kind;
+        Ok(Party::new(Some(kind), self.entities.find(kind, action), "Action", action))
+    }
+
+    /// The resource of a check.
+    #[inline]
+    pub fn resource<'a>(&'a self, check: &CheckRef<'a>, action: &Party<'_>, buffer: &'a mut Cow<'a, str>) -> Result<Party<'a>> {
+        if let Some(name) = parse_entity(check.resource)? {
+            return Ok(self.typed(name.kind, name.id, buffer));
+        }
+        let Some(kind) = self.set.shape_of(action, &self.entities).and_then(|action| action.sole_resource()) else {
+            // Cold: cedar-policy's side says why.
+            return match reference::request(check, &self.set.parsed, false) {
+                Err(error) => Err(error),
+                Ok(_) => Err(Error::invalid(format!("`{}` has no type; write `Type::\"{}\"`", check.resource, check.resource))),
+            };
+        };
+        Ok(match self.entities.find(kind, check.resource) {
+            Some(number) => Party::new(Some(kind), Some(number), "", ""),
+            None => Party::new(Some(kind), None, self.entities.types().name(kind).unwrap_or(""), check.resource),
+        })
+    }
+
+    fn typed<'a>(&self, kind_name: &'a str, id: Cow<'a, str>, buffer: &'a mut Cow<'a, str>) -> Party<'a> {
+        *buffer = id;
+        let id: &'a str = buffer;
+        let kind = self.entities.types().number(kind_name);
+        Party::new(kind, kind.and_then(|kind| self.entities.find(kind, id)), kind_name, id)
+    }
+
+    /// All three of a check.
+    #[inline]
+    pub fn parties<'a>(&'a self, check: &CheckRef<'a>, buffers: &'a mut Buffers<'a>) -> Result<[Party<'a>; 3]> {
+        let Buffers { principal, action, resource } = buffers;
+        let principal = self.principal(check.agent, principal)?;
+        let action = self.action(check.action, action)?;
+        let resource = self.resource(check, &action, resource)?;
+        Ok([principal, action, resource])
+    }
+
+    /// Whether a resource and a context fit the action.
+    #[inline]
+    pub fn act_fits(&self, action: &Party<'_>, resource: &Party<'_>, context: Fields<'_>) -> bool {
+        let Some(shapes) = &self.set.shapes else { return readable(context).is_ok() };
+        self.set.shape_of(action, &self.entities).is_some_and(|shape| shapes.rest_fits(shape, resource, context, &self.entities))
+    }
+
+    /// Whether a principal fits the action.
+    #[inline]
+    pub fn principal_fits(&self, principal: &Party<'_>, action: &Party<'_>) -> bool {
+        let Some(shapes) = &self.set.shapes else { return true };
+        self.set.shape_of(action, &self.entities).is_some_and(|shape| shapes.principal_fits(shape, principal, &self.entities))
+    }
+
+    #[inline]
+    pub fn tally(&self, [principal, action, resource]: [Party<'_>; 3], context: Fields<'_>) -> Tally {
+        self.set.tally(&self.entities, principal, action, resource, context)
+    }
+
+    /// What is to be done about a request that was read.
+    #[inline]
+    pub fn decide(&self, parties: [Party<'_>; 3], context: Fields<'_>) -> Ruling {
+        let [principal, action, resource] = &parties;
+        if !self.principal_fits(principal, action) || !self.act_fits(action, resource, context) {
+            return self.misfit_of(parties, context);
+        }
+        self.ruling(&self.tally(parties, context), |number| self.set.policy(number))
+    }
+
+    /// The denial of a request that does not fit, in cedar-policy's words.
+    #[cold]
+    pub fn misfit(&self, check: &CheckRef<'_>) -> Ruling {
+        let why = match reference::request(check, &self.set.parsed, true) {
+            Err(error) => match error.kind() {
+                ErrorKind::InvalidInput(what) => what.clone(),
+                _ => error.to_string(),
+            },
+            Ok(_) => "the request does not fit the schema".to_owned(),
+        };
+        self.denied(why)
+    }
+
+    #[cold]
+    fn misfit_of(&self, parties: [Party<'_>; 3], context: Fields<'_>) -> Ruling {
+        let [agent, action, resource] = &parties.map(|party| party.text(&self.entities));
+        self.misfit(&CheckRef { agent, action, resource, context })
+    }
+
+    /// A denial by this version.
+    #[cold]
+    pub fn denied(&self, reason: String) -> Ruling {
+        Ruling { made: self.made, ..Ruling::denied(reason, self.set.parsed.digest) }
+    }
+
+    /// What is to be done about a request given as text.
+    #[inline]
+    pub fn rule(&self, check: &CheckRef<'_>) -> Ruling {
+        let mut buffers = Buffers::default();
+        match self.parties(check, &mut buffers) {
+            Ok(parties) => self.decide(parties, check.context),
+            Err(_) => self.misfit(check),
+        }
+    }
+
+    /// What the policies said, as a ruling.
+    #[inline]
+    pub fn ruling<'a>(&self, tally: &Tally, policy: impl Fn(u32) -> Option<&'a Policy>) -> Ruling {
+        Ruling::of(tally, policy, self.set.parsed.digest, self.made)
+    }
+}

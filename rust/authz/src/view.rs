@@ -1,0 +1,184 @@
+//! One version held still, for several questions to the same policies and entities.
+
+use crate::answer::{Answer, Ruling};
+use crate::hop::Attenuation;
+use crate::party::{Buffers, Party};
+use crate::prepared::{Actor, Prepared};
+use crate::readable::readable;
+use crate::roster::{Roster, code};
+use crate::ruling::code_of;
+use crate::snapshot::Snapshot;
+use crate::tally::{Outcome, Tally};
+use arc_swap::Guard;
+use creto_enablement_common::{CheckRef, Fields, Result};
+use std::borrow::Cow;
+use std::sync::Arc;
+
+pub(crate) const NOTHING_INSTALLED: &str = "no policy set is installed";
+
+/// One version held still.
+pub struct View(pub(crate) Guard<Option<Arc<Snapshot>>>);
+
+fn nothing() -> Ruling {
+    Ruling::denied(NOTHING_INSTALLED.to_owned(), [0; 32])
+}
+
+impl View {
+    /// What is to be done about the act; every doubt is a denial.
+    #[inline]
+    pub fn rule(&self, check: &CheckRef<'_>) -> Ruling {
+        self.0.as_ref().map_or_else(nothing, |snapshot| snapshot.rule(check))
+    }
+
+    /// What is to be done about a prepared act. `resource` names it where it was not prepared.
+    pub fn rule_prepared(&self, prepared: &Prepared, resource: Option<&str>, context: Fields<'_>) -> Ruling {
+        let Some(snapshot) = &*self.0 else { return nothing() };
+        let [principal, action, own] = parties(snapshot, prepared);
+        let mut buffer = Cow::Borrowed("");
+        let resource = match resource {
+            Some(name) => {
+                let check = CheckRef {
+                    agent: principal.name(&snapshot.entities).1,
+                    action: action.name(&snapshot.entities).1,
+                    resource: name,
+                    context,
+                };
+                match snapshot.resource(&check, &action, &mut buffer) {
+                    Ok(party) => party,
+                    Err(error) => return snapshot.denied(error.to_string()),
+                }
+            }
+            None if prepared.with_resource => own,
+            None => return snapshot.denied("no resource was named".to_owned()),
+        };
+        snapshot.decide([principal, action, resource], context)
+    }
+
+    /// The same question for several principals: the act and its circumstances are read once. `None` where no principal could do it, and
+    /// then `rule` says why.
+    pub fn question<'a>(
+        &'a self,
+        action: &'a str,
+        resource: &'a str,
+        context: Fields<'a>,
+        buffers: &'a mut QuestionBuffers<'a>,
+    ) -> Option<Question<'a>> {
+        let snapshot = self.0.as_ref()?;
+        let Buffers { action: action_buffer, resource: resource_buffer, .. } = &mut buffers.0;
+        let check = CheckRef { agent: "", action, resource, context };
+        let action = snapshot.action(check.action, action_buffer).ok()?;
+        let resource = snapshot.resource(&check, &action, resource_buffer).ok()?;
+        snapshot.act_fits(&action, &resource, context).then_some(Question { snapshot, action, resource, context })
+    }
+
+    /// Cedar's answer, with nothing of ours added.
+    ///
+    /// # Errors
+    /// `InvalidInput` where the request cannot be read.
+    pub fn answer(&self, check: &CheckRef<'_>) -> Result<Answer> {
+        let Some(snapshot) = &*self.0 else {
+            return Ok(Answer { allowed: false, determining: Vec::new(), erring: Vec::new() });
+        };
+        readable(check.context)?;
+        let outcome = self.outcome(check)?;
+        let names = |numbers: &[u32]| {
+            let mut names: Vec<Arc<str>> =
+                numbers.iter().filter_map(|n| snapshot.set.policy(*n)).map(|policy| Arc::clone(&policy.id)).collect();
+            names.sort_unstable();
+            names
+        };
+        Ok(Answer { allowed: outcome.allowed, determining: names(&outcome.determining), erring: names(&outcome.erring) })
+    }
+
+    /// Cedar's answer to borrowed strings, by numbers.
+    ///
+    /// # Errors
+    /// `InvalidInput` where the request cannot be read.
+    #[inline]
+    pub fn outcome(&self, check: &CheckRef<'_>) -> Result<Outcome> {
+        let Some(snapshot) = &*self.0 else { return Ok(Tally::default().into()) };
+        let mut buffers = Buffers::default();
+        let parties = snapshot.parties(check, &mut buffers)?;
+        Ok(snapshot.tally(parties, check.context).into())
+    }
+
+    /// Cedar's answer to a prepared request, by numbers; none where it was prepared without a resource.
+    #[inline]
+    pub fn outcome_prepared(&self, prepared: &Prepared, context: Fields<'_>) -> Option<Outcome> {
+        let snapshot = self.0.as_ref()?;
+        prepared.with_resource.then(|| snapshot.tally(parties(snapshot, prepared), context).into())
+    }
+
+    /// Decides many acts without circumstances, each given by the places of its parts in the rosters; answers by `code`, in order. A place
+    /// outside of its roster is a denial.
+    pub fn codes(&self, rosters: [&Roster; 3], places: impl Iterator<Item = [u32; 3]>, mut answer: impl FnMut(u8)) {
+        let Some(snapshot) = &*self.0 else { return places.for_each(|_| answer(code::DENY)) };
+        let [principals, actions, resources] = rosters;
+        for [principal, action, resource] in places {
+            let said = (|| {
+                let parties =
+                    [principals.party(principal, snapshot)?, actions.party(action, snapshot)?, resources.party(resource, snapshot)?];
+                let [principal, action, resource] = &parties;
+                let fits = snapshot.principal_fits(principal, action) && snapshot.act_fits(action, resource, &[]);
+                fits.then(|| code_of(&snapshot.tally(parties, &[]), |number| snapshot.set.policy(number)))
+            })();
+            answer(said.unwrap_or(code::DENY));
+        }
+    }
+
+    /// The id of a policy.
+    pub fn policy_id(&self, number: u32) -> Option<&str> {
+        Some(&self.0.as_ref()?.set.policy(number)?.id)
+    }
+}
+
+#[inline]
+fn parties<'a>(snapshot: &'a Snapshot, prepared: &'a Prepared) -> [Party<'a>; 3] {
+    let same = prepared.epoch == snapshot.set.epoch;
+    let [principal, action, resource] = &prepared.found;
+    let entities = &snapshot.entities;
+    [
+        principal.party(same, || prepared.names.first(), entities),
+        action.party(same, || prepared.names.get(1), entities),
+        resource.party(same, || prepared.names.get(2), entities),
+    ]
+}
+
+/// Room for names of a question whose escapes had to be resolved.
+#[derive(Default)]
+pub struct QuestionBuffers<'a>(Buffers<'a>);
+
+/// An act that was read once and fits the schema, to be asked about for several principals.
+pub struct Question<'a> {
+    snapshot: &'a Snapshot,
+    action: Party<'a>,
+    resource: Party<'a>,
+    context: Fields<'a>,
+}
+
+impl Question<'_> {
+    /// What is to be done about the act of this principal.
+    pub fn rule(&self, actor: &Actor) -> Ruling {
+        let principal = self.principal(actor);
+        if !self.snapshot.principal_fits(&principal, &self.action) {
+            return self.snapshot.decide([principal, self.action, self.resource], self.context);
+        }
+        let tally = self.snapshot.tally([principal, self.action, self.resource], self.context);
+        self.snapshot.ruling(&tally, |number| self.snapshot.set.policy(number))
+    }
+
+    /// What a delegation hop says about the act of this principal; the main set is asked apart.
+    pub fn rule_attenuation(&self, attenuation: &Attenuation, actor: &Actor) -> Ruling {
+        let hop = match attenuation.hop(self.snapshot.set.epoch, &self.snapshot.entities) {
+            Ok(hop) => hop,
+            Err(error) => return self.snapshot.denied(error.to_string()),
+        };
+        let tally = hop.tally(&self.snapshot.entities, self.principal(actor), self.action, self.resource, self.context);
+        self.snapshot.ruling(&tally, |number| hop.policy(number))
+    }
+
+    #[inline]
+    fn principal<'b>(&'b self, actor: &'b Actor) -> Party<'b> {
+        actor.found.party(actor.epoch == self.snapshot.set.epoch, || Some(&actor.name), &self.snapshot.entities)
+    }
+}

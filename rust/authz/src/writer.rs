@@ -1,0 +1,121 @@
+//! Makes the next version: entities added, changed and removed, and where they then stand.
+
+use crate::entities::Entities;
+use crate::hierarchy::{Hierarchy, Numbers};
+use crate::intake::{Numbering, Taken, take_in};
+use crate::set::Set;
+use cedar_policy::Entity;
+use creto_enablement_common::{Error, ErrorKind, Result};
+use smallvec::SmallVec;
+use std::sync::Arc;
+
+/// Numbers of entities whose standing has to be worked out anew.
+pub type Touched = SmallVec<[u32; 8]>;
+
+/// What the next version is made from; one at a time writes.
+pub struct Writer {
+    pub set: Arc<Set>,
+    pub entities: Entities,
+    hierarchy: Hierarchy,
+    /// How many entities have had their standing worked out.
+    settled: u32,
+}
+
+impl Writer {
+    pub fn new(set: Arc<Set>, entities: Entities, hierarchy: Hierarchy) -> Self {
+        let settled = entities.count();
+        Self { set, entities, hierarchy, settled }
+    }
+
+    /// Takes entities in; gives those whose standing has to be worked out anew.
+    pub fn upsert(&mut self, entities: &[Entity]) -> Result<Touched> {
+        let mut taken: SmallVec<[Taken; 2]> = SmallVec::new();
+        let mut numbering = Numbering::new(&mut self.entities);
+        for entity in entities {
+            let fresh = take_in(entity.as_ref(), &mut numbering)?;
+            if taken.iter().any(|other| other.number == fresh.number) {
+                return Err(Error::invalid(format!("entities: `{}` stands twice", entity.uid())));
+            }
+            taken.push(fresh);
+        }
+        self.refuse_cycles(&taken)?;
+        let mut touched = Touched::new();
+        for Taken { number, parents, facts } in taken {
+            if self.hierarchy.parents(number) != &*parents || !self.entities.record(number).is_some_and(|record| record.present) {
+                self.hierarchy.set_parents(number, &parents);
+                touched.push(number);
+                touched.extend(self.hierarchy.descendants(number));
+            }
+            if let Some(record) = self.entities.record_mut(number) {
+                record.present = true;
+                record.facts = Arc::new(facts);
+            }
+        }
+        Ok(touched)
+    }
+
+    /// Walks up from each new entity along the new edges, where there are new ones, and the old ones elsewhere.
+    fn refuse_cycles(&self, taken: &[Taken]) -> Result<()> {
+        for Taken { number: start, parents, .. } in taken {
+            let mut seen: SmallVec<[u32; 16]> = SmallVec::new();
+            let mut open: SmallVec<[u32; 16]> = parents.iter().copied().collect();
+            while let Some(number) = open.pop() {
+                if number == *start {
+                    let (kind, id) = self.entities.name(number).unwrap_or_default();
+                    return Err(Error::invalid(format!("entities: `{kind}::\"{id}\"` would descend from itself")));
+                }
+                if seen.contains(&number) {
+                    continue;
+                }
+                seen.push(number);
+                match taken.iter().find(|other| other.number == number) {
+                    Some(other) => open.extend(other.parents.iter().copied()),
+                    None => open.extend(self.hierarchy.parents(number).iter().copied()),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub fn remove(&mut self, uids: &[(&str, &str)]) -> Touched {
+        let mut touched = Touched::new();
+        for (kind, id) in uids {
+            let Some(number) = self.entities.types().number(kind).and_then(|kind| self.entities.find(kind, id)) else { continue };
+            // What is only named, as somebody's parent, is not there to be removed: its children keep it, as in cedar-policy.
+            if !self.entities.record(number).is_some_and(|record| record.present) {
+                continue;
+            }
+            touched.push(number);
+            touched.extend(self.hierarchy.descendants(number));
+            self.hierarchy.set_parents(number, &[]);
+            self.hierarchy.orphan(number);
+            if let Some(record) = self.entities.record_mut(number) {
+                record.present = false;
+                record.facts = Arc::default();
+            }
+        }
+        touched
+    }
+
+    /// Works out anew where the entities stand. An action unlike all before has the policies sliced again.
+    pub fn settle(&mut self, touched: &[u32]) -> Result<()> {
+        // What was only named so far (a parent, a value) has no standing yet.
+        let fresh = self.settled..self.entities.count();
+        for number in touched.iter().copied().chain(fresh) {
+            let ancestors = self.hierarchy.ancestors(number);
+            if let Some(record) = self.entities.record_mut(number) {
+                record.ancestors = if record.present { ancestors } else { Numbers::new() };
+            }
+            match self.set.settle(number, &mut self.entities) {
+                Err(error) if *error.kind() == ErrorKind::NotFound => {
+                    let set = self.set.sliced_again(&self.hierarchy, &mut self.entities)?;
+                    self.set = Arc::new(set);
+                    break;
+                }
+                other => other?,
+            }
+        }
+        self.settled = self.entities.count();
+        Ok(())
+    }
+}
