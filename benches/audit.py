@@ -1,6 +1,6 @@
 """The ledger from Python: tasks that append at once, and appends that do not wait; then peers by callers, in one run.
 
-usage: audit.py [python|callers]
+usage: audit.py [python|queries|callers]
 """
 
 from __future__ import annotations
@@ -57,6 +57,45 @@ async def tasks(ledger: _core.Ledger, seconds: float, numbers: Any) -> float:
 
 def spread(samples: list[float]) -> float:
     return (max(samples) - min(samples)) / statistics.median(samples)
+
+
+def queries(folder: Path, count: int = 1_000_000) -> None:
+    """How fast the index of queries is made, and answers; the peer of an answer is a look at every record."""
+    from creto.audit._filter import Filter
+    from creto.audit._index import LedgerIndex
+    from creto.audit._reading import scan
+
+    folder.mkdir()
+    ledger = _core.Ledger(folder / "ledger", _core.HybridLogicalClock(folder / "clock"), _core.SigningKey.generate())
+    for number in range(count):
+        fields = record(number + 1)
+        fields["who"] = f"spiffe://creto.local/agent/worker-{number % 1_000}"
+        fields["resource"] = f"https://example.org/{number * 7_919 % 100_003}"
+        ledger.enqueue(fields)
+    ledger.close_blocking()
+    index = LedgerIndex(folder / "ledger", folder / "index" / "ledger.db")
+    start = time.perf_counter()
+    index.catch_up()
+    rate = count / (time.perf_counter() - start)
+    size = (folder / "index" / "ledger.db").stat().st_size / count
+    print_row(
+        "index/1M", "records/s", rate, 1, 0.0, f"the index of queries made from nothing; {size:.0f} bytes a record"
+    )
+    wanted = Filter(agent="spiffe://creto.local/agent/worker-77", outcome="success")
+    times = []
+    for _ in range(20):
+        start = time.perf_counter()
+        index.catch_up()
+        found = index.latest(wanted, 100)
+        times.append((time.perf_counter() - start) * 1e3)
+    start = time.perf_counter()
+    looked = scan(folder / "ledger", wanted, limit=100)
+    peer = (time.perf_counter() - start) * 1e3
+    assert found == looked
+    note = "the latest 100 records of one agent in 1,000 that ended well, read from the ledger and compared"
+    row = {"area": "audit", "case": "query/1M", "unit": "ms", "ours": statistics.median(times), "peer": "scan"}
+    row |= {"peer_version": "every record looked at, from the latest back", "peer_value": peer, "samples": len(times)}
+    print(json.dumps({**row, "spread": spread(times), "note": note}), flush=True)
 
 
 def median(measured: list[tuple[str, float]]) -> tuple[str, float]:
@@ -127,6 +166,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=scratch) as name:
         if chosen in (None, "python"):
             from_python(Path(name))
+        if chosen in (None, "queries"):
+            queries(Path(name) / "queries")
         if chosen in (None, "callers"):
             with_peers(Path(name))
 

@@ -195,7 +195,7 @@ dt { color: var(--soft) } dd { margin: 0; overflow-wrap: anywhere; min-width: 0 
 .life > li > * { color: var(--ink) } .life > li > .soft, .life > li p.soft { color: var(--soft) }
 .life > li > p { margin: 4px 0 } .life > li::before { content: ""; position: absolute; left: -7px; top: 6px;
   width: 12px; height: 12px; border-radius: 50%; background: currentColor; box-shadow: 0 0 0 3px var(--card) }
-summary { cursor: pointer; color: var(--good) } details p { margin: 6px 0 }
+summary { cursor: pointer; color: var(--good); overflow-wrap: anywhere } details p { margin: 6px 0 }
 pre, code { font: 12px/1.55 ui-monospace, monospace; overflow-wrap: anywhere; white-space: pre-wrap }
 pre { background: var(--page); border: 1px solid var(--rule); border-radius: 8px; padding: 10px; margin: 6px 0 0 }
 @media (max-width: 600px) { dl { grid-template-columns: 1fr; gap: 0 } dd { margin-bottom: 8px } }
