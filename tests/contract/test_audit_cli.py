@@ -143,6 +143,28 @@ def test_the_page_of_an_act_tells_who_was_asked_and_what_they_answered(state: Pa
     assert text.count("c2sp.org/tlog-proof@v1") == 5
 
 
+def test_the_page_of_an_act_in_a_sandbox_names_the_sandbox_and_its_attestation(
+    state: Path, sealer: _core.Sealer
+) -> None:
+    ledger = open_ledger(state, _core.HybridLogicalClock(state / "clock"), sealer)
+    attested = {"what": "sandbox:attest", "digest": "cd" * 32, "detail": {"backend": "gvisor", "level": "software"}}
+    ledger.append_blocking({"who": ALICE, "resource": "box-older", **attested})
+    ledger.append_blocking({"who": ALICE, "resource": "box-7", **attested})
+    ledger.append_blocking({"who": "spiffe://creto.local/agent/bob", "resource": "box-of-bob", **attested})
+    ledger.append_blocking(
+        {"who": ALICE, "what": "net:connect", "resource": "example.org:443", "act": "ef" * 16, "kind": "refusal"}
+    )
+    ledger.close_blocking()
+    page = state.parent / "act.html"
+    assert run(state, "show", "ef" * 16, "--html", str(page)).exit_code == 0
+    text = page.read_text()
+    assert "box-7" in text
+    assert "gvisor software" in text
+    assert "box-older" not in text
+    assert "box-of-bob" not in text
+    assert text.count("c2sp.org/tlog-proof@v1") == 1
+
+
 def test_verify_says_what_was_checked_and_exits_with_6_where_it_does_not_fit(state: Path, tmp_path: Path) -> None:
     kept, public = tmp_path / "kept", tmp_path / "creto.pub"
     public.write_text(run(state, "keys").output)

@@ -256,7 +256,10 @@ class AuditClient:
         return await anyio.to_thread.run_sync(lambda: _reading.find(self.path, self._index, name))
 
     async def life(self, name: str) -> list[AuditRecord]:
-        """All that the ledger holds of an act: its own records, and those of the oversight request that it waited for.
+        """All that the ledger holds of an act.
+
+        Its own records, those of the oversight request that it waited for, and the attestation of the sandbox that its
+        agent had before in the same process.
 
         Args:
             name: As for `find`.
@@ -270,6 +273,10 @@ class AuditClient:
         requests = {record.detail["request"] for record in found if "request" in record.detail}
         for request in sorted(requests - {record.act for record in found}):
             found += await self.query(act=request, limit=1_000)
+        first = min(found, key=lambda record: record.timestamp)
+        if first.what.startswith(("net:", "http:", "fs:", "process:")):
+            attested = await self.query(agent=first.who, action="sandbox:attest", until=first.timestamp, limit=10)
+            found += [record for record in attested if record.shard == first.shard][-1:]
         return sorted(found, key=lambda record: (record.timestamp, record.shard, record.index))
 
     async def prove(self, record: AuditRecord | str) -> Proof:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["life"]
 
+_ATTESTED = "sandbox:attest"
 _COLOUR = {"success": "good", "failure": "warn", "refused": "bad"}
 # Said above in words of their own, or of use only to programs.
 _KNOWN = ("request", "action", "resource", "agent", "reason", "path", "subject", "personal")
@@ -22,6 +23,7 @@ _SAID = {
     "intent": "Begun",
     "outcome": "Ended",
     "refusal": "Refused",
+    _ATTESTED: "The agent's sandbox was attested",
     "oversight:requested": "Asked a human",
     "oversight:approved": "Approved",
     "oversight:denied": "Denied",
@@ -56,9 +58,11 @@ def life(folder: Path, records: Sequence[AuditRecord], cost: str = "") -> str:
     ended = next((record.ended for record in reversed(own) if record.ended), "")
     # An intent that nothing followed is not a success: nobody knows.
     state = ended or ("unknown: no outcome was recorded" if first.kind == "intent" else first.kind)
-    start = ordered[0].timestamp >> 12
+    # The sandbox may be hours older than the act.
+    start = next((record for record in ordered if record.what != _ATTESTED), first).timestamp >> 12
     chain = "".join(f"<li>{_name(link)}</li>" for link in (*first.delegation_chain, first.who))
-    steps = "".join(_step(folder, record, start) for record in ordered)
+    shown = [record for record in ordered if record.timestamp >> 12 >= start]
+    steps = "".join(_step(folder, record, start) for record in shown)
     sections = [
         ("Who", f'<ol class="chain">{chain}</ol>'),
         ("Why", _list(_why(own))),
@@ -105,9 +109,12 @@ def _cost(own: Sequence[AuditRecord], cost: str) -> list[tuple[str, str]]:
 
 
 def _where(ordered: Sequence[AuditRecord]) -> list[tuple[str, str]]:
-    names = ("sandbox", "backend", "level", "attestation")
-    facts = {(name.capitalize(), record.detail[name]) for record in ordered for name in names if name in record.detail}
-    return sorted(facts)
+    facts = []
+    for record in ordered:
+        if record.what == _ATTESTED:
+            backend = " ".join(record.detail.get(name, "") for name in ("backend", "level"))
+            facts += [("Sandbox", record.resource), ("Attested as", backend), ("Attestation", record.digest or "")]
+    return facts
 
 
 def _list(facts: Iterable[tuple[str, str]]) -> str:
