@@ -147,9 +147,13 @@ def _by_index(
     for _ in range(2):
         try:
             index.catch_up(progress, stop)
+            if stop is not None and stop.is_set():
+                raise InterruptedError("whoever asked is gone")
             return use()
         except StaleIndexError:
             index.discard()
+        except InterruptedError:
+            raise
         except (sqlite3.OperationalError, OSError):
             return None  # a folder that cannot be written to, a full disk, a process that holds on to it
         except sqlite3.DatabaseError:
