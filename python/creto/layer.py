@@ -512,7 +512,7 @@ class EnablementLayer:
         usage: Mapping[str, int] | None,
         durability: Durability | None,
     ) -> Under | OversightRequiredError | QuotaExceededError:
-        """Goes in where nothing has to be waited for; else what is lacking: a human's answer, or leased units of a quota."""
+        """Goes in where nothing has to be waited for; else what lacks: a human's answer, or leased units of a quota."""
         self.parts.reach.require_fresh()
         if action.startswith("http:"):
             context = _with_host(action, resource, context)
@@ -538,7 +538,7 @@ class EnablementLayer:
         timeout: float | None,
         preview: str | None,
     ) -> Under:
-        """What has to be waited for before the operation; what it holds is given back if this does not get to its end."""
+        """What has to be waited for before the operation; where it does not get to its end, all is given back."""
         if not isinstance(under, Under):
             context = _with_host(action, resource, context)
             clearance: Clearance | None = None
@@ -620,7 +620,8 @@ class EnablementLayer:
         except (OversightRequiredError, UnauthorizedError):
             raise
         except CretoError as refused:
-            # No units came in time, or their authority does not answer: the gate, which only saw that some lacked, did not record it.
+            # No units came in time, or their authority does not answer: the gate, which only saw that some lacked, has
+            # not recorded it.
             if getattr(refused, "ticket", None) is None:
                 action, resource, _, usage, *_ = act
                 self._gate.refused(self.principal(agent), action, resource, usage, str(refused))

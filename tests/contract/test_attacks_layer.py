@@ -12,9 +12,9 @@ import pytest
 import creto
 from creto._confined import LayerHooks
 from creto.audit import AuditRecord
+from creto.cli._audit._options import line
 from creto.cli._failure import render
 from creto.cli._frame import Frame
-from creto.cli._audit._options import line
 from creto.errors import CretoError, OversightRequiredError, UnauthorizedError
 from creto.runtime import Change
 from desks import Office, wait_for_request

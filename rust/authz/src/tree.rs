@@ -57,10 +57,10 @@ impl<T: Clone> Tree<T> {
     pub fn push(&mut self, item: T, vacant: impl Fn() -> T) {
         let at = self.len;
         self.len += 1;
-        if at % (LEAF * BRANCH) == 0 {
+        if at.is_multiple_of(LEAF * BRANCH) {
             self.branches.push(Arc::new(std::array::from_fn(|_| None)));
         }
-        if at % LEAF == 0
+        if at.is_multiple_of(LEAF)
             && let Some(leaf) = self.branches.last_mut().and_then(|branch| Arc::make_mut(branch).get_mut(at / LEAF % BRANCH))
         {
             *leaf = Some(Arc::new(std::array::from_fn(|_| vacant())));
