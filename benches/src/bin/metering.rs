@@ -175,7 +175,8 @@ fn price() {
         price.cost(black_box(&[("input_tokens", 1_200 + i as u64 % 7), ("cached_input_tokens", 800), ("output_tokens", 350)])).ok()
     });
     let theirs = litellm();
-    let note = "prepared; three meters, one of them with another price beyond a length of context; the peer: the same three kinds of tokens";
+    let note =
+        "prepared; three meters, one of them with another price beyond a length of context; the peer: the same three kinds of tokens";
     let peer = theirs.as_ref().map(|(version, value)| ("litellm.cost_per_token", version.as_str(), *value));
     Row { area: "metering", case: "price_one_act", unit: "ns", ours, peer, samples: 7_000_000, spread, note }.print();
 }

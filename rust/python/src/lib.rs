@@ -27,8 +27,8 @@ mod _core {
     // Listed by name, and not only registered: the stubs are made from this list.
     #[pymodule_export]
     use crate::audit::{
-        Ledger, LedgerFollower, LedgerShard, LedgerSubjects, LedgerWitness, Progress, ledger_cosigned, ledger_decode,
-        ledger_shards, ledger_term, ledger_verifier_keys, ledger_verify_proof, ledger_with_cosignature,
+        Ledger, LedgerFollower, LedgerShard, LedgerSubjects, LedgerWitness, Progress, ledger_cosigned, ledger_decode, ledger_shards,
+        ledger_term, ledger_verifier_keys, ledger_verify_proof, ledger_with_cosignature,
     };
     #[pymodule_export]
     use crate::authz::{Decision, PolicyEngine, Prepared, Roster, policy_findings};

@@ -12,8 +12,8 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// A segment ends once it holds so many events.
-const FULL: usize = 1 << 20;
+/// A segment ends once it holds so many events: fewer make more groups to visit, more take more memory to put in order (350 MB for these).
+const FULL: usize = 1 << 21;
 /// One of fewer is made anew with what followed, so that ticks leave few files.
 const SMALL: u32 = 1 << 16;
 const ENDING: &str = "segment";
