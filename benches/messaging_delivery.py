@@ -20,7 +20,9 @@ import anyio.to_thread
 
 from creto import _core
 from creto.messaging import Mailbox, _receipt
+from creto.messaging._nats import fetch_batch
 from creto.nhi import Agent, Identities
+from creto.reach import Reach
 from creto.store import Store
 
 __all__ = ["run"]
@@ -112,12 +114,14 @@ async def jetstream(row: Row, folder: Path, url: str) -> None:
     """Messages a second, each until its signed receipt is back, with so many in flight."""
     import nats
 
-    with Store(folder / "here") as near, Store(folder / "there") as far:
+    with Store(folder / "here") as near, Store(folder / "there") as far, contextlib.ExitStack() as stack:
         here, there = Identities(near, trust_domain="here.bench"), Identities(far, trust_domain="there.bench")
         writer, reader = here.agent("writer"), there.agent("reader")
         for one, other in ((here, there), (there, here)):
             one.import_blocking(other.export(), fingerprint=other.domain().verifying_key.fingerprint)
-        post, receiving = Mailbox(near, here, remote=True), Mailbox(far, there, remote=True)
+        # As the layer opens them: what becomes of a message is told by reach.
+        post = Mailbox(near, here, stack.enter_context(Reach(near)), remote=True)
+        receiving = Mailbox(far, there, stack.enter_context(Reach(far)), remote=True)
         async with post.carry(url), receiving.carry(url):
 
             async def send() -> None:
@@ -192,7 +196,7 @@ async def bare(
     async def batches(subscription: Any) -> AsyncIterator[Any]:
         while True:
             with contextlib.suppress(TimeoutError):
-                for message in await subscription.fetch(IN_FLIGHT, timeout=1):
+                for message in await fetch_batch(subscription):
                     yield message
 
     async def receive() -> None:

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
+import outside_reader
 from creto import _core
-from creto.errors import CretoError, InvalidInputError
-from outside_writer import SUITES, Outsider, der
+from creto.errors import CretoError, InvalidInputError, SignatureVerificationFailedError
+from outside_writer import SUITES, Outsider, der, oid
 
 OPENSSL = os.environ.get("CRETO_OPENSSL", "")
 pytestmark = pytest.mark.skipif(not OPENSSL, reason="needs OpenSSL 4: run `make interop`")
@@ -38,7 +39,7 @@ class World:
         self.directory = _core.Directory()
         self.signing, self.kem = _core.SigningKey.generate(suite), _core.KemKey.generate(suite)
         self.agent = self._admit("agent", self.signing.verifying_key, self.kem.public())
-        keys = [self._key(oid) for oid, _ in SUITES[suite]["signers"]]
+        keys = [self._key(dotted) for dotted, _ in SUITES[suite]["signers"]]
         kem = self._key(SUITES[suite]["kem"][0])
         key_set = _core.VerifyingKey.from_bytes(der(0x30, *(spki for _, spki in keys)))
         size = {"standard": 1184, "cnsa2": 1568}[suite]
@@ -53,10 +54,10 @@ class World:
         self.directory.add(identity)
         return identity
 
-    def _key(self, oid: str) -> tuple[Path, bytes]:
+    def _key(self, dotted: str) -> tuple[Path, bytes]:
         """A private key made by OpenSSL, and its SubjectPublicKeyInfo."""
-        file = self.folder / f"{NAMES[oid]}.pem"
-        self.openssl("genpkey", "-algorithm", NAMES[oid], "-out", file)
+        file = self.folder / f"{NAMES[dotted]}.pem"
+        self.openssl("genpkey", "-algorithm", NAMES[dotted], "-out", file)
         return file, self.openssl("pkey", "-in", file, "-pubout", "-outform", "DER")
 
     def _pem(self, name: str, certificates: list[bytes]) -> Path:
@@ -112,17 +113,12 @@ class World:
 
     def encapsulate_by_openssl(self, public: bytes) -> tuple[bytes, bytes]:
         """`openssl pkeyutl -encap`: the shared secret, and its ciphertext."""
-        spki = der(0x30, der(0x30, self._oid_of_kem()), der(3, b"\0", public))
+        spki = der(0x30, der(0x30, oid(SUITES[self.suite]["kem"][0])), der(3, b"\0", public))
         file, secret, ciphertext = (self.folder / name for name in ("public.der", "secret", "ciphertext"))
         file.write_bytes(spki)
         command = ("pkeyutl", "-encap", "-pubin", "-keyform", "DER", "-inkey", file)
         self.openssl(*command, "-secret", secret, "-out", ciphertext)
         return secret.read_bytes(), ciphertext.read_bytes()
-
-    def _oid_of_kem(self) -> bytes:
-        from outside_writer import oid
-
-        return oid(SUITES[self.suite]["kem"][0])
 
     def open(self, envelope: bytes) -> bytes:
         verified = _core.envelope_verify(
@@ -167,6 +163,22 @@ def test_openssl_refuses_what_was_changed_on_its_way(world: World) -> None:
     assert altered != content
     with pytest.raises(RuntimeError, match=r"(?i)error decrypting|cipher"):
         world.decrypt_by_openssl(altered)
+
+
+def stripped(envelope: bytes) -> bytes:
+    """The same envelope without its last signature: no key is needed for that."""
+    kind, wrapped = outside_reader.read(envelope).parts
+    *head, infos = wrapped.parts[0].parts
+    kept = der(0x31, *(info.whole for info in infos.parts[:-1]))
+    return der(0x30, kind.whole, der(0xA0, der(0x30, *(part.whole for part in head), kept)))
+
+
+def test_openssl_accepts_an_envelope_whose_second_signature_was_stripped_and_creto_does_not(tmp_path: Path) -> None:
+    world = World("standard", tmp_path)
+    envelope = stripped(world.seal([world.foreign, world.agent], b"signed twice"))
+    assert world.decrypt_by_openssl(world.verify_by_openssl(envelope)) == b"signed twice"
+    with pytest.raises(SignatureVerificationFailedError, match="the signature of ML-DSA-65 is missing"):
+        world.open(envelope)
 
 
 def test_creto_opens_what_openssl_encapsulated_and_signed(world: World) -> None:

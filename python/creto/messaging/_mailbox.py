@@ -33,7 +33,8 @@ __all__ = ["Authorize", "Mailbox"]
 Authorize = Callable[["Agent", str, Mapping[str, Any]], Awaitable[None]]
 """Decides whether the agent may send to, or receive from, the other; raises UnauthorizedError where it may not."""
 
-_POLL = 0.25
+_POLL = 0.25  # seconds between looks at what became of a message
+_NET = 1.0  # the same where reach brings the word of other processes: the net below it
 _SEALERS = 2  # threads that seal a batch: sealing releases the GIL
 _SWEEP_SECONDS = 60
 _RECONNECT_SECONDS = 5
@@ -91,6 +92,7 @@ class Mailbox:
         self._authorize_send = authorize_send
         self._authorize_receive = authorize_receive
         self._recorder = record
+        self._reach = reach
         self._remote = remote
         self._outgoing_wake = _Wake()
         self._clock = clock
@@ -255,7 +257,7 @@ class Mailbox:
 
     async def state(self, sender: str, message_id: str, to: Sequence[str] = ()) -> dict[str, str]:
         """What became of a message, by recipient: `waiting`, `taken`, `acked`, `refused`, `denied` or `expired`."""
-        rows = await self._store.fetch(_states, sender, message_id)
+        rows = await self._store.fetch(_states, sender, message_id, to)
         states = dict.fromkeys(to, "expired")
         states.update({row.recipient: row.state for row in rows})
         return states
@@ -264,7 +266,7 @@ class Mailbox:
         limit = self._timeout if timeout is None else timeout
         with self._told_of(sent.id) as news, anyio.move_on_after(limit):
             while True:
-                rows = await self._store.fetch(_states, sent.sender, sent.id)
+                rows = await self._store.fetch(_states, sent.sender, sent.id, sent.to)
                 for row in rows:
                     if row.state in {"denied", "refused"}:
                         raise DeliveryDeniedError(
@@ -272,7 +274,7 @@ class Mailbox:
                         )
                 if len(rows) == len(sent.to) and all(row.receipt for row in rows):
                     return [sent._verified(row.receipt, row.recipient) for row in rows]
-                with anyio.move_on_after(_POLL):
+                with anyio.move_on_after(_POLL if self._reach is None else _NET):
                     await anyio.wait_readable(news)
                 with suppress(BlockingIOError):
                     os.eventfd_read(news)
@@ -386,5 +388,13 @@ class Mailbox:
             _rows.forget_expired(tx, now)
 
 
-def _states(tx: Transaction, sender: str, message_id: str) -> list[Row[Any]]:
-    return [*_rows.state(tx, sender, message_id), *_outgoing.state(tx, sender, message_id)]
+def _states(tx: Transaction, sender: str, message_id: str, to: Sequence[str] = ()) -> list[Row[Any]]:
+    """What became of a message: one row for each recipient. Mostly all are on one side; the other is not asked then."""
+    domain = sender.rsplit("/agent/", 1)[0] + "/"
+    looks = [_rows.state, _outgoing.state]
+    rows: list[Row[Any]] = []
+    for look in looks if any(id.startswith(domain) for id in to) else reversed(looks):
+        rows += look(tx, sender, message_id)
+        if to and len(rows) == len(to):
+            break
+    return rows

@@ -23,14 +23,14 @@ if TYPE_CHECKING:
     from creto.messaging._mailbox import Mailbox
     from creto.messaging._receipt import Receipt
     from creto.nhi import Agent
-    from creto.store import Transaction
 
-__all__ = ["carry_by_nats"]
+__all__ = ["carry_by_nats", "fetch_batch"]
 
 _STREAM = "CRETO"
 _LOOK = 0.5  # seconds between looks at what is due
 _BATCH = 64
 _FETCH_SECONDS = 1.0
+_BEHIND_SECONDS = 0.005
 _CONNECT_SECONDS = 5
 
 
@@ -152,7 +152,7 @@ class _Carrier:
             try:
                 if subscription is None:
                     subscription = await self._stream.pull_subscribe(subject, durable=durable, stream=_STREAM)
-                messages = await subscription.fetch(_BATCH, timeout=_FETCH_SECONDS)
+                messages = await fetch_batch(subscription)
             except (NatsError, TimeoutError, OSError):
                 if subscription is None:
                     await anyio.sleep(_LOOK)
@@ -210,6 +210,8 @@ class _Carrier:
                     )
                 except DeliveryDeniedError as error:
                     read[place] = error
+            for recipient in {one[0].id for one in read if not isinstance(one, CretoError)}:
+                tx.publish(_rows.TOPIC, recipient)
         receipts: list[tuple[str, str] | CretoError] = []
         for one, (_, envelope) in zip(read, found, strict=True):
             if isinstance(one, CretoError):
@@ -229,38 +231,53 @@ class _Carrier:
         return await anyio.to_thread.run_sync(self._take_receipts, found)
 
     def _take_receipts(self, found: list[tuple[str, bytes]]) -> list[CretoError | None]:
-        errors: list[CretoError | None] = []
-        ended: list[tuple[str, Receipt]] = []
+        claims: list[Receipt | CretoError] = []
+        for _, data in found:
+            try:
+                claims.append(_receipt.claimed(data.decode()))
+            except UnicodeDecodeError:
+                claims.append(InvalidInputError("a receipt that is not text"))
+            except CretoError as error:
+                claims.append(error)
         with self._store.read() as tx:
-            for recipient, data in found:
-                try:
-                    receipt = self._receipt(tx, recipient, data)
-                except CretoError as error:
-                    errors.append(error)
-                else:
-                    errors.append(None)
-                    if receipt is not None:
-                        ended.append((recipient, receipt))
+            ids = [claim.message_id for claim in claims if not isinstance(claim, CretoError)]
+            envelopes = _outgoing.envelopes_of(tx, ids)
+        errors: list[CretoError | None] = []
+        ended: list[Receipt] = []
+        for (recipient, _), claim in zip(found, claims, strict=True):
+            if isinstance(claim, CretoError):
+                errors.append(claim)
+                continue
+            envelope = envelopes.get((claim.sender, recipient, claim.message_id))
+            try:
+                # None: it has been answered before, or was never sent. Else bound to the very bytes that were sent.
+                if envelope is not None:
+                    digest = hashlib.sha512(envelope).hexdigest()
+                    ended.append(_receipt.verify(self._identities, claim.statement, recipient, digest))
+                errors.append(None)
+            except CretoError as error:
+                errors.append(error)
         if ended:
             with self._store.begin() as tx:
-                for recipient, receipt in ended:
-                    _outgoing.received(tx, receipt.sender, recipient, receipt.message_id, receipt.statement)
-            for _, receipt in ended:
+                _outgoing.received(tx, ended)
+            for receipt in ended:
                 self._mailbox._woken(f"{_rows.RECEIPT}{receipt.message_id}")
         return errors
 
-    def _receipt(self, tx: Transaction, recipient: str, data: bytes) -> Receipt | None:
-        """The receipt that ends a message which still waits for one."""
-        try:
-            statement = data.decode()
-        except UnicodeDecodeError as error:
-            raise InvalidInputError("a receipt that is not text") from error
-        claimed = _receipt.claimed(statement)
-        envelope = _outgoing.envelope_of(tx, claimed.sender, recipient, claimed.message_id)
-        if envelope is None:
-            return None  # it has been answered before, or was never sent
-        # Bound to the very bytes that were sent.
-        return _receipt.verify(self._identities, statement, recipient, hashlib.sha512(envelope).hexdigest())
+
+async def fetch_batch(subscription: Any) -> list[Any]:
+    """What comes within a second, as soon as the first is there, with what comes right behind it.
+
+    To ask for a whole batch at once would wait the whole second whenever fewer come: the server keeps such a request
+    open for all of its time.
+
+    Raises:
+        TimeoutError: Nothing has come.
+    """
+    messages: list[Any] = await subscription.fetch(1, timeout=_FETCH_SECONDS)
+    with suppress(TimeoutError):
+        messages += await subscription.fetch(_BATCH - 1, timeout=_BEHIND_SECONDS)
+    return messages
 
 
 def _recipient_of(message: Any) -> str:

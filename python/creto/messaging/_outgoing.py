@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import literal, select, update
+from sqlalchemy import bindparam, insert, literal, select, update
 
 from creto.messaging._rows import RECEIPT, TOPIC
 from creto.store.tables import outgoing
@@ -13,30 +14,19 @@ from creto.store.tables import outgoing
 if TYPE_CHECKING:
     from sqlalchemy import Row
 
+    from creto.messaging._receipt import Receipt
     from creto.store import Transaction
 
-__all__ = ["due", "envelope_of", "keep", "received", "refuse", "state", "tried"]
+__all__ = ["due", "envelopes_of", "keep", "received", "refuse", "state", "tried"]
 
 _FIRST = 1  # seconds until an unanswered message is sent again; doubles, with full jitter
 _LONGEST = 60
 
 
-def keep(
-    tx: Transaction, *, sender: str, recipient: str, message_id: str, envelope: bytes, expires: int, now: int
-) -> None:
-    """Puts a message among those that are to be sent."""
-    tx.insert(
-        outgoing,
-        sender=sender,
-        message_id=message_id,
-        recipient=recipient,
-        envelope=envelope,
-        state="waiting",
-        attempts=0,
-        next_attempt=now,
-        created=tx.now,
-        expires=expires,
-    )
+def keep(tx: Transaction, messages: Sequence[Mapping[str, Any]], now: int) -> None:
+    """Puts messages among those that are to be sent: sender, recipient, message_id, envelope and expires of each."""
+    fixed = {"state": "waiting", "attempts": 0, "next_attempt": now, "created": tx.now}
+    tx.execute(insert(outgoing), [{**message, **fixed} for message in messages])
     tx.publish(TOPIC, "outgoing")
 
 
@@ -53,54 +43,59 @@ def due(tx: Transaction, now: int, limit: int) -> list[Row[Any]]:
 
 def tried(tx: Transaction, rows: list[Row[Any]], now: int) -> None:
     """Says when each is to be sent again, unless its receipt comes first."""
-    for row in rows:
-        longest = min(_LONGEST, _FIRST << min(row.attempts, 10))
-        wait = 1 + secrets.randbelow(longest * 2)
-        tx.execute(update(outgoing).where(*_key(row)).values(attempts=row.attempts + 1, next_attempt=now + wait))
+    tx.execute(
+        update(outgoing)
+        .where(*_key(bindparam("s"), bindparam("m"), bindparam("r")))
+        .values(attempts=bindparam("tried"), next_attempt=bindparam("again")),
+        [
+            {
+                "s": row.sender,
+                "m": row.message_id,
+                "r": row.recipient,
+                "tried": row.attempts + 1,
+                "again": now + 1 + secrets.randbelow(2 * min(_LONGEST, _FIRST << min(row.attempts, 10))),
+            }
+            for row in rows
+        ],
+    )
 
 
-def _key(row: Row[Any]) -> tuple[Any, ...]:
+def _key(sender: Any, message_id: Any, recipient: Any) -> tuple[Any, ...]:
     return (
-        outgoing.c.sender == row.sender,
-        outgoing.c.message_id == row.message_id,
-        outgoing.c.recipient == row.recipient,
+        outgoing.c.sender == sender,
+        outgoing.c.message_id == message_id,
+        outgoing.c.recipient == recipient,
         outgoing.c.state == "waiting",
     )
 
 
-def envelope_of(tx: Transaction, sender: str, recipient: str, message_id: str) -> bytes | None:
-    """The envelope that a receipt is about; None where none waits for one."""
-    found = tx.scalar(
-        select(outgoing.c.envelope).where(
-            outgoing.c.sender == sender,
-            outgoing.c.message_id == message_id,
-            outgoing.c.recipient == recipient,
-            outgoing.c.state == "waiting",
+def envelopes_of(tx: Transaction, message_ids: Sequence[str]) -> dict[tuple[str, str, str], bytes]:
+    """The envelopes that still wait for receipts, by sender, recipient and message id."""
+    rows = tx.all(
+        select(outgoing.c.sender, outgoing.c.recipient, outgoing.c.message_id, outgoing.c.envelope).where(
+            outgoing.c.message_id.in_(message_ids), outgoing.c.state == "waiting"
         )
     )
-    return None if found is None else bytes(found)
+    return {(row.sender, row.recipient, row.message_id): bytes(row.envelope) for row in rows}
 
 
-def received(tx: Transaction, sender: str, recipient: str, message_id: str, statement: str) -> bool:
-    """Ends the sending of a message whose verified receipt is here."""
-    done = tx.swap(
-        outgoing,
-        (outgoing.c.sender == sender)
-        & (outgoing.c.message_id == message_id)
-        & (outgoing.c.recipient == recipient)
-        & (outgoing.c.state == "waiting"),
-        state="received",
-        receipt=statement,
-        envelope=b"",
+def received(tx: Transaction, receipts: Sequence[Receipt]) -> None:
+    """Ends the sending of messages whose verified receipts are here."""
+    tx.execute(
+        update(outgoing)
+        .where(*_key(bindparam("s"), bindparam("m"), bindparam("r")))
+        .values(state="received", receipt=bindparam("statement"), envelope=b""),
+        [{"s": r.sender, "m": r.message_id, "r": r.recipient, "statement": r.statement} for r in receipts],
     )
-    if done:
-        tx.publish(TOPIC, f"{RECEIPT}{message_id}")
-    return done
+    for receipt in receipts:
+        tx.publish(TOPIC, f"{RECEIPT}{receipt.message_id}")
 
 
 def refuse(tx: Transaction, row: Row[Any]) -> None:
     """Ends the sending of a message that no transport can carry."""
-    tx.execute(update(outgoing).where(*_key(row)).values(state="refused", envelope=b""))
+    tx.execute(
+        update(outgoing).where(*_key(row.sender, row.message_id, row.recipient)).values(state="refused", envelope=b"")
+    )
     tx.publish(TOPIC, f"{RECEIPT}{row.message_id}")
 
 

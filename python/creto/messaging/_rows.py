@@ -66,22 +66,27 @@ def put(
     in_reply_to: str | None,
     expires: int,
 ) -> bool:
-    """Puts an envelope into a mailbox; False where the row exists, so it is a replay.
+    """Puts an envelope into a mailbox; False where the row exists, so it is a replay. The caller announces it.
 
     Raises:
         DeliveryDeniedError: So many messages of this sender wait there that it is taken for a flood.
     """
-    waiting = mailbox.c.state.in_(("waiting", "taken"))
-    first = tx.scalar(select(func.min(mailbox.c.turn)).where(mailbox.c.recipient == recipient, waiting))
-    theirs = mailbox.c.recipient == recipient, mailbox.c.sender == sender, waiting
-    own = tx.scalar(select(func.max(mailbox.c.turn)).where(*theirs))
-    backlog = int(tx.scalar(select(func.count()).select_from(mailbox).where(*theirs)))
+    waiting = (mailbox.c.recipient == recipient) & mailbox.c.state.in_(("waiting", "taken"))
+    theirs = mailbox.c.sender == sender
+    found: Any = tx.execute(
+        select(
+            select(func.min(mailbox.c.turn)).where(waiting).scalar_subquery(),
+            select(func.max(mailbox.c.turn)).where(waiting, theirs).scalar_subquery(),
+            select(func.count()).select_from(mailbox).where(waiting, theirs).scalar_subquery(),
+        )
+    ).one()
+    first, own, backlog = found
     if backlog >= MOST_WAITING:
         raise DeliveryDeniedError(
             f"the mailbox of `{recipient}` holds {backlog} messages of `{sender}` that nobody has read yet; "
             "send more once it has caught up"
         )
-    made = tx.insert_once(
+    return tx.insert_once(
         mailbox,
         recipient=recipient,
         sender=sender,
@@ -96,9 +101,6 @@ def put(
         arrived=tx.now,
         expires=expires,
     )
-    if made:
-        tx.publish(TOPIC, recipient)
-    return made
 
 
 def take(tx: Transaction, recipient: str, holder: str, now: int, hold: int, reply_to: str | None = None) -> Held | None:

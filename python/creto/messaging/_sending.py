@@ -175,18 +175,25 @@ class Sending:
 
     def file(self, sealed: Sequence[tuple[Draft, bytes]]) -> list[Sent]:
         """Files sealed messages in the mailboxes of their recipients, all in one transaction or none."""
+        everybody = {recipient for draft, _ in sealed for recipient in draft.recipients}
         with self._store.begin() as tx:
             self._mailbox._sweep(tx)
+            here = _rows.owned(tx, sorted(everybody))
+            leaving: list[dict[str, Any]] = []
             for draft, envelope in sealed:
-                self._file(tx, draft, envelope)
-        for recipient in {recipient for draft, _ in sealed for recipient in draft.recipients}:
+                leaving += self._file(tx, draft, envelope, here)
+            if leaving:
+                _outgoing.keep(tx, leaving, int(self._mailbox._clock()))
+            for recipient in here:
+                tx.publish(_rows.TOPIC, recipient)
+        for recipient in everybody:
             self._mailbox._woken(recipient)
         self._mailbox._outgoing_wake.set()
         return [self.sent(draft, envelope) for draft, envelope in sealed]
 
-    def _file(self, tx: Transaction, draft: Draft, envelope: bytes) -> None:
+    def _file(self, tx: Transaction, draft: Draft, envelope: bytes, here: set[str]) -> list[dict[str, Any]]:
+        """Files a message with those who are here, and returns what is to go to the others."""
         sender, recipients = draft.sender.id, draft.recipients
-        here = _rows.owned(tx, list(recipients))
         elsewhere = [id for id in recipients if id not in here]
         if draft.blobs and elsewhere:
             raise InvalidInputError(
@@ -200,29 +207,17 @@ class Sending:
                 "set `messaging.nats_url`"
             )
         _attachment.keep(tx, draft.blobs, draft.expires)
+        common: dict[str, Any] = {
+            "sender": sender,
+            "message_id": draft.message_id,
+            "envelope": envelope,
+            "expires": draft.expires,
+        }
         for recipient in recipients:
             if recipient in here:
-                _rows.put(
-                    tx,
-                    recipient=recipient,
-                    sender=sender,
-                    message_id=draft.message_id,
-                    envelope=envelope,
-                    priority=draft.priority,
-                    in_reply_to=draft.in_reply_to,
-                    expires=draft.expires,
-                )
-            else:
-                _outgoing.keep(
-                    tx,
-                    sender=sender,
-                    recipient=recipient,
-                    message_id=draft.message_id,
-                    envelope=envelope,
-                    expires=draft.expires,
-                    now=int(self._mailbox._clock()),
-                )
+                _rows.put(tx, recipient=recipient, priority=draft.priority, in_reply_to=draft.in_reply_to, **common)
             tx.outbox(record(sender, "message:send", recipient, draft.message_id, envelope, "success"))
+        return [{**common, "recipient": recipient} for recipient in elsewhere]
 
     async def hand_over(self, draft: Draft) -> Sent:
         """Seals a message and hands it to inboxes that are open in this process."""

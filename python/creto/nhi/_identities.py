@@ -140,6 +140,8 @@ class Identities:
         Raises:
             NotFoundError: There is none.
         """
+        if id in self._agents:
+            return
         with self._store.read() as tx:
             if tx.scalar(select(agents.c.own).where(agents.c.id == id)) is not True:
                 raise NotFoundError(f"no agent `{id}` of this store is known here")
