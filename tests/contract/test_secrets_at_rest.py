@@ -34,6 +34,11 @@ def keyring_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pa
     keyring.set_keyring(before)
 
 
+def account(folder: Path) -> str:
+    """The name of a folder's key in the keyring."""
+    return (folder / "sealing.keyring").read_text().splitlines()[0]
+
+
 # --- the keyring -----------------------------------------------------------------------------------------------------
 
 
@@ -45,15 +50,17 @@ def test_keys_sealed_by_the_keyring_open_again_and_the_folder_alone_opens_nothin
     assert open_sealer(folder, "keyring").open_sealed(sealed, "label") == b"secret"
     import keyring
 
-    key = base64.b64decode(keyring.get_password("creto", str(folder)) or "")
+    key = base64.b64decode(keyring.get_password("creto", account(folder)) or "")
     assert len(key) == 32
     assert keyring_file.is_file()
     for file in folder.iterdir():
         assert key not in file.read_bytes()
         assert key.hex().encode() not in file.read_bytes()
-    # Another folder, another key.
+    # Another folder, another key; the same folder at another place, the same key.
     open_sealer(tmp_path / "other", "keyring")
-    assert keyring.get_password("creto", str(tmp_path / "other")) != keyring.get_password("creto", str(folder))
+    assert account(tmp_path / "other") != account(folder)
+    folder.rename(tmp_path / "restored")
+    assert open_sealer(tmp_path / "restored", "keyring").open_sealed(sealed, "label") == b"secret"
 
 
 def test_a_key_that_left_the_keyring_is_missed_and_never_made_anew(tmp_path: Path, keyring_file: Path) -> None:
@@ -61,11 +68,11 @@ def test_a_key_that_left_the_keyring_is_missed_and_never_made_anew(tmp_path: Pat
 
     folder = tmp_path / "keys"
     open_sealer(folder, "keyring")
-    keyring.delete_password("creto", str(folder))
-    with pytest.raises(NotFoundError, match="the keyring holds no key for .*without that key they cannot be opened"):
+    keyring.delete_password("creto", account(folder))
+    with pytest.raises(NotFoundError, match="the keyring holds no key .*without that key they cannot be opened"):
         open_sealer(folder, "keyring")
-    keyring.set_password("creto", str(folder), base64.b64encode(bytes(32)).decode())
-    with pytest.raises(InvalidInputError, match="is another than the one that seals the keys there"):
+    keyring.set_password("creto", account(folder), base64.b64encode(bytes(32)).decode())
+    with pytest.raises(InvalidInputError, match="is another than the one that seals the keys in"):
         open_sealer(folder, "keyring")
 
 

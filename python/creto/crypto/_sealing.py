@@ -58,30 +58,36 @@ def _by_keyring(folder: Path) -> Sealer:
         from keyring.errors import KeyringError
     except ModuleNotFoundError as error:
         raise InvalidInputError("keys in the keyring need an extra: run `pip install 'creto[keyring]'`") from error
-    account, mark = str(folder.resolve()), folder / _MARK
+    mark = folder / _MARK
     try:
         # A keyring has no compare-and-swap: whoever is first holds the lock while it makes the key.
         with _locked(folder):
-            text = keyring.get_password(_SERVICE, account)
-            if text is None and mark.exists():
-                raise NotFoundError(
-                    f"the keyring holds no key for `{account}`, which seals the keys there; unlock the keyring that "
-                    "does, or restore it: without that key they cannot be opened"
-                )
-            if text is None:
-                text = base64.b64encode(secrets.token_bytes(32)).decode()
-                keyring.set_password(_SERVICE, account, text)
-            key = base64.b64decode(text)
-            check = hashlib.sha256(b"creto keyring check v1" + key).hexdigest()
             if not mark.exists():
-                mark.write_text(check)
-            if mark.read_text() != check:
+                account, key = f"state folder {secrets.token_hex(8)}", secrets.token_bytes(32)
+                keyring.set_password(_SERVICE, account, base64.b64encode(key).decode())
+                new = mark.with_suffix(".new")
+                new.write_text(f"{account}\n{_check(key)}\n")
+                new.replace(mark)
+            # By a name of its own, and not by its place: a folder that was restored elsewhere finds its key too.
+            account, check = mark.read_text().splitlines()
+            text = keyring.get_password(_SERVICE, account)
+            if text is None:
+                raise NotFoundError(
+                    f"the keyring holds no key `{account}` of `{_SERVICE}`, which seals the keys in `{folder}`; unlock "
+                    "the keyring that does, or restore it: without that key they cannot be opened"
+                )
+            key = base64.b64decode(text)
+            if _check(key) != check:
                 raise InvalidInputError(
-                    f"the keyring's key for `{account}` is another than the one that seals the keys there"
+                    f"the keyring's key `{account}` is another than the one that seals the keys in `{folder}`"
                 )
             return Sealer.from_key(key)
     except KeyringError as error:
         raise InvalidInputError(f"the keyring cannot be used: {error}".strip()) from error
+
+
+def _check(key: bytes) -> str:
+    return hashlib.sha256(b"creto keyring check v1" + key).hexdigest()
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
 import anyio.to_thread
 from sqlalchemy import Row, select, update
@@ -14,6 +14,8 @@ from creto import _core
 from creto.errors import InvalidInputError, NotFoundError, UnauthorizedError
 from creto.nhi._agent import Agent, Summary
 from creto.nhi._bundle import export_bundle, read_bundle
+from creto.nhi._delegation import Terms, sign_hop
+from creto.nhi._keys import fresh_keys, unsealed
 from creto.nhi._names import agent_id, name_of
 from creto.nhi._trust import open_authority, read_domain
 from creto.store.tables import agent_keys, agents, epochs
@@ -224,7 +226,7 @@ class Identities:
 
     def _make(self, id: str, path: Sequence[str]) -> None:
         # Before the transaction: making keys takes longer than anything in it.
-        values = self._fresh_keys(id, 1)
+        values = fresh_keys(self._authority, self._sealer, id, 1, self._now(), self._lifetime)
         with self._store.begin() as tx:
             if not tx.insert_once(
                 agents,
@@ -241,22 +243,6 @@ class Identities:
             tx.insert(agent_keys, created=tx.now, **values)
             self._record(tx, "identity:create", id, values)
 
-    def _fresh_keys(self, id: str, generation: int) -> dict[str, Any]:
-        signing = _core.SigningKey.generate(self.suite)
-        kem = _core.KemKey.generate(self.suite)
-        now = self._now()
-        statement = self._authority.issue(id, signing.verifying_key, kem.public(), now, self._lifetime)
-        return {
-            "agent": id,
-            "generation": generation,
-            "fingerprint": signing.verifying_key.fingerprint,
-            "statement": statement,
-            "sealed_signing_key": signing.seal(self._sealer, _key_label(id, generation, "signing")),
-            "sealed_kem_key": kem.seal(self._sealer, _key_label(id, generation, "kem")),
-            "valid_until": now + self._lifetime,
-            "retires": None,
-        }
-
     def _load(self, id: str) -> Agent:
         with self._store.read() as tx:
             row = tx.first(select(agents).where(agents.c.id == id))
@@ -271,19 +257,7 @@ class Identities:
         identity = self.directory.find(id)
         if identity is None or current.valid_until <= self._now():
             raise UnauthorizedError(f"the keys of agent `{id}` have expired; run `creto agent rotate {row.name}`")
-        unseal = self._sealer
-        agent = Agent(
-            id=id,
-            name=row.name,
-            path=tuple(row.path),
-            identity=identity,
-            signing_key=_core.SigningKey.unseal(
-                current.sealed_signing_key, unseal, _key_label(id, current.generation, "signing")
-            ),
-            kem_keys=tuple(
-                _core.KemKey.unseal(key.sealed_kem_key, unseal, _key_label(id, key.generation, "kem")) for key in keys
-            ),
-        )
+        agent = unsealed(self._sealer, identity, row.name, tuple(row.path), keys)
         self._agents[id] = agent
         return agent
 
@@ -332,7 +306,7 @@ class Identities:
             raise NotFoundError(f"no agent `{id}` is known here")
         if row.state != "active" or not row.own:
             raise UnauthorizedError(f"agent `{id}` was revoked, or its keys are elsewhere; it cannot be rotated here")
-        values = self._fresh_keys(id, int(before) + 1)
+        values = fresh_keys(self._authority, self._sealer, id, int(before) + 1, self._now(), self._lifetime)
         with self._store.begin() as tx:
             state = tx.scalar(select(agents.c.state).where(agents.c.id == id))
             if state != "active":
@@ -413,27 +387,17 @@ class Identities:
 
     # --- delegation ---------------------------------------------------------------------------------------------------
 
-    async def delegate(
-        self,
-        delegator: str,
-        delegatee: str,
-        *,
-        attenuation: str = "permit(principal, action, resource);",
-        audience: str | None = None,
-        seconds: int = 3600,
-        depth: int = 0,
-        previous: Sequence[str] = (),
-    ) -> list[str]:
+    async def delegate(self, delegator: str, delegatee: str, **terms: Unpack[Terms]) -> list[str]:
         """Lets one agent act for another, within an attenuation.
 
         Args:
             delegator: Who passes on; an agent whose keys are here.
             delegatee: Who may act for it.
-            attenuation: Cedar policies: what a chain allows is what every link's policies allow.
-            audience: Where it counts; this trust domain where none is given.
-            seconds: How long it holds; never longer than the chain before it.
-            depth: How many further hops may follow; at most one less than the hop before it allows.
-            previous: The chain that ends at the delegator, where it acts for somebody itself.
+            terms: `attenuation`: Cedar policies, everything where none are given; what a chain allows is what every
+                link's policies allow. `audience`: where it counts, this trust domain where none is given. `seconds`:
+                how long it holds, 3600 by default, and never longer than the chain before it. `depth`: how many
+                further hops may follow, 0 by default, at most one less than the hop before it allows. `previous`: the
+                chain that ends at the delegator, where it acts for somebody itself.
 
         Returns:
             The whole chain: one DSSE envelope for each hop, the newest last.
@@ -442,58 +406,16 @@ class Identities:
             UnauthorizedError: The chain so far does not hold.
             InvalidInputError: The hop would reach further than the one before it.
         """
-        return await _in_thread(
-            lambda: self.delegate_blocking(
-                delegator,
-                delegatee,
-                attenuation=attenuation,
-                audience=audience,
-                seconds=seconds,
-                depth=depth,
-                previous=previous,
-            )
-        )
+        return await _in_thread(lambda: self.delegate_blocking(delegator, delegatee, **terms))
 
-    def delegate_blocking(
-        self,
-        delegator: str,
-        delegatee: str,
-        *,
-        attenuation: str = "permit(principal, action, resource);",
-        audience: str | None = None,
-        seconds: int = 3600,
-        depth: int = 0,
-        previous: Sequence[str] = (),
-    ) -> list[str]:
+    def delegate_blocking(self, delegator: str, delegatee: str, **terms: Unpack[Terms]) -> list[str]:
         """`delegate`, in this thread."""
-        signer = self.agent(delegator)
-        place = audience or self.trust_domain
+        signer, identity = self.agent(delegator), self.find(delegatee)
+        place, previous = terms.get("audience") or self.trust_domain, list(terms.get("previous", ()))
         chain = self.verify(previous, audience=place) if previous else None
-        now = self._now()
-        expiry = now + seconds
-        if chain is not None:
-            expiry = min(expiry, chain.expiry)
-        hop = _core.delegate(
-            signer.id,
-            signer.signing_key,
-            self.find(delegatee),
-            attenuation=attenuation,
-            audience=place,
-            issued_at=now,
-            expiry=expiry,
-            depth=depth,
-            previous=chain,
-        )
+        hop, record = sign_hop(signer, identity, chain, terms, place, self._now())
         with self._store.begin() as tx:
-            tx.outbox(
-                {
-                    "who": signer.id,
-                    "what": "identity:delegate",
-                    "resource": agent_id(delegatee, self.trust_domain),
-                    "delegation_chain": chain.links if chain else [],
-                    "detail": {"audience": place, "expiry": expiry, "depth": depth, "attenuation": attenuation[:1000]},
-                }
-            )
+            tx.outbox(record)
         return [*previous, hop]
 
     def verify(self, hops: Sequence[str], *, audience: str | None = None) -> _core.Chain:
@@ -584,10 +506,6 @@ class Identities:
 
     def _now(self) -> int:
         return int(self._clock())
-
-
-def _key_label(id: str, generation: int, use: str) -> str:
-    return f"agent {id} {generation} {use}"
 
 
 async def _in_thread(function: Callable[..., T], *args: Any) -> T:
