@@ -922,6 +922,14 @@ class QuotaEnforcer:
         """
         Why `usage` would not fit, as a dict; None where it would.
         """
+    def fork_begins(self, /) -> None:
+        """
+        To be called before a fork: no lock is in the middle of anything then. `fork_over` has to follow, in both processes.
+        """
+    def fork_over(self, /) -> None:
+        """
+        To be called after a fork, in the parent and in the child.
+        """
     def forked(self, /) -> None:
         """
         To be called in a forked child: leases stay with the parent.

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy
 import pytest
 
 from creto.errors import ConnectionFailedError, CretoError, QuotaExceededError
@@ -223,6 +224,31 @@ def test_a_holder_that_slept_and_was_taken_for_dead_spends_no_more_than_was_left
             lost = authority.dead(time.time_ns() // 1000)
             assert authority.settle(lost[0], 1) == 14
         assert 1 + drain(rest, other) + drain(leases, quota) == 500
+
+
+def test_a_fork_beside_a_thread_that_counts_in_arrays_leaves_no_lock_taken() -> None:
+    quota = QuotaEnforcer([{"scope": "team", "meter": "m", "limit": 2**60}])
+    chains = quota.chains("m", [PATH])
+    which = numpy.zeros(20_000, dtype=numpy.uint32)
+    stop = threading.Event()
+
+    def count() -> None:
+        while not stop.is_set():
+            chains.take(which)  # without the interpreter's lock, so the fork can come at any moment
+
+    thread = threading.Thread(target=count)
+    thread.start()
+    try:
+        for _ in range(20):
+            child = os.fork()
+            if child == 0:
+                signal.alarm(20)
+                quota.consume_nowait(PATH, {"m": 1})
+                os._exit(0)
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    finally:
+        stop.set()
+        thread.join()
 
 
 def test_units_are_asked_for_before_the_last_are_gone(store: Store) -> None:

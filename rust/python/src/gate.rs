@@ -91,7 +91,7 @@ impl Gate {
     #[new]
     fn new(
         policy: &PolicyEngine,
-        quota: &crate::metering::QuotaEnforcer,
+        quota: &crate::quota::QuotaEnforcer,
         ledger: &crate::audit::Ledger,
         clock: &crate::consensus::HybridLogicalClock,
     ) -> Self {

@@ -14,9 +14,9 @@ mod crypto;
 mod error;
 mod gate;
 mod messaging;
-mod metering;
 mod nhi;
 mod oversight;
+mod quota;
 mod runtime;
 mod usage;
 mod value;
@@ -49,11 +49,11 @@ mod _core {
     #[pymodule_export]
     use crate::messaging::{VerifiedEnvelope, attachment_open, attachment_seal, envelope_header, envelope_seal, envelope_verify};
     #[pymodule_export]
-    use crate::metering::{PreparedQuota, QuotaBatch, QuotaEnforcer, Reservation, check_quota_rules};
-    #[pymodule_export]
     use crate::nhi::{Authority, Chain, ChainCache, Directory, Identity, TrustDomain, delegate, delegation_names};
     #[pymodule_export]
     use crate::oversight::{PyAct, PyGrant, oversight_after, oversight_answer, oversight_is_final};
+    #[pymodule_export]
+    use crate::quota::{PreparedQuota, QuotaBatch, QuotaEnforcer, Reservation, check_quota_rules};
     #[pymodule_export]
     use crate::runtime::{SandboxLease, SandboxPool};
     #[pymodule_export]

@@ -1,7 +1,7 @@
 //! Usage in memory, commitments, windows and the price of an act, for Python.
 
 use crate::error::IntoPy;
-use crate::metering::Quantities;
+use crate::quota::Quantities;
 use creto_enablement_common::Error;
 use creto_metering::Span;
 use parking_lot::RwLock;

@@ -2,6 +2,7 @@
 
 use super::counter::{LINKS, Line, NONE};
 use super::organisation::Organisation;
+use super::pages::make_room;
 use super::rule::Level;
 use creto_enablement_common::{Error, Result};
 use smallvec::SmallVec;
@@ -135,6 +136,7 @@ impl Organisation {
 
     fn push_line(&mut self, line: Line) -> Option<u32> {
         let number = u32::try_from(self.lines.len()).ok().filter(|n| *n < NONE)?;
+        make_room(&mut self.lines);
         self.lines.push(line);
         Some(number)
     }
@@ -214,21 +216,19 @@ impl Organisation {
             *slot = *other;
         }
         let mut count = here.len();
-        let more = !rest.is_empty();
-        if more {
+        if !rest.is_empty() {
             let node = self.line(number).node;
             if let Some(next) = self.push_line(Line::path(node)) {
                 self.link(next, rest);
                 if let Some(last) = links.last_mut() {
                     *last = next;
                 }
-                count = LINKS;
+                count = LINKS + 1;
             }
         }
         let line = self.line_mut(number);
         line.links = links;
         line.count = count as u8;
-        line.more = more;
     }
 
     /// Every counter that a use of the line goes to, its own first.
@@ -236,17 +236,14 @@ impl Organisation {
     pub(super) fn counters_of(&self, head: u32) -> SmallVec<[u32; 8]> {
         let mut found = SmallVec::new();
         let mut number = head;
-        loop {
+        while number != NONE {
             let line = self.line(number);
             if line.rule != NONE {
                 found.push(number);
             }
-            let here = usize::from(line.count) - usize::from(line.more);
-            found.extend(line.links.iter().take(here).copied());
-            if !line.more {
-                return found;
-            }
-            number = line.links.last().copied().unwrap_or(NONE);
+            found.extend_from_slice(line.counters());
+            number = line.next();
         }
+        found
     }
 }

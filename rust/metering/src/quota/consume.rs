@@ -68,20 +68,50 @@ impl Organisation {
     #[inline]
     fn each<E>(&mut self, head: u32, mut visit: impl FnMut(&mut Self, u32) -> Result<(), E>) -> Result<(), E> {
         let mut number = head;
-        loop {
+        while number != NONE {
             let line = self.line(number);
-            let (links, count, more): ([u32; LINKS], u8, bool) = (line.links, line.count, line.more);
+            let (links, here, next): ([u32; LINKS], usize, u32) = (line.links, line.counters().len(), line.next());
             if line.rule != NONE {
                 visit(self, number)?;
             }
-            for link in links.iter().take(usize::from(count) - usize::from(more)) {
+            for link in links.iter().take(here) {
                 visit(self, *link)?;
             }
-            if !more {
-                return Ok(());
-            }
-            number = links.last().copied().unwrap_or(NONE);
+            number = next;
         }
+        Ok(())
+    }
+
+    /// The same for one line whose counters all have room without further thought, as almost always; false where one has not, and nothing
+    /// was taken then.
+    #[inline]
+    pub(super) fn take_quickly(&mut self, head: u32, amount: u64, now: u64) -> bool {
+        let quick = |line: &Line| {
+            now < line.due && line.kind != Kind::Sliding && line.used.checked_add(amount).is_some_and(|used| used <= line.bound)
+        };
+        let line = self.line(head);
+        let (links, here): ([u32; LINKS], usize) = (line.links, line.counters().len());
+        let fits =
+            quick(line) && line.next() == NONE && links.iter().take(here).all(|link| self.lines.get(*link as usize).is_some_and(&quick));
+        if fits {
+            // A line that only leads to others has no limit, and its count no reader.
+            self.line_mut(head).used += amount;
+            for link in links.iter().take(here) {
+                self.line_mut(*link).used += amount;
+            }
+        }
+        fits
+    }
+
+    /// Takes `amount` on every counter of a line, or nothing at all.
+    #[inline]
+    pub(super) fn take_one(&mut self, head: u32, amount: u64, now: u64) -> bool {
+        self.take_quickly(head, amount, now) || self.take_slowly(head, amount, now)
+    }
+
+    #[cold]
+    fn take_slowly(&mut self, head: u32, amount: u64, now: u64) -> bool {
+        self.take(&[(head, amount)], now).is_ok()
     }
 
     #[inline]
@@ -99,6 +129,7 @@ impl Organisation {
         if now >= self.line(number).due {
             self.roll(number, &installed, now);
         }
+        self.recall(number);
         if installed.rule.overage == Overage::Warn || self.has_room(number, &installed, amount, now) {
             return true;
         }
@@ -382,6 +413,7 @@ impl Organisation {
     #[cold]
     fn crossed(&mut self, number: u32, now: u64) {
         let Some(installed) = self.rule(self.line(number)).cloned() else { return };
+        self.recall(number);
         let limit = self.limit(self.line(number), now);
         let step = usize::from(self.line(number).step);
         for percent in installed.rule.soft.iter().skip(step) {

@@ -40,7 +40,7 @@ pub struct Line {
     pub bound: u64,
     /// Counts windows, so that what is given back goes to the window that it was taken from.
     pub window: u32,
-    /// Number of the rule.
+    /// Number of the rule; 2^32-1 where it has none.
     pub rule: u32,
     /// Number in the side table: buckets, boosts, lease.
     pub side: u32,
@@ -48,19 +48,32 @@ pub struct Line {
     pub node: u32,
     /// The other counters.
     pub links: [u32; LINKS],
-    /// How many of them.
+    /// How many of them; one more than there can be where the last one is no counter, but a line that goes on.
     pub count: u8,
     /// How it counts.
     pub kind: Kind,
     /// How many notices of this window were given.
     pub step: u8,
-    /// True where the last link goes on.
-    pub more: bool,
+    /// True where stripes may have units of it.
+    pub lent: bool,
 }
 
 const _: () = assert!(size_of::<Line>() == 64, "a line is one cache line");
 
 impl Line {
+    /// The counters that this line names.
+    #[inline]
+    pub fn counters(&self) -> &[u32] {
+        let here = if usize::from(self.count) > LINKS { LINKS - 1 } else { usize::from(self.count) };
+        self.links.get(..here).unwrap_or_default()
+    }
+
+    /// The line that goes on, or none.
+    #[inline]
+    pub fn next(&self) -> u32 {
+        if usize::from(self.count) > LINKS { self.links.last().copied().unwrap_or(NONE) } else { NONE }
+    }
+
     /// A line that leads to others and counts without a limit.
     pub fn path(node: u32) -> Self {
         Self {
@@ -75,7 +88,7 @@ impl Line {
             count: 0,
             kind: Kind::Path,
             step: 0,
-            more: false,
+            lent: false,
         }
     }
 }

@@ -5,11 +5,13 @@ use super::install::{Boost, merge};
 use super::lease::{LeaseGrant, LeaseNeed};
 use super::lock::Lock;
 use super::organisation::{Organisation, Waker};
+use super::prepared::Prepared;
 use super::refusal::{Notice, Refusal};
 use super::replay::{Counter, ReplayRecord};
 use super::reservation::split;
 use super::rule::QuotaRule;
-use super::span::{NEVER, Span};
+use super::span::NEVER;
+use super::stripe::Stripes;
 use creto_enablement_common::ports::{self, ReservationId};
 use creto_enablement_common::{Error, ErrorKind, Result, Timestamp, Usage};
 use foldhash::fast::RandomState;
@@ -17,16 +19,18 @@ use hashbrown::{HashMap, HashSet};
 use parking_lot::{Mutex, RwLock};
 use smallvec::SmallVec;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-type Uses = SmallVec<[(u32, u64); 4]>;
+pub(super) type Uses = SmallVec<[(u32, u64); 4]>;
 
 /// One organisation and its lock.
 #[derive(Debug)]
 pub struct Guarded {
-    number: u32,
+    pub(super) number: u32,
     name: Box<str>,
     pub(super) lock: Lock<Organisation>,
+    pub(super) stripes: Arc<Stripes>,
 }
 
 #[derive(Debug, Default)]
@@ -43,29 +47,51 @@ pub struct QuotaEnforcer {
     boosts: Mutex<Vec<Boost>>,
     hold: u64,
     waker: Waker,
+    /// True where some rule needs a clock finer than a few milliseconds.
+    fine: AtomicBool,
 }
 
-/// A chain and its meters, looked up once.
-#[derive(Clone, Debug)]
-pub struct Prepared {
-    organisation: Arc<Guarded>,
-    chain: u32,
-    lines: SmallVec<[u32; 2]>,
+impl Guarded {
+    /// Takes `amount` on every counter of a line: from this thread's stripe where several threads meet here, else from the counters.
+    #[inline]
+    pub(super) fn take(&self, line: u32, amount: u64, now: u64) -> bool {
+        if self.stripes.used() {
+            return self.take_striped(line, amount, now);
+        }
+        let mut org = self.lock.try_lock().unwrap_or_else(|| {
+            self.stripes.meet();
+            self.lock.lock()
+        });
+        org.take_one(line, amount, now) || org.expired_room(line, amount, now)
+    }
+
+    #[inline]
+    fn take_striped(&self, line: u32, amount: u64, now: u64) -> bool {
+        self.stripes.own().is_some_and(|mut stripe| stripe.take(line, amount, now)) || self.take_lent(line, amount, now)
+    }
+
+    #[cold]
+    fn take_lent(&self, line: u32, amount: u64, now: u64) -> bool {
+        let mut org = self.lock.lock();
+        org.lend(&self.stripes, line, amount, now).is_some() || org.take_one(line, amount, now) || org.expired_room(line, amount, now)
+    }
 }
 
 impl QuotaEnforcer {
     /// An enforcer of these rules; a reservation that nobody settles within `hold` gives back what it holds.
     pub fn new(rules: Vec<QuotaRule>, hold: Duration) -> Self {
+        let fine = AtomicBool::new(rules.iter().any(|rule| rule.span.fine()));
         Self {
             organisations: RwLock::default(),
             rules: Mutex::new(merge(&[], rules)),
             boosts: Mutex::default(),
             hold: u64::try_from(hold.as_micros()).unwrap_or(NEVER),
             waker: Waker::default(),
+            fine,
         }
     }
 
-    fn organisation(&self, name: &str) -> Result<Arc<Guarded>> {
+    pub(super) fn organisation(&self, name: &str) -> Result<Arc<Guarded>> {
         if let Some(found) = self.organisations.read().by_name.get(name) {
             return Ok(Arc::clone(found));
         }
@@ -80,7 +106,9 @@ impl QuotaEnforcer {
         }
         let number = u32::try_from(organisations.list.len()).ok().filter(|n| *n < 1 << 20);
         let number = number.ok_or_else(|| Error::invalid("no room for another organisation"))?;
-        let made = Arc::new(Guarded { number, name: name.into(), lock: Lock::new(Organisation::new(rules.clone(), self.waker.clone())) });
+        let inner = Organisation::new(rules.clone(), self.waker.clone());
+        let stripes = Arc::clone(&inner.stripes);
+        let made = Arc::new(Guarded { number, name: name.into(), lock: Lock::new(inner), stripes });
         organisations.by_name.insert(name.into(), Arc::clone(&made));
         organisations.list.push(Arc::clone(&made));
         let mut inner = made.lock.lock();
@@ -153,10 +181,14 @@ impl QuotaEnforcer {
         let (chain, lines) = {
             let mut inner = organisation.lock.lock();
             let chain = inner.chain(path)?;
-            let lines = meters.iter().map(|meter| inner.line_for(chain, meter)).collect::<Result<_>>()?;
+            let lines: SmallVec<[u32; 4]> = meters.iter().map(|meter| inner.line_for(chain, meter)).collect::<Result<_>>()?;
+            if let Some((_, twice)) = lines.iter().zip(meters).enumerate().find(|(i, (line, _))| lines.iter().take(*i).any(|l| l == *line))
+            {
+                return Err(Error::invalid(format!("meter `{}` stands twice in what is prepared", twice.1)));
+            }
             (chain, lines)
         };
-        Ok(Prepared { organisation, chain, lines })
+        Ok(Prepared::new(organisation, chain, lines))
     }
 
     pub(super) fn guarded_line(&self, path: &[&str], meter: &str) -> Result<(Arc<Guarded>, u32)> {
@@ -180,8 +212,15 @@ impl QuotaEnforcer {
     /// Installs another set of rules; counts go on where the scope, meter and window are the same.
     pub fn install(&self, rules: Vec<QuotaRule>, now: Timestamp) {
         let mut current = self.rules.lock();
+        self.fine.store(rules.iter().any(|rule| rule.span.fine()), Ordering::Relaxed);
         *current = merge(&current, rules);
         self.each(|_, org| org.install(&current, now.micros()));
+    }
+
+    /// True where a clock of a few milliseconds is fine enough: no window is shorter than a second, and no quota is a rate.
+    #[inline]
+    pub fn coarse(&self) -> bool {
+        !self.fine.load(Ordering::Relaxed)
     }
 
     /// The rules in force.
@@ -299,7 +338,23 @@ impl QuotaEnforcer {
         Ok(self.organisation(&lease.organisation)?.lock.lock().surrender(lease, now.micros()))
     }
 
-    /// To be called in a forked child: leases stay with the parent.
+    /// To be called before a fork: no lock is in the middle of anything then. `fork_over` has to follow, in both processes.
+    pub fn fork_begins(&self) {
+        for guarded in &self.organisations.read().list {
+            std::mem::forget(guarded.lock.lock());
+            guarded.stripes.lock();
+        }
+    }
+
+    /// To be called after a fork, in the parent and in the child.
+    pub fn fork_over(&self) {
+        for guarded in &self.organisations.read().list {
+            guarded.stripes.unlock();
+            guarded.lock.leave();
+        }
+    }
+
+    /// To be called in a forked child, after `fork_over`: leases stay with the parent.
     pub fn forked(&self) {
         self.each(|_, org| org.forget_leases());
     }
@@ -329,70 +384,22 @@ impl ports::QuotaEnforcer for QuotaEnforcer {
     }
 }
 
-impl Prepared {
-    /// Takes `amount` of the first meter on every quota of the chain; false where one has no room (`explain` says which).
-    #[inline]
-    pub fn take(&self, amount: u64, now: Timestamp) -> bool {
-        let Some(line) = self.lines.first() else { return false };
-        self.organisation.lock.lock().take(&[(*line, amount)], now.micros()).is_ok()
-    }
-
-    /// Takes one amount for each meter, or says which quota has no room.
-    ///
-    /// # Errors
-    /// `QuotaExceeded`, or `InvalidInput` where the amounts are not as many as the meters.
-    pub fn consume(&self, amounts: &[u64], now: Timestamp) -> Result<()> {
-        let uses = self.uses(amounts)?;
-        take(&mut self.organisation.lock.lock(), &uses, now.micros()).map_err(Error::from)
-    }
-
-    /// Holds one amount for each meter until `until`, or says which quota has no room.
-    ///
-    /// # Errors
-    /// `QuotaExceeded`, or `InvalidInput` where the amounts are not as many as the meters.
-    pub fn reserve(&self, amounts: &[u64], now: Timestamp, hold: Duration) -> Result<ReservationId> {
-        let uses = self.uses(amounts)?;
-        let now = now.micros();
-        let until = now.saturating_add(u64::try_from(hold.as_micros()).unwrap_or(NEVER));
-        let mut org = self.organisation.lock.lock();
-        take(&mut org, &uses, now)?;
-        org.hold(self.organisation.number, self.chain, &uses, until).map(ReservationId)
-    }
-
-    /// Commits what a reservation of this chain holds.
-    ///
-    /// # Errors
-    /// `NotFound` for a number that was never given out.
-    pub fn commit_held(&self, id: ReservationId, now: Timestamp) -> Result<()> {
-        self.organisation.lock.lock().settle(id.0, None, now.micros())
-    }
-
-    /// True where a clock of a few milliseconds is fine enough: no window is shorter than a second, and no quota is a rate.
-    pub fn coarse(&self) -> bool {
-        let org = self.organisation.lock.lock();
-        let fine = |line: u32| match org.rule(org.line(line)).map(|installed| &installed.rule.span) {
-            Some(Span::Fixed(length) | Span::Sliding(length)) => *length < 1_000_000,
-            Some(Span::Rate(_)) => true,
-            _ => false,
-        };
-        !self.lines.iter().any(|head| org.counters_of(*head).into_iter().any(fine))
-    }
-
-    fn uses(&self, amounts: &[u64]) -> Result<Uses> {
-        if amounts.len() != self.lines.len() {
-            return Err(Error::invalid(format!("{} amounts for {} meters", amounts.len(), self.lines.len())));
-        }
-        Ok(self.lines.iter().copied().zip(amounts.iter().copied()).collect())
-    }
-}
-
 fn uses(org: &mut Organisation, chain: u32, usage: Usage<'_>) -> Result<Uses> {
-    usage.iter().map(|(meter, amount)| Ok((org.line_for(chain, meter)?, *amount))).collect()
+    let mut uses = Uses::new();
+    for (meter, amount) in usage {
+        let line = org.line_for(chain, meter)?;
+        // A meter that is named twice is asked for once, with the sum: each alone would fit where both together do not.
+        match uses.iter_mut().find(|(known, _)| *known == line) {
+            Some((_, sum)) => *sum = sum.saturating_add(*amount),
+            None => uses.push((line, *amount)),
+        }
+    }
+    Ok(uses)
 }
 
 #[inline]
 #[expect(clippy::result_large_err, reason = "a refusal is rare, and a box would cost the caller that keeps it")]
-fn take(org: &mut Organisation, uses: &[(u32, u64)], now: u64) -> Result<(), Refusal> {
+pub(super) fn take(org: &mut Organisation, uses: &[(u32, u64)], now: u64) -> Result<(), Refusal> {
     match org.take(uses, now) {
         Ok(()) => Ok(()),
         Err(short) => {

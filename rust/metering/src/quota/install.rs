@@ -38,6 +38,7 @@ pub fn merge(old: &[Arc<Installed>], new: Vec<QuotaRule>) -> Vec<Arc<Installed>>
 
 impl Organisation {
     pub(super) fn install(&mut self, rules: &[Arc<Installed>], now: u64) {
+        self.recall_all();
         self.rules = rules.to_vec();
         let dead = |org: &Self, number: u32| org.rule(org.line(number)).is_some_and(|installed| !installed.live);
         for number in 0..self.lines.len() as u32 {
@@ -82,6 +83,7 @@ impl Organisation {
                 continue;
             }
             let Some(number) = self.counter(node, rule) else { continue };
+            self.recall(number);
             let Some(installed) = self.rule(self.line(number)).cloned() else { continue };
             if now >= self.line(number).due {
                 self.roll(number, &installed, now);

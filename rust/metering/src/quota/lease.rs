@@ -66,6 +66,7 @@ pub struct LeaseGrant<'a> {
 impl Organisation {
     /// Notes that a counter needs units now; not where the authority said just now that it has no more.
     pub(super) fn want(&mut self, number: u32, amount: u64, now: u64) {
+        self.recall(number);
         let used = self.line(number).used;
         let Some(side) = self.side_of(number).filter(|side| now >= side.dry_until) else { return };
         side.wanted = side.wanted.max(used.saturating_add(amount).saturating_sub(side.leased));
@@ -96,6 +97,7 @@ impl Organisation {
     /// What is needed, since the last call.
     pub(super) fn needs(&mut self, organisation: &str, now: u64, into: &mut Vec<LeaseNeed>) {
         for number in std::mem::take(&mut self.short) {
+            self.recall(number);
             into.extend(self.need(organisation, number, now));
             if let Some(side) = self.side_of(number) {
                 (side.asked, side.wanted) = (false, 0);
@@ -104,8 +106,9 @@ impl Organisation {
     }
 
     /// Every lease of a window that has not ended.
-    pub(super) fn leases(&self, organisation: &str, now: u64, into: &mut Vec<LeaseNeed>) {
+    pub(super) fn leases(&mut self, organisation: &str, now: u64, into: &mut Vec<LeaseNeed>) {
         for number in 0..self.lines.len() as u32 {
+            self.recall(number);
             let line = self.line(number);
             if self.side(line).is_some_and(|side| side.leased > 0 && side.end > now) {
                 into.extend(self.need(organisation, number, now));
@@ -149,6 +152,7 @@ impl Organisation {
         if now >= self.line(number).due {
             self.roll(number, &installed, now);
         }
+        self.recall(number);
         let limit = self.limit(self.line(number), now);
         let Some(side) = self.side_of(number) else { return false };
         if side.end != grant.end {
@@ -182,6 +186,7 @@ impl Organisation {
 
     /// Forgets every lease: in a forked child they belong to the parent.
     pub(super) fn forget_leases(&mut self) {
+        self.recall_all();
         for number in 0..self.lines.len() as u32 {
             let line = self.line(number);
             if line.side == NONE || line.kind == Kind::Path || self.rule(line).is_none_or(|i| i.rule.share != Share::Store) {

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 /// The lock, with what it guards.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Lock<T> {
     taken: AtomicBool,
     value: UnsafeCell<T>,
@@ -33,6 +33,18 @@ impl<T> Lock<T> {
             self.wait();
         }
         Guard { lock: self }
+    }
+
+    /// Takes it where it is free.
+    #[inline]
+    pub fn try_lock(&self) -> Option<Guard<'_, T>> {
+        let free = self.taken.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed).is_ok();
+        free.then_some(Guard { lock: self })
+    }
+
+    /// Leaves the lock for a guard that was forgotten: around a fork, whose child would else find it taken for ever.
+    pub fn leave(&self) {
+        self.taken.store(false, Ordering::Release);
     }
 
     #[cold]

@@ -5,6 +5,7 @@ use super::counter::{Installed, Line, NONE, Side};
 use super::names::Names;
 use super::refusal::{Notice, Refusal};
 use super::reservation::Holds;
+use super::stripe::Stripes;
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 use std::sync::{Arc, OnceLock};
@@ -42,6 +43,7 @@ pub struct Organisation {
     /// Lines that want units leased.
     pub(super) short: Vec<u32>,
     pub(super) waker: Waker,
+    pub(super) stripes: Arc<Stripes>,
     pub(super) hasher: RandomState,
     void: Line,
 }
@@ -62,6 +64,7 @@ impl Organisation {
             notices: Vec::new(),
             short: Vec::new(),
             waker,
+            stripes: Arc::default(),
             hasher: RandomState::default(),
             void: Line::path(NONE),
         }

@@ -78,6 +78,7 @@ impl Organisation {
 
     /// Every counter, as of `now`.
     pub(super) fn counters(&mut self, organisation: &str, now: u64, into: &mut Vec<Counter>) {
+        self.recall_all();
         for number in 0..self.lines.len() as u32 {
             let Some(installed) = self.rule(self.line(number)).filter(|i| i.live).cloned() else { continue };
             if self.line(number).due <= now {

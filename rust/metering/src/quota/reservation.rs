@@ -163,6 +163,12 @@ impl Organisation {
         any
     }
 
+    /// Looks whether overdue reservations have room for what did not fit; only what is refused pays for that.
+    #[cold]
+    pub(super) fn expired_room(&mut self, head: u32, amount: u64, now: u64) -> bool {
+        self.expire(now) && self.take_one(head, amount, now)
+    }
+
     /// How many reservations are open.
     pub(super) fn open_holds(&self) -> usize {
         self.holds.slots.iter().filter(|hold| hold.open && !hold.expired).count()

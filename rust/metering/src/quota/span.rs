@@ -106,6 +106,15 @@ impl Span {
         Ok(Self::Calendar(unit, zone))
     }
 
+    /// True where a clock of a few milliseconds is too coarse.
+    pub fn fine(&self) -> bool {
+        match self {
+            Self::Fixed(length) | Self::Sliding(length) => *length < SECOND,
+            Self::Rate(_) => true,
+            Self::Calendar(..) | Self::Held | Self::Forever => false,
+        }
+    }
+
     /// The window that holds `now`, as microseconds since the epoch: `start <= now < end`.
     pub fn window(&self, now: u64) -> (u64, u64) {
         match self {

@@ -1,0 +1,81 @@
+//! The quota side of `creto-metering` for Python.
+
+mod enforcer;
+mod lease;
+mod prepared;
+mod reservation;
+mod shown;
+
+pub use enforcer::{QuotaEnforcer, check_quota_rules};
+pub use prepared::{PreparedQuota, QuotaBatch};
+pub use reservation::Reservation;
+
+use creto_enablement_common::{Error, Timestamp};
+use creto_metering::QuotaEnforcer as Enforcer;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyList, PyString, PyTuple};
+use rustix::time::{ClockId, clock_gettime};
+use smallvec::SmallVec;
+
+pub(crate) type Names<'py> = SmallVec<[Bound<'py, PyString>; 8]>;
+
+/// The time of a call: as given, else by the coarsest clock that the rules in force allow.
+pub(crate) fn time(enforcer: &Enforcer, now: Option<u64>) -> Timestamp {
+    match now {
+        Some(word) => Timestamp::from_word(word),
+        None if enforcer.coarse() => coarse_time(),
+        None => creto_consensus::consensus_timestamp(),
+    }
+}
+
+/// The kernel's coarse clock: milliseconds late at most, and read in a third of the time.
+fn coarse_time() -> Timestamp {
+    let time = clock_gettime(ClockId::RealtimeCoarse);
+    let micros = i64::from(time.tv_sec) * 1_000_000 + i64::from(time.tv_nsec) / 1_000;
+    Timestamp::from_micros(u64::try_from(micros).unwrap_or(0))
+}
+
+fn not_a_name(value: &Bound<'_, PyAny>) -> Error {
+    Error::invalid(format!("a quota path holds names, not {}", value.get_type().name().map_or_else(|_| "this".into(), |n| n.to_string())))
+}
+
+pub(crate) fn names<'py>(py: Python<'py>, path: &Bound<'py, PyAny>) -> PyResult<Names<'py>> {
+    let name = |item: Bound<'py, PyAny>| item.cast_into::<PyString>().map_err(|e| crate::error::to_py(py, &not_a_name(&e.into_inner())));
+    if let Ok(tuple) = path.cast::<PyTuple>() {
+        return tuple.iter().map(name).collect();
+    }
+    if let Ok(list) = path.cast::<PyList>() {
+        return list.iter().map(name).collect();
+    }
+    Err(crate::error::to_py(py, &Error::invalid("a quota path is a list or a tuple of names, organisation first")))
+}
+
+pub(crate) fn texts<'a>(names: &'a Names<'_>) -> PyResult<SmallVec<[&'a str; 8]>> {
+    names.iter().map(|name| name.to_str()).collect()
+}
+
+pub(crate) fn amount(py: Python<'_>, meter: &str, value: &Bound<'_, PyAny>) -> PyResult<u64> {
+    let bad = || crate::error::to_py(py, &Error::invalid(format!("usage of `{meter}`: {value}: write a whole number from 0 to 2^63-1")));
+    let units = value.extract::<i64>().map_err(|_| bad())?;
+    u64::try_from(units).map_err(|_| bad())
+}
+
+pub(crate) struct Quantities<'py>(SmallVec<[(Bound<'py, PyString>, u64); 4]>);
+
+impl<'py> Quantities<'py> {
+    pub(crate) fn read(py: Python<'py>, usage: &Bound<'py, PyDict>) -> PyResult<Self> {
+        let mut list = SmallVec::with_capacity(usage.len());
+        for (meter, value) in usage {
+            let meter = meter
+                .cast_into::<PyString>()
+                .map_err(|e| crate::error::to_py(py, &Error::invalid(format!("a meter is a name, not {}", e.into_inner()))))?;
+            let units = amount(py, meter.to_str()?, &value)?;
+            list.push((meter, units));
+        }
+        Ok(Self(list))
+    }
+
+    pub(crate) fn refs(&self) -> PyResult<SmallVec<[(&str, u64); 4]>> {
+        self.0.iter().map(|(meter, units)| Ok((meter.to_str()?, *units))).collect()
+    }
+}
