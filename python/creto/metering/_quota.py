@@ -217,23 +217,12 @@ def _rules(settings: Settings, quotas: Iterable[Quota] | None, shared: bool) -> 
     return rules if shared else [{**rule, "share": "process"} for rule in rules]
 
 
-def _fork_begins() -> None:
-    _forking.extend(_living)
-    for quota in _forking:
-        quota.fork_begins()
-
-
-def _fork_over() -> None:
-    while _forking:
-        _forking.pop().fork_over()
-
-
 def _fork_over_in_child() -> None:
-    _fork_over()
+    _core.quota_fork_over_in_child()
     for quota in _living:
         quota.forked()
 
 
-_forking: list[QuotaEnforcer] = []
-"""Those whose locks are held around a fork: what one of them is in the middle of would never end in the child."""
-os.register_at_fork(before=_fork_begins, after_in_parent=_fork_over, after_in_child=_fork_over_in_child)
+os.register_at_fork(
+    before=_core.quota_fork_begins, after_in_parent=_core.quota_fork_over, after_in_child=_fork_over_in_child
+)

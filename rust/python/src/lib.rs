@@ -53,7 +53,10 @@ mod _core {
     #[pymodule_export]
     use crate::oversight::{PyAct, PyGrant, oversight_after, oversight_answer, oversight_is_final};
     #[pymodule_export]
-    use crate::quota::{PreparedQuota, QuotaBatch, QuotaEnforcer, Reservation, check_quota_rules};
+    use crate::quota::{
+        PreparedQuota, QuotaBatch, QuotaEnforcer, Reservation, check_quota_rules, quota_fork_begins, quota_fork_over,
+        quota_fork_over_in_child,
+    };
     #[pymodule_export]
     use crate::runtime::{SandboxLease, SandboxPool};
     #[pymodule_export]

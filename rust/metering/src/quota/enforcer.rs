@@ -338,23 +338,7 @@ impl QuotaEnforcer {
         Ok(self.organisation(&lease.organisation)?.lock.lock().surrender(lease, now.micros()))
     }
 
-    /// To be called before a fork: no lock is in the middle of anything then. `fork_over` has to follow, in both processes.
-    pub fn fork_begins(&self) {
-        for guarded in &self.organisations.read().list {
-            std::mem::forget(guarded.lock.lock());
-            guarded.stripes.lock();
-        }
-    }
-
-    /// To be called after a fork, in the parent and in the child.
-    pub fn fork_over(&self) {
-        for guarded in &self.organisations.read().list {
-            guarded.stripes.unlock();
-            guarded.lock.leave();
-        }
-    }
-
-    /// To be called in a forked child, after `fork_over`: leases stay with the parent.
+    /// To be called in a forked child: leases stay with the parent.
     pub fn forked(&self) {
         self.each(|_, org| org.forget_leases());
     }

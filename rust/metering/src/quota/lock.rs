@@ -42,11 +42,6 @@ impl<T> Lock<T> {
         free.then_some(Guard { lock: self })
     }
 
-    /// Leaves the lock for a guard that was forgotten: around a fork, whose child would else find it taken for ever.
-    pub fn leave(&self) {
-        self.taken.store(false, Ordering::Release);
-    }
-
     #[cold]
     fn wait(&self) {
         let mut tries = 0_u32;

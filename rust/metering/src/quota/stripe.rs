@@ -83,16 +83,6 @@ impl Stripes {
     pub fn count(&self) -> u64 {
         self.list.get().map_or(0, |list| list.len() as u64)
     }
-
-    /// Takes every lock and keeps it, until `unlock`.
-    pub fn lock(&self) {
-        self.list.get().into_iter().flatten().for_each(|apart| std::mem::forget(apart.0.lock()));
-    }
-
-    /// Leaves the locks that `lock` took.
-    pub fn unlock(&self) {
-        self.list.get().into_iter().flatten().for_each(|apart| apart.0.leave());
-    }
 }
 
 impl Stripe {

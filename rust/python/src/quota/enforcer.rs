@@ -223,16 +223,6 @@ impl QuotaEnforcer {
         self.inner.surrender(&need_of(py, lease)?, time(&self.inner, now)).or_raise(py)
     }
 
-    /// To be called before a fork: no lock is in the middle of anything then. `fork_over` has to follow, in both processes.
-    fn fork_begins(&self) {
-        self.inner.fork_begins();
-    }
-
-    /// To be called after a fork, in the parent and in the child.
-    fn fork_over(&self) {
-        self.inner.fork_over();
-    }
-
     /// To be called in a forked child: leases stay with the parent.
     fn forked(&self) {
         self.inner.forked();

@@ -1,12 +1,14 @@
 //! The quota side of `creto-metering` for Python.
 
 mod enforcer;
+mod fork;
 mod lease;
 mod prepared;
 mod reservation;
 mod shown;
 
 pub use enforcer::{QuotaEnforcer, check_quota_rules};
+pub use fork::{quota_fork_begins, quota_fork_over, quota_fork_over_in_child};
 pub use prepared::{PreparedQuota, QuotaBatch};
 pub use reservation::Reservation;
 

@@ -1,5 +1,6 @@
 //! Paths that were looked up once: one of them, or many for arrays of checks.
 
+use super::fork::apart;
 use super::reservation::Reservation;
 use super::shown::refusal_dict;
 use super::{amount, names, texts, time};
@@ -89,7 +90,7 @@ impl QuotaBatch {
         };
         let mut fitted = vec![0_u8; which.len()];
         let now = time(&self.enforcer, None);
-        py.detach(|| self.batch.read().take(&which, amounts, now, &mut fitted)).or_raise(py)?;
+        apart(py, || self.batch.read().take(&which, amounts, now, &mut fitted)).or_raise(py)?;
         Ok(PyByteArray::new(py, &fitted))
     }
 }
