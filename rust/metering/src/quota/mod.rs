@@ -8,6 +8,8 @@ mod enforcer;
 mod install;
 mod lease;
 mod lend;
+#[cfg(test)]
+mod linearity;
 mod lock;
 mod names;
 mod organisation;
