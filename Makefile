@@ -14,7 +14,7 @@ export PYO3_BUILD_EXTENSION_MODULE := 1
 export SSL_CERT_FILE ?= $(wildcard /etc/ssl/certs/ca-certificates.crt)
 ARGS ?=
 
-.PHONY: help runsc setup setup-test setup-check setup-interop venv develop stubs docs run test test-rust test-python check bench plots wheel lock clean migration differential interop
+.PHONY: help runsc setup setup-test setup-check setup-interop venv develop stubs docs run test test-rust test-python check bench plots fuzz wheel lock clean migration differential interop
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
 
@@ -48,6 +48,9 @@ bench: setup develop $(VENV)/bench/.stamp ## measure ours and the peers in one r
 
 plots: venv ## draw docs/plots anew from benches/report.json
 	@$(BIN)/python benches/plot.py
+
+fuzz: ## search every decoder for faults: make fuzz [TARGET=name] [SECONDS=60]
+	@tests/fuzz/run "$(TARGET)" "$(or $(SECONDS),60)"
 
 wheel: setup venv ## the wheel that users install, into dist/
 	@$(BIN)/maturin build --quiet --release --strip --out dist

@@ -24,8 +24,8 @@ ALLOWED: dict[str, set[str]] = {
     "creto-gate": GROUND | PLATFORM | PRODUCTS,
     "creto-python": GROUND | PLATFORM | PRODUCTS | {"creto-gate"},
 }
-# Measures them all, and nothing depends on it.
-FREE = {"creto-benches"}
+# They measure and fuzz them all, and nothing depends on them.
+FREE = {"creto-benches", "creto-fuzz"}
 # Foreign crates that one crate alone may name.
 ONLY = {"pyo3": "creto-python"}
 

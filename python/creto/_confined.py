@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -9,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from creto.errors import CretoError, InvalidInputError
-from creto.runtime import Box, Change, Pool, Secrets, statement
+from creto.runtime import Box, Change, Connection, Pool, Secrets, statement
+from creto.runtime._changes import spelt
 
 if TYPE_CHECKING:
     from creto.layer import EnablementLayer
@@ -43,7 +45,6 @@ class LayerHooks:
         self._timeout = timeout
         self.denied: list[tuple[str, str, CretoError]] = []
         """Every act that was refused: action, resource and why."""
-        self._agreed: dict[tuple[str, int], frozenset[str]] = {}
 
     def _patience(self, action: str, resource: str) -> float | None:
         return self._timeout(action, resource) if callable(self._timeout) else self._timeout
@@ -72,25 +73,59 @@ class LayerHooks:
         context: dict[str, Any] = {"host": host, "port": port}
         if scheme:
             context["scheme"] = scheme
-        resource = f"{host}:{port}"
-        asked = self._layer.parts.policy.check_nowait(self._agent.id, "net:connect", resource, context).policy_ids
-        await self.perform("net:connect", resource, context, {"connections": 1})
-        self._agreed[host, port] = frozenset(asked)
+        await self.perform("net:connect", f"{host}:{port}", context, {"connections": 1})
         return True
 
-    async def request(self, host: str, port: int, method: str, target: str) -> bool:
-        """Performs `http:<method>` for a plain HTTP request, unless what asks about it was answered for its connection.
+    async def connection(self, connection: Connection) -> bool:
+        """Performs `net:connect`, and notes on the connection which policies a human answered for it."""
+        host, port, scheme = connection.host, connection.port, connection.scheme
+        context = {"host": host, "port": port, **({"scheme": scheme} if scheme else {})}
+        check = self._layer.parts.policy.check_nowait
+        asked = check(self._agent.id, "net:connect", f"{host}:{port}", context).policy_ids
+        await self.egress(host, port, scheme)
+        connection.agreed = frozenset(asked)
+        return True
 
-        A connection that policy lets through, or that another policy asks about, answers nothing for the request.
+    async def request(self, connection: Connection, method: str, target: str) -> bool:
+        """Performs `http:<method>` for a plain HTTP request.
+
+        What asks about it and was answered for this very connection is not asked again. A connection that policy lets
+        through, or that another policy asks about, answers nothing for the request, and no other connection does.
         """
+        host, port = connection.host, connection.port
         action = f"http:{method.lower()}"
         url = f"http://{host}{target}" if port == 80 else f"http://{host}:{port}{target}"
         context = {"host": host}
         decision = self._layer.parts.policy.check_nowait(self._agent.id, action, url, context)
-        agreed = self._agreed.get((host, port), frozenset())
-        if decision.outcome != "oversight" or not agreed.issuperset(decision.policy_ids):
+        if decision.outcome == "oversight" and connection.agreed.issuperset(decision.policy_ids):
+            await self._account(action, url, {"requests": 1}, decision.policy_ids)
+        else:
             await self.perform(action, url, context, {"requests": 1})
         return True
+
+    async def _account(self, action: str, resource: str, usage: dict[str, int], policies: Sequence[str]) -> None:
+        """Charges and records an act that a human agreed to as part of another."""
+        parts = self._layer.parts
+        path = parts.quota_path(self._agent)
+        try:
+            held = await parts.quota.reserve(path, usage)
+        except CretoError as error:
+            self.denied.append((action, resource, error))
+            raise
+        held.commit()
+        parts.record(
+            {
+                "who": self._agent.id,
+                "delegation_chain": [link for link, _ in self._agent.chain],
+                "what": action,
+                "resource": resource,
+                "why": f"agreed to with its connection: {', '.join(policies)}",
+                "kind": "outcome",
+                "outcome": "success",
+                "usage": usage,
+                "detail": {"path": json.dumps(list(path))},
+            }
+        )
 
     async def command(self, argv: Sequence[str]) -> bool:
         """Performs `process:exec`, as an act of its own."""
@@ -147,14 +182,14 @@ class LayerHooks:
         return agreed
 
     async def _write(self, change: Change) -> None:
-        context: dict[str, Any] = {"path": change.path, "change": change.kind}
+        context: dict[str, Any] = {"path": change.name, "change": change.kind}
         if change.size_after is not None:
             context["bytes"] = change.size_after
         if change.digest_after:
             context["sha256"] = change.digest_after
         if change.shape == "file" and (change.mode_after or 0) & 0o111 & ~(change.mode_before or 0):
             context["executable"] = True  # the content may be the same as before, and the act is not
-        await self.perform("fs:write", change.path, context, {"files_changed": 1}, change.diff or str(change))
+        await self.perform("fs:write", change.name, context, {"files_changed": 1}, change.diff or str(change))
 
 
 @asynccontextmanager
@@ -228,10 +263,11 @@ def _hidden(layer: EnablementLayer, agent: Agent, workdir: Path) -> list[str]:
     seen = 0
     for folder, folders, files in os.walk(workdir):
         folders[:] = [name for name in folders if name not in _NOT_WALKED]
-        for name in files:
-            path = str(Path(folder, name).relative_to(workdir))
+        for file in files:
+            path = str(Path(folder, file).relative_to(workdir))
             seen += 1
-            if not check(agent.id, "fs:read", path, {"path": path}).allowed:
+            name = spelt(path)
+            if not check(agent.id, "fs:read", name, {"path": name}).allowed:
                 hidden.append(path)
         if seen > _MOST_NAMES:
             raise InvalidInputError(f"`{workdir}` holds more than {_MOST_NAMES} files; name a smaller working folder")
@@ -259,7 +295,6 @@ async def attest(layer: EnablementLayer, pool: Pool, agent: Agent, box: Box) -> 
         box: The sandbox.
     """
     import hashlib
-    import json
 
     from creto import _core
 

@@ -1034,12 +1034,12 @@ class SandboxLease:
     def apply(
         self,
         /,
-        agreed: SupportsGetItem[int, tuple[str | PathLike[str], str, str | None, str | None]],
+        agreed: SupportsGetItem[int, tuple[str | PathLike[str], str, str | None, str | None, SupportsIndex | None]],
         bridge: Bridge,
         token: SupportsIndex,
     ) -> None:
         """
-        Carries out the changes at these paths, as long as path, kind and digests are still those that were listed.
+        Carries out the changes at these paths, as long as path, kind, digests and mode are still those that were listed.
         """
     def changes(self, /, bridge: Bridge, token: SupportsIndex) -> None:
         """
@@ -1052,6 +1052,10 @@ class SandboxLease:
     def contents(self, /, path: str | PathLike[str], most: SupportsIndex, bridge: Bridge, token: SupportsIndex) -> None:
         """
         Completes with a path's content before and after, at most `most` bytes each, None where there is none.
+        """
+    def hold(self, /, held: bool) -> None:
+        """
+        Keeps back what programs write to the host's descriptors, or lets it go; once this returns nothing is being written.
         """
     @property
     def id(self, /) -> str:

@@ -16,7 +16,7 @@ from creto.cli._audit._options import line
 from creto.cli._failure import render
 from creto.cli._frame import Frame
 from creto.errors import CretoError, OversightRequiredError, UnauthorizedError
-from creto.runtime import Change
+from creto.runtime import Change, Connection
 from desks import Office, wait_for_request
 
 POLICY = """
@@ -105,11 +105,12 @@ def test_a_request_that_must_be_asked_about_does_not_ride_on_a_connection_that_w
     async def main() -> None:
         async with creto.open(state, config=[rules]) as layer:
             hooks = LayerHooks(layer, layer.agent("a"), timeout=0.2)
-            assert await hooks.egress("free.example", 80, "http")
-            assert await hooks.request("free.example", 80, "GET", "/")
+            free = Connection("free.example", 80, "http", None)
+            assert await hooks.connection(free)
+            assert await hooks.request(free, "GET", "/")
             for method in ("POST", "PUT"):
                 with pytest.raises((OversightRequiredError, UnauthorizedError)):
-                    await hooks.request("free.example", 80, method, "/")
+                    await hooks.request(free, method, "/")
 
     anyio.run(main)
 
@@ -128,11 +129,20 @@ def test_one_yes_serves_connection_and_request_only_where_the_same_policy_asks(
 
             async with anyio.create_task_group() as group:
                 group.start_soon(reply)
-                assert await hooks.egress("asked.example", 80, "http")
+                asked = Connection("asked.example", 80, "http", None)
+                assert await hooks.connection(asked)
             patience = 0.2
-            assert await hooks.request("asked.example", 80, "PUT", "/")
+            assert await hooks.request(asked, "PUT", "/")
             with pytest.raises((OversightRequiredError, UnauthorizedError)):
-                await hooks.request("asked.example", 80, "POST", "/")
+                await hooks.request(asked, "POST", "/")
+            # Another connection to the same place has no part in that yes.
+            with pytest.raises((OversightRequiredError, UnauthorizedError)):
+                await hooks.request(Connection("asked.example", 80, "http", True), "PUT", "/")
+            # What was not asked about again is charged and on record all the same.
+            found = await layer.parts.audit.query(action="http:put", outcome="success")
+            assert [(r.resource, r.why, dict(r.usage)) for r in found] == [
+                ("http://asked.example/", "agreed to with its connection: outside", {"requests": 1})
+            ]
 
     anyio.run(main)
 

@@ -4,8 +4,9 @@ So is every other request that makes a server do something, such as `resources/r
 says hello or lists what there is passes.
 
 It speaks the Model Context Protocol's stdio transport (JSON-RPC 2.0, one message a line, revision 2025-06-18) on both
-sides, so that neither client nor server needs to know of it. It changes no message that it lets pass, and never answers
-for the server, except to say that a call was refused.
+sides, so that neither client nor server needs to know of it. A message that it lets pass says what it said before,
+written anew; it never answers for the server, except to say that a call was refused. Answers that nobody waits for are
+dropped.
 """
 
 from __future__ import annotations
@@ -18,12 +19,24 @@ import anyio
 
 from creto.errors import ConnectionFailedError, CretoError, InvalidInputError
 
-__all__ = ["MAX_MESSAGE", "Performs", "Receives", "Sends", "proxy"]
+__all__ = ["MAX_MESSAGE", "MOST_CALLS", "Performs", "Receives", "Sends", "proxy"]
 
 MAX_MESSAGE = 16 * 1024 * 1024
 """A line longer than this many bytes ends the session: nothing is buffered without end."""
 
-_FREE = {"initialize", "ping", "logging/setLevel", "server/discover"}
+MOST_CALLS = 256
+"""More calls than this at once are answered with an error: each may be a question to a human."""
+
+_FREE = {
+    "initialize",
+    "logging/setLevel",
+    "ping",
+    "prompts/list",
+    "resources/list",
+    "resources/templates/list",
+    "server/discover",
+    "tools/list",
+}
 
 
 class Receives(Protocol):
@@ -86,6 +99,16 @@ class _Lines:
                 return None
 
 
+class _Call:
+    """One act of the client's, from the moment it was read."""
+
+    def __init__(self) -> None:
+        self.scope = anyio.CancelScope()
+        self.done = anyio.Event()
+        self.sent = False
+        self.answer: bytes | None = None
+
+
 class _Session:
     """One client and one server."""
 
@@ -106,70 +129,103 @@ class _Session:
         self.server = server[1]
         self.client_lock = anyio.Lock()
         self.server_lock = anyio.Lock()
-        self.calls: dict[str, tuple[anyio.Event, list[bytes]]] = {}
+        self.calls: dict[str, _Call] = {}
+        """Acts under way, by the key of their id."""
+        self.free: set[str] = set()
+        """Requests that are no acts and wait for the server's answer."""
 
     async def run(self) -> None:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._serve_answers, tasks.cancel_scope)
             while (line := await self.from_client.next()) is not None:
                 for message in _messages(line):
-                    if _is_act(message):
-                        tasks.start_soon(self._act, message)
+                    if not _is_act(message):
+                        await self._pass_on(message)
+                    elif (problem := self._problem(message)) is not None:
+                        await self._answer(message, error={"code": -32602, "message": problem})
                     else:
-                        await self._send(self.server, self.server_lock, json.dumps(message).encode())
+                        call = self.calls[_key(message["id"])] = _Call()
+                        tasks.start_soon(self._act, message, call)
             await self.server.aclose()
+
+    async def _pass_on(self, message: dict[str, Any]) -> None:
+        """Hands on what is no act; a call that its client cancelled ends here, also while a human thinks."""
+        if message.get("method") == "notifications/cancelled":
+            parameters = message.get("params")
+            call = self.calls.get(_key(parameters.get("requestId"))) if isinstance(parameters, dict) else None
+            if call is not None:
+                call.scope.cancel()
+                if not call.sent:
+                    return  # the server never heard of it
+        elif "method" in message and message.get("id") is not None:
+            self.free.add(_key(message["id"]))
+        await self._send(self.server, self.server_lock, _line(message))
 
     async def _serve_answers(self, scope: anyio.CancelScope) -> None:
         while (line := await self.from_server.next()) is not None:
-            answered = self._waiting_for(line)
-            if answered is None:
-                await self._send(self.client, self.client_lock, line)
-            else:
-                answered[1].append(line)
-                answered[0].set()
+            try:
+                parsed = json.loads(line)
+            except (ValueError, RecursionError):
+                continue  # no message: neither for the client nor for us
+            for message in parsed if isinstance(parsed, list) else [parsed]:
+                if isinstance(message, dict):
+                    await self._from_server(message)
         scope.cancel()
 
-    def _waiting_for(self, line: bytes) -> tuple[anyio.Event, list[bytes]] | None:
-        if not self.calls:
-            return None
-        try:
-            message = json.loads(line)
-        except ValueError:
-            return None
-        if not isinstance(message, dict) or "method" in message:
-            return None
-        return self.calls.pop(_key(message.get("id")), None)
-
-    async def _act(self, message: dict[str, Any]) -> None:
-        method, parameters = message["method"], message.get("params") or {}
-        target = parameters.get("name") if method == "tools/call" else method
-        arguments = (parameters.get("arguments") or {}) if method == "tools/call" else parameters
-        key = _key(message["id"])
-        if not isinstance(target, str) or not target or not isinstance(arguments, dict) or key in self.calls:
-            problem = f"`{method}` wants a `name`, an object of `arguments` and an id that is not in use"
-            await self._answer(message, error={"code": -32602, "message": problem})
+    async def _from_server(self, message: dict[str, Any]) -> None:
+        if "method" in message:
+            await self._send(self.client, self.client_lock, _line(message))
             return
+        key = _key(message.get("id"))
+        if key in self.free:
+            self.free.discard(key)
+            await self._send(self.client, self.client_lock, _line(message))
+            return
+        # An answer to nothing, or to a call that was not sent yet, is nobody's.
+        call = self.calls.get(key)
+        if call is not None and call.sent and call.answer is None:
+            call.answer = _line(message)
+            call.done.set()
+
+    def _problem(self, message: dict[str, Any]) -> str | None:
+        """Why a call cannot be made, whatever policy says."""
+        if len(self.calls) >= MOST_CALLS:
+            return f"{MOST_CALLS} calls are under way, and no more are taken at once"
+        method, parameters = message["method"], message.get("params") or {}
+        named = method != "tools/call" or (
+            isinstance(parameters.get("name"), str)
+            and parameters["name"]
+            and isinstance(parameters.get("arguments") or {}, dict)
+        )
+        if not named or _key(message["id"]) in self.calls or _key(message["id"]) in self.free:
+            return f"`{method}` wants a `name`, an object of `arguments` and an id that is not in use"
+        return None
+
+    async def _act(self, message: dict[str, Any], call: _Call) -> None:
+        method, parameters = message["method"], message.get("params") or {}
+        target = parameters["name"] if method == "tools/call" else method
+        arguments = (parameters.get("arguments") or {}) if method == "tools/call" else parameters
 
         async def operation() -> bytes:
-            done, answer = anyio.Event(), list[bytes]()
-            self.calls[key] = (done, answer)
-            try:
-                await self._send(self.server, self.server_lock, json.dumps(message).encode())
-                await done.wait()
-            finally:
-                self.calls.pop(key, None)
-            return answer[0]
+            call.sent = True
+            await self._send(self.server, self.server_lock, _line(message))
+            await call.done.wait()
+            assert call.answer is not None
+            return call.answer
 
         context = {"server": self.server_name, "tool": target, "arguments": json.dumps(arguments, sort_keys=True)}
         try:
-            line = await self.layer.perform(
-                self.agent,
-                "tool:call",
-                f"{self.server_name}/{target}",
-                operation,
-                context=context,
-                usage={"tool_calls": 1},
-            )
+            with call.scope:
+                line = await self.layer.perform(
+                    self.agent,
+                    "tool:call",
+                    f"{self.server_name}/{target}",
+                    operation,
+                    context=context,
+                    usage={"tool_calls": 1},
+                )
+            if call.scope.cancelled_caught:
+                return  # whoever cancels wants no answer
         except CretoError as refused:
             # The protocol's own way to tell a model that a tool did not do what was asked.
             text = f"refused by policy: {refused}" if refused.category != "permanent" else f"not done: {refused}"
@@ -178,11 +234,12 @@ class _Session:
             else:
                 await self._answer(message, error={"code": -32000, "message": text})
             return
+        finally:
+            self.calls.pop(_key(message["id"]), None)
         await self._send(self.client, self.client_lock, line)
 
     async def _answer(self, message: dict[str, Any], **body: Any) -> None:
-        answer = {"jsonrpc": "2.0", "id": message["id"], **body}
-        await self._send(self.client, self.client_lock, json.dumps(answer).encode())
+        await self._send(self.client, self.client_lock, _line({"jsonrpc": "2.0", "id": message["id"], **body}))
 
     async def _send(self, stream: Sends, lock: anyio.Lock, line: bytes) -> None:
         async with lock:
@@ -192,12 +249,17 @@ class _Session:
                 raise ConnectionFailedError("the other side of the MCP session is gone") from gone
 
 
+def _line(message: dict[str, Any]) -> bytes:
+    """A message as it was understood: what two readers might read in two ways is written in one."""
+    return json.dumps(message).encode()
+
+
 def _messages(line: bytes) -> list[dict[str, Any]]:
     """The messages of a line; a batch (JSON-RPC) is taken apart, so that no call hides in one."""
     if not line.strip():
         return []
     try:
-        parsed = json.loads(line)
+        parsed = json.loads(line, parse_constant=_no_number)
     except (ValueError, RecursionError) as error:
         raise InvalidInputError(f"the client sent a line that is not JSON: {error}") from error
     found = parsed if isinstance(parsed, list) else [parsed]
@@ -206,15 +268,22 @@ def _messages(line: bytes) -> list[dict[str, Any]]:
     return found
 
 
+def _no_number(text: str) -> None:
+    raise ValueError(f"{text} is no number of JSON")
+
+
 def _is_act(message: dict[str, Any]) -> bool:
-    method = message.get("method")
-    if method is None:
+    if "method" not in message:
         return False  # an answer to what the server asked
+    method = message["method"]
     if not isinstance(method, str):
         raise InvalidInputError("the client sent a message whose `method` is not text")
-    if method in _FREE or method.endswith("/list"):
+    identifier = message.get("id")
+    if identifier is not None and (isinstance(identifier, bool) or not isinstance(identifier, str | int | float)):
+        raise InvalidInputError(f"the client sent `{method}` with an `id` that is neither text nor a number")
+    if method in _FREE:
         return False
-    if message.get("id") is None:
+    if identifier is None:
         if method.startswith("notifications/"):
             return False
         # A request without an id could not be answered, so it could act unseen.

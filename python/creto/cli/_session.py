@@ -104,7 +104,7 @@ class Session:
             async with anyio.create_task_group() as tasks:
                 await tasks.start(self._agree, layer.parts.desk, agent)
                 if asking:
-                    tasks.start_soon(self._ask, layer.parts.desk)
+                    tasks.start_soon(self._ask, layer.parts.desk, box)
                 result = await self._program(box, argv, layer.parts.settings.runtime.run_timeout_seconds)
                 changes, applied = await self._settle(box)
                 tasks.cancel_scope.cancel()
@@ -138,6 +138,8 @@ class Session:
                 with anyio.move_on_after(limit):
                     result = await program.wait()
                 tasks.cancel_scope.cancel()
+        if terminal:
+            _restore(1)
         if result is None:
             from creto.errors import TimeoutError
 
@@ -189,14 +191,17 @@ class Session:
 
     # --- humans -------------------------------------------------------------------------------------------------------
 
-    async def _ask(self, desk: Desk) -> None:
+    async def _ask(self, desk: Desk, box: Box) -> None:
         """Asks at this terminal, while anybody may answer elsewhere."""
         from creto.oversight import Terminal
 
         session = self
 
         class _Shared(Terminal):
-            """A terminal that the program uses too: while a question is on it, nothing typed goes to the program."""
+            """A terminal that the program uses too: while a question is on it the program neither reads nor writes.
+
+            Else it could write another question over ours, and have a yes to that.
+            """
 
             def _next(self) -> Request | None:
                 found = super()._next()
@@ -205,9 +210,15 @@ class Session:
             async def ask(self, request: Request) -> None:
                 session._quiet = anyio.Event()
                 try:
+                    await box.hold(True)
+                    _restore(1)
+                    # What the program had the terminal say for it arrives now, and is no answer.
+                    await anyio.sleep(_ECHO)
                     await super().ask(request)
                 finally:
                     session._quiet.set()
+                    with anyio.CancelScope(shield=True):
+                        await box.hold(False)
 
         with contextlib.suppress(InvalidInputError, UnauthorizedError):  # no terminal, or others are the approvers
             terminal = _Shared(desk, await anyio.to_thread.run_sync(desk.approvers.operator))
@@ -224,13 +235,17 @@ class Session:
 
     async def _agree(self, desk: Desk, agent: Agent, *, task_status: anyio.abc.TaskStatus[None]) -> None:
         """Answers what the person at the command line has agreed to: by `--allow`, or to all changes together."""
+        from creto.oversight._process import here
+
         # Whoever agrees beforehand must be an approver; where nothing was agreed to, it need not be this user.
         operator: Approver | None = await anyio.to_thread.run_sync(desk.approvers.operator) if self._allow else None
 
         def answer() -> None:
             nonlocal operator
             for request in desk.pending():
-                if request.agent == agent.id and self._is_agreed(request.action, request.resource):
+                # Another run of the same agent, in another folder, may ask about what has the same name.
+                mine = request.agent == agent.id and request.holder == here()
+                if mine and self._is_agreed(request.action, request.resource):
                     operator = operator or desk.approvers.operator()
                     said = "--allow" if request.action == "net:connect" else "agreed to together"
                     with contextlib.suppress(CretoError):  # decided elsewhere meanwhile
@@ -255,7 +270,7 @@ class Session:
             self._say("nothing is carried out (--apply none)")
             return changes, []
         if self._applying == "all" or (len(changes) > 1 and await self._all_together()):
-            self._agreed = {("fs:write", change.path) for change in changes}
+            self._agreed = {("fs:write", change.name) for change in changes}
         applied = await box.hooks.changes(changes)
         await box.apply(applied)
         return changes, applied
@@ -301,7 +316,7 @@ class Session:
                 "denied": [{"action": a, "resource": r, "reason": why} for a, r, why in denied],
                 "attestation": json.loads(attestation) if attestation else None,
             }  # fmt: skip
-            click.echo(json.dumps(summary, ensure_ascii=False), err=True)
+            click.echo(json.dumps(summary), err=True)
             return
         let = sum(1 for c in box.connections if c.allowed)
         self._say(
@@ -325,6 +340,10 @@ class Session:
 
 
 _ANSWERED_HERE = 60.0
+_ECHO = 0.1
+"""Seconds in which a terminal answers what a program has asked it."""
+_PLAIN = b"\x1b[!p\x1b[0m\x1b(B\x0f"
+"""Soft reset, no attributes, the usual letters: nothing that a program has set hides what is written next."""
 _MARK = {"added": "+", "modified": "~", "deleted": "-"}
 
 
@@ -332,6 +351,13 @@ def _size(change: Change) -> str:
     if change.refused:
         return f"  (cannot be carried out: {change.refused})"
     return f"  ({change.size_after} bytes)" if change.shape == "file" and change.size_after is not None else ""
+
+
+def _restore(descriptor: int) -> None:
+    """Undoes what a program may have done to how a terminal shows text: hidden, or in other letters."""
+    if os.isatty(descriptor):
+        with contextlib.suppress(OSError):
+            os.write(descriptor, _PLAIN)
 
 
 def _listed(paths: Sequence[str]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -57,7 +58,10 @@ def load(
         if pinned is None:
             pinned = _trusted_project(Path(project or Path.cwd()), state_folder(state), warnings)
         if pinned:
-            layers.append(from_file(pinned.path, environment, pinned.content))
+            layer = from_file(pinned.path, environment, pinned.content)
+            schema = layer.data.get("authz", {}).get("schema_file")
+            pinned = replace(pinned, schema=str(Path(schema).resolve()) if isinstance(schema, str) else None)
+            layers.append(layer)
             read.append(pinned.path)
     given = [Path(file) for file in files]
     named = environment.get("CRETO_CONFIG")
@@ -91,6 +95,12 @@ def _trusted_project(folder: Path, state: Path, warnings: list[str]) -> Project 
     try:
         content = path.read_bytes()
     except FileNotFoundError:
+        trusted = Trust(state).find(path)
+        if trusted is not None:
+            warnings.append(
+                f"`{path}` was trusted by {trusted.who} and is gone, so its policies and settings do not count; "
+                "put it back, or run `creto config trust --revoke`"
+            )
         return None
     except OSError as error:
         warnings.append(f"`{path}` is left out: it cannot be read: {error.strerror}")

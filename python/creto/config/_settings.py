@@ -40,6 +40,8 @@ class Project:
     content: bytes
     digests: Mapping[str, str]
     """Of it and the files that it names, by resolved path."""
+    schema: str | None = None
+    """The resolved path of the schema, if it names one."""
 
 
 class Settings(BaseSettings):
@@ -134,11 +136,21 @@ class Settings(BaseSettings):
 
         Raises:
             NotFoundError: A file is not there, or a pattern fits none.
-            IntegrityError: One that a trusted `creto.toml` names has changed since it was trusted.
+            IntegrityError: One that a trusted `creto.toml` names has changed since it was trusted, or is gone.
         """
-        return [
+        found = [
             (path, self.read("authz.policies", path)) for pattern in self.authz.policies for path in expand(pattern)
         ]
+        project = self._project
+        if project and self.origin("authz.policies") == f"file {project.path}":
+            # A pattern fits fewer files once one is taken away, and that one may have been the forbid.
+            read = {str(path.resolve()) for path, _ in found} | {str(project.path.resolve()), project.schema}
+            for gone in sorted(set(project.digests) - read):
+                raise IntegrityError(
+                    f"`{gone}` was trusted with `{project.path}` and is no longer read; "
+                    "put it back, or run `creto config trust`"
+                )
+        return found
 
     def read(self, setting: str, path: Path) -> bytes:
         """Reads a file that a setting names; what a project's `creto.toml` names, only as it was when trusted.

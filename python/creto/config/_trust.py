@@ -5,6 +5,7 @@ A repository, or an agent that can write to it, must not be able to change the p
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import hashlib
 import json
@@ -61,12 +62,11 @@ class Trust:
     def find(self, path: Path) -> Trusted | None:
         """What was trusted at this path, if anything."""
         try:
-            kept = json.loads(self._file(path).read_text())
+            return _read(self._file(path))
         except FileNotFoundError:
             return None
-        except (json.JSONDecodeError, UnicodeDecodeError):
+        except (ValueError, KeyError, TypeError):
             return None  # a torn entry trusts nothing
-        return Trusted(Path(kept["path"]), kept["files"], kept["who"], kept["when"])
 
     def add(self, path: Path, named: list[Path], content: bytes | None = None) -> Trusted:
         """Trusts a file, and those that it names, as they are now.
@@ -107,6 +107,11 @@ class Trust:
         """Everything trusted, by path."""
         found = []
         for file in self._folder.glob("*.json") if self._folder.is_dir() else ():
-            kept = json.loads(file.read_text())
-            found.append(Trusted(Path(kept["path"]), kept["files"], kept["who"], kept["when"]))
+            with contextlib.suppress(ValueError, KeyError, TypeError):
+                found.append(_read(file))
         return sorted(found, key=lambda each: each.path)
+
+
+def _read(file: Path) -> Trusted:
+    kept = json.loads(file.read_text())
+    return Trusted(Path(kept["path"]), dict(kept["files"]), kept["who"], kept["when"])

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, select, update
+from sqlalchemy import ColumnElement, Row, func, select, update
 
 from creto import _core
 from creto.errors import InvalidInputError, NotFoundError, OversightRequiredError, UnauthorizedError
@@ -34,6 +34,8 @@ __all__ = [
 ]
 
 TOPIC = "oversight"
+MOST_WAITING = 100
+"""Requests of one agent that may wait for an answer at once."""
 _OPEN = ("requested", "pending")
 _WAITING = ("requested", "pending", "approved")
 
@@ -80,7 +82,16 @@ def write(
 
     Args:
         wanted: Names of the channels that are to announce it.
+
+    Raises:
+        UnauthorizedError: The agent has too many that wait: a flood would hide those of others.
     """
+    mine = requests.c.agent == act.agent
+    waiting = tx.scalar(select(func.count()).select_from(requests).where(mine, requests.c.state.in_(list(_OPEN))))
+    if waiting >= MOST_WAITING:
+        raise UnauthorizedError(
+            f"`{act.agent}` has {waiting} requests that wait for an answer already; `creto approve` lists them"
+        )
     tx.insert(
         requests,
         id=id,

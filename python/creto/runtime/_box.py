@@ -24,7 +24,8 @@ __all__ = ["Box", "Connection", "Hooks", "Program", "Result"]
 class Hooks(Protocol):
     """Who decides for a sandbox. What a hook raises counts as a no.
 
-    Hooks that have a method `request(host, port, method, target)` are asked about each plain HTTP request too.
+    Hooks that have a method `connection(connection)` are asked by that in place of `egress`; those that have a method
+    `request(connection, method, target)` are asked about each plain HTTP request too.
     """
 
     async def egress(self, host: str, port: int, scheme: str | None) -> bool:
@@ -57,6 +58,8 @@ class Connection:
     sent: int = 0
     received: int = 0
     requests: list[str] | None = None
+    agreed: frozenset[str] = frozenset()
+    """Policies that asked about it and were answered with yes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,6 +237,18 @@ class Box:
         program = await self.start(argv, **options)
         return await program.wait()
 
+    async def hold(self, held: bool) -> None:
+        """Keeps back what programs write to files and descriptors of the caller, or lets it go.
+
+        For a terminal that programs and questions share: once this returns, nothing of a program is written to it.
+
+        Args:
+            held: Whether to keep it back.
+        """
+        import anyio
+
+        await anyio.to_thread.run_sync(self._lease.hold, held)
+
     async def changes(self, *, diff: bool = True) -> list[Change]:
         """Lists what was changed in the working folder, sorted by path; nothing of it is in the real folder yet.
 
@@ -314,6 +329,10 @@ class Box:
                 return
             if event["event"] == "ask" and event["method"] is not None:
                 self._tasks.start_soon(self._decide_request, event)
+            elif event["event"] == "ask" and (known := self._by_id.get(event["on"])):
+                # What it carries showed only after it was let through: asked about again, as what it is.
+                known.scheme = event["scheme"]
+                self._tasks.start_soon(self._decide, event["id"], known)
             elif event["event"] == "ask":
                 connection = Connection(event["host"], event["port"], event["scheme"], None)
                 self.connections.append(connection)
@@ -327,25 +346,32 @@ class Box:
 
     async def _decide_request(self, event: dict[str, Any]) -> None:
         """Decides about one plain HTTP request; hooks that do not care for those let it pass."""
-        host, port, method, target = event["host"], event["port"], event["method"], event["target"]
-        mine = [c for c in self.connections if (c.host, c.port, c.allowed) == (host, port, True)]
+        method, target = event["method"], event["target"]
+        connection = self._by_id.get(event["on"])
         allowed = False
         try:
             decide = getattr(self.hooks, "request", None)
-            allowed = decide is None or bool(await decide(host, port, method, target))
+            allowed = connection is not None and (decide is None or bool(await decide(connection, method, target)))
         except Exception as error:  # noqa: BLE001 - whatever it is, it is no yes
-            if mine:
-                mine[-1].reason = str(error)
+            if connection is not None:
+                connection.reason = str(error)
         finally:
-            if mine and allowed:
-                mine[-1].requests = [*(mine[-1].requests or ()), f"{method} {target}"]
+            if connection is not None and allowed:
+                connection.requests = [*(connection.requests or ()), f"{method} {target}"]
             with contextlib.suppress(Exception):
                 self._lease.answer(event["id"], allowed)
 
     async def _decide(self, question: int, connection: Connection) -> None:
         allowed = False
         try:
-            allowed = bool(await self.hooks.egress(connection.host, connection.port, connection.scheme))
+            decide = getattr(self.hooks, "connection", None)
+            allowed = bool(
+                await (
+                    decide(connection)
+                    if decide is not None
+                    else self.hooks.egress(connection.host, connection.port, connection.scheme)
+                )
+            )
         except Exception as error:  # noqa: BLE001 - whatever it is, it is no yes
             connection.reason = str(error)
         finally:

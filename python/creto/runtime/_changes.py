@@ -6,6 +6,8 @@ import difflib
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from creto._plain import plain
+
 Kind = Literal["added", "modified", "deleted"]
 
 MOST_DIFF = 256 * 1024
@@ -42,7 +44,7 @@ class Change:
         size = self.size_before if self.kind == "deleted" else self.size_after
         note = f", cannot be carried out: {self.refused}" if self.refused else ""
         what = f"{size} bytes" if self.shape == "file" else self.shape
-        return f"{self.kind} {self.path} ({what}{note})"
+        return f"{self.kind} {self.name} ({what}{note})"
 
     @classmethod
     def from_core(cls, raw: dict[str, Any]) -> Change:
@@ -62,9 +64,24 @@ class Change:
         )
 
     @property
-    def agreed(self) -> tuple[str, str, str | None, str | None]:
-        """What names this change and no other: path, kind and both digests."""
-        return self.path, self.kind, self.digest_before, self.digest_after
+    def name(self) -> str:
+        """The path as policies and people see it."""
+        return spelt(self.path)
+
+    @property
+    def agreed(self) -> tuple[str, str, str | None, str | None, int | None]:
+        """What names this change and no other: path, kind, both digests, and the permission bits after it."""
+        return self.path, self.kind, self.digest_before, self.digest_after, self.mode_after
+
+
+def spelt(path: str) -> str:
+    r"""A path whose bytes are no UTF-8, with those bytes spelt out: no policy and no record could hold it otherwise.
+
+    Example:
+        >>> spelt("report\udcff.md")
+        'report\\xff.md'
+    """
+    return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def unified_diff(path: str, before: bytes | None, after: bytes | None) -> str | None:
@@ -81,6 +98,7 @@ def unified_diff(path: str, before: bytes | None, after: bytes | None) -> str | 
         old, new = ((content or b"").decode("utf-8").splitlines(keepends=True) for content in (before, after))
     except UnicodeDecodeError:
         return None
+    path = plain(spelt(path))  # a line end in a name would begin a line of its own
     names = ("/dev/null" if before is None else f"a/{path}", "/dev/null" if after is None else f"b/{path}")
     lines = difflib.unified_diff(old, new, *names)
     return "".join(line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n" for line in lines)

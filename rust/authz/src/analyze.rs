@@ -5,7 +5,7 @@
 //! is no proof, and the report says how many were asked.
 
 use crate::engine::Engine;
-use crate::source::Parsed;
+use crate::source::{Parsed, on_large_stack};
 use cedar_policy::pst;
 use cedar_policy_core::validator::ValidatorEntityTypeKind;
 use cedar_policy_core::validator::types::{EntityKind, Type};
@@ -73,11 +73,15 @@ pub fn analyze(old: &Engine, new: &Engine, requests: usize, seed: u64) -> Result
     let (before, after) = (old.parsed()?, new.parsed()?);
     let schema =
         after.schema.as_ref().ok_or_else(|| Error::invalid("analysis needs a schema: it says which requests there can be"))?.as_ref();
-    let mut mentioned = Mentioned::default();
-    for parsed in [&before, &after] {
-        mentioned.read(parsed)?;
-    }
-    mentioned.complete();
+    // Reading a policy back recurses as deeply as its expressions nest.
+    let mentioned = on_large_stack(|| {
+        let mut mentioned = Mentioned::default();
+        for parsed in [&before, &after] {
+            mentioned.read(parsed)?;
+        }
+        mentioned.complete();
+        Ok::<_, Error>(mentioned)
+    })??;
     let mut shapes = Vec::new();
     for action in schema.action_ids() {
         for principal in action.principals() {

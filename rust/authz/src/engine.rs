@@ -303,7 +303,7 @@ impl Engine {
     pub fn explain(&self, check: &CheckRef<'_>) -> Result<Vec<Explained>> {
         // Entities as they stand now, not as they were installed.
         let parsed = self.parsed()?;
-        explain(&parsed, check)
+        on_large_stack(|| explain(&parsed, check))?
     }
 
     /// The installed set with its entities as they stand now.

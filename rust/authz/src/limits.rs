@@ -32,13 +32,18 @@ impl Default for Limits {
     }
 }
 
+/// Operators and accesses (`&&`, `+`, `.`, `[`, a further `when`) in one expression. Each nests what stands before it one level deeper without a
+/// bracket, and dropping a tree of some thousands of levels overflows a thread's stack.
+const MOST_LINKS: usize = 512;
+
 /// Refuses Cedar text (policies or a schema) that is longer than `bytes` or nested deeper than `nesting`.
 ///
 /// # Errors
 /// `InvalidInput`, with the line where the bound was passed.
 pub fn check_text(what: &str, text: &str, bytes: usize, nesting: usize) -> Result<()> {
     size(what, text, bytes)?;
-    let mut depth = 0_usize;
+    // Links since the last comma, for each open bracket; what a closed one held counts for the one around it.
+    let mut links = vec![0_usize];
     // Unary operators and `if` nest without brackets.
     let mut prefix = 0_usize;
     let mut conditionals = 0_usize;
@@ -52,7 +57,8 @@ pub fn check_text(what: &str, text: &str, bytes: usize, nesting: usize) -> Resul
         }
         match within {
             Within::Comment => {
-                if byte == b'\n' {
+                // For Cedar a carriage return ends a comment too.
+                if byte == b'\n' || byte == b'\r' {
                     within = Within::Code;
                 }
                 continue;
@@ -77,21 +83,50 @@ pub fn check_text(what: &str, text: &str, bytes: usize, nesting: usize) -> Resul
             }
             word = at + 1;
         }
+        let mut linked = false;
         match byte {
             b'"' => within = Within::Text,
             b'/' if source.get(at + 1) == Some(&b'/') => within = Within::Comment,
-            b'(' | b'[' | b'{' | b'<' => depth += usize::from(byte != b'<'),
-            b')' | b']' | b'}' => depth = depth.saturating_sub(1),
-            b';' => conditionals = 0,
+            b'(' => links.push(0),
+            b'[' | b'{' => {
+                linked = true;
+                links.push(0);
+            }
+            b')' | b']' | b'}' => {
+                let inner = if links.len() > 1 { links.pop().unwrap_or(0) } else { 0 };
+                if let Some(around) = links.last_mut() {
+                    *around += inner;
+                }
+            }
+            b'&' | b'|' => linked = source.get(at + 1) == Some(&byte),
+            b'.' | b'+' | b'-' | b'*' => linked = true,
+            b',' => {
+                if let Some(here) = links.last_mut() {
+                    *here = 0;
+                }
+            }
+            b';' => {
+                conditionals = 0;
+                links = vec![0];
+            }
             _ => {}
         }
         prefix = match byte {
             b'!' | b'-' => prefix + 1,
-            b' ' | b'\t' | b'\n' | b'\r' => prefix,
+            // Whatever Cedar may take for a space changes nothing.
+            _ if byte.is_ascii_whitespace() || byte == 0x0b || !byte.is_ascii() => prefix,
             _ => 0,
         };
-        if depth + prefix + conditionals > nesting {
+        if links.len() - 1 + prefix + conditionals > nesting {
             return Err(too_deep(what, line, nesting));
+        }
+        if linked && let Some(here) = links.last_mut() {
+            *here += 1;
+            if links.iter().sum::<usize>() > MOST_LINKS {
+                return Err(Error::invalid(format!(
+                    "{what}, line {line}: an expression of more than {MOST_LINKS} operators; write a set (`[a, b].contains(x)`) or several policies"
+                )));
+            }
         }
     }
     Ok(())
@@ -165,7 +200,7 @@ mod tests {
         assert!(depth(&format!("{}1{}", "(".repeat(64), ")".repeat(64))));
         assert!(!depth(&format!("{}1{}", "(".repeat(65), ")".repeat(65))));
         assert!(!depth(&"[{(".repeat(30)));
-        assert!(depth(&"() [] {} ".repeat(1000)));
+        assert!(depth(&"(), [], {}, ".repeat(1000)));
     }
 
     #[test]
@@ -181,6 +216,71 @@ mod tests {
         assert!(!depth(&"!".repeat(100)));
         assert!(!depth(&"if a then b else ".repeat(100)));
         assert!(depth(&"permit(principal, action, resource) when { if a then b else c };\n".repeat(100)));
+    }
+
+    #[test]
+    fn a_carriage_return_ends_a_comment_as_it_does_for_cedar() {
+        assert!(!depth(&format!("// \r{}", "(".repeat(100))));
+    }
+
+    #[test]
+    fn what_nests_by_standing_in_a_row_counts_and_what_commas_part_does_not() {
+        for (first, more) in [
+            ("true", "&&true"),
+            ("true", "||true"),
+            ("1", "+1"),
+            ("1", "*1"),
+            ("context", ".a"),
+            ("context", "[\"a\"]"),
+            ("context", ".contains(1, 2)"),
+            ("(true", "&&true)&&(true"),
+            ("context.a", "} when { context.a"),
+        ] {
+            assert!(depth(&format!("permit(principal, action, resource) when {{ {first}{} }};\n", more.repeat(100)).repeat(10)), "{more}");
+            assert!(!depth(&format!("{first}{}", more.repeat(600))), "{more}");
+        }
+        assert!(depth(&format!("[{}]", "context.a, ".repeat(5000))));
+    }
+
+    #[test]
+    fn what_the_scan_lets_through_is_handled_on_a_small_stack() {
+        let most = MOST_LINKS - 4;
+        let texts: Vec<String> = ["&& context.a == 1", "|| true", "+ 1", ".a", "[\"a\"]", ".b(1)"]
+            .iter()
+            .map(|more| {
+                format!(
+                    "permit(principal, action, resource) when {{ context.a == 1 {} }};",
+                    more.repeat(most / more.matches(['.', '&', '|', '+', '[']).count().max(1))
+                )
+            })
+            .collect();
+        std::thread::Builder::new()
+            .stack_size(1 << 20)
+            .spawn(move || {
+                for text in texts {
+                    let engine = crate::Engine::new();
+                    assert!(depth(&text));
+                    match crate::parse(&crate::Sources { policies: &text, ..Default::default() }, &Limits::DEFAULT) {
+                        Ok(parsed) => drop(crate::lint(&parsed.policies)),
+                        Err(findings) => assert!(!findings.is_empty()),
+                    }
+                    let _ = engine.attenuation(&text);
+                    if engine.install(&crate::Sources { policies: &text, ..Default::default() }).is_ok() {
+                        let check = creto_enablement_common::CheckRef {
+                            agent: "spiffe://x/agent/a",
+                            action: "a:b",
+                            resource: "T::\"x\"",
+                            context: &[],
+                        };
+                        let _ = (engine.answer(&check), engine.errors_in_words(&check), engine.rule(&check));
+                        let _ = engine.explain(&check).unwrap();
+                        let _ = crate::analyze(&engine, &engine, 10, 1);
+                    }
+                }
+            })
+            .unwrap()
+            .join()
+            .unwrap();
     }
 
     #[test]

@@ -1,12 +1,20 @@
 //! What validates and still may not mean what it says.
 
 use crate::finding::{Finding, Severity};
+use crate::source::on_large_stack;
 use cedar_policy::{PolicySet, pst};
 use cedar_policy_core::ast;
 use pst::{ActionConstraint, BinaryOp, Clause, Effect, Expr, PrincipalConstraint, ResourceConstraint, Template};
 
 /// Warnings about a set, in its order.
 pub fn lint(set: &PolicySet) -> Vec<Finding> {
+    // Reading a policy back recurses as deeply as its expressions nest.
+    on_large_stack(|| warnings(set)).unwrap_or_else(|error| {
+        vec![Finding { severity: Severity::Warning, rule: "lint", policy: None, message: error.to_string(), help: None, span: None }]
+    })
+}
+
+fn warnings(set: &PolicySet) -> Vec<Finding> {
     let mut read = Vec::new();
     for policy in set.policies() {
         let inner: &ast::Policy = policy.as_ref();

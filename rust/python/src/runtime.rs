@@ -11,7 +11,7 @@ use creto_runtime::host::Host;
 use creto_runtime::image::Image;
 use creto_runtime::pool::{Lease, Pool};
 use creto_runtime::process::Process;
-use creto_runtime::sandbox::{Claim, Mould, Program, nameserver};
+use creto_runtime::sandbox::{Agreed, Claim, Mould, Program, nameserver};
 use creto_runtime::settings::RuntimeConfig;
 use creto_runtime::stdio::{Sink, Source};
 use parking_lot::Mutex;
@@ -259,6 +259,13 @@ impl SandboxLease {
         self.lease().and_then(|lease| lease.sandbox().resize(run, rows, columns)).or_raise(py)
     }
 
+    /// Keeps back what programs write to the host's descriptors, or lets it go; once this returns nothing is being written.
+    fn hold(&self, py: Python<'_>, held: bool) -> PyResult<()> {
+        let lease = self.lease().or_raise(py)?;
+        py.detach(|| lease.sandbox().hold(held));
+        Ok(())
+    }
+
     /// Completes with the next event as a dict, or None when the sandbox has ended.
     fn next_event(&self, py: Python<'_>, bridge: &Bridge, token: u64) -> PyResult<()> {
         let sender = bridge.sender();
@@ -305,14 +312,8 @@ impl SandboxLease {
         .or_raise(py)
     }
 
-    /// Carries out the changes at these paths, as long as path, kind and digests are still those that were listed.
-    fn apply(
-        &self,
-        py: Python<'_>,
-        agreed: Vec<(PathBuf, String, Option<String>, Option<String>)>,
-        bridge: &Bridge,
-        token: u64,
-    ) -> PyResult<()> {
+    /// Carries out the changes at these paths, as long as path, kind, digests and mode are still those that were listed.
+    fn apply(&self, py: Python<'_>, agreed: Vec<Agreed>, bridge: &Bridge, token: u64) -> PyResult<()> {
         let lease = self.lease().or_raise(py)?;
         later(bridge, token, move || {
             lease.sandbox().apply_agreed(&agreed)?;
@@ -337,9 +338,10 @@ impl SandboxLease {
 fn event_dict<'py>(py: Python<'py>, event: &Event) -> PyResult<Bound<'py, PyDict>> {
     let dict = PyDict::new(py);
     match event {
-        Event::Ask { id, destination } => {
+        Event::Ask { id, destination, on } => {
             dict.set_item("event", "ask")?;
             dict.set_item("id", id)?;
+            dict.set_item("on", on)?;
             dict.set_item("host", &destination.host)?;
             dict.set_item("port", destination.port)?;
             dict.set_item("scheme", destination.scheme)?;

@@ -169,7 +169,7 @@ class Agent:
             fds = [slave, slave, slave]
         for target, fd in enumerate(fds):
             os.dup2(fd, target)
-        os.closerange(3, 1024)
+        os.closerange(3, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
         for number in (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_DFL)
         try:

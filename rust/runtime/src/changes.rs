@@ -78,16 +78,23 @@ pub struct Change {
 const DEEPEST: usize = 256;
 const MOST: usize = 1_000_000;
 
-/// Lists every change, sorted by path; a folder stands before what is in it, and after it where it is deleted.
-pub fn between(lower: &OwnedFd, upper: &OwnedFd) -> Result<Vec<Change>> {
+/// Lists every change, sorted by path; a folder stands before what is in it, and after it where it is deleted. At most `bytes` of the upper
+/// layer are read: that much can have been written, and a file of holes claims to be any size.
+pub fn between(lower: &OwnedFd, upper: &OwnedFd, bytes: u64) -> Result<Vec<Change>> {
     let mut found = Vec::new();
-    walk(Some(lower.as_fd()), upper.as_fd(), Path::new(""), 0, &mut found)?;
+    walk(Some(lower.as_fd()), upper.as_fd(), Path::new(""), 0, &mut Walk { found: &mut found, left: bytes })?;
     found.sort_by(|a: &Change, b: &Change| a.path.cmp(&b.path));
     Ok(found)
 }
 
-fn walk(below: Option<BorrowedFd<'_>>, above: BorrowedFd<'_>, at: &Path, depth: usize, found: &mut Vec<Change>) -> Result<()> {
-    if depth > DEEPEST || found.len() > MOST {
+struct Walk<'a> {
+    found: &'a mut Vec<Change>,
+    /// Bytes that may still be read.
+    left: u64,
+}
+
+fn walk(below: Option<BorrowedFd<'_>>, above: BorrowedFd<'_>, at: &Path, depth: usize, so_far: &mut Walk<'_>) -> Result<()> {
+    if depth > DEEPEST || so_far.found.len() > MOST {
         return Err(Error::invalid(format!("the program's changes are too many or too deep (at `{}`)", at.display())));
     }
     let mut names = Vec::new();
@@ -102,17 +109,17 @@ fn walk(below: Option<BorrowedFd<'_>>, above: BorrowedFd<'_>, at: &Path, depth: 
     if let (Some(below), true) = (below, is_opaque(above)) {
         for name in list(below)? {
             if !names.contains(&name) {
-                gone(below, &name, &at.join(&name), depth, found)?;
+                gone(below, &name, &at.join(&name), depth, so_far.found)?;
             }
         }
     }
     for name in names {
         let path = at.join(&name);
-        let Some(after) = node(above, &name)? else { continue };
+        let Some(after) = node_within(above, &name, Some(&mut so_far.left))? else { continue };
         let before = below.map_or(Ok(None), |below| node(below, &name))?;
         if after.shape == Shape::Special && is_whiteout(above, &name)? {
             if let (Some(below), Some(_)) = (below, before) {
-                gone(below, &name, &path, depth, found)?;
+                gone(below, &name, &path, depth, so_far.found)?;
             }
             continue;
         }
@@ -120,14 +127,14 @@ fn walk(below: Option<BorrowedFd<'_>>, above: BorrowedFd<'_>, at: &Path, depth: 
         if let (Some(below), true, false) = (below, was_folder, is_folder) {
             for inner in list_at(below, &name)? {
                 let folder = folder_at(below, &name)?;
-                gone(folder.as_fd(), &inner, &path.join(&inner), depth + 1, found)?;
+                gone(folder.as_fd(), &inner, &path.join(&inner), depth + 1, so_far.found)?;
             }
         }
         let unchanged = before.as_ref() == Some(&after);
         if !unchanged {
             let kind = if before.is_some() { Kind::Modified } else { Kind::Added };
             let refused = refusal(above, &name, &path, &after)?;
-            found.push(Change { path: path.clone(), kind, before, after: Some(after), refused });
+            so_far.found.push(Change { path: path.clone(), kind, before, after: Some(after), refused });
         }
         if is_folder {
             let inner = folder_at(above, &name)?;
@@ -135,7 +142,7 @@ fn walk(below: Option<BorrowedFd<'_>>, above: BorrowedFd<'_>, at: &Path, depth: 
                 (Some(below), true) => Some(folder_at(below, &name)?),
                 _ => None,
             };
-            walk(outer.as_ref().map(AsFd::as_fd), inner.as_fd(), &path, depth + 1, found)?;
+            walk(outer.as_ref().map(AsFd::as_fd), inner.as_fd(), &path, depth + 1, so_far)?;
         }
     }
     Ok(())
@@ -164,6 +171,7 @@ fn refusal(above: BorrowedFd<'_>, name: &OsString, path: &Path, after: &Node) ->
             let target = link_target(above, name)?;
             leads_out(path, &target).then(|| format!("a link to `{}`, outside the working folder", target.display()))
         }
+        Shape::File if after.digest.is_empty() => Some("a file that claims more bytes than could be written: it is full of holes".into()),
         _ if after.mode & 0o6000 != 0 => Some("a file that takes its owner's rights (setuid or setgid)".into()),
         _ => None,
     })
@@ -186,13 +194,30 @@ fn leads_out(path: &Path, target: &Path) -> bool {
 }
 
 fn node(folder: BorrowedFd<'_>, name: &OsString) -> Result<Option<Node>> {
+    node_within(folder, name, None)
+}
+
+/// What is at a name; a file larger than what may still be read has no digest.
+fn node_within(folder: BorrowedFd<'_>, name: &OsString, left: Option<&mut u64>) -> Result<Option<Node>> {
     let found = match statat(folder, name.as_os_str(), AtFlags::SYMLINK_NOFOLLOW) {
         Ok(found) => found,
         Err(Errno::NOENT) => return Ok(None),
         Err(e) => return Err(io::Error::from(e).into()),
     };
     let (shape, digest) = match FileType::from_raw_mode(found.st_mode) {
-        FileType::RegularFile => (Shape::File, digest(&mut file_at(folder, name)?, &mut io::sink())?),
+        FileType::RegularFile => {
+            let size = u64::try_from(found.st_size).unwrap_or(u64::MAX);
+            let fits = left.is_none_or(|left| match left.checked_sub(size) {
+                Some(rest) => {
+                    *left = rest;
+                    true
+                }
+                None => false,
+            });
+            // No further than its size: the program may be writing to it meanwhile.
+            let digest = if fits { digest(&mut file_at(folder, name)?.take(size), &mut io::sink())? } else { String::new() };
+            (Shape::File, digest)
+        }
         FileType::Directory => (Shape::Folder, String::new()),
         FileType::Symlink => (Shape::Link, crate::hex(&Sha256::digest(link_target(folder, name)?.as_os_str().as_bytes()))),
         _ => (Shape::Special, String::new()),
@@ -250,9 +275,8 @@ fn is_whiteout(folder: BorrowedFd<'_>, name: &OsString) -> Result<bool> {
 
 fn is_opaque(folder: BorrowedFd<'_>) -> bool {
     let mut value = [0_u8; 4];
-    ["trusted.overlay.opaque", "user.overlay.opaque"]
-        .iter()
-        .any(|name| rustix::fs::fgetxattr(folder, *name, &mut value).is_ok_and(|length| length == 1 && value.first() == Some(&b'y')))
+    // Not `user.overlay.opaque`, which any program can set and the overlay passes over.
+    rustix::fs::fgetxattr(folder, "trusted.overlay.opaque", &mut value).is_ok_and(|length| length == 1 && value.first() == Some(&b'y'))
 }
 
 /// The content of a regular file below a folder, at most `most` bytes; none where there is none.
@@ -352,7 +376,7 @@ fn carry(lower: &OwnedFd, upper: &OwnedFd, change: &Change) -> Result<()> {
             let mut file = File::from(openat(&to, draft.as_os_str(), flags, Mode::RUSR | Mode::WUSR).map_err(io::Error::from)?);
             let written = (|| {
                 // What was agreed to is this content: the program may still be running.
-                if digest(&mut file_at(from.as_fd(), &name)?, &mut file)? != after.digest {
+                if digest(&mut file_at(from.as_fd(), &name)?.take(after.size.saturating_add(1)), &mut file)? != after.digest {
                     return Err(Error::new(ErrorKind::Integrity).with_context("the program changed it after it was listed"));
                 }
                 own(file.as_fd())?;
@@ -389,6 +413,25 @@ fn draft_name() -> OsString {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_of_holes_is_neither_read_nor_carried_out() {
+        let folder = std::env::temp_dir().join(draft_name());
+        let (work, left) = (folder.join("work"), folder.join("left"));
+        std::fs::create_dir_all(&work).unwrap();
+        std::fs::create_dir_all(&left).unwrap();
+        for number in 0..50 {
+            File::create(left.join(format!("holes-{number}"))).unwrap().set_len(1 << 40).unwrap();
+        }
+        std::fs::write(left.join("small"), "text").unwrap();
+        let [lower, upper] = [&work, &left].map(|path| OwnedFd::from(File::open(path).unwrap()));
+        let found = between(&lower, &upper, 1 << 20).unwrap();
+        let (fine, refused): (Vec<_>, Vec<_>) = found.into_iter().partition(|change| change.refused.is_none());
+        assert_eq!((fine.len(), refused.len()), (1, 50));
+        assert!(refused.iter().all(|change| change.refused.as_deref().unwrap().contains("full of holes")));
+        assert!(apply(&lower, &upper, &refused).is_err());
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
 
     #[test]
     fn a_link_that_climbs_out_through_another_link_is_refused() {

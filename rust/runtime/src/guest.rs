@@ -16,13 +16,29 @@ use std::time::{Duration, Instant};
 
 const MOST_EVENT: usize = 65_536;
 
-#[derive(Deserialize)]
+/// What the first process says.
+#[derive(Debug, Deserialize)]
 #[serde(tag = "event", rename_all = "lowercase")]
-enum Event {
-    Ready { python: String },
+pub enum Event {
+    /// It serves.
+    Ready {
+        /// Its Python's version.
+        python: String,
+    },
+    /// The claim is in force.
     Claimed,
-    Failed { reason: String },
-    Exit { id: u64, status: i32 },
+    /// The claim is not.
+    Failed {
+        /// Why.
+        reason: String,
+    },
+    /// A program ended.
+    Exit {
+        /// The run.
+        id: u64,
+        /// Exit status; negative for a signal.
+        status: i32,
+    },
 }
 
 /// Called when a run has ended, with its status: negative for a signal, none where the sandbox died first.
@@ -131,7 +147,7 @@ impl Guest {
 
 fn listen(mut socket: UnixStream, shared: &(Mutex<State>, Condvar)) {
     let (state, changed) = shared;
-    while let Ok(Some(event)) = next(&mut socket) {
+    while let Ok(Some(event)) = read_event(&mut socket) {
         let mut state = state.lock();
         let ended = match event {
             Event::Ready { python } => {
@@ -165,14 +181,18 @@ fn listen(mut socket: UnixStream, shared: &(Mutex<State>, Condvar)) {
     }
 }
 
-fn next(socket: &mut UnixStream) -> io::Result<Option<Event>> {
+/// Reads the next event; an error is the end of the conversation.
+///
+/// # Errors
+/// The reader's, or `InvalidData` for what is no event.
+pub fn read_event(from: &mut impl Read) -> io::Result<Option<Event>> {
     let mut length = [0; 4];
-    socket.read_exact(&mut length)?;
+    from.read_exact(&mut length)?;
     let length = u32::from_be_bytes(length) as usize;
     if length > MOST_EVENT {
         return Err(io::ErrorKind::InvalidData.into());
     }
     let mut body = vec![0; length];
-    socket.read_exact(&mut body)?;
+    from.read_exact(&mut body)?;
     serde_json::from_slice(&body).map(Some).map_err(io::Error::from)
 }

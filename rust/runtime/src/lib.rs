@@ -6,7 +6,7 @@ pub mod backend;
 pub mod cgroup;
 pub mod changes;
 pub mod egress;
-mod guest;
+pub mod guest;
 #[cfg(feature = "gvisor")]
 pub mod gvisor;
 pub mod host;

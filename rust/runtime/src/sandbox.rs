@@ -10,7 +10,7 @@ use crate::image::Image;
 use crate::network::{GATEWAY, Wire};
 use crate::settings::Limits;
 use crate::slot::{Slot, open_folder};
-use crate::stdio::{Captured, Sink, Source, Streams};
+use crate::stdio::{Captured, Hold, Sink, Source, Streams};
 use crate::workdir;
 use creto_enablement_common::{Error, ErrorKind, Result, ResultExt};
 use parking_lot::Mutex;
@@ -114,6 +114,9 @@ pub struct Finished {
     pub stderr: Captured,
 }
 
+/// What names one change and no other: path, kind, digests before and after, and permission bits after.
+pub type Agreed = (PathBuf, String, Option<String>, Option<String>, Option<u32>);
+
 struct Claimed {
     claim: Claim,
     lower: OwnedFd,
@@ -133,6 +136,7 @@ pub struct Sandbox {
     _egress: Egress,
     claimed: Mutex<Option<Arc<Claimed>>>,
     next_run: AtomicU64,
+    hold: Arc<Hold>,
 }
 
 impl Sandbox {
@@ -168,6 +172,7 @@ impl Sandbox {
             _egress: egress,
             claimed: Mutex::new(None),
             next_run: AtomicU64::new(1),
+            hold: Arc::default(),
         };
         // runsc reads the namespace by its descriptor while it starts, so that must live until the first process serves.
         let ready = sandbox.guest.ready(START);
@@ -252,7 +257,7 @@ impl Sandbox {
             return Err(Error::invalid("no program to run: give its name, then its arguments"));
         }
         let id = self.next_run.fetch_add(1, Ordering::Relaxed);
-        let (streams, theirs) = Streams::start(program.stdin, program.stdout, program.stderr)?;
+        let (streams, theirs) = Streams::start(program.stdin, program.stdout, program.stderr, &self.hold)?;
         let message = json!({
             "do": "run",
             "id": id,
@@ -288,6 +293,11 @@ impl Sandbox {
         self.guest.send(&json!({ "do": "signal", "id": run, "signal": signal }), &[])
     }
 
+    /// Keeps back what programs write to the host's descriptors, or lets it go.
+    pub fn hold(&self, held: bool) {
+        self.hold.set(held);
+    }
+
     /// Tells a run's terminal its new size.
     pub fn resize(&self, run: u64, rows: u16, columns: u16) -> Result<()> {
         self.guest.send(&json!({ "do": "resize", "id": run, "rows": rows, "columns": columns }), &[])
@@ -296,7 +306,7 @@ impl Sandbox {
     /// What was changed in the working folder so far.
     pub fn changes(&self) -> Result<Vec<Change>> {
         let claimed = self.claimed()?;
-        let mut found = changes::between(&claimed.lower, &claimed.upper)?;
+        let mut found = changes::between(&claimed.lower, &claimed.upper, self.mould.limits.disk)?;
         // What was never in view was not deleted by the program.
         let hidden = |path: &Path| claimed.claim.hidden.iter().any(|place| path.starts_with(place));
         found.retain(|change| change.kind != changes::Kind::Deleted || !hidden(&change.path));
@@ -315,15 +325,19 @@ impl Sandbox {
         changes::apply(&claimed.lower, &claimed.upper, changes)
     }
 
-    /// As `apply`, for changes named by path, kind and digests before and after: what is no longer so is refused.
-    pub fn apply_agreed(&self, agreed: &[(PathBuf, String, Option<String>, Option<String>)]) -> Result<()> {
+    /// As `apply`, for changes named by path, kind, digests before and after, and mode after: what is no longer so is refused.
+    pub fn apply_agreed(&self, agreed: &[Agreed]) -> Result<()> {
         let claimed = self.claimed()?;
         let now = self.changes()?;
         let mut chosen = Vec::with_capacity(agreed.len());
-        for (path, kind, before, after) in agreed {
+        for (path, kind, before, after, mode) in agreed {
             let digest = |node: &Option<changes::Node>| node.as_ref().map(|n| n.digest.clone());
             let same = now.iter().find(|change| {
-                change.path == *path && change.kind.name() == kind && digest(&change.before) == *before && digest(&change.after) == *after
+                change.path == *path
+                    && change.kind.name() == kind
+                    && digest(&change.before) == *before
+                    && digest(&change.after) == *after
+                    && change.after.as_ref().map(|n| n.mode) == *mode
             });
             chosen.push(same.cloned().ok_or_else(|| {
                 Error::new(ErrorKind::Integrity)
@@ -336,6 +350,7 @@ impl Sandbox {
     /// Ends everything inside and gives back all that it held. Happens on drop too.
     pub fn close(&self) {
         self.desk.close();
+        self.hold.set(false);
         self.guest.hang_up();
         let Some(mut child) = self.child.lock().take() else { return };
         let deadline = Instant::now() + Duration::from_secs(3);

@@ -2,7 +2,7 @@
 //! terminal above all) are never handed in.
 
 use creto_enablement_common::Result;
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -44,9 +44,34 @@ pub struct Captured {
     pub truncated: bool,
 }
 
+/// Keeps what programs write to the host's descriptors back, while a terminal among them shows something that must not be written over.
+#[derive(Default)]
+pub struct Hold {
+    held: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Hold {
+    /// Holds or lets go; once this returns with `true` nothing is being written.
+    pub fn set(&self, held: bool) {
+        *self.held.lock() = held;
+        self.changed.notify_all();
+    }
+
+    /// Writes when it may.
+    fn write<T>(&self, work: impl FnOnce() -> T) -> T {
+        let mut held = self.held.lock();
+        while *held {
+            self.changed.wait(&mut held);
+        }
+        work()
+    }
+}
+
 /// One program's streams.
 pub struct Streams {
     stop: Arc<OwnedFd>,
+    hold: Arc<Hold>,
     finished: mpsc::Receiver<()>,
     outputs: usize,
     captured: [Arc<Mutex<Captured>>; 2],
@@ -54,7 +79,7 @@ pub struct Streams {
 
 impl Streams {
     /// Starts to carry; gives back the sandbox's ends.
-    pub fn start(stdin: Source, stdout: Sink, stderr: Sink) -> Result<(Self, [OwnedFd; 3])> {
+    pub fn start(stdin: Source, stdout: Sink, stderr: Sink, hold: &Arc<Hold>) -> Result<(Self, [OwnedFd; 3])> {
         let stop = Arc::new(eventfd(0, EventfdFlags::CLOEXEC).map_err(std::io::Error::from)?);
         let (done, finished) = mpsc::channel();
         let captured = [Arc::default(), Arc::default()];
@@ -64,16 +89,21 @@ impl Streams {
             spawn(move || feed(stdin, &ours_in, &stop))?;
         }
         let [out, err] = &captured;
-        let theirs_out = Self::output(stdout, out, &stop, &done)?;
-        let theirs_err = Self::output(stderr, err, &stop, &done)?;
-        Ok((Self { stop, finished, outputs: 2, captured }, [theirs_in, theirs_out, theirs_err]))
+        let theirs_out = Self::output(stdout, out, (&stop, hold), &done)?;
+        let theirs_err = Self::output(stderr, err, (&stop, hold), &done)?;
+        Ok((Self { stop, hold: hold.clone(), finished, outputs: 2, captured }, [theirs_in, theirs_out, theirs_err]))
     }
 
-    fn output(sink: Sink, into: &Arc<Mutex<Captured>>, stop: &Arc<OwnedFd>, done: &mpsc::Sender<()>) -> Result<OwnedFd> {
+    fn output(
+        sink: Sink,
+        into: &Arc<Mutex<Captured>>,
+        (stop, hold): (&Arc<OwnedFd>, &Arc<Hold>),
+        done: &mpsc::Sender<()>,
+    ) -> Result<OwnedFd> {
         let (ours, theirs) = pipe_with(PipeFlags::CLOEXEC).map_err(std::io::Error::from)?;
-        let (into, stop, done) = (into.clone(), stop.clone(), done.clone());
+        let (into, stop, hold, done) = (into.clone(), stop.clone(), hold.clone(), done.clone());
         spawn(move || {
-            drain(&ours, &sink, &into, &stop);
+            drain(&ours, &sink, &into, &stop, &hold);
             // Nobody listens any more where the run was given up.
             let _ = done.send(());
         })?;
@@ -82,6 +112,8 @@ impl Streams {
 
     /// Called when the program has ended: waits a little for its last output, and gives back what was captured.
     pub fn finish(mut self) -> [Captured; 2] {
+        // What was held back is written before anybody is told that the program has ended.
+        self.hold.write(|| ());
         let deadline = Instant::now() + TRAIL;
         while self.outputs > 0 && self.finished.recv_timeout(deadline.saturating_duration_since(Instant::now())).is_ok() {
             self.outputs -= 1;
@@ -158,7 +190,7 @@ fn pass_on(bytes: &[u8], pipe: &OwnedFd, stop: &OwnedFd) -> bool {
     true
 }
 
-fn drain(pipe: &OwnedFd, sink: &Sink, into: &Mutex<Captured>, stop: &OwnedFd) {
+fn drain(pipe: &OwnedFd, sink: &Sink, into: &Mutex<Captured>, stop: &OwnedFd, hold: &Hold) {
     let mut buffer = vec![0; 65_536];
     while ready(pipe, PollFlags::IN, stop) {
         let got = match rustix::io::read(pipe, &mut buffer) {
@@ -177,7 +209,7 @@ fn drain(pipe: &OwnedFd, sink: &Sink, into: &Mutex<Captured>, stop: &OwnedFd) {
             }
             // Where nobody reads any more, the program gets its broken pipe.
             Sink::Descriptor(to) => {
-                if !write_all(to, got) {
+                if !hold.write(|| write_all(to, got)) {
                     return;
                 }
             }

@@ -41,6 +41,8 @@ pub enum Event {
         id: u64,
         /// Where to.
         destination: Destination,
+        /// The question that let the connection through, where this one is about what it carries.
+        on: Option<u64>,
     },
     /// Refused here, whatever policy says, since the topology has no such way.
     Refused {
@@ -97,8 +99,8 @@ pub struct Desk {
 }
 
 impl Desk {
-    /// Asks and waits up to `patience`.
-    pub fn ask(&self, destination: &Destination, patience: Duration) -> Verdict {
+    /// Asks and waits up to `patience`. `on` is the question that let the connection through, where this one is about what it carries.
+    pub fn ask(&self, destination: &Destination, on: Option<u64>, patience: Duration) -> Verdict {
         let deadline = Instant::now() + patience;
         let mut state = self.state.lock();
         if state.closed {
@@ -113,7 +115,7 @@ impl Desk {
         let id = orphan.unwrap_or_else(|| {
             state.next += 1;
             let id = state.next;
-            self.post(&mut state, Event::Ask { id, destination: destination.clone() });
+            self.post(&mut state, Event::Ask { id, destination: destination.clone(), on });
             id
         });
         state.open.insert(id, (destination.clone(), true));
@@ -208,10 +210,10 @@ mod tests {
     #[test]
     fn the_next_attempt_attaches_to_the_question_that_was_given_up() {
         let desk = Arc::new(Desk::default());
-        assert_eq!(desk.ask(&to("a.example"), Duration::from_millis(10)), Verdict::Pending);
+        assert_eq!(desk.ask(&to("a.example"), None, Duration::from_millis(10)), Verdict::Pending);
         let again = std::thread::spawn({
             let desk = desk.clone();
-            move || desk.ask(&to("a.example"), Duration::from_secs(5))
+            move || desk.ask(&to("a.example"), None, Duration::from_secs(5))
         });
         std::thread::sleep(Duration::from_millis(50));
         assert!(desk.answer(1, true));
@@ -223,12 +225,12 @@ mod tests {
     #[test]
     fn an_answer_that_came_too_late_serves_one_attempt_and_no_more() {
         let desk = Desk::default();
-        assert_eq!(desk.ask(&to("a.example"), Duration::ZERO), Verdict::Pending);
+        assert_eq!(desk.ask(&to("a.example"), None, Duration::ZERO), Verdict::Pending);
         assert!(desk.answer(1, true));
         assert!(!desk.answer(1, true));
-        assert_eq!(desk.ask(&to("a.example"), Duration::ZERO), Verdict::Allowed(1));
-        assert_eq!(desk.ask(&to("a.example"), Duration::ZERO), Verdict::Pending);
-        assert_eq!(desk.ask(&to("b.example"), Duration::ZERO), Verdict::Pending);
+        assert_eq!(desk.ask(&to("a.example"), None, Duration::ZERO), Verdict::Allowed(1));
+        assert_eq!(desk.ask(&to("a.example"), None, Duration::ZERO), Verdict::Pending);
+        assert_eq!(desk.ask(&to("b.example"), None, Duration::ZERO), Verdict::Pending);
     }
 
     #[test]
@@ -236,7 +238,7 @@ mod tests {
         let desk = Arc::new(Desk::default());
         let waiting = std::thread::spawn({
             let desk = desk.clone();
-            move || desk.ask(&to("a.example"), Duration::from_secs(5))
+            move || desk.ask(&to("a.example"), None, Duration::from_secs(5))
         });
         std::thread::sleep(Duration::from_millis(50));
         desk.close();

@@ -88,6 +88,10 @@ impl Requests {
                         return Err("trailers of more than 64 KiB");
                     }
                     if line.ends_with(b"\r\n") {
+                        // A bare line feed would end the trailers for some servers, and what follows it be a request that nobody saw.
+                        if line.len() > 2 {
+                            header(std::str::from_utf8(line).map_err(|_| "a trailer that is not UTF-8")?.trim_end_matches("\r\n"))?;
+                        }
                         forward.extend_from_slice(line);
                         self.place = if line.len() == 2 { Place::Head(Vec::new()) } else { Place::Trailer(Vec::new()) };
                     }
@@ -98,10 +102,40 @@ impl Requests {
     }
 }
 
-/// True where the first bytes can only be an HTTP/1 request: a method and a space.
-pub fn looks_like_http(bytes: &[u8]) -> bool {
-    let method: Vec<u8> = bytes.iter().copied().take(24).take_while(u8::is_ascii_uppercase).collect();
-    (3..=20).contains(&method.len()) && bytes.get(method.len()) == Some(&b' ')
+/// The longest method that is read as one.
+const MOST_METHOD: usize = 20;
+/// More of a first line than this is not waited for.
+const MOST_LINE: usize = 8192;
+
+/// Whether some server would take the first bytes of a connection for a request: none while more are needed to tell. What is then read by
+/// `Requests` must be one in the strict form, or the connection ends.
+pub fn is_http(bytes: &[u8]) -> Option<bool> {
+    let is_end = |byte: &u8| matches!(byte, b'\r' | b'\n');
+    // Servers pass over empty lines before a request.
+    let line = bytes.get(bytes.iter().take_while(|byte| is_end(byte)).count()..).unwrap_or_default();
+    let method = line.iter().take_while(|byte| byte.is_ascii_alphabetic() || matches!(byte, b'-' | b'_')).count();
+    if method > MOST_METHOD {
+        return Some(false);
+    }
+    match line.get(method) {
+        None => return if bytes.len() > MOST_LINE { Some(true) } else { None },
+        Some(b' ' | b'\t') if method > 0 => {}
+        Some(_) => return Some(false),
+    }
+    let end = line.iter().position(is_end);
+    let line = line.get(..end.unwrap_or(line.len())).unwrap_or_default();
+    if line.iter().any(|byte| (*byte < 0x20 && *byte != b'\t') || *byte == 0x7f) {
+        return Some(false);
+    }
+    if end.is_none() {
+        return if line.len() > MOST_LINE { Some(true) } else { None };
+    }
+    // Other protocols speak in lines too: `EHLO here`, `USER me`.
+    let mut words = line.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty()).skip(1);
+    let target = words.next().unwrap_or_default();
+    let last = words.last().unwrap_or_default();
+    let begins = |word: &[u8], with: &[u8]| word.get(..with.len()).is_some_and(|start| start.eq_ignore_ascii_case(with));
+    Some(begins(last, b"HTTP/") || begins(target, b"/") || begins(target, b"http:") || begins(target, b"https:"))
 }
 
 fn read_head(head: &[u8], host: &str, port: u16) -> Result<(Request, Place), &'static str> {
@@ -109,15 +143,24 @@ fn read_head(head: &[u8], host: &str, port: u16) -> Result<(Request, Place), &'s
     let text = text.strip_suffix("\r\n\r\n").ok_or("a request head without an end")?;
     let mut lines = text.split("\r\n");
     let mut words = lines.next().unwrap_or_default().split(' ');
-    let (Some(method), Some(target), Some("HTTP/1.1" | "HTTP/1.0"), None) = (words.next(), words.next(), words.next(), words.next()) else {
+    let (Some(method), Some(target), Some(version @ ("HTTP/1.1" | "HTTP/1.0")), None) =
+        (words.next(), words.next(), words.next(), words.next())
+    else {
         return Err("a request line that is not HTTP/1");
     };
     if method == "CONNECT" {
         return Err("CONNECT, which would open a second way out");
     }
+    if method.is_empty() || method.len() > MOST_METHOD || !method.bytes().all(|b| b.is_ascii_uppercase() || b == b'-' || b == b'_') {
+        return Err("a method with other characters than capital letters");
+    }
+    // A control character ends a line for some servers.
+    if !target.bytes().all(|b| b.is_ascii_graphic()) {
+        return Err("a request target with other than printable ASCII characters");
+    }
     let same = |authority: &str| {
         let (name, given) = authority.rsplit_once(':').map_or((authority, None), |(name, given)| (name, Some(given)));
-        name.eq_ignore_ascii_case(host) && given.is_none_or(|given| given.parse() == Ok(port))
+        name.eq_ignore_ascii_case(host) && given.is_none_or(|given| given == port.to_string())
     };
     let target = if let Some(absolute) = target.strip_prefix("http://") {
         let (authority, _) = absolute.split_at(absolute.find('/').unwrap_or(absolute.len()));
@@ -132,14 +175,7 @@ fn read_head(head: &[u8], host: &str, port: u16) -> Result<(Request, Place), &'s
     };
     let (mut hosts, mut length, mut chunked) = (0, None, false);
     for line in lines {
-        let (name, value) = line.split_once(':').ok_or("a header line without a colon")?;
-        let value = value.trim_matches([' ', '\t']);
-        if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b)) {
-            return Err("a header name with other characters than letters, digits and signs");
-        }
-        if value.bytes().any(|b| (b < 0x20 && b != b'\t') || b == 0x7f) {
-            return Err("a control character in a header");
-        }
+        let (name, value) = header(line)?;
         match name.to_ascii_lowercase().as_str() {
             "host" => {
                 hosts += 1;
@@ -156,6 +192,10 @@ fn read_head(head: &[u8], host: &str, port: u16) -> Result<(Request, Place), &'s
             "transfer-encoding" => {
                 if chunked || !value.eq_ignore_ascii_case("chunked") {
                     return Err("a Transfer-Encoding other than chunked");
+                }
+                // Some servers pass over it in HTTP/1.0, and would read the body as requests (RFC 9112, section 6.1).
+                if version == "HTTP/1.0" {
+                    return Err("a Transfer-Encoding in HTTP/1.0");
                 }
                 chunked = true;
             }
@@ -174,9 +214,26 @@ fn read_head(head: &[u8], host: &str, port: u16) -> Result<(Request, Place), &'s
     Ok((Request { method: method.to_owned(), target: target.to_owned() }, next))
 }
 
+/// The name and value of a header line.
+fn header(line: &str) -> Result<(&str, &str), &'static str> {
+    let (name, value) = line.split_once(':').ok_or("a header line without a colon")?;
+    if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b)) {
+        return Err("a header name with other characters than letters, digits and signs");
+    }
+    if value.bytes().any(|b| (b < 0x20 && b != b'\t') || b == 0x7f) {
+        return Err("a control character in a header");
+    }
+    Ok((name, value.trim_matches([' ', '\t'])))
+}
+
 fn chunk_size(line: &[u8]) -> Result<u64, &'static str> {
     let text = std::str::from_utf8(line).map_err(|_| "a chunk size that is no number")?;
-    let size = text.trim_end_matches("\r\n").split(';').next().unwrap_or_default();
+    let text = text.strip_suffix("\r\n").unwrap_or(text);
+    // In an extension too a bare line feed ends the line for some servers.
+    if text.bytes().any(|b| !(0x20..0x7f).contains(&b)) {
+        return Err("a control character in a chunk's size line");
+    }
+    let size = text.split(';').next().unwrap_or_default();
     if size.is_empty() || size.len() > 15 || !size.bytes().all(|b| b.is_ascii_hexdigit()) {
         return Err("a chunk size that is no number");
     }
@@ -225,6 +282,42 @@ mod tests {
     }
 
     #[test]
+    fn no_request_hides_behind_a_bare_line_feed_in_a_chunked_body() {
+        let head = "POST / HTTP/1.1\r\nHost: example.org\r\nTransfer-Encoding: chunked\r\n\r\n";
+        for (body, why) in [
+            ("2;\nxx\r\n0\r\n\r\nab\r\n", "in a chunk's extension"),
+            ("0\r\nX: y\n\nGET /hidden HTTP/1.1\r\nHost: example.org\r\n\r\n", "in a trailer"),
+            ("0\r\nGET /hidden HTTP/1.1\r\n\r\n", "a trailer that is a request"),
+        ] {
+            let (result, forward, seen) = read(format!("{head}{body}").as_bytes(), 1000);
+            assert!(result.is_err(), "{why}");
+            assert!(!String::from_utf8(forward).unwrap().contains("hidden"), "{why}");
+            assert_eq!(seen.len(), 1);
+        }
+    }
+
+    #[test]
+    fn what_a_server_may_take_for_http_is_read_as_http_and_other_protocols_are_not() {
+        for line in [
+            "GET / HTTP/1.1\r\n",
+            "\r\nGET / HTTP/1.1\n",
+            "\n\n\rPOST /x http/1.0\r",
+            "get /\n",
+            "GET\t/\tHTTP/1.1\r\n",
+            "PRI * HTTP/2.0\r\n",
+        ] {
+            assert_eq!(is_http(line.as_bytes()), Some(true), "{line:?}");
+            let told = line.trim_end().len();
+            assert!((0..=told).all(|end| is_http(&line.as_bytes()[..end]).is_none()), "{line:?}");
+        }
+        for line in ["SSH-2.0-x\r\n", "EHLO here\r\n", "USER me\r\n", "NICK me\r\n", "*1\r\n$4\r\nPING\r\n", "\x16\x03\x01", "GET \0", "\0"]
+        {
+            assert_eq!(is_http(line.as_bytes()), Some(false), "{line:?}");
+        }
+        assert_eq!(is_http(&[b'\n'; 9000]), Some(true));
+    }
+
+    #[test]
     fn what_two_parsers_may_read_in_two_ways_is_refused() {
         for head in [
             "CONNECT other:443 HTTP/1.1\r\nHost: example.org\r\n\r\n",
@@ -238,6 +331,13 @@ mod tests {
             "GET / HTTP/1.1\r\nHost: example.org\r\nTransfer-Encoding: gzip, chunked\r\n\r\n",
             "PRI * HTTP/2.0\r\n\r\n",
             "GET / HTTP/1.1\r\nHost: example.org:81\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: example.org:+80\r\n\r\n",
+            "\r\nGET / HTTP/1.1\r\nHost: example.org\r\n\r\n",
+            "get / HTTP/1.1\r\nHost: example.org\r\n\r\n",
+            "G\x1bT / HTTP/1.1\r\nHost: example.org\r\n\r\n",
+            "GET /\rHost:other HTTP/1.1\r\nHost: example.org\r\n\r\n",
+            "GET /\u{202e} HTTP/1.1\r\nHost: example.org\r\n\r\n",
+            "POST / HTTP/1.0\r\nHost: example.org\r\nTransfer-Encoding: chunked\r\n\r\n",
         ] {
             assert!(read(head.as_bytes(), 1000).0.is_err(), "{head}");
         }

@@ -3,12 +3,12 @@
 //! It breaks no TLS open, keeps no content, and follows no redirect; it sees names, ports, byte counts and plain HTTP request lines.
 
 mod desk;
-mod dns;
-mod http;
+pub mod dns;
+pub mod http;
 mod names;
 mod proxy;
-mod tls;
+pub mod tls;
 
 pub use desk::{Desk, Destination, Event, Request, Verdict};
-pub use names::normal;
+pub use names::{Names, normal};
 pub use proxy::{Egress, Upstreams};

@@ -1,7 +1,7 @@
 //! Takes connections in the gateway namespace, finds their names, asks at the desk, and carries bytes.
 
 use super::desk::{Desk, Destination, Event, Request, Verdict};
-use super::http::{Requests, looks_like_http};
+use super::http::{Requests, is_http};
 use super::names::{Names, normal};
 use super::{dns, tls};
 use creto_enablement_common::{Error, Result};
@@ -10,7 +10,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::sockopt;
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream, ToSocketAddrs, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream, ToSocketAddrs, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -19,6 +19,8 @@ use std::time::{Duration, Instant};
 const PATIENCE: Duration = Duration::from_secs(55);
 /// How long to wait for the program's first bytes before taking the server for the one who speaks first.
 const FIRST_WORD: Duration = Duration::from_millis(250);
+/// How long a program may take over words that must come.
+const SLOW_WORD: Duration = Duration::from_secs(10);
 const CONNECT: Duration = Duration::from_secs(15);
 const MOST_CONNECTIONS: usize = 256;
 const STACK: usize = 256 * 1024;
@@ -119,13 +121,13 @@ impl Shared {
         let Some(host) = self.names.lock().name(*wanted.ip()).map(str::to_owned) else {
             return Err(refused(wanted.ip().to_string(), "a literal address: connect by name, so that policy can see where to"));
         };
-        let first = first_bytes(program).map_err(|_| None)?;
+        let first = first_bytes(program, wanted.port()).map_err(|_| None)?;
         let mut filter = Filter::new(&host, wanted.port());
         let mut forward = Vec::new();
         let mut requests = Vec::new();
         filter.read(&first, &mut forward, &mut requests).map_err(|reason| refused(host.clone(), &reason))?;
         let destination = Destination { host: host.clone(), port: wanted.port(), scheme: filter.scheme(), request: None };
-        let id = match self.desk.ask(&destination, PATIENCE) {
+        let id = match self.desk.ask(&destination, None, PATIENCE) {
             Verdict::Allowed(id) => id,
             Verdict::Denied | Verdict::Pending => return Err(None),
         };
@@ -134,7 +136,7 @@ impl Shared {
             Ok(server) => server,
             Err(reason) => return Err(Some(closed(0, 0, Some(reason)))),
         };
-        let mut pump = Pump { shared: self, destination, program, server: &server, filter, sent: 0, received: 0 };
+        let mut pump = Pump { shared: self, id, destination, program, server: &server, filter, sent: 0, received: 0 };
         let ended = pump.agreed(requests).and_then(|()| pump.run(&forward));
         let (sent, received) = (pump.sent, pump.received);
         let _ = server.shutdown(Shutdown::Both);
@@ -151,8 +153,10 @@ impl Shared {
         if let Some(upstream) = self.upstreams.get(&to.host) {
             return TcpStream::connect_timeout(upstream, CONNECT).map_err(|e| format!("`{}` is configured as {upstream}: {e}", to.host));
         }
-        let found = (to.host.as_str(), to.port).to_socket_addrs().map_err(|e| format!("`{}` cannot be resolved: {e}", to.host))?;
-        let (public, hidden): (Vec<_>, Vec<_>) = found.partition(|address| is_public(address.ip()));
+        // Absolute, so that no search list of this machine makes another name of the one that was agreed to.
+        let name = format!("{}.", to.host);
+        let found = (name.as_str(), to.port).to_socket_addrs().map_err(|e| format!("`{}` cannot be resolved: {e}", to.host))?;
+        let (public, hidden): (Vec<_>, Vec<_>) = found.partition(|address| is_public(address.ip()) && !is_own(*address));
         let mut last = match hidden.first() {
             Some(_) => format!("`{}` leads to an address that is not public; name it in `hosts` to allow that", to.host),
             None => format!("`{}` has no address", to.host),
@@ -201,13 +205,11 @@ impl Filter {
         if let Kind::Unknown(seen) = &mut self.kind {
             seen.extend_from_slice(bytes);
             // A request that is sent letter by letter must not pass unread.
-            if undecided(seen) {
-                return Ok(());
-            }
+            let Some(http) = is_http(seen) else { return Ok(()) };
             let seen = std::mem::take(seen);
             self.kind = match seen.first() {
                 Some(22) => Kind::Hello(Vec::new()),
-                _ if looks_like_http(&seen) => Kind::Http(Requests::new(&self.host, self.port)),
+                _ if http => Kind::Http(Requests::new(&self.host, self.port)),
                 _ if matches!(self.port, 80 | 443) => return Err("neither TLS nor HTTP on a port of the Web".into()),
                 _ => Kind::Checked(None),
             };
@@ -238,6 +240,8 @@ impl Filter {
 
 struct Pump<'a> {
     shared: &'a Shared,
+    /// The question that let the connection through.
+    id: u64,
     destination: Destination,
     program: &'a TcpStream,
     server: &'a TcpStream,
@@ -247,12 +251,25 @@ struct Pump<'a> {
 }
 
 impl Pump<'_> {
+    /// Where the connection was agreed to before the program had said a word, asks again once its words tell what it is: a policy about
+    /// schemes could else be passed by saying nothing at first.
+    fn scheme_agreed(&mut self) -> Result<(), String> {
+        let scheme = self.filter.scheme();
+        if scheme.is_some() && self.destination.scheme.is_none() {
+            self.destination.scheme = scheme;
+            if !matches!(self.shared.desk.ask(&self.destination, Some(self.id), PATIENCE), Verdict::Allowed(_)) {
+                return Err(format!("{} is not allowed here", scheme.unwrap_or_default()));
+            }
+        }
+        Ok(())
+    }
+
     /// Asks about each plain HTTP request before a byte of it goes out.
     fn agreed(&self, requests: Vec<Request>) -> Result<(), String> {
         for request in requests {
             let text = format!("{} {} is not allowed", request.method, request.target);
             let asked = Destination { request: Some(request), ..self.destination.clone() };
-            if !matches!(self.shared.desk.ask(&asked, PATIENCE), Verdict::Allowed(_)) {
+            if !matches!(self.shared.desk.ask(&asked, Some(self.id), PATIENCE), Verdict::Allowed(_)) {
                 return Err(text);
             }
         }
@@ -280,6 +297,7 @@ impl Pump<'_> {
                 let got = program.read(&mut buffer).map_err(text)?;
                 let (mut forward, mut requests) = (Vec::new(), Vec::new());
                 self.filter.read(buffer.get(..got).unwrap_or_default(), &mut forward, &mut requests)?;
+                self.scheme_agreed()?;
                 self.agreed(requests)?;
                 server.write_all(&forward).map_err(text)?;
                 self.sent += forward.len() as u64;
@@ -302,29 +320,26 @@ impl Pump<'_> {
     }
 }
 
-/// The program's first bytes: a whole ClientHello or HTTP head where it is one, nothing where the server is expected to speak first.
-fn first_bytes(program: &TcpStream) -> io::Result<Vec<u8>> {
-    let deadline = Instant::now() + FIRST_WORD;
+/// The program's first bytes: a whole ClientHello or HTTP head where it is one, nothing where the server is expected to speak first, which
+/// none does on a port of the Web.
+fn first_bytes(program: &TcpStream, port: u16) -> io::Result<Vec<u8>> {
+    let web = matches!(port, 80 | 443);
+    let deadline = Instant::now() + if web { SLOW_WORD } else { FIRST_WORD };
     let mut bytes = Vec::new();
     let mut buffer = [0; 4096];
     loop {
-        let patience = if bytes.is_empty() { deadline.saturating_duration_since(Instant::now()) } else { Duration::from_secs(10) };
+        let patience = if bytes.is_empty() { deadline.saturating_duration_since(Instant::now()) } else { SLOW_WORD };
         if !readable(program, patience) {
-            return if bytes.is_empty() { Ok(bytes) } else { Err(io::ErrorKind::TimedOut.into()) };
+            return if bytes.is_empty() && !web { Ok(bytes) } else { Err(io::ErrorKind::TimedOut.into()) };
         }
         let mut from = program;
         let got = from.read(&mut buffer)?;
         bytes.extend_from_slice(buffer.get(..got).unwrap_or_default());
         let hello = bytes.first() == Some(&22) && tls::hello(&bytes) == tls::Hello::Incomplete;
-        if got == 0 || !(hello || undecided(&bytes)) {
+        if got == 0 || !(hello || is_http(&bytes).is_none()) {
             return Ok(bytes);
         }
     }
-}
-
-/// True while the bytes may still become the method of an HTTP request.
-fn undecided(bytes: &[u8]) -> bool {
-    bytes.len() < 21 && bytes.iter().all(u8::is_ascii_uppercase)
 }
 
 /// Ends a connection with a reset, so that the program sees a refusal, not an empty answer.
@@ -372,6 +387,16 @@ fn is_public(address: IpAddr) -> bool {
     }
 }
 
+/// True for an address of this machine itself, also a public one: what listens there is often shut to the outside by a fence that a connection
+/// from here would not pass. The kernel gives a socket to such an address that very address as its own.
+fn is_own(address: SocketAddr) -> bool {
+    let any: SocketAddr = if address.is_ipv4() { (Ipv4Addr::UNSPECIFIED, 0).into() } else { (Ipv6Addr::UNSPECIFIED, 0).into() };
+    // Connecting a datagram socket sends nothing; where there is no way to the address there is no harm either.
+    UdpSocket::bind(any)
+        .and_then(|socket| socket.connect(address).and_then(|()| socket.local_addr()))
+        .is_ok_and(|own| own.ip() == address.ip())
+}
+
 fn is_public_v4(address: Ipv4Addr) -> bool {
     let [a, b, c, _] = address.octets();
     !(address.is_private()
@@ -414,6 +439,25 @@ mod tests {
         for public in ["8.8.8.8", "93.184.215.14", "2606:2800:21f:cb07:6820:80da:af6b:8b2c"] {
             assert!(is_public(public.parse().unwrap()), "{public}");
         }
+    }
+
+    #[test]
+    fn a_public_address_of_this_machine_is_its_own() {
+        assert!(is_own("127.0.0.1:80".parse().unwrap()));
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("skipped: making a network namespace needs root here");
+            return;
+        }
+        // In a namespace where every address is local, as on a machine that bears the public address itself.
+        std::thread::spawn(|| {
+            crate::sys::unshare(rustix::thread::UnshareFlags::NEWNET).unwrap();
+            let here: SocketAddr = "93.184.215.14:80".parse().unwrap();
+            assert!(is_public(here.ip()) && !is_own(here), "no way there yet");
+            crate::network::bring_up(std::net::Ipv4Addr::new(93, 184, 215, 14)).unwrap();
+            assert!(is_own(here));
+        })
+        .join()
+        .unwrap();
     }
 
     #[test]

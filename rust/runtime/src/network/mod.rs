@@ -71,6 +71,14 @@ impl Wire {
     }
 }
 
+/// Gives the loopback of the calling thread's namespace an address.
+#[cfg(test)]
+pub fn bring_up(address: Ipv4Addr) -> Result<()> {
+    let mut net = Netlink::route()?;
+    net.up("lo")?;
+    net.address("lo", address.octets(), 32)
+}
+
 fn here() -> Result<OwnedFd> {
     std::fs::File::open("/proc/thread-self/ns/net").map(OwnedFd::from).map_err(Error::from).context(|| "opening a network namespace".into())
 }

@@ -19,6 +19,20 @@ const DENIED: &[i64] = &[
     libc::SYS_perf_event_open,
     libc::SYS_userfaultfd,
     libc::SYS_kexec_load,
+    libc::SYS_kexec_file_load,
+    libc::SYS_pidfd_getfd,
+    libc::SYS_process_madvise,
+    libc::SYS_memfd_secret,
+    libc::SYS_migrate_pages,
+    libc::SYS_move_pages,
+    libc::SYS_quotactl_fd,
+    libc::SYS_fanotify_mark,
+    libc::SYS_nfsservctl,
+    libc::SYS_uselib,
+    libc::SYS__sysctl,
+    libc::SYS_modify_ldt,
+    libc::SYS_iopl,
+    libc::SYS_ioperm,
     libc::SYS_init_module,
     libc::SYS_finit_module,
     libc::SYS_delete_module,
@@ -87,10 +101,19 @@ pub fn filters() -> Result<Vec<Vec<u8>>> {
         })
         .collect::<Result<Vec<_>>>()?;
     rules.insert(libc::SYS_clone, clone);
+    let socket = |family: i32, protocols: &[i32]| {
+        let mut all = vec![condition(0, SeccompCmpOp::Eq, u64::from(family.cast_unsigned()))?];
+        for protocol in protocols {
+            all.push(condition(2, SeccompCmpOp::Ne, u64::from(protocol.cast_unsigned()))?);
+        }
+        SeccompRule::new(all).map_err(wrong)
+    };
     let other =
         FAMILIES.iter().map(|family| condition(0, SeccompCmpOp::Ne, u64::from(family.cast_unsigned()))).collect::<Result<Vec<_>>>()?;
     for call in [libc::SYS_socket, libc::SYS_socketpair] {
-        rules.insert(call, vec![SeccompRule::new(other.clone()).map_err(wrong)?]);
+        // TCP, UDP and lists of interfaces are all that a program needs; SCTP and others would have the kernel load their modules.
+        let known = [socket(libc::AF_INET, &[0, libc::IPPROTO_TCP, libc::IPPROTO_UDP])?, socket(libc::AF_NETLINK, &[libc::NETLINK_ROUTE])?];
+        rules.insert(call, [SeccompRule::new(other.clone()).map_err(wrong)?].into_iter().chain(known).collect());
     }
     // TIOCSTI and TIOCLINUX push keystrokes into a terminal.
     let pushing =

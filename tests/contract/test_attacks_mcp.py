@@ -1,0 +1,299 @@
+"""Attacks on `creto mcp`: by a client that wants a call unseen, and by a server that answers what it was not asked."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import anyio
+import pytest
+
+from creto.adapters.mcp import MOST_CALLS, proxy
+from creto.errors import InvalidInputError, UnauthorizedError
+
+
+class Pipe:
+    """One direction of a session, in memory."""
+
+    def __init__(self) -> None:
+        self.writer, self.reader = anyio.create_memory_object_stream[bytes](10_000)
+
+    async def receive(self, max_bytes: int = 65536) -> bytes:
+        return await self.reader.receive()
+
+    async def send(self, item: bytes) -> None:
+        await self.writer.send(item)
+
+    async def aclose(self) -> None:
+        await self.writer.aclose()
+
+    def close(self) -> None:
+        self.writer.close()
+        self.reader.close()
+
+
+class Layer:
+    """Decides by the resource's name, and holds back what is to be held back."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, str]] = []
+        self.begun: list[str] = []
+        self.ended: list[str] = []
+        self.human = anyio.Event()
+
+    async def perform(
+        self,
+        agent: Any,
+        action: str,
+        resource: str,
+        operation: Callable[[], Awaitable[Any]],
+        *,
+        context: Mapping[str, Any],
+        usage: Mapping[str, int],
+    ) -> Any:
+        self.asked.append((resource, context["arguments"]))
+        if "forbidden" in resource:
+            raise UnauthorizedError(f"`tool:call` on `{resource}`: no policy permits it")
+        if "slow" in resource:
+            await self.human.wait()
+        self.begun.append(resource)
+        try:
+            return await operation()
+        finally:
+            self.ended.append(resource)
+
+
+class Session:
+    """Both ends of a session whose middle is creto's."""
+
+    def __init__(self) -> None:
+        self.layer = Layer()
+        self.from_client, self.to_client, self.from_server, self.to_server = Pipe(), Pipe(), Pipe(), Pipe()
+
+    async def run(self, play: Callable[[], Awaitable[None]]) -> None:
+        """Plays both ends; the client leaves at the end."""
+
+        async def serve() -> None:
+            await proxy(self.layer, "a", "s", (self.from_client, self.to_client), (self.from_server, self.to_server))
+            await self.to_server.aclose()
+
+        try:
+            with anyio.fail_after(20):
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(serve)
+                    await play()
+                    await self.from_client.aclose()
+                    await anyio.sleep(0.05)
+                    await self.from_server.aclose()
+        finally:
+            for pipe in (self.from_client, self.to_client, self.from_server, self.to_server):
+                pipe.close()
+
+    async def client(self, message: Any) -> None:
+        await self.from_client.send(message if isinstance(message, bytes) else json.dumps(message).encode() + b"\n")
+
+    async def server(self, message: Any) -> None:
+        await self.from_server.send(message if isinstance(message, bytes) else json.dumps(message).encode() + b"\n")
+
+    async def at_server(self) -> Any:
+        return json.loads(await self.to_server.receive())
+
+    async def at_client(self) -> Any:
+        return json.loads(await self.to_client.receive())
+
+    def quiet_at_server(self) -> bool:
+        return self.to_server.reader.statistics().current_buffer_used == 0
+
+
+def call(id: Any, name: str = "add", **more: Any) -> dict[str, Any]:
+    return {"jsonrpc": "2.0", "id": id, "method": "tools/call", "params": {"name": name, "arguments": {}}, **more}
+
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(params=["asyncio", "trio"])
+def anyio_backend(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.mark.parametrize(
+    "method", ["tools/call/list", "secrets/list", "x/list", "Tools/Call", "initialize2", "tools/list/"]
+)
+async def test_a_method_that_only_looks_free_is_an_act(method: str) -> None:
+    session = Session()
+
+    async def play() -> None:
+        await session.client({"jsonrpc": "2.0", "id": 1, "method": method, "params": {}})
+        assert (await session.at_server())["method"] == method
+        assert session.layer.asked == [(f"s/{method}", "{}")]
+        await session.server({"jsonrpc": "2.0", "id": 1, "result": {}})
+        await session.at_client()
+
+    await session.run(play)
+
+
+async def test_no_call_hides_in_a_batch_or_behind_a_second_key() -> None:
+    session = Session()
+
+    async def play() -> None:
+        batch = json.dumps([{"jsonrpc": "2.0", "id": 1, "method": "ping"}, call(2, "forbidden")]).encode() + b"\n"
+        await session.client(batch)
+        assert (await session.at_server())["method"] == "ping"
+        assert (await session.at_client())["result"]["isError"]
+        await session.client(
+            b'{"jsonrpc":"2.0","id":3,"method":"ping","method":"tools/call","params":{"name":"forbidden"}}\n'
+        )
+        assert (await session.at_client())["id"] == 3
+        await session.client(
+            b'{"jsonrpc":"2.0","id":4,"method":"tools/call","params":{"name":"add","name":"forbidden"}}\n'
+        )
+        assert (await session.at_client())["id"] == 4
+        assert session.quiet_at_server()
+        # What is decided about is what is sent: one reading of the line, written anew.
+        await session.client(
+            b'{"id":5,"method":"tools/call","params":{"name":"forbidden","name":"add","arguments":{"a":1,"a":2}}}\n'
+        )
+        assert (await session.at_server())["params"] == {"name": "add", "arguments": {"a": 2}}
+        assert session.layer.asked[-1] == ("s/add", '{"a": 2}')
+
+    await session.run(play)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'{"jsonrpc":"2.0","method":"tools/call","params":{"name":"add"}}\n',
+        b'{"jsonrpc":"2.0","id":null,"method":"tools/call","params":{"name":"add"}}\n',
+        b'{"jsonrpc":"2.0","id":{"a":1},"method":"tools/call","params":{"name":"add"}}\n',
+        b'{"jsonrpc":"2.0","id":true,"method":"tools/call","params":{"name":"add"}}\n',
+        b'{"jsonrpc":"2.0","id":1,"method":["tools/call"],"params":{"name":"add"}}\n',
+        b'{"jsonrpc":"2.0","id":1,"method":null,"params":{"name":"add"}}\n',
+        b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":["add"]}\n',
+        b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"add","arguments":{"a":NaN}}}\n',
+        b'"tools/call"\n',
+        b"[[]]\n",
+        b"[" * 100_000 + b"\n",
+        b"\xff\xfe\n",
+    ],
+)
+async def test_what_is_no_plain_request_ends_the_session_and_reaches_no_server(line: bytes) -> None:
+    session = Session()
+
+    async def play() -> None:
+        await session.client(line)
+        await anyio.sleep(0.05)
+
+    ended: BaseException | None = None
+    try:
+        await session.run(play)
+    except BaseExceptionGroup as error:
+        ended = error
+    assert ended is not None
+    assert _inner(ended, InvalidInputError) is not None
+    assert session.quiet_at_server()
+    assert session.layer.begun == []
+
+
+def _inner(error: BaseException, kind: type[BaseException]) -> BaseException | None:
+    if isinstance(error, kind):
+        return error
+    return next((found for one in getattr(error, "exceptions", ()) if (found := _inner(one, kind))), None)
+
+
+async def test_a_call_that_was_cancelled_is_not_made_once_a_human_agrees() -> None:
+    session = Session()
+
+    async def play() -> None:
+        await session.client(call(1, "slow"))
+        await anyio.sleep(0.05)
+        await session.client({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 1}})
+        await anyio.sleep(0.05)
+        session.layer.human.set()
+        await anyio.sleep(0.05)
+        assert session.layer.begun == []
+        while not session.quiet_at_server():
+            assert (await session.at_server())["method"] == "notifications/cancelled"
+        # The id is free again.
+        await session.client(call(1))
+        assert (await session.at_server())["id"] == 1
+
+    await session.run(play)
+
+
+async def test_two_calls_cannot_share_an_id_while_the_first_waits_for_a_human() -> None:
+    session = Session()
+
+    async def play() -> None:
+        await session.client(call(1, "slow"))
+        await anyio.sleep(0.05)
+        await session.client(call(1, "add"))
+        answer = await session.at_client()
+        assert answer["id"] == 1
+        assert "not in use" in answer["error"]["message"]
+        session.layer.human.set()
+        assert (await session.at_server())["params"]["name"] == "slow"
+
+    await session.run(play)
+    assert session.layer.begun == ["s/slow"]
+
+
+async def test_answers_of_a_server_reach_the_client_once_each_also_in_a_batch() -> None:
+    """A batch would be handed on whole: the client has its answer, and the act never ends."""
+    session = Session()
+
+    async def play() -> None:
+        await session.client(call(1))
+        await session.client(call(2))
+        assert {(await session.at_server())["id"] for _ in range(2)} == {1, 2}
+        await session.server(
+            [{"jsonrpc": "2.0", "id": 1, "result": {"n": 1}}, {"jsonrpc": "2.0", "id": 2, "result": {}}]
+        )
+        assert {(await session.at_client())["id"] for _ in range(2)} == {1, 2}
+        await anyio.sleep(0.05)
+        assert session.layer.ended == ["s/add", "s/add"]
+
+    await session.run(play)
+
+
+@pytest.mark.parametrize("id", [2, "1", 1.0, None])
+async def test_an_answer_that_nobody_waits_for_is_dropped(id: Any) -> None:
+    """A server that answers a call which still waits for a human would make the human's answer meaningless."""
+    session = Session()
+
+    async def play() -> None:
+        await session.client(call(1, "slow"))
+        await anyio.sleep(0.05)
+        await session.server({"jsonrpc": "2.0", "id": 1, "result": {"early": True}})
+        await session.server({"jsonrpc": "2.0", "id": id, "result": {"forged": True}})
+        await session.server({"jsonrpc": "2.0", "method": "notifications/message", "params": {}})
+        assert (await session.at_client())["method"] == "notifications/message"
+
+    await session.run(play)
+
+
+async def test_a_flood_of_calls_is_answered_and_not_queued() -> None:
+    session = Session()
+
+    async def play() -> None:
+        for number in range(MOST_CALLS + 5):
+            await session.client(call(number, "slow"))
+        refused = [await session.at_client() for _ in range(5)]
+        assert all("at once" in one["error"]["message"] for one in refused)
+        assert len(session.layer.asked) == MOST_CALLS
+
+    await session.run(play)
+
+
+async def test_a_deep_answer_of_a_server_is_no_end_of_the_session() -> None:
+    session = Session()
+
+    async def play() -> None:
+        await session.client(call(1))
+        await session.at_server()
+        await session.server(b"[" * 100_000 + b"\n")
+        await session.server({"jsonrpc": "2.0", "id": 1, "result": {}})
+        assert (await session.at_client())["id"] == 1
+
+    await session.run(play)
