@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from creto.cli._frame import Frame
 from creto.errors import CretoError, OversightRequiredError, UnauthorizedError
 from creto.runtime import Change, Connection
 from desks import Office, wait_for_request
+from sandboxes import skip_unless
 
 POLICY = """
 @id("all") permit (principal, action, resource);
@@ -27,6 +29,11 @@ POLICY = """
 when { context.host == "asked.example" };
 @id("same") @oversight("outside") forbid (principal, action == Action::"http:put", resource);
 """
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
 
 
 @pytest.fixture
@@ -188,3 +195,26 @@ def test_names_that_a_program_chose_do_not_steer_the_terminal(capsys: pytest.Cap
         assert "[2J" in text
         assert "\x1b[2J" not in text
         assert "\u202e" not in text
+
+
+@pytest.mark.anyio
+async def test_a_name_of_any_bytes_is_decided_about_and_shuts_nobody_out(
+    state: Path, tmp_path: Path, anyio_backend: str
+) -> None:
+    """No policy can hold such a name as it is: one file of it would else end every later run in the folder."""
+    skip_unless("process")
+    (tmp_path / "open.cedar").write_text('@id("all") permit (principal, action, resource);')
+    (tmp_path / "open.toml").write_text('[authz]\npolicies = ["open.cedar"]\n')
+    project = tmp_path / "project"
+    project.mkdir()
+    names = [b"own\xfe", b"left\xff\n+++ \x1b[2Jharmless"]
+    (Path(os.fsdecode(os.fsencode(project) + b"/" + names[0]))).write_text("x")
+    async with creto.open(state, config=[tmp_path / "open.toml"]) as layer:
+        async with layer.sandbox(layer.agent("a"), project, backend="process") as box:
+            await box.run(["python3", "-c", f"open({names[1]!r}, 'w').write('y\\n')"])
+            found, carried = await box.settle()
+        assert len(found) == len(carried) == 1
+        assert (found[0].diff or "").count("\n") == 4, "the name adds no line to what a human is shown"
+        (record,) = await layer.parts.audit.query(action="fs:write", kind="outcome")
+        assert record.resource.startswith("left\\xff")
+    assert sorted(os.fsencode(path.name) for path in project.iterdir()) == sorted(names)

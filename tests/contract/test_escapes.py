@@ -15,8 +15,8 @@ from pathlib import Path
 import anyio
 import pytest
 
-from creto.errors import UnauthorizedError
-from creto.runtime import Pool
+from creto.errors import IntegrityError, UnauthorizedError
+from creto.runtime import Connection, Pool
 from sandboxes import BACKENDS, Answers, Bench, http_server, own_address, sh, skip_unless, udp_server
 
 pytestmark = pytest.mark.anyio
@@ -184,6 +184,98 @@ async def test_a_hard_link_of_the_real_tree_is_replaced_not_written_through(benc
     assert target.read_text() == "mine\n"
 
 
+async def test_a_mode_changed_after_the_agreement_is_not_carried_out(bench: Bench) -> None:
+    """The content is what was agreed to; that it runs as a program was not."""
+    (bench.project / "tool").write_text("echo mine\n")
+    async with bench.box() as box:
+        await sh(box, "echo echo theirs > tool")
+        agreed = await box.changes()
+        await sh(box, "chmod 755 tool")
+        with pytest.raises(IntegrityError, match="no longer what was agreed to"):
+            await box.apply(agreed)
+        assert (bench.project / "tool").read_text() == "echo mine\n"
+        await box.apply(await box.changes())
+    assert (bench.project / "tool").stat().st_mode & 0o777 == 0o755
+
+
+async def test_files_of_holes_cost_nothing_to_list_and_are_not_carried_out(bench: Bench) -> None:
+    """Each claims to be as large as a file may be: a plain listing reads all of them, and a plain copy writes it."""
+    make = "import os\nfor n in range(2000):\n with open(f'h{n}', 'wb') as f: f.truncate(4 << 20)\n"
+    (bench.project / "outside").mkdir()
+    subprocess.run([sys.executable, "-c", make], cwd=bench.project / "outside", check=True)
+    assert sum(path.stat().st_size for path in (bench.project / "outside").iterdir()) == 2000 * (4 << 20)
+    shutil.rmtree(bench.project / "outside")
+    async with bench.box() as box:
+        text = await sh(box, f'python3 -c "{make}"; echo kept > small')
+        found = await box.changes(diff=False)
+        fine = [change.path for change in found if change.refused is None]
+        holes = [change for change in found if change.refused and "full of holes" in change.refused]
+        assert len(holes) >= 100, text
+        assert len(fine) <= 2
+        with pytest.raises(UnauthorizedError, match="full of holes"):
+            await box.apply(holes[:1])
+
+
+async def test_edges_of_the_kernel_are_shut(bench: Bench) -> None:
+    """System calls that sandboxes were left by before; those of them that any user may make are open outside."""
+    probe = textwrap.dedent("""
+        import ctypes, os, socket
+        libc = ctypes.CDLL(None, use_errno=True)
+        def call(name, number, *arguments):
+            if libc.syscall(ctypes.c_long(number), *map(ctypes.c_long, arguments)) >= 0:
+                print("open:", name)
+        call("keyctl", 250, 0, -3, 0)
+        call("add_key", 248, 0, 0, 0, 0, 0)
+        call("io_uring", 425, 8, id(0))
+        call("userns", 272, 0x10000000)
+        call("ptrace", 101, 16, 1, 0, 0)
+        call("bpf", 321, 0, 0, 0)
+        call("perf", 298, 0, 0, -1, -1, 0)
+        call("userfaultfd", 323, 0)
+        for protocol in (33, 132, 136):
+            try:
+                socket.socket(socket.AF_INET, socket.SOCK_STREAM, protocol)
+                print("open: protocol", protocol)
+            except OSError:
+                pass
+        for family in (15, 16, 9, 12):
+            try:
+                socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, family)
+                print("open: netlink", family)
+            except OSError:
+                pass
+        for place in ("mem", "environ", "maps", "root", "cwd", "fd/3"):
+            try:
+                os.stat(f"/proc/1/{place}/") if place in ("root", "cwd") else open(f"/proc/1/{place}", "rb").read(1)
+                print("open: of the first process:", place)
+            except OSError:
+                pass
+        """)
+    told = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True).stdout
+    assert "open: keyctl" in told or "open: userns" in told
+    async with bench.box() as box:
+        result = await box.run(["python3", "-c", probe])
+        assert result.status == 0, result.stderr
+        assert b"of the first process" not in result.stdout
+        # gVisor answers such calls itself, and none of them gets to the machine's kernel.
+        assert bench.backend == "gvisor" or result.stdout == b""
+        descriptors = (await box.run(["bash", "-c", "ls /proc/self/fd"])).stdout.split()
+        assert descriptors in ([b"0", b"1", b"2", b"3"], [b"0", b"1", b"2"]), (
+            "none is inherited; one is the listing's own"
+        )
+
+
+async def test_a_socket_without_a_file_does_not_reach_the_machine(bench: Bench) -> None:
+    name = f"\0creto-{os.urandom(6).hex()}"
+    connect = f"import socket; s = socket.socket(socket.AF_UNIX); s.connect({name!r}); print('reached')"
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(name)
+        server.listen()
+        assert subprocess.run([sys.executable, "-c", connect], capture_output=True, text=True).stdout == "reached\n"
+        async with bench.box() as box:
+            assert b"reached" not in (await box.run(["python3", "-c", connect])).stdout
+
+
 # --- network ----------------------------------------------------------------------------------------------------------
 
 
@@ -237,6 +329,35 @@ async def test_one_name_is_no_way_to_another(bench: Bench) -> None:
                 assert not text.endswith("2")
             assert any("names another host" in (c.reason or "") for c in box.connections)
         assert seen == []
+
+
+async def test_no_request_hides_from_policy(bench: Bench) -> None:
+    """Plain HTTP on another port, behind what servers pass over: each is asked about or ends the connection."""
+    asked: list[str] = []
+
+    class Strict(Answers):
+        async def request(self, connection: Connection, method: str, target: str) -> bool:
+            asked.append(f"{method} {target}")
+            return method == "GET"
+
+    with http_server() as (_, seen):
+        head = "Host: packages.example:8000\\r\\n"
+        scripts = {
+            "an empty line first": f"\\r\\nGET /blank HTTP/1.1\\r\\n{head}\\r\\n",
+            "small letters": f"get /small HTTP/1.1\\r\\n{head}\\r\\n",
+            "a bare line feed": f"GET /bare HTTP/1.1\\n{head}\\r\\n\\r\\n",
+            "a trailer": f"GET /open HTTP/1.1\\r\\n{head}Transfer-Encoding: chunked\\r\\n\\r\\n"
+            f"0\\r\\nX: y\\n\\nGET /hidden HTTP/1.1\\r\\n{head}\\r\\n",
+        }
+        async with bench.box(Strict(allow=["packages.example"])) as box:
+            for name, bytes_ in scripts.items():
+                for wait in ("", "sleep 0.5;"):  # long enough that the server is taken for the one who speaks first
+                    await sh(
+                        box,
+                        f"exec 3<>/dev/tcp/packages.example/8000; {wait} printf '{bytes_}' >&3; timeout 2 cat <&3 | wc -c",
+                    )
+                    assert all(request.endswith("/open") for request in seen), name
+            assert set(asked) <= {"GET /open"}
 
 
 async def test_datagrams_and_name_look_ups_carry_nothing_out(bench: Bench) -> None:

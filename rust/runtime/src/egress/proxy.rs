@@ -334,6 +334,9 @@ fn first_bytes(program: &TcpStream, port: u16) -> io::Result<Vec<u8>> {
         }
         let mut from = program;
         let got = from.read(&mut buffer)?;
+        if got == 0 && bytes.is_empty() && web {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
         bytes.extend_from_slice(buffer.get(..got).unwrap_or_default());
         let hello = bytes.first() == Some(&22) && tls::hello(&bytes) == tls::Hello::Incomplete;
         if got == 0 || !(hello || is_http(&bytes).is_none()) {
