@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -182,6 +183,19 @@ def test_a_table_shows_escape_sequences_of_agents_and_does_not_send_them(capsys:
     assert "\x1b" not in shown
     assert "\u202e" not in shown
     assert "\\x1b[2J" in shown
+
+
+def test_json_at_a_terminal_sends_it_nothing_either(capsys: pytest.CaptureFixture[str]) -> None:
+    """JSON must escape the controls below U+0020 alone; a terminal obeys those from U+0080 on as well."""
+    frame = Frame()
+    frame.json = True
+    hostile = {"resource": "a\x9b2J\u202eb\x1b[2J\ud800 \u00fc"}
+    frame.show(hostile)
+    frame.line(hostile, "")
+    shown = capsys.readouterr().out
+    assert not set(shown) & set("\x9b\u202e\x1b\ud800")
+    assert "\u00fc" in shown
+    assert json.loads(shown.splitlines()[-1]) == hostile
 
 
 def test_names_that_a_program_chose_do_not_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:

@@ -322,3 +322,30 @@ def test_a_layer_takes_in_what_is_not_too_old_and_invoices_it_once_its_grace_is_
     assert "10.00" in run("--draft", "--recount")
     config.write_text(config.read_text().replace("7200", "0"))
     assert "INV-" in run()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"id": None},
+        {"id": 7},
+        {"subject": None},
+        {"subject": "\ud800"},
+        {"source": ["s"]},
+        {"time": "2026-01-01T00:00:00"},
+        {"time": 5},
+        {"data": [1]},
+        {"data": {"meter": "m", "quantity": "\u0661"}},
+        {"data": {"meter": "m", "quantity": " 1_0 "}},
+        {"data": {"meter": "m", "quantity": True}},
+        {"data": {"meter": "m", "quantity": "9" * 5000}},
+        {"data": {"meter": "m", "quantity": "1", "dimensions": {"a": "\ud800"}}},
+    ],
+)
+def test_an_event_that_can_be_read_in_two_ways_is_refused(change: dict[str, Any]) -> None:
+    """Two events without an id would be one, and the second would not be charged."""
+    event = {"id": "1", "source": "s", "subject": "acme", "time": "2026-01-01T00:00:00Z", "data": {}}
+    event["data"] = {"meter": "m", "quantity": "1"}
+    assert UsageEvent.from_cloudevent(event).quantity == 1
+    with pytest.raises(InvalidInputError, match="usage event"):
+        UsageEvent.from_cloudevent({**event, **change})

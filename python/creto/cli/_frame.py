@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -90,7 +91,7 @@ class Frame:
             text: For people.
         """
         if self.json:
-            click.echo(json.dumps(data, indent=2, default=_plain, ensure_ascii=False))
+            click.echo(_json(data, indent=2))
         elif text is not None:
             click.echo(text)
         elif isinstance(data, Mapping):
@@ -102,7 +103,7 @@ class Frame:
 
     def line(self, data: Any, text: str) -> None:
         """Prints one of a stream: a line of JSON under `--json`, else `text`."""
-        click.echo(json.dumps(data, default=_plain, ensure_ascii=False) if self.json else text)
+        click.echo(_json(data) if self.json else text)
 
     def table(
         self, columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str = "", empty: str = "none"
@@ -135,6 +136,16 @@ class Frame:
             table.add_row(*(Text(_cell(value)) for value in row))
         # Piped output is read by programs: fold nothing there.
         Console(width=None if sys.stdout.isatty() else 200).print(table)
+
+
+# Characters of two-byte controls, of direction, and without a width or an encoding: JSON lets them stand as they are.
+_STEERING = re.compile("[\x7f-\x9f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff\ufeff]")
+
+
+def _json(data: Any, indent: int | None = None) -> str:
+    """JSON that says the same to a program, and can be looked at in a terminal, whatever agents wrote into it."""
+    text = json.dumps(data, indent=indent, default=_plain, ensure_ascii=False)
+    return _STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def _cell(value: Any) -> str:

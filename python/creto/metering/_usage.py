@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -91,14 +92,14 @@ class UsageEvent:
 
         data = event.get("data") or {}
         try:
-            quantity = int(str(data["quantity"]))
+            quantity = _quantity(data["quantity"])
             time = datetime.fromisoformat(event["time"])
-            dimensions = {str(name): str(value) for name, value in (data.get("dimensions") or {}).items()}
+            dimensions = {_text(name): _text(str(value)) for name, value in (data.get("dimensions") or {}).items()}
             made = cls(
-                source=str(event["source"]),
-                id=str(event["id"]),
-                customer=str(event["subject"]),
-                meter=str(data["meter"]),
+                source=_text(event["source"]),
+                id=_text(event["id"]),
+                customer=_text(event["subject"]),
+                meter=_text(data["meter"]),
                 quantity=quantity,
                 at=round(time.timestamp() * 1_000_000),
                 dimensions=dimensions,
@@ -110,6 +111,21 @@ class UsageEvent:
         if time.tzinfo is None:
             raise InvalidInputError(f"usage event `{made.id}`: `time` needs a zone, such as `2026-01-01T00:00:00Z`")
         return made
+
+
+def _text(value: Any) -> str:
+    """Text as it was sent: an id made of nothing would be every nothing's, and an event that shares its id is not charged."""
+    if not isinstance(value, str):
+        raise TypeError(f"`{value}` is not text")
+    value.encode()  # half a surrogate pair has no bytes to record
+    return value
+
+
+def _quantity(value: Any) -> int:
+    written = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    if not isinstance(written, str) or not re.fullmatch(r"-?[0-9]{1,30}", written):
+        raise ValueError(f"the quantity `{str(value)[:40]}` is no whole number in decimal digits")
+    return int(written)
 
 
 @dataclass(frozen=True, slots=True)

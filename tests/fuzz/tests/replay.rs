@@ -1,5 +1,7 @@
 //! Runs every seed and every past finding through its entry point, and small changes of each.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use creto_fuzz::TARGETS;
 use std::fs;
 use std::path::{Path, PathBuf};
