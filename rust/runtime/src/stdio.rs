@@ -71,7 +71,6 @@ impl Hold {
 /// One program's streams.
 pub struct Streams {
     stop: Arc<OwnedFd>,
-    hold: Arc<Hold>,
     finished: mpsc::Receiver<()>,
     outputs: usize,
     captured: [Arc<Mutex<Captured>>; 2],
@@ -91,7 +90,7 @@ impl Streams {
         let [out, err] = &captured;
         let theirs_out = Self::output(stdout, out, (&stop, hold), &done)?;
         let theirs_err = Self::output(stderr, err, (&stop, hold), &done)?;
-        Ok((Self { stop, hold: hold.clone(), finished, outputs: 2, captured }, [theirs_in, theirs_out, theirs_err]))
+        Ok((Self { stop, finished, outputs: 2, captured }, [theirs_in, theirs_out, theirs_err]))
     }
 
     fn output(
@@ -112,8 +111,7 @@ impl Streams {
 
     /// Called when the program has ended: waits a little for its last output, and gives back what was captured.
     pub fn finish(mut self) -> [Captured; 2] {
-        // What was held back is written before anybody is told that the program has ended.
-        self.hold.write(|| ());
+        // What is held back is written when it is let go, also after this: the program's end must not wait for a human.
         let deadline = Instant::now() + TRAIL;
         while self.outputs > 0 && self.finished.recv_timeout(deadline.saturating_duration_since(Instant::now())).is_ok() {
             self.outputs -= 1;
