@@ -377,7 +377,8 @@ mod tests {
             let parts: Vec<Part> = totals.parts().collect();
             let (leaf, steps) = totals.proof(&parts).unwrap();
             let mut hash = crate::usage::leaf_hash(&leaf);
-            prop_assert!(String::from_utf8(leaf).unwrap().contains(&format!("\"id\":\"{id}\"")));
+            let named = format!("\"id\":\"{id}\"");
+            prop_assert!(String::from_utf8(leaf).unwrap().contains(&named));
             for step in steps {
                 hash = crate::usage::inclusion_root(hash, step.index, step.size, &step.path).unwrap();
             }
