@@ -113,8 +113,9 @@ def sizes(rows: Rows) -> bool:
             axes.annotate(
                 f"{value:.3g}", (n, value), textcoords="offset points", xytext=(0, 7), ha="center", fontsize=9
             )
-    axes.set_ylim(bottom=0)
-    axes.set_xticks(list(counts.values()), list(counts))
+    axes.set_ylim(0, 1.25 * max(value for points in lines.values() for value in points.values()))
+    measured = {name: n for name, n in counts.items() if any(n in points for points in lines.values())}
+    axes.set_xticks(list(measured.values()), list(measured))
     axes.minorticks_off()
     axes.legend(frameon=False)
     save(drawn, "audit-sizes")
