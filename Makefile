@@ -14,7 +14,7 @@ export PYO3_BUILD_EXTENSION_MODULE := 1
 export SSL_CERT_FILE ?= $(wildcard /etc/ssl/certs/ca-certificates.crt)
 ARGS ?=
 
-.PHONY: help runsc setup setup-test setup-check setup-interop venv develop stubs docs run test test-rust test-python check bench plots fuzz wheel lock clean migration differential interop
+.PHONY: help crash runsc setup setup-test setup-check setup-interop venv develop stubs docs run test test-rust test-python check bench plots fuzz wheel lock clean migration differential interop
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
 
@@ -94,6 +94,10 @@ lock: ## renew the hash-locked requirements
 
 clean: ## remove what was built
 	rm -rf target dist out $(VENV) python/creto/_core.abi3.so
+
+crash: setup-test develop ## rebuild and recover N disks (N=1000000) that a loss of power can leave, and N/100 whole state folders
+	@CRETO_CRASH_STATES=$(N) cargo test --quiet --profile fast -p creto-audit --lib power_tests -- --nocapture
+	@CRETO_CRASH_FOLDER_STATES=$$(( $(N) / 100 )) $(BIN)/python -m pytest -q tests/contract/test_power_loss.py --timeout=86400
 
 differential: ## compare N generated requests (N=1000000) with cedar-policy's answers; SEED=n starts elsewhere
 	@CRETO_DIFFERENTIAL=$(or $(N),1000000) CRETO_SEED=$(or $(SEED),1) cargo test --quiet --profile fast -p creto-authz --test differential

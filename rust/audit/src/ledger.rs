@@ -1,6 +1,8 @@
 //! The writing side of the ledger: one shard, held by this process.
 
 use crate::batch::{BatchPlace, Batches};
+use crate::checkpoints::Checkpoints;
+use crate::commit::{Buffers, wait_durable};
 use crate::disk::{Disk, Machine};
 use crate::encoding::{self, MAX_RECORD};
 use crate::fork;
@@ -9,6 +11,7 @@ use crate::publisher::{Published, Publisher, Work};
 use crate::queue::{Done, Meta, Queue, Stop};
 use crate::reader::Shard;
 use crate::recovery::recover;
+use crate::reserve::Reserve;
 use crate::segment::{MAX_FRAME, START};
 use crate::shard::{self, Held};
 use crate::writer::Writer;
@@ -94,6 +97,9 @@ impl Ledger {
         published.set(recovered.published);
         let (publisher, work) = sync_channel(64);
         let (ready_sender, ready) = sync_channel(2);
+        let (wanted_sender, wanted) = channel();
+        let (checkpoint_sender, checkpoints) = sync_channel(1);
+        let _ = wanted_sender.send(());
         let (spare_sender, spare) = channel();
         queue.add_room(recovered.current.room().saturating_sub(recovered.offset));
         let batches = Arc::new(Batches::new(Arc::clone(&disk), &path));
@@ -107,32 +113,47 @@ impl Ledger {
             next_index,
             ids: Ids::new(clock.now().word()),
             ready,
+            wanted: Some(wanted_sender),
             publisher: publisher.clone(),
             spare,
-            bytes: Vec::new(),
-            metas: Vec::new(),
-            callbacks: Vec::new(),
+            buffers: Buffers::default(),
         }));
         let publishing = Publisher {
             disk: Arc::clone(&disk),
             shard: path.clone(),
             origin: origin.clone(),
-            signer,
             tree: recovered.tree,
             queue: Arc::clone(&queue),
             published: Arc::clone(&published),
             work,
-            ready: ready_sender,
             spare: spare_sender,
-            capacity: (smallest * 4).min(options.segments.1.max(smallest)),
-            largest: options.segments.1.max(smallest),
-            wanted: true,
+            checkpoints: checkpoint_sender,
+            asked: recovered.published,
             every: options.every,
             every_records: options.every_records.max(1),
             unsealed: 0,
             due: (next_index > recovered.published).then(Instant::now),
         };
+        let reserve = Reserve {
+            disk: Arc::clone(&disk),
+            shard: path.clone(),
+            queue: Arc::clone(&queue),
+            wanted,
+            ready: ready_sender,
+            capacity: (smallest * 4).min(options.segments.1.max(smallest)),
+            largest: options.segments.1.max(smallest),
+        };
+        let signing = Checkpoints {
+            disk: Arc::clone(&disk),
+            shard: path.clone(),
+            signer,
+            queue: Arc::clone(&queue),
+            published: Arc::clone(&published),
+            work: checkpoints,
+        };
         let threads = vec![
+            thread("creto-segments", move || reserve.run())?,
+            thread("creto-sign", move || signing.run())?,
             thread("creto-publish", move || publishing.run())?,
             thread("creto-ledger", {
                 let (queue, writer) = (Arc::clone(&queue), Arc::clone(&writer));
@@ -221,12 +242,12 @@ impl Ledger {
         self.batches.keep(bytes)
     }
 
-    /// Puts a record in the queue and calls `done`, on the writer's thread, with its index once it is on disk.
+    /// Puts a record in the queue and tells `done`, on the writer's thread, its index once it is on disk.
     pub fn enqueue_then(&self, record: &RecordRef<'_>, done: Done) -> Result<Ticket> {
         self.push(record, false, Some(done), true)?.ok_or_else(|| Error::new(ErrorKind::LedgerFull))
     }
 
-    /// Calls `done` once a record is on disk; at once where it is.
+    /// Tells `done` once a record is on disk; at once where it is.
     pub fn when_durable(&self, ticket: Ticket, done: Done) -> Result<()> {
         self.check_fork()?;
         self.queue.when_durable(ticket.0, done);
@@ -235,7 +256,7 @@ impl Ledger {
 
     /// The ticket of the last record that was taken.
     pub fn last(&self) -> Ticket {
-        Ticket(self.queue.pending.lock().taken)
+        Ticket(self.queue.last())
     }
 
     /// Waits at most so long until a record is on disk; false where it is not yet.
@@ -244,31 +265,8 @@ impl Ledger {
     /// What ended the ledger, where the record can no longer get there.
     pub fn wait_durable_for(&self, ticket: Ticket, most: Duration) -> Result<bool> {
         self.check_fork()?;
-        let until = Instant::now() + most;
-        loop {
-            if self.queue.durable() >= ticket.0 {
-                return Ok(true);
-            }
-            if let Some(stop) = self.queue.stopped() {
-                // Closing writes what was taken; any other end does not.
-                if stop.kind != ErrorKind::NotFound || self.threads.lock().is_empty() {
-                    return if self.queue.durable() >= ticket.0 { Ok(true) } else { Err(stop.error()) };
-                }
-            }
-            // The caller writes by itself where nobody else does: two changes of thread cost as much as the sync.
-            // Nothing to write for a ticket that no record has yet: to try would spin past the deadline.
-            if ticket <= self.last()
-                && let Some(mut writer) = self.writer.try_lock()
-            {
-                writer.commit();
-                continue;
-            }
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Ok(false);
-            }
-            self.queue.wait_acknowledged(ticket.0, left.min(Duration::from_millis(20)));
-        }
+        let closed = || self.threads.lock().is_empty();
+        wait_durable(&self.queue, &self.writer, ticket.0, Instant::now() + most, closed, Writer::commit)
     }
 
     /// Writes all that waits, publishes a checkpoint over it, and returns how many records it covers.
@@ -314,7 +312,11 @@ impl Ledger {
         }
         let before = self.queue.stopped();
         self.queue.stop(Stop { kind: ErrorKind::NotFound, why: "the ledger is closed; open it again".into() });
-        self.writer.lock().commit();
+        {
+            let mut writer = self.writer.lock();
+            writer.commit();
+            writer.wanted = None;
+        }
         let _ = self.publisher.send(Work::Close);
         let mut panicked = false;
         for thread in threads {

@@ -3,9 +3,10 @@
 //! A record is taken only where there is room for it on disk already, so what is taken is never refused later for want of space.
 
 use crate::segment;
+use crate::sync::{AtomicU64, Condvar, Mutex};
 use creto_enablement_common::{Error, ErrorKind, Result};
-use parking_lot::{Condvar, Mutex};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// No more bytes wait than this.
@@ -14,10 +15,29 @@ const CAPACITY: usize = 8 << 20;
 const LINGER: Duration = Duration::from_millis(2);
 const MANY: usize = 256 << 10;
 /// How long an enqueue waits for a segment that is being made before the ledger counts as full.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Told how an append ended: the record's index, or none where its id was there already.
-pub type Done = Box<dyn FnOnce(Result<Option<u64>>) + Send>;
+/// Where it is told how appends ended: all of one write in one call, so that a thousand waiters cost one wake-up.
+pub trait Completions: Send + Sync {
+    /// `ended` holds the tokens of appends, each with its record's index, or none where a record with its id was there already. All of them
+    /// failed where there is an error. Called on the writer's thread, which waits meanwhile.
+    fn complete(&self, ended: &[(u64, Option<u64>)], failed: Option<&Error>);
+}
+
+/// Whom to tell how an append ended, and the token under which it waits there.
+#[derive(Clone)]
+pub struct Done {
+    /// Whom.
+    pub to: Arc<dyn Completions>,
+    /// Handed back as it is.
+    pub token: u64,
+}
+
+impl Done {
+    fn tell(&self, failed: Option<&Error>) {
+        self.to.complete(&[(self.token, None)], failed);
+    }
+}
 
 /// One record that waits; its bytes lie behind those of the ones before it.
 #[derive(Clone, Copy, Debug)]
@@ -121,17 +141,17 @@ impl Queue {
         Ok(Some(ticket))
     }
 
-    /// Calls `done` once the record with this ticket is on disk; at once where it is.
+    /// Tells `done` once the record with this ticket is on disk; at once where it is.
     pub fn when_durable(&self, ticket: u64, done: Done) {
         let mut pending = self.pending.lock();
         if self.durable() >= ticket {
             drop(pending);
-            return done(Ok(None));
+            return done.tell(None);
         }
         if let Some(stop) = &pending.stop {
             let error = stop.error();
             drop(pending);
-            return done(Err(error));
+            return done.tell(Some(&error));
         }
         pending.callbacks.push((ticket, done));
         pending.urgent = true;
@@ -168,6 +188,22 @@ impl Queue {
         drop(pending);
         self.space.notify_all();
         taken
+    }
+
+    /// The ticket of the last record that was taken.
+    pub fn last(&self) -> u64 {
+        self.pending.lock().taken
+    }
+
+    /// Has what waits written without lingering.
+    pub fn hurry(&self) {
+        let mut pending = self.pending.lock();
+        if pending.metas.is_empty() {
+            return;
+        }
+        pending.urgent = true;
+        drop(pending);
+        self.work.notify_one();
     }
 
     /// True where much waits: whoever makes a segment then hurries.

@@ -1,10 +1,10 @@
 //! A shard as a reader has it, in this process or another: its checkpoint, its entries, its proofs. Never writes, never locks.
 
+use crate::checkpoints::CHECKPOINT;
 use crate::disk::Disk;
 use crate::encoding::{self, Field};
 use crate::merkle::{self, Nodes, root_of};
 use crate::note::{Checkpoint, Note};
-use crate::publisher::CHECKPOINT;
 use crate::segment;
 use crate::tile::{self, HEIGHT, Kind, WIDTH};
 use creto_enablement_common::{Digest, Error, ErrorKind, Result, ResultExt};

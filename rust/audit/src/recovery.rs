@@ -1,8 +1,8 @@
 //! What a writer does before its first record: finds where the last one of its predecessor ended, and derives what of the tiles is missing.
 
 use crate::disk::Disk;
-use crate::publisher::make_segment;
 use crate::reader::Shard;
+use crate::reserve::make_segment;
 use crate::sealed;
 use crate::segment::{self, START};
 use crate::tree::Tree;

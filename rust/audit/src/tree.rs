@@ -112,17 +112,16 @@ impl Tree {
             return Ok(());
         }
         let kept = self.bundle.len() - entry.len() - 2;
-        let result = self.fill(disk, leaf);
-        match result {
-            Ok(()) => self.bundle.clear(),
-            Err(_) => self.bundle.truncate(kept),
-        }
+        let mut bundle = std::mem::take(&mut self.bundle);
+        let result = self.fill(disk, &bundle, leaf);
+        bundle.truncate(if result.is_ok() { 0 } else { kept });
+        self.bundle = bundle;
         result
     }
 
     /// Adds the record that fills a bundle, and with it one tile or more.
-    fn fill(&mut self, disk: &dyn Disk, leaf: Digest) -> Result<()> {
-        self.write(disk, Kind::Entries, self.size / WIDTH, WIDTH, &self.bundle.clone())?;
+    fn fill(&mut self, disk: &dyn Disk, bundle: &[u8], leaf: Digest) -> Result<()> {
+        self.write(disk, Kind::Entries, self.size / WIDTH, WIDTH, bundle)?;
         let mut hash = leaf;
         let mut level = 0;
         let mut filled = Vec::new();

@@ -43,7 +43,9 @@ pub fn verify(shard: &Shard, keys: &[VerifyingKey], seen: &[Checkpoint], progres
     let view = shard.at(checkpoint.size);
     let wrong = |what: String| Error::new(ErrorKind::Integrity).with_context(what).with_context(format!("shard `{}`", shard.name()));
     check_entries(&view, progress)?;
-    check_upper_tiles(&view)?;
+    (2..).take_while(|level| nodes(&view, *level) > 0).try_for_each(|level| {
+        (0..nodes(&view, level)).try_for_each(|index| check_above(&view, level, index, &root_of(&view.read_tile(level - 1, index)?)))
+    })?;
     if view.root()? != checkpoint.root {
         return Err(wrong(format!("its {} records do not lead to the root of its checkpoint", checkpoint.size)));
     }
@@ -90,6 +92,7 @@ fn check_entries(view: &View<'_>, progress: &AtomicU64) -> Result<()> {
     })
 }
 
+/// Checks a bundle, its tile, and that the tile's root stands in the tile above.
 fn check_bundle(view: &View<'_>, index: u64) -> Result<()> {
     let hashes = view.read_tile(0, index)?;
     let bytes = view.bundle(index)?;
@@ -106,25 +109,19 @@ fn check_bundle(view: &View<'_>, index: u64) -> Result<()> {
         }
         encoding::check(entry).map_err(|e| wrong(at, "is not a record").with_source(e))?;
     }
-    Ok(())
+    if index < nodes(view, 1) { check_above(view, 1, index, &root_of(&hashes)) } else { Ok(()) }
 }
 
-/// Checks that each hash of an upper tile is the root of the full tile below it.
-fn check_upper_tiles(view: &View<'_>) -> Result<()> {
-    let mut level = 1;
-    loop {
-        let nodes = view.size().checked_shr(tile::HEIGHT * level).unwrap_or(0);
-        if nodes == 0 {
-            return Ok(());
-        }
-        for index in 0..nodes {
-            let above = view.tile(level, index / WIDTH)?;
-            let below: Digest = root_of(&view.read_tile(level - 1, index)?);
-            if above.get((index % WIDTH) as usize) != Some(&below) {
-                let what = format!("tile {} of level {level} does not fit the tile below it", index / WIDTH);
-                return Err(Error::new(ErrorKind::Integrity).with_context(what).with_context(format!("shard `{}`", view.shard().name())));
-            }
-        }
-        level += 1;
+/// How many nodes a tile level has: the full tiles of the level below it.
+fn nodes(view: &View<'_>, level: u32) -> u64 {
+    view.size().checked_shr(tile::HEIGHT * level).unwrap_or(0)
+}
+
+/// Checks that a node of an upper tile is the root of the full tile below it.
+fn check_above(view: &View<'_>, level: u32, index: u64, below: &Digest) -> Result<()> {
+    if view.tile(level, index / WIDTH)?.get((index % WIDTH) as usize) == Some(below) {
+        return Ok(());
     }
+    let what = format!("tile {} of level {level} does not fit the tile below it", index / WIDTH);
+    Err(Error::new(ErrorKind::Integrity).with_context(what).with_context(format!("shard `{}`", view.shard().name())))
 }

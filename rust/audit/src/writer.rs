@@ -3,16 +3,17 @@
 //! An error of a write or a sync is final for this ledger: what the kernel has dropped it may not tell twice.
 
 use crate::batch::Batches;
+use crate::commit::Buffers;
 use crate::disk::{Backing, Disk};
 use crate::ids::Ids;
 use crate::publisher::Work;
-use crate::queue::{Done, Meta, Queue, Stop};
+use crate::queue::{Meta, Queue};
 use crate::reader::Shard;
 use crate::segment::{self, MAX_FRAME, START};
-use creto_enablement_common::{Error, ErrorKind, Result, ResultExt};
+use creto_enablement_common::{Error, Result, ResultExt};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender};
+use std::sync::mpsc::{Receiver, Sender, SyncSender};
 
 /// A segment that is ready to take frames.
 pub struct Ready {
@@ -38,38 +39,19 @@ pub struct Writer {
     pub next_index: u64,
     pub ids: Ids,
     pub ready: Receiver<Ready>,
+    /// Where the next segment is asked for; none once the ledger is closed.
+    pub wanted: Option<Sender<()>>,
     pub publisher: SyncSender<Work>,
     pub spare: Receiver<Vec<u8>>,
-    pub bytes: Vec<u8>,
-    pub metas: Vec<Meta>,
-    pub callbacks: Vec<(u64, Done)>,
+    pub buffers: Buffers,
 }
 
 impl Writer {
     /// Writes all that waits, syncs once (once more where a segment ends), and tells those who wait.
     pub fn commit(&mut self) {
-        let (mut bytes, mut metas, mut callbacks) =
-            (std::mem::take(&mut self.bytes), std::mem::take(&mut self.metas), std::mem::take(&mut self.callbacks));
-        let last = self.queue.take(&mut bytes, &mut metas, &mut callbacks);
-        let first = last - metas.len() as u64;
-        let mut indexes = Vec::new();
-        let result = match self.queue.stopped().filter(|stop| stop.kind != ErrorKind::NotFound) {
-            Some(stop) => Err(stop.error()),
-            None => self.write(&bytes, &metas, if callbacks.is_empty() { None } else { Some(&mut indexes) }),
-        };
-        match &result {
-            Ok(()) => self.queue.acknowledge(last),
-            Err(error) => self.queue.stop(Stop::of(error)),
-        }
-        for (ticket, done) in callbacks.drain(..) {
-            done(match &result {
-                Ok(()) => Ok(ticket.checked_sub(first + 1).and_then(|at| indexes.get(at as usize).copied().flatten())),
-                Err(error) => Err(Stop::of(error).error()),
-            });
-        }
-        bytes.clear();
-        metas.clear();
-        (self.bytes, self.metas, self.callbacks) = (bytes, metas, callbacks);
+        let (queue, mut buffers) = (Arc::clone(&self.queue), std::mem::take(&mut self.buffers));
+        buffers.commit(&queue, |bytes, metas, indexes| self.write(bytes, metas, indexes));
+        self.buffers = buffers;
     }
 
     fn write(&mut self, bytes: &[u8], metas: &[Meta], mut indexes: Option<&mut Vec<Option<u64>>>) -> Result<()> {
@@ -146,8 +128,12 @@ impl Writer {
         let folder = self.shard.join(segment::FOLDER);
         self.disk.rename(&folder.join(segment::NEXT), &name).context(failed)?;
         self.disk.sync_folder(&folder).context(failed)?;
-        self.current = ready;
+        let ended = std::mem::replace(&mut self.current, ready).capacity;
         self.offset = START;
-        self.publisher.send(Work::SegmentEnded).map_err(|_| Error::internal("the publisher of the ledger has ended"))
+        if let Some(wanted) = &self.wanted {
+            // Where the maker has ended the queue says why, and no room is added.
+            let _ = wanted.send(());
+        }
+        self.publisher.send(Work::SegmentEnded(ended)).map_err(|_| Error::internal("the publisher of the ledger has ended"))
     }
 }

@@ -5,11 +5,11 @@
 mod common;
 
 use common::{Folder, id, key, record};
-use creto_audit::{Proof, encoding, verify};
-use creto_enablement_common::ErrorKind;
+use creto_audit::{Completions, Done, Proof, encoding, verify};
 use creto_enablement_common::ports::{AuditSink, Durability};
+use creto_enablement_common::{Error, ErrorKind};
 use std::sync::atomic::AtomicU64;
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 const LONG: Duration = Duration::from_secs(20);
@@ -96,17 +96,31 @@ fn a_record_offered_twice_is_there_once() {
     assert_eq!(ids, [id(1), id(2), id(3), id(4)]);
 }
 
+/// Tells a channel, in the order in which it is told.
+struct Told(Mutex<mpsc::Sender<(u64, Option<u64>)>>);
+
+impl Completions for Told {
+    fn complete(&self, ended: &[(u64, Option<u64>)], failed: Option<&Error>) {
+        assert!(failed.is_none());
+        ended.iter().for_each(|end| self.0.lock().unwrap().send(*end).unwrap());
+    }
+}
+
 #[test]
-fn callbacks_are_told_the_index_once_the_record_is_on_disk() {
+fn whoever_waits_is_told_the_index_once_the_record_is_on_disk_each_by_its_own_token() {
     let (folder, key) = (Folder::new("callbacks"), key());
     let (clock, ledger) = (folder.clock(), folder.open(&key));
     let (sender, receiver) = mpsc::channel();
+    let (even, odd) = (Arc::new(Told(Mutex::new(sender.clone()))), Arc::new(Told(Mutex::new(sender))));
     for number in 0..500 {
-        let sender = sender.clone();
-        ledger.enqueue_then(&record(number, clock.now()), Box::new(move |result| sender.send(result).unwrap())).unwrap();
+        let to: Arc<dyn Completions> = if number % 2 == 0 { even.clone() } else { odd.clone() };
+        ledger.enqueue_then(&record(number, clock.now()), Done { to, token: 7_000 + number }).unwrap();
     }
-    let told: Vec<u64> = receiver.iter().take(500).map(|result| result.unwrap().unwrap()).collect();
-    assert_eq!(told, (0..500).collect::<Vec<_>>());
+    let told: Vec<(u64, Option<u64>)> = receiver.iter().take(500).collect();
+    assert_eq!(told, (0..500).map(|index| (7_000 + index, Some(index))).collect::<Vec<_>>());
+    // Of one that is on disk, its waiter is told at once.
+    ledger.when_durable(ledger.last(), Done { to: even, token: 1 }).unwrap();
+    assert_eq!(receiver.recv().unwrap(), (1, None));
 }
 
 #[test]

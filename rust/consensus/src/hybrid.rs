@@ -106,7 +106,11 @@ impl HybridLogicalClock {
     pub fn now(&self) -> Timestamp {
         let shared = self.page.words();
         let physical = words((self.source.wall)());
-        let previous = shared.word.fetch_max(physical, Ordering::AcqRel);
+        // Most calls come within the microsecond of the one before: a look first spares them one of two locked instructions.
+        let mut previous = shared.word.load(Ordering::Acquire);
+        if previous < physical {
+            previous = shared.word.fetch_max(physical, Ordering::AcqRel);
+        }
         let given = if previous < physical {
             if physical - previous > words(BOUND) {
                 self.look_for_jump();

@@ -3,9 +3,11 @@
 //! No Rust thread attaches to the interpreter, so none can block on it, or outlive it.
 
 use crate::error;
+use creto_audit::Completions;
 use creto_enablement_common::{Error, Result};
 use parking_lot::Mutex;
 use pyo3::prelude::*;
+use pyo3::types::PyInt;
 use rustix::event::{EventfdFlags, eventfd};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
@@ -13,9 +15,39 @@ use std::sync::Arc;
 /// Turns what a thread made into a Python object, on the thread that drains.
 pub type Convert = Box<dyn FnOnce(Python<'_>) -> PyResult<Py<PyAny>> + Send>;
 
+/// What a token is completed with.
+enum Completed {
+    /// The place of a record, made without an allocation since thousands may end at once.
+    Index(Option<u64>),
+    Made(Convert),
+}
+
 struct Queue {
-    waiting: Mutex<Vec<(u64, Result<Convert>)>>,
+    waiting: Mutex<Vec<(u64, Result<Completed>)>>,
     wake: OwnedFd,
+}
+
+impl Queue {
+    /// Queues what is complete and wakes the draining thread if the queue was empty.
+    fn put(&self, completed: impl Iterator<Item = (u64, Result<Completed>)>) {
+        let first = {
+            let mut waiting = self.waiting.lock();
+            let before = waiting.len();
+            waiting.extend(completed);
+            before == 0
+        };
+        if first {
+            // A full eventfd counter means that a wake-up is already due.
+            let _ = rustix::io::write(&self.wake, &1_u64.to_ne_bytes());
+        }
+    }
+}
+
+impl Completions for Queue {
+    fn complete(&self, ended: &[(u64, Option<u64>)], failed: Option<&Error>) {
+        let same = |error: &Error| Error::new(error.kind().clone()).with_context(error.chain().collect::<Vec<_>>().join(": "));
+        self.put(ended.iter().map(|(token, index)| (*token, failed.map_or(Ok(Completed::Index(*index)), |error| Err(same(error))))));
+    }
 }
 
 /// The sending half, held by Rust threads.
@@ -25,20 +57,7 @@ pub struct Sender(Arc<Queue>);
 impl Sender {
     /// Queues the result for `token` and wakes the draining thread if the queue was empty.
     pub fn send(&self, token: u64, result: Result<Convert>) {
-        let first = {
-            let mut waiting = self.0.waiting.lock();
-            waiting.push((token, result));
-            waiting.len() == 1
-        };
-        if first {
-            // A full eventfd counter means that a wake-up is already due.
-            let _ = rustix::io::write(&self.0.wake, &1_u64.to_ne_bytes());
-        }
-    }
-
-    /// Queues a completion that carries nothing.
-    pub fn done(&self, token: u64, result: Result<()>) {
-        self.send(token, result.map(|()| Box::new(|py: Python<'_>| Ok(py.None())) as Convert));
+        self.0.put(std::iter::once((token, result.map(Completed::Made))));
     }
 }
 
@@ -52,6 +71,11 @@ impl Bridge {
     /// A handle for threads.
     pub fn sender(&self) -> Sender {
         self.sender.clone()
+    }
+
+    /// Where the ledger tells how appends ended.
+    pub fn completions(&self) -> Arc<dyn Completions> {
+        Arc::<Queue>::clone(&self.sender.0)
     }
 }
 
@@ -81,7 +105,9 @@ impl Bridge {
             .map(|(token, result)| {
                 let raised = |e: PyErr| e.into_value(py).into_bound(py).into_any();
                 match result {
-                    Ok(convert) => match convert(py) {
+                    Ok(Completed::Index(None)) => (token, Some(py.None().into_bound(py)), None),
+                    Ok(Completed::Index(Some(index))) => (token, Some(PyInt::new(py, index).into_any()), None),
+                    Ok(Completed::Made(convert)) => match convert(py) {
                         Ok(value) => (token, Some(value.into_bound(py)), None),
                         Err(e) => (token, None, Some(raised(e))),
                     },
