@@ -1,13 +1,17 @@
-"""Policy decisions from Python: ours beside cedarpy's over the same 1,000 policies, entities and requests."""
+"""Policy decisions from Python: ours beside cedarpy, an SQL look-up, AGT and rego-cpp, asked the same."""
 
 from __future__ import annotations
 
 import json
 import random
+import sqlite3
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import cedarpy
@@ -29,23 +33,41 @@ def agent(n: int) -> str:
     return f"spiffe://creto.local/agent/agent-{n}"
 
 
-def policies(draw: random.Random) -> str:
-    lines = []
-    for n in range(POLICIES):
-        who, team, folder = agent(draw.randrange(AGENTS)), draw.randrange(50), draw.randrange(100)
-        act = f'action == Action::"act:{draw.randrange(ACTIONS)}"'
-        inside = f'resource in Folder::"folder-{folder}"'
-        lines.append(
-            [
-                f'permit (principal == Agent::"{who}", {act}, resource);',
-                f'permit (principal in Team::"team-{team}", {act}, {inside}) '
-                "when { context has amount && context.amount < 900 };",
-                f'permit (principal == Agent::"{who}", action, {inside}) '
-                "when { resource.owner == principal || principal.level > 3 };",
-                f'forbid (principal in Team::"team-{team}", {act}, {inside}) '
-                "when { context has amount && context.amount > 500 && context has urgent && !context.urgent };",
-            ][n % 4]
+def described(draw: random.Random, count: int) -> list[dict[str, Any]]:
+    """What each policy says, for every engine to be told in its own language."""
+    found = []
+    for n in range(count):
+        who, team, folder = agent(draw.randrange(AGENTS)), f"team-{draw.randrange(50)}", f"folder-{draw.randrange(100)}"
+        action = f"act:{draw.randrange(ACTIONS)}"
+        kind = ("agent", "team", "owner", "forbid")[n % 4]
+        one = kind in ("agent", "owner")
+        found.append(
+            {
+                "kind": kind,
+                "agent": who if one else None,
+                "team": None if one else team,
+                "action": None if kind == "owner" else action,
+                "folder": None if kind == "agent" else folder,
+            }
         )
+    return found
+
+
+def cedar(described: list[dict[str, Any]]) -> str:
+    """The policies in Cedar."""
+    lines = []
+    for each in described:
+        who = f'== Agent::"{each["agent"]}"' if each["agent"] else f'in Team::"{each["team"]}"'
+        act = f' == Action::"{each["action"]}"' if each["action"] else ""
+        inside = f' in Folder::"{each["folder"]}"' if each["folder"] else ""
+        condition = {
+            "agent": "",
+            "team": " when { context has amount && context.amount < 900 }",
+            "owner": " when { resource.owner == principal || principal.level > 3 }",
+            "forbid": " when { context has amount && context.amount > 500 && context has urgent && !context.urgent }",
+        }[each["kind"]]
+        effect = "forbid" if each["kind"] == "forbid" else "permit"
+        lines.append(f"{effect} (principal {who}, action{act}, resource{inside}){condition};")
     return "\n".join(lines)
 
 
@@ -83,7 +105,16 @@ def each(call: Callable[[int], Any], calls: int, repeats: int = 15) -> tuple[flo
     return middle, (quarters[2] - quarters[0]) / middle
 
 
-def row(case: str, unit: str, ours: float, samples: int, spread: float, note: str, peer: float | None = None) -> None:
+def row(
+    case: str,
+    unit: str,
+    ours: float,
+    samples: int,
+    spread: float,
+    note: str,
+    peer: tuple[str, str, float] | None = None,
+) -> None:
+    name, of, value = peer or (None, None, None)
     print(
         json.dumps(
             {
@@ -91,9 +122,9 @@ def row(case: str, unit: str, ours: float, samples: int, spread: float, note: st
                 "case": case,
                 "unit": unit,
                 "ours": ours,
-                "peer": "cedarpy" if peer else None,
-                "peer_version": version("cedarpy") if peer else None,
-                "peer_value": peer,
+                "peer": name,
+                "peer_version": of,
+                "peer_value": value,
                 "samples": samples,
                 "spread": spread,
                 "note": note,
@@ -103,20 +134,139 @@ def row(case: str, unit: str, ours: float, samples: int, spread: float, note: st
     )
 
 
+def requests(draw: random.Random, count: int, told: list[dict[str, Any]]) -> list[tuple[str, str, str, dict[str, Any]]]:
+    """Every other request fits the scope of some policy; the rest are drawn at will."""
+    found = []
+    for n in range(count):
+        aim = draw.choice(told) if n % 2 else {"agent": None, "team": None, "action": None, "folder": None}
+        team, folder = aim["team"] or f"team-{draw.randrange(50)}", aim["folder"] or f"folder-{draw.randrange(100)}"
+        who = aim["agent"] or agent(int(team[5:]) + 50 * draw.randrange(AGENTS // 50))
+        what = aim["action"] or f"act:{draw.randrange(ACTIONS)}"
+        which = f"doc-{int(folder[7:]) + 100 * draw.randrange(DOCS // 100)}"
+        context = {"amount": draw.randrange(1000), "purpose": "work", "urgent": draw.random() < 0.25}
+        found.append((who, what, which, context))
+    return found
+
+
+def singles(decide: Callable[[int], bool], count: int, seconds: float, least: int) -> tuple[list[bool], list[int]]:
+    """Answers and nanoseconds of single calls, for as long as `seconds` last."""
+    answers, times = [], []
+    budget = time.perf_counter() + seconds
+    for n in range(count):
+        start = time.perf_counter_ns()
+        answers.append(decide(n))
+        times.append(time.perf_counter_ns() - start)
+        if time.perf_counter() > budget and len(times) >= least:
+            break
+    return answers, times
+
+
+def sql(described: list[dict[str, Any]], asks: list[tuple[str, str, str, dict[str, Any]]]) -> Callable[[int], bool]:
+    """The table of grants that one writes by hand, with its indexes; agents and documents are tables beside it."""
+    base = sqlite3.connect(":memory:")
+    base.executescript(
+        "CREATE TABLE agents (id TEXT PRIMARY KEY, team TEXT, level INT) WITHOUT ROWID;"
+        "CREATE TABLE docs (id TEXT PRIMARY KEY, folder TEXT, owner TEXT) WITHOUT ROWID;"
+        "CREATE TABLE policies (kind TEXT, agent TEXT, team TEXT, action TEXT, folder TEXT);"
+    )
+    base.executemany(
+        "INSERT INTO agents VALUES (?, ?, ?)", [(agent(n), f"team-{n % 50}", n % 6) for n in range(AGENTS)]
+    )
+    base.executemany(
+        "INSERT INTO docs VALUES (?, ?, ?)", [(f"doc-{n}", f"folder-{n % 100}", agent(n % AGENTS)) for n in range(DOCS)]
+    )
+    columns = ("kind", "agent", "team", "action", "folder")
+    base.executemany(
+        "INSERT INTO policies VALUES (?, ?, ?, ?, ?)", [tuple(each[c] for c in columns) for each in described]
+    )
+    base.executescript(
+        "CREATE INDEX by_agent ON policies (agent, kind);"
+        "CREATE INDEX by_team ON policies (team, kind, action, folder);"
+        "ANALYZE;"
+    )
+    query = """
+    SELECT NOT EXISTS (SELECT 1 FROM policies WHERE team = (SELECT team FROM agents WHERE id = :agent)
+                       AND kind = 'forbid' AND action = :action
+                       AND folder = (SELECT folder FROM docs WHERE id = :doc) AND :amount > 500 AND NOT :urgent)
+       AND (EXISTS (SELECT 1 FROM policies WHERE agent = :agent AND kind = 'agent' AND action = :action)
+         OR EXISTS (SELECT 1 FROM policies WHERE agent = :agent AND kind = 'owner'
+                    AND folder = (SELECT folder FROM docs WHERE id = :doc)
+                    AND ((SELECT owner FROM docs WHERE id = :doc) = :agent
+                         OR (SELECT level FROM agents WHERE id = :agent) > 3))
+         OR EXISTS (SELECT 1 FROM policies WHERE team = (SELECT team FROM agents WHERE id = :agent)
+                    AND kind = 'team' AND action = :action
+                    AND folder = (SELECT folder FROM docs WHERE id = :doc) AND :amount < 900))
+    """
+    ready = [{"agent": who, "action": what, "doc": which, **context} for who, what, which, context in asks]
+    return lambda n: bool(base.execute(query, ready[n]).fetchone()[0])
+
+
+def others(described: list[dict[str, Any]], asks: list[tuple[str, str, str, dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Peers whose packages do not go with ours, in an environment of their own, made when it is first needed."""
+    folder = Path(__file__).parent / "peers" / "policy"
+    home = Path(sys.prefix) / "peers-policy"
+    python = home / "bin" / "python"
+    stamp = home / "requirements.txt"
+    locked = (folder / "requirements.txt").read_text()
+    if not stamp.exists() or stamp.read_text() != locked:
+        uv = str(Path(sys.executable).with_name("uv"))
+        subprocess.run([uv, "venv", "--quiet", "--clear", "--python", sys.executable, home], check=True)
+        subprocess.run([uv, "pip", "sync", "--quiet", "--python", python, folder / "requirements.txt"], check=True)
+        stamp.write_text(locked)
+    given = [
+        {
+            "agent": who,
+            "team": f"team-{int(who.rpartition('-')[2]) % 50}",
+            "level": int(who.rpartition("-")[2]) % 6,
+            "action": what,
+            "folder": f"folder-{int(which[4:]) % 100}",
+            "owner": agent(int(which[4:]) % AGENTS),
+            **context,
+        }
+        for who, what, which, context in asks
+    ]
+    asked = json.dumps({"policies": described, "requests": given, "seconds": 2.0, "least": 5})
+    done = subprocess.run([python, folder / "peers.py"], input=asked, stdout=subprocess.PIPE, text=True, check=True)
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def beside(count: int, listed: list[dict[str, Any]]) -> None:
+    """Ours and every peer over the same policies and requests; all of them must give the same answers."""
+    draw = random.Random(count)
+    told = described(draw, count)
+    asks = requests(draw, 2_000, told)
+    text, entity_text = cedar(told), json.dumps(listed)
+    authz = AuthzClient()
+    authz.install(text, SCHEMA, entity_text)
+    check = authz.engine.check_nowait
+    expected = [check(*ask).allowed for ask in asks]
+    ours, spread = each(lambda i: check(*asks[i % len(asks)]), 20_000)
+    theirs = [
+        {"principal": f'Agent::"{w}"', "action": f'Action::"{a}"', "resource": f'Doc::"{d}"', "context": c}
+        for w, a, d, c in asks
+    ]
+    answers, times = singles(lambda n: cedarpy.is_authorized(theirs[n], text, entity_text).allowed, len(asks), 3.0, 3)
+    found = [{"peer": "cedarpy", "version": version("cedarpy"), "answers": answers, "times": times}]
+    answers, times = singles(sql(told, asks), len(asks), 2.0, 100)
+    found.append({"peer": "SQLite", "version": sqlite3.sqlite_version, "answers": answers, "times": times})
+    for peer in [*found, *others(told, asks)]:
+        if peer["answers"] != expected[: len(peer["answers"])]:
+            raise AssertionError(f"{peer['peer']} answers otherwise at {count} policies")
+        row(
+            f"python/peers/{count}/{peer['peer']}", "ns", ours, len(peer["times"]), spread,
+            f"one decision from Python, {count} policies; ours from 3 strings and a dict, the peer as its page says; "
+            f"{sum(expected)} of {len(asks)} allowed, all answers equal",
+            (peer["peer"], peer["version"], statistics.median(peer["times"])),
+        )  # fmt: skip
+
+
 def main() -> None:
     draw = random.Random(7)
-    text, listed = policies(draw), entities()
+    told = described(draw, POLICIES)
+    text, listed = cedar(told), entities()
     authz = AuthzClient()
     authz.install(text, SCHEMA, listed)
-    asks = [
-        (
-            agent(draw.randrange(AGENTS)),
-            f"act:{draw.randrange(ACTIONS)}",
-            f"doc-{draw.randrange(DOCS)}",
-            {"amount": draw.randrange(1000), "purpose": draw.choice(["test", "work"]), "urgent": draw.random() < 0.25},
-        )
-        for _ in range(REQUESTS)
-    ]
+    asks = requests(draw, REQUESTS, told)
     check = authz.engine.check_nowait
 
     listed_text = json.dumps(listed)
@@ -138,7 +288,7 @@ def main() -> None:
     row(
         "python/check_nowait/1000", "ns", ours, 280_000, spread,
         "three strings and a context of 3 fields; cedarpy parses policies and entities in each call",
-        statistics.median(peer),
+        ("cedarpy", version("cedarpy"), statistics.median(peer)),
     )  # fmt: skip
     ready = [authz.engine.prepare(who, what, which).check_nowait for who, what, which, _ in asks[:512]]
     ours, spread = each(lambda i: ready[i % 512](), 20_000)
@@ -155,6 +305,8 @@ def main() -> None:
     ours, spread = each(lambda _: authz.check_many(*columns, rosters=rosters), 1, 12)
     note = "200,000 checks by places in numpy arrays, one thread, no context"
     row("python/check_many/1000", "checks/s", many / (ours / 1e9), 11 * many, spread, note)
+    for count in (10, 100, 1_000, 10_000):
+        beside(count, listed)
 
 
 if __name__ == "__main__":

@@ -21,8 +21,10 @@ ALLOWED: dict[str, set[str]] = {
     "creto-enablement-common": {"creto-crypto", "creto-nhi", "creto-consensus"},
     # Platform and products see each other only by the ports of common.
     **dict.fromkeys(PLATFORM | PRODUCTS, GROUND),
+    # What policies can do, proved; it reads them as the engine does, and no act goes through it.
+    "creto-analysis": GROUND | {"creto-authz"},
     "creto-gate": GROUND | PLATFORM | PRODUCTS,
-    "creto-python": GROUND | PLATFORM | PRODUCTS | {"creto-gate"},
+    "creto-python": GROUND | PLATFORM | PRODUCTS | {"creto-gate", "creto-analysis"},
 }
 # They measure and fuzz them all, and nothing depends on them.
 FREE = {"creto-benches", "creto-fuzz"}

@@ -21,7 +21,7 @@ from creto.errors import CretoError
 from creto.metering import Invoices, LedgerEvidence, PriceBook
 from creto.metering._proof import prove_event, verify_event
 from creto.metering._verify import verify_invoice
-from creto.report import Report, acts, page
+from creto.report import Report, acts, differences, page
 from servers import Site
 
 HERE = Path(__file__).resolve().parent
@@ -106,6 +106,8 @@ async def tell(out: Path, started: float, transcript: Sequence[str], sites: Mapp
             ("Human answers", ("answer",), [(line,) for line in transcript]),
             (f"Invoice {invoice.number}", ("meter", "quantity", "amount", "commitment"), lines),
             ("Proofs", ("check", "holds", "how"), checks),
+            # Where the reader's own configuration names a set to ask beside the one in force.
+            *(table for table in [differences(records)] if table),
         ],
     )
     (out / "report.html").write_text(page(report))

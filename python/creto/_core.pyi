@@ -318,6 +318,15 @@ class Gate:
         """
         Puts on record that an act was refused for units of a shared quota that never came; the ticket of the record.
         """
+    def shadow(self, /, engine: PolicyEngine | None) -> None:
+        """
+        Asks a second engine about every act beside the one that serves, and records where it would decide otherwise; None ends that.
+        """
+    @property
+    def shadow_counts(self, /) -> tuple[int, int]:
+        """
+        How many acts were asked of the second engine, and how many of them it would have decided otherwise.
+        """
 
 @final
 class Grant:
@@ -748,10 +757,6 @@ class PolicyEngine:
     Decides by the installed policy set; with none installed, everything is denied.
     """
     def __new__(cls, /) -> PolicyEngine: ...
-    def analyze(self, /, new: PolicyEngine, requests: SupportsIndex = 20000, seed: SupportsIndex = 1) -> dict[Any, Any]:
-        """
-        What would change with `new` in place of this engine, by `requests` generated requests: `asked`, `counts`, `changes`.
-        """
     def check_nowait(
         self, /, agent: str, action: str, resource: str, context: dict[Any, Any] | None = None
     ) -> Decision:
@@ -789,6 +794,10 @@ class PolicyEngine:
     def prepare(self, /, agent: str, action: str, resource: str | None = None) -> Prepared:
         """
         An agent and an action looked up once, for repeated checks; good whatever is installed later.
+        """
+    def reads(self, /, action: str) -> list[str]:
+        """
+        The names of the context that the policies which may apply to the action look at; `*` for the context as a whole.
         """
     def remove_entities(self, /, uids: SupportsGetItem[int, tuple[str, str]]) -> None:
         """
@@ -1656,9 +1665,34 @@ def oversight_is_final(state: str) -> bool:
     True where nothing can happen to a request in this state any more.
     """
 
+def policy_compare(
+    old: str, new: str, schema: str, command: SupportsGetItem[int, str], limit: SupportsIndex = 60000
+) -> dict[Any, Any]:
+    """
+    What `new` in place of `old` newly allows, asks and denies, proved by the solver that `command` starts; `limit` is in milliseconds a question.
+    """
+
+def policy_examine(
+    policies: str, schema: str, command: SupportsGetItem[int, str], limit: SupportsIndex = 60000
+) -> list[dict[Any, Any]]:
+    """
+    What is proved about single policies: those that never apply, those that never matter beside another, forbids that can err.
+    """
+
 def policy_findings(policies: str, schema: str | None = None, entities: str | None = None) -> list[dict[Any, Any]]:
     """
     What is wrong with a policy set, errors first, and what may not mean what it says; nothing is installed.
+    """
+
+def policy_prove(
+    policies: str,
+    schema: str,
+    assertions: SupportsGetItem[int, tuple[str, str, SupportsGetItem[int, str]]],
+    command: SupportsGetItem[int, str],
+    limit: SupportsIndex = 60000,
+) -> list[dict[Any, Any]]:
+    """
+    Proves assertions, each a name, the requests that it speaks of, and the answers ("allow", "ask", "deny") that none of them may get.
     """
 
 def usage_events(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from functools import cached_property, partial
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from creto import _core
+from creto.errors import CretoError, InvalidInputError
 
 if TYPE_CHECKING:
     from creto.audit import AuditClient
@@ -93,6 +93,7 @@ class Parts:
             )
             closing.callback(self.quota.close)
             self.gate = _core.Gate(self.policy, self.quota, self.ledger, self.clock)
+            self._put_shadow()
             self.desk: Desk = open_desk(self.store, settings, self.reach, sealer=self.sealer)
             closing.callback(self.desk.close)
             self.live.follow(lambda changed: configure_desk(self.desk, changed))
@@ -157,42 +158,55 @@ class Parts:
 
     def _install(self, settings: Settings) -> None:
         """Puts the configured policy set in force; one that is not right raises, and the old one serves."""
-        from creto.authz import starter, starter_schema
+        from creto.authz._configured import configured, merged, shadowed
 
-        files = settings.policy_files()
-        policies = "\n".join(text.decode() for _, text in files) if files else starter()
-        schema_file = settings.authz.schema_file
-        schema = settings.read("authz.schema_file", schema_file).decode() if schema_file else starter_schema()
-        digest, _warnings = self.policy.install(policies, schema, json.dumps(self._agent_entities()))
+        chosen = configured(settings)
+        entities = merged(self._agents(), chosen.entities)
+        beside = self._shadow(shadowed(settings), chosen.schema, entities)
+        digest, _warnings = self.policy.install(chosen.policies, chosen.schema, entities)
+        self._entities = chosen.entities
+        self.shadow = beside
+        self._put_shadow()
+        detail = {"files": ", ".join(str(path) for path in chosen.files) or "starter"}
+        if chosen.signed:
+            detail["signed"] = "by a trusted key"
+        if beside is not None:
+            detail["shadow"] = (beside.digest or b"").hex()
         self.record(
             {
                 "who": f"spiffe://{settings.common.trust_domain}",
                 "what": "policy:install",
                 "resource": digest.hex(),
                 "policy": digest,
-                "detail": {"files": ", ".join(str(path) for path, _ in files) or "starter"},
+                "detail": detail,
             }
         )
 
+    @staticmethod
+    def _shadow(policies: str | None, schema: str, entities: str) -> _core.PolicyEngine | None:
+        """The set that is asked beside the one in force; one that is not right refuses the configuration as a whole."""
+        if policies is None:
+            return None
+        engine = _core.PolicyEngine()
+        try:
+            engine.install(policies, schema, entities)
+        except CretoError as error:
+            raise InvalidInputError(f"the set of `authz.shadow`: {error}") from error
+        return engine
+
+    def _put_shadow(self) -> None:
+        if hasattr(self, "gate"):
+            self.gate.shadow(self.shadow)
+
+    def _agents(self) -> list[dict[str, Any]]:
+        from creto.authz._configured import agent_entities
+
+        return agent_entities(self.identities)
+
     def _refresh_agents(self) -> None:
-        self.policy.upsert_entities(json.dumps(self._agent_entities()))
+        from creto.authz._configured import merged
 
-    def _agent_entities(self) -> list[dict[str, Any]]:
-        entities: dict[tuple[str, str], dict[str, Any]] = {}
-
-        def add(kind: str, name: str, parents: list[tuple[str, str]], attributes: dict[str, Any]) -> None:
-            entities[kind, name] = {
-                "uid": {"type": kind, "id": name},
-                "attrs": attributes,
-                "parents": [{"type": t, "id": i} for t, i in parents],
-            }
-
-        for agent in self.identities.agents():
-            parents: list[tuple[str, str]] = []
-            for place, name in enumerate(agent.path):
-                kind = "Organization" if place == 0 else "Team"
-                if (kind, name) not in entities:
-                    add(kind, name, parents[-1:] if kind == "Team" and place == 1 else [], {})
-                parents.append((kind, name))
-            add("Agent", agent.id, parents, {"revoked": agent.state == "revoked"})
-        return list(entities.values())
+        entities = merged(self._agents(), self._entities)
+        self.policy.upsert_entities(entities)
+        if self.shadow is not None:
+            self.shadow.upsert_entities(entities)

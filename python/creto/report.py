@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["Act", "Report", "acts", "page"]
+__all__ = ["Act", "Report", "acts", "differences", "page"]
 
 _COLOURS = {
     "done": "var(--done)",
@@ -126,6 +126,28 @@ def acts(records: Iterable[Mapping[str, Any]]) -> list[Act]:
                 act.status = "failed"
                 act.why = str(failure.get("failure") if isinstance(failure, Mapping) else failure)
     return sorted(found.values(), key=lambda act: act.start)
+
+
+def differences(records: Iterable[Mapping[str, Any]]) -> tuple[str, list[str], list[list[Any]]] | None:
+    """A table of what the set in the shadow would have decided otherwise, for `Report.sections`; None where nothing.
+
+    Args:
+        records: Ledger records as mappings with the fields of `AuditRecord`.
+
+    Example:
+        >>> record = {"what": "policy:shadow", "why": "no policy permits it",
+        ...           "detail": {"action": "fs:read", "was": "allow", "would": "deny"}}
+        >>> differences([record, record])[2]
+        [['fs:read', 'allow', 'deny', 'no policy permits it', 2]]
+    """
+    counted = Counter(
+        (record["detail"]["action"], record["detail"]["was"], record["detail"]["would"], record["why"])
+        for record in records
+        if record["what"] == "policy:shadow"
+    )
+    rows = [[*key, count] for key, count in counted.most_common()]
+    columns = ["action", "was", "would be", "why", "acts"]
+    return ("What the set in the shadow would have decided otherwise", columns, rows) if rows else None
 
 
 def page(report: Report) -> str:

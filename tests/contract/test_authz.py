@@ -299,37 +299,5 @@ def test_explain_says_why(run: Any) -> None:
     out = run("policy", "explain", "researcher", "fs:read", ".env", "--context", '{"path": ".env"}')
     assert out.startswith("denied: policy `secrets-never` forbids it\n")
     assert "permit `read-working-folder`: applies" in out
-
-
-def test_analyze_finds_what_is_newly_allowed_with_a_request_that_shows_it(run: Any, tmp_path: Path) -> None:
-    old, new = tmp_path / "old.cedar", tmp_path / "new.cedar"
-    old.write_text('permit (principal, action == Action::"fs:read", resource) when { context.path like "src/*" };')
-    new.write_text('permit (principal, action == Action::"fs:read", resource) when { context.path like "s*" };')
-    out = run("policy", "analyze", old, new, "--requests", "20000", code=1)
-    assert "newly allowed, denied before" in out
-    assert "newly denied" not in out
-    report = json.loads(run("--json", "policy", "analyze", old, new, "--requests", "20000", code=1))
-    authz = AuthzClient()
-    authz.install(new.read_text())
-    change = report["changes"][0]
-    assert (change["before"], change["after"]) == ("deny", "allow")
-    assert "no difference found (which is no proof" in run("policy", "analyze", old, old, "--requests", "2000")
-
-
-def test_replay_tells_which_acts_on_record_another_set_decides_otherwise(run: Any, tmp_path: Path) -> None:
-    import creto
-
-    async def story() -> None:
-        async with creto.open(state=tmp_path / "state") as layer:
-
-            async def done() -> str:
-                return "done"
-
-            await layer.perform(layer.agent("researcher"), "tool:call", "search", done)
-
-    anyio.run(story)
-    stricter = tmp_path / "stricter.cedar"
-    stricter.write_text('permit (principal, action == Action::"fs:read", resource);')
-    out = run("--json", "policy", "replay", stricter, "--from", tmp_path / "state" / "ledger")
-    rows = json.loads(out)
-    assert [(row["action"], row["was"], row["would_be"]) for row in rows] == [("tool:call", "allow", "deny")]
+    assert 'context.path like "*.env"' in out
+    assert '(context.path is ".env")' in out

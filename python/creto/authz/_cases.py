@@ -12,7 +12,7 @@ from typing import Any
 from creto import _core
 from creto.errors import InvalidInputError
 
-__all__ = ["Case", "Coverage", "Result", "Table"]
+__all__ = ["EXPECTED", "Case", "Coverage", "Result", "Table", "read_table"]
 
 EXPECTED = ("allow", "deny", "ask")
 
@@ -102,7 +102,7 @@ class Table:
         Raises:
             InvalidInputError: The table, or what it names, is not right.
         """
-        data = _read(path)
+        data = read_table(path)
         unknown = set(data) - {"policies", "schema", "entities", "case"}
         if unknown:
             raise InvalidInputError(
@@ -148,7 +148,15 @@ class Table:
         return results, coverage
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_table(path: Path) -> dict[str, Any]:
+    """A file of tables, TOML or YAML.
+
+    Args:
+        path: The file.
+
+    Raises:
+        InvalidInputError: It does not read.
+    """
     text = path.read_text(encoding="utf-8")
     try:
         if path.suffix in (".yaml", ".yml"):

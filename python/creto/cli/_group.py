@@ -27,7 +27,7 @@ class LazyGroup(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """The names, in the order in which people meet them."""
-        here = {path.stem for path in Path(__file__).parent.iterdir() if path.suffix == ".py"}
+        here = {path.stem for path in Path(__file__).parent.iterdir() if path.suffix == ".py" or path.is_dir()}
         return [name for name, entry in self.entries.items() if entry.module.rpartition(".")[2] in here]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:

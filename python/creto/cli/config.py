@@ -61,9 +61,10 @@ def check(frame: Frame, file: Path | None) -> None:
     from creto.config import load
 
     settings = load(files=(*frame.config, *((file,) if file else ())), state=frame.state)
-    settings.policy_files()
-    if settings.authz.schema_file:
-        settings.read("authz.schema_file", settings.authz.schema_file)
+    from creto.authz._configured import configured, shadowed
+
+    configured(settings)
+    shadowed(settings)
     for warning in settings.warnings:
         # The file under check is not left out; that it is untrusted where it lies is said all the same.
         frame.warn(warning)

@@ -188,14 +188,13 @@ class Live:
         paths = {Path(file) for file in self._sources["files"]} | set(self._current.sources)
         if self._sources["system"]:
             paths |= set(system_files())
-        for pattern in self._current.authz.policies:
+        authz = self._current.authz
+        for pattern in (*authz.policies, *authz.entities, *authz.shadow):
             try:
                 paths |= set(expand(pattern))
             except CretoError:
                 paths.add(pattern)
-        if self._current.authz.schema_file:
-            paths.add(self._current.authz.schema_file)
-        return paths
+        return paths | {each for each in (authz.schema_file, authz.signature) if each}
 
     def _look(self) -> dict[Path, tuple[int, int, int] | None]:
         seen: dict[Path, tuple[int, int, int] | None] = {}
@@ -209,11 +208,19 @@ class Live:
 
     @staticmethod
     def _fingerprint(settings: Settings) -> dict[str, str]:
-        files = {str(path): digest(content) for path, content in settings.policy_files()}
-        schema = settings.authz.schema_file
-        if schema:
-            files[str(schema)] = digest(settings.read("authz.schema_file", schema))
-        return files
+        authz = settings.authz
+        named: list[tuple[str, list[Path]]] = [
+            ("policies", authz.policies),
+            ("entities", authz.entities),
+            ("shadow", authz.shadow),
+            ("schema_file", [authz.schema_file] if authz.schema_file else []),
+            ("signature", [authz.signature] if authz.signature else []),
+        ]
+        return {
+            str(path): digest(content)
+            for setting, patterns in named
+            for path, content in settings.files(f"authz.{setting}", patterns)
+        }
 
 
 def _set_level(settings: Settings) -> None:

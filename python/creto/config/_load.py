@@ -128,9 +128,10 @@ def named_files(path: Path, environment: Mapping[str, str], content: bytes | Non
         settings = Settings(**layer.data)
     except ValidationError as error:
         raise problems(error, layer.origins) from None
-    named = [each for pattern in settings.authz.policies for each in expand(pattern)]
-    if settings.authz.schema_file:
-        named.append(settings.authz.schema_file)
+    authz = settings.authz
+    patterns = [*authz.policies, *authz.entities, *authz.shadow, *authz.trusted_keys]
+    named = [each for pattern in patterns for each in expand(pattern)]
+    named += [each for each in (authz.schema_file, authz.signature) if each]
     missing = [each for each in named if not each.is_file()]
     if missing:
         raise InvalidInputError(f"`{path}` names `{missing[0]}`, which is not there")

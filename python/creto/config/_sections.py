@@ -88,6 +88,14 @@ class Authz(Section):
     """Cedar policy files, or patterns such as `policies/*.cedar`; the starter policy where there are none."""
     schema_file: Path | None = _setting(None, reload=True, path=True)
     """The Cedar schema of the policies; the built-in one where there is none."""
+    entities: list[Path] = _setting([], reload=True, path=True)
+    """Entities in Cedar's JSON, or patterns; the agents and their teams are there without it."""
+    signature: Path | None = _setting(None, reload=True, path=True)
+    """What `creto policy sign` wrote for these policies, schema and entities."""
+    trusted_keys: list[Path] = _setting([], path=True)
+    """Public keys (`creto policy keys`); where there are any, a set that none of them signed is refused."""
+    shadow: list[Path] = _setting([], reload=True, path=True)
+    """Policies asked beside those in force: what they would decide otherwise is recorded, never enforced."""
     on_error: Literal["deny"] = _setting("deny")
     """What the gate does where a `forbid` could not be evaluated: it denies. Nothing else is offered."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -138,19 +138,26 @@ class Settings(BaseSettings):
             NotFoundError: A file is not there, or a pattern fits none.
             IntegrityError: One that a trusted `creto.toml` names has changed since it was trusted, or is gone.
         """
-        found = [
-            (path, self.read("authz.policies", path)) for pattern in self.authz.policies for path in expand(pattern)
-        ]
+        found = self.files("authz.policies", self.authz.policies)
         project = self._project
         if project and self.origin("authz.policies") == f"file {project.path}":
             # A pattern fits fewer files once one is taken away, and that one may have been the forbid.
-            read = {str(path.resolve()) for path, _ in found} | {str(project.path.resolve()), project.schema}
-            for gone in sorted(set(project.digests) - read):
+            authz = self.authz
+            beside = [
+                each for pattern in (*authz.entities, *authz.shadow, *authz.trusted_keys) for each in expand(pattern)
+            ]
+            beside += [each for each in (authz.schema_file, authz.signature) if each]
+            read = {str(path.resolve()) for path in (*(path for path, _ in found), *beside, project.path)}
+            for gone in sorted(set(project.digests) - read - {project.schema}):
                 raise IntegrityError(
                     f"`{gone}` was trusted with `{project.path}` and is no longer read; "
                     "put it back, or run `creto config trust`"
                 )
         return found
+
+    def files(self, setting: str, patterns: Iterable[Path]) -> list[tuple[Path, bytes]]:
+        """The files that a setting's paths and patterns name, with what is in them; errors as for `policy_files`."""
+        return [(path, self.read(setting, path)) for pattern in patterns for path in expand(pattern)]
 
     def read(self, setting: str, path: Path) -> bytes:
         """Reads a file that a setting names; what a project's `creto.toml` names, only as it was when trusted.

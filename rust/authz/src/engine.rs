@@ -13,6 +13,7 @@ use crate::limits::{Limits, check_json};
 use crate::name::parse_entity;
 use crate::party::{Found, Name, Party};
 use crate::prepared::{Actor, Prepared};
+use crate::reads::reads;
 use crate::reference;
 use crate::roster::{Role, Roster};
 use crate::set::Set;
@@ -158,6 +159,7 @@ impl Engine {
             policies: parsed.policies.clone(),
             schema: parsed.schema.clone(),
             open: parsed.open.clone(),
+            recorded: parsed.recorded.clone(),
             entities: parsed.entities.clone(),
             digest: parsed.digest,
             warnings: Vec::new(),
@@ -174,6 +176,18 @@ impl Engine {
         let view = self.current.load();
         let Some(snapshot) = &*view else { return Vec::new() };
         (0..snapshot.set.len() as u32).filter_map(|n| snapshot.set.policy(n)).map(|policy| Arc::clone(&policy.id)).collect()
+    }
+
+    /// The names of the context that the policies which may apply to the action look at; `*` for the context as a whole.
+    ///
+    /// # Errors
+    /// `InvalidInput` where no set is installed, or the action cannot be read.
+    pub fn reads(&self, action: &str) -> Result<Vec<String>> {
+        let uid = match parse_entity(action)? {
+            Some(name) => reference::uid(name.kind, &name.id)?,
+            None => reference::uid("Action", action)?,
+        };
+        Ok(reads(&*self.parsed()?, &uid).into_iter().collect())
     }
 
     /// How much the version that serves takes.
@@ -320,6 +334,7 @@ impl Engine {
             policies: parsed.policies.clone(),
             schema: parsed.schema.clone(),
             open: parsed.open.clone(),
+            recorded: parsed.recorded.clone(),
             entities,
             digest: parsed.digest,
             warnings: Vec::new(),

@@ -34,6 +34,8 @@ pub struct Condition {
     pub text: String,
     /// `true`, `false`, another value, or the error.
     pub value: String,
+    /// What it looks at, `context.path` or `principal.role`, and what that is; `not given` where it is not there.
+    pub given: Vec<(String, String)>,
     /// False where Cedar would have stopped before it.
     pub reached: bool,
 }
@@ -105,9 +107,17 @@ fn one(policy: &Policy, request: &Request, entities: &Entities) -> Result<Explai
         split(expr, if wanted { pst::BinaryOp::And } else { pst::BinaryOp::Or }, &mut parts);
         for part in parts {
             let text = part.to_string();
-            let value = Expression::from_str(&text)
-                .map_err(|e| with_causes(&e))
-                .and_then(|expression| eval_expression(request, entities, &expression).map_err(|e| with_causes(&e)));
+            let value = evaluate(&text, request, entities);
+            let mut looked = Vec::new();
+            look(part, &mut looked);
+            looked.dedup();
+            let given = looked
+                .into_iter()
+                .map(|path| {
+                    let value = evaluate(&path, request, entities).map_or_else(|_| "not given".to_owned(), |value| value.to_string());
+                    (path, value)
+                })
+                .collect();
             let reached = holds == Some(true);
             if reached {
                 holds = match &value {
@@ -116,7 +126,7 @@ fn one(policy: &Policy, request: &Request, entities: &Entities) -> Result<Explai
                 };
             }
             let value = value.map_or_else(|error| format!("error: {error}"), |value| value.to_string());
-            conditions.push(Condition { word, text, value, reached });
+            conditions.push(Condition { word, text, value, given, reached });
         }
     }
     let forbid = policy.effect() == Effect::Forbid;
@@ -125,6 +135,54 @@ fn one(policy: &Policy, request: &Request, entities: &Entities) -> Result<Explai
         .filter(|_| forbid)
         .map(|name| if name.is_empty() { policy.id().to_string() } else { name.to_owned() });
     Ok(Explained { policy: policy.id().to_string(), forbid, oversight, holds, conditions })
+}
+
+fn evaluate(text: &str, request: &Request, entities: &Entities) -> core::result::Result<EvalResult, String> {
+    let expression = Expression::from_str(text).map_err(|e| with_causes(&e))?;
+    eval_expression(request, entities, &expression).map_err(|e| with_causes(&e))
+}
+
+/// The attributes that a condition looks at, each by its whole path, in the order of the text.
+fn look(expr: &pst::Expr, found: &mut Vec<String>) {
+    match expr {
+        pst::Expr::GetAttr { expr: inner, .. } => {
+            if of_the_request(inner) {
+                let path = expr.to_string();
+                if !found.contains(&path) {
+                    found.push(path);
+                }
+            } else {
+                look(inner, found);
+            }
+        }
+        pst::Expr::UnaryOp { expr, .. } | pst::Expr::HasAttr { expr, .. } | pst::Expr::Like { expr, .. } => look(expr, found),
+        pst::Expr::BinaryOp { left, right, .. } => {
+            look(left, found);
+            look(right, found);
+        }
+        pst::Expr::Is { expr, in_expr, .. } => {
+            look(expr, found);
+            if let Some(inner) = in_expr {
+                look(inner, found);
+            }
+        }
+        pst::Expr::IfThenElse { cond, then_expr, else_expr } => {
+            look(cond, found);
+            look(then_expr, found);
+            look(else_expr, found);
+        }
+        pst::Expr::Set(items) => items.iter().for_each(|item| look(item, found)),
+        pst::Expr::Record(fields) => fields.values().for_each(|field| look(field, found)),
+        _ => {}
+    }
+}
+
+fn of_the_request(expr: &pst::Expr) -> bool {
+    match expr {
+        pst::Expr::Var(_) => true,
+        pst::Expr::GetAttr { expr, .. } => of_the_request(expr),
+        _ => false,
+    }
 }
 
 fn split<'a>(expr: &'a pst::Expr, at: pst::BinaryOp, parts: &mut Vec<&'a pst::Expr>) {

@@ -3,7 +3,6 @@
 //! The language, its parser and its validator are the crate cedar-policy's; the answers are its answers. What is ours: two annotations
 //! (`@oversight` on a forbid, `@audit("after")`), bounds on what is parsed, and the engine that decides.
 
-mod analyze;
 mod annotation;
 mod answer;
 mod changes;
@@ -28,6 +27,7 @@ mod pattern;
 mod prepared;
 mod program;
 mod readable;
+mod reads;
 mod reference;
 mod roster;
 mod ruling;
@@ -42,7 +42,6 @@ mod value;
 mod view;
 mod writer;
 
-pub use analyze::{Analysis, Change, analyze};
 pub use answer::{Answer, Ruling};
 pub use engine::{Engine, EntityChange, Size};
 pub use explain::{Condition, Explained};

@@ -4,7 +4,7 @@ use crate::finding::{Finding, Severity};
 use crate::source::on_large_stack;
 use cedar_policy::{PolicySet, pst};
 use cedar_policy_core::ast;
-use pst::{ActionConstraint, BinaryOp, Clause, Effect, Expr, PrincipalConstraint, ResourceConstraint, Template};
+use pst::{ActionConstraint, BinaryOp, Clause, Effect, Expr, PrincipalConstraint, ResourceConstraint, Template, UnaryOp};
 
 /// Warnings about a set, in its order.
 pub fn lint(set: &PolicySet) -> Vec<Finding> {
@@ -37,12 +37,21 @@ fn warnings(set: &PolicySet) -> Vec<Finding> {
         };
         let free =
             body.principal == PrincipalConstraint::Any && body.action == ActionConstraint::Any && body.resource == ResourceConstraint::Any;
-        if body.effect == Effect::Permit && free && body.clauses().is_empty() {
-            warn(
-                "unconditional",
-                format!("policy `{id}` permits everything to everybody"),
-                "name a principal, an action or a resource, or give it a condition",
-            );
+        let anybody = body.principal == PrincipalConstraint::Any && body.resource == ResourceConstraint::Any;
+        if body.effect == Effect::Permit && body.clauses().is_empty() {
+            if free {
+                warn(
+                    "unconditional",
+                    format!("policy `{id}` permits everything to everybody"),
+                    "name a principal, an action or a resource, or give it a condition",
+                );
+            } else if anybody && !read.iter().any(|(_, _, other)| other.effect == Effect::Forbid && meets(&body.action, &other.action)) {
+                warn(
+                    "unconditional",
+                    format!("policy `{id}` permits its actions to everybody, on everything, and no policy forbids any of them"),
+                    "name a principal or a resource, or give it a condition; if it is meant so, say `@expect(\"unconditional\")`",
+                );
+            }
         }
         for (other, _, earlier) in read.iter().take(at) {
             if same(earlier, body) {
@@ -71,11 +80,11 @@ fn warnings(set: &PolicySet) -> Vec<Finding> {
             let (Clause::When(expr) | Clause::Unless(expr)) = clause;
             facts.read(expr);
         }
-        if facts.all_of {
+        if facts.all_of.iter().any(|set| !facts.asked_empty.contains(set)) {
             warn(
                 "empty-set",
                 format!("policy `{id}` uses `containsAll` on a set that may be empty, and that is true of every empty set"),
-                "add `!x.isEmpty()`",
+                "add `&& !x.isEmpty()` for that set, or `x.containsAny(...)`",
             );
         }
         if body.effect == Effect::Forbid {
@@ -95,7 +104,23 @@ fn warnings(set: &PolicySet) -> Vec<Finding> {
             }
         }
     }
+    // Who wrote `@expect("rule")` on a policy has seen it.
+    found.retain(|finding| {
+        let own = read.iter().find(|(id, _, _)| Some(id) == finding.policy.as_ref());
+        let expected = own.and_then(|(_, _, body)| body.annotations.get("expect"));
+        !expected.is_some_and(|rules| rules.split(',').any(|rule| rule.trim() == finding.rule))
+    });
     found
+}
+
+/// True where some action may fit both; a group that is named by one of them may hold what the other names.
+fn meets(a: &ActionConstraint, b: &ActionConstraint) -> bool {
+    match (a, b) {
+        (ActionConstraint::Any, _) | (_, ActionConstraint::Any) => true,
+        (ActionConstraint::Eq(one), ActionConstraint::Eq(other)) => one == other,
+        // What the groups hold is the schema's to say; where it is not known, the doubt is the policy's.
+        _ => true,
+    }
 }
 
 fn same(a: &Template, b: &Template) -> bool {
@@ -147,7 +172,9 @@ fn guard(clause: &Clause) -> Option<String> {
 
 #[derive(Default)]
 struct Facts {
-    all_of: bool,
+    /// The sets that `containsAll` is asked with, and that may be empty; and those that are asked whether they are.
+    all_of: Vec<Expr>,
+    asked_empty: Vec<Expr>,
     arithmetic: bool,
 }
 
@@ -157,9 +184,15 @@ impl Facts {
             Expr::BinaryOp { op, left, right } => {
                 self.arithmetic |= matches!(op, BinaryOp::Add | BinaryOp::Sub | BinaryOp::Mul);
                 let listed = matches!(&**right, Expr::Set(items) if !items.is_empty());
-                self.all_of |= *op == BinaryOp::ContainsAll && !listed;
+                if *op == BinaryOp::ContainsAll && !listed {
+                    self.all_of.push((**right).clone());
+                }
                 self.read(left);
                 self.read(right);
+            }
+            Expr::UnaryOp { op: UnaryOp::IsEmpty, expr } => {
+                self.asked_empty.push((**expr).clone());
+                self.read(expr);
             }
             Expr::UnaryOp { expr, .. } | Expr::GetAttr { expr, .. } | Expr::HasAttr { expr, .. } | Expr::Like { expr, .. } => {
                 self.read(expr)
@@ -195,21 +228,27 @@ mod tests {
     fn each_rule_finds_what_it_is_for_and_nothing_else() {
         let cases = [
             ("permit (principal, action, resource);", vec!["unconditional"]),
-            ("permit (principal, action == Action::\"a\", resource);", vec![]),
+            ("permit (principal, action == Action::\"a\", resource);", vec!["unconditional"]),
+            ("permit (principal, action == Action::\"a\", resource); forbid (principal, action, resource) when { context.late };", vec![]),
+            ("@expect(\"unconditional\") permit (principal, action == Action::\"a\", resource);", vec![]),
             (
-                "permit (principal, action == Action::\"a\", resource); permit (principal, action == Action::\"a\", resource);",
+                "permit (principal is U, action == Action::\"a\", resource); permit (principal is U, action == Action::\"a\", resource);",
                 vec!["duplicate"],
             ),
             (
-                "permit (principal, action == Action::\"a\", resource); permit (principal == U::\"x\", action == Action::\"a\", resource);",
+                "permit (principal, action == Action::\"a\", resource is F); permit (principal == U::\"x\", action == Action::\"a\", resource is F);",
                 vec!["shadowed"],
             ),
             (
-                "permit (principal, action == Action::\"a\", resource); @audit(\"after\") permit (principal == U::\"x\", action == Action::\"a\", resource);",
+                "permit (principal, action == Action::\"a\", resource is F); @audit(\"after\") permit (principal == U::\"x\", action == Action::\"a\", resource is F);",
                 vec![],
             ),
             ("permit (principal is U, action, resource) when { principal.roles.containsAll(context.asked) };", vec!["empty-set"]),
             ("permit (principal is U, action, resource) when { principal.roles.containsAll([\"a\"]) };", vec![]),
+            (
+                "permit (principal is U, action, resource) when { !context.asked.isEmpty() && principal.roles.containsAll(context.asked) };",
+                vec![],
+            ),
             ("forbid (principal, action, resource) when { context has amount && context.amount > 3 };", vec!["guarded-forbid"]),
             ("forbid (principal, action, resource) when { context.amount > 3 };", vec![]),
             ("forbid (principal, action, resource) when { context.amount * 2 > 3 };", vec!["erring-forbid"]),

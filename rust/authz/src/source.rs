@@ -8,7 +8,7 @@ use cedar_policy::{
 };
 use creto_enablement_common::{Digest, Error, ErrorKind, Result, ResultExt};
 use sha2::{Digest as _, Sha256};
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::thread;
 
 /// Stack of the thread that parses; address space, touched only as far as it is needed.
@@ -34,6 +34,8 @@ pub struct Parsed {
     pub schema: Option<Schema>,
     /// Actions that the schema marks `@open`: what their context holds beyond the schema is passed over.
     pub open: HashSet<EntityUid>,
+    /// What the schema wants on record of an action's context, by the action's id: `@record("change, bytes")`.
+    pub recorded: HashMap<String, Box<[Box<str>]>>,
     /// The entities, with the schema's actions.
     pub entities: Entities,
     /// SHA-256 over the texts of policies and schema.
@@ -66,9 +68,9 @@ pub(crate) fn on_large_stack<T: Send>(work: impl FnOnce() -> T + Send) -> Result
 }
 
 fn parse_here(sources: &Sources<'_>, limits: &Limits) -> Result<Parsed, Vec<Finding>> {
-    let (schema, open) = match sources.schema {
-        Some(text) => parse_schema(text, limits).map(|(schema, open)| (Some(schema), open))?,
-        None => (None, HashSet::new()),
+    let (schema, marks) = match sources.schema {
+        Some(text) => parse_schema(text, limits).map(|(schema, marks)| (Some(schema), marks))?,
+        None => (None, SchemaMarks::default()),
     };
     let policies = parse_policies(sources.policies, limits)?;
     let mut warnings = annotation::check(&policies);
@@ -84,7 +86,8 @@ fn parse_here(sources: &Sources<'_>, limits: &Limits) -> Result<Parsed, Vec<Find
         digest.update((part.len() as u64).to_be_bytes());
         digest.update(part.as_bytes());
     }
-    Ok(Parsed { policies, schema, open, entities, digest: digest.finalize().into(), warnings })
+    let SchemaMarks { open, recorded } = marks;
+    Ok(Parsed { policies, schema, open, recorded, entities, digest: digest.finalize().into(), warnings })
 }
 
 fn plain(rule: &'static str, error: &Error) -> Vec<Finding> {
@@ -99,7 +102,14 @@ fn is_json(text: &str) -> bool {
     text.trim_start().starts_with('{')
 }
 
-fn parse_schema(text: &str, limits: &Limits) -> Result<(Schema, HashSet<EntityUid>), Vec<Finding>> {
+/// What the schema's annotations of actions say.
+#[derive(Default)]
+struct SchemaMarks {
+    open: HashSet<EntityUid>,
+    recorded: HashMap<String, Box<[Box<str>]>>,
+}
+
+fn parse_schema(text: &str, limits: &Limits) -> Result<(Schema, SchemaMarks), Vec<Finding>> {
     let failed = |found: &dyn miette::Diagnostic| vec![Finding::from_diagnostic(Severity::Error, "schema", None, found)];
     let fragment = if is_json(text) {
         check_json("schema", text, limits.policy_bytes, limits.nesting).map_err(|e| plain("schema", &e))?;
@@ -109,17 +119,21 @@ fn parse_schema(text: &str, limits: &Limits) -> Result<(Schema, HashSet<EntityUi
         SchemaFragment::from_cedarschema_str(text).map_err(|e| failed(&e))?.0
     };
     let schema = Schema::from_schema_fragments([fragment.clone()]).map_err(|e| failed(&e))?;
-    let open = schema
-        .actions()
-        .filter(|action| {
-            let kind = action.type_name();
-            let namespace = kind.namespace();
-            let namespace = if namespace.is_empty() { None } else { namespace.parse().ok() };
-            fragment.action_annotation(namespace, &EntityId::new(action.id().unescaped()), "open").is_some()
-        })
-        .cloned()
-        .collect();
-    Ok((schema, open))
+    let mut marks = SchemaMarks::default();
+    for action in schema.actions() {
+        let kind = action.type_name();
+        let namespace = kind.namespace();
+        let namespace: Option<cedar_policy::EntityNamespace> = if namespace.is_empty() { None } else { namespace.parse().ok() };
+        let id = EntityId::new(action.id().unescaped());
+        if fragment.action_annotation(namespace.clone(), &id, "open").is_some() {
+            marks.open.insert(action.clone());
+        }
+        if let Some(names) = fragment.action_annotation(namespace, &id, "record") {
+            let names = names.split(',').map(str::trim).filter(|name| !name.is_empty()).map(Box::from).collect();
+            marks.recorded.insert(action.id().unescaped().to_owned(), names);
+        }
+    }
+    Ok((schema, marks))
 }
 
 pub(crate) fn parse_policies(text: &str, limits: &Limits) -> Result<PolicySet, Vec<Finding>> {

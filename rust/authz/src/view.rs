@@ -54,6 +54,18 @@ impl View {
         snapshot.decide([principal, action, resource], context)
     }
 
+    /// What the schema wants on record of this action's context; empty for nearly all.
+    #[inline]
+    pub fn recorded(&self, action: &str) -> &[Box<str>] {
+        let Some(snapshot) = &*self.0 else { return &[] };
+        let recorded = &snapshot.set.parsed.recorded;
+        if recorded.is_empty() {
+            return &[];
+        }
+        let id = action.strip_prefix("Action::\"").and_then(|rest| rest.strip_suffix('"')).unwrap_or(action);
+        recorded.get(id).map_or(&[], |names| &**names)
+    }
+
     /// The same question for several principals: the act and its circumstances are read once. `None` where no principal could do it, and
     /// then `rule` says why.
     pub fn question<'a>(

@@ -3,9 +3,11 @@
 use crate::grant::Grant;
 use crate::permit::{Permit, record_id};
 use crate::principal::{Link, Principal};
+use crate::recorded::{Recorded, recorded};
 use crate::refusal::Refusal;
+use crate::shadow::{Shadow, ShadowCounts};
 use crate::texts::Texts;
-use creto_authz::{Engine, QuestionBuffers, Ruling};
+use creto_authz::{Engine, QuestionBuffers, Ruling, View};
 use creto_enablement_common::ports::{AuditSink, AuditWhen, Clock, QuotaEnforcer, Ticket};
 use creto_enablement_common::{CheckRef, Decision, Digest, Error, ErrorKind, Fields, RecordKind, RecordRef, Result, Timestamp, Usage};
 use smallvec::SmallVec;
@@ -31,6 +33,7 @@ pub(crate) struct Parts {
     pub(crate) quota: Arc<dyn QuotaEnforcer>,
     pub(crate) audit: Arc<dyn AuditSink>,
     pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) shadow: Shadow,
 }
 
 /// The way every act goes in; cheap to clone.
@@ -38,17 +41,27 @@ pub(crate) struct Parts {
 pub struct Gate(Arc<Parts>);
 
 /// What policy said about the whole chain.
-struct Combined {
-    oversight: Vec<Arc<str>>,
-    permit: Option<Arc<str>>,
-    audit: AuditWhen,
-    policy_set: Digest,
+pub(crate) struct Combined {
+    pub(crate) oversight: Vec<Arc<str>>,
+    pub(crate) permit: Option<Arc<str>>,
+    pub(crate) audit: AuditWhen,
+    pub(crate) policy_set: Digest,
 }
 
 impl Gate {
     /// A gate over these parts.
     pub fn new(policy: Arc<Engine>, quota: Arc<dyn QuotaEnforcer>, audit: Arc<dyn AuditSink>, clock: Arc<dyn Clock>) -> Self {
-        Self(Arc::new(Parts { policy, quota, audit, clock }))
+        Self(Arc::new(Parts { policy, quota, audit, clock, shadow: Shadow::default() }))
+    }
+
+    /// Asks a second engine about every act beside the one that serves, from here on; none ends that. Its entities are its own.
+    pub fn shadow(&self, engine: Option<Arc<Engine>>) {
+        self.0.shadow.put(engine);
+    }
+
+    /// What the second engine came to since it was put there.
+    pub fn shadow_counts(&self) -> ShadowCounts {
+        self.0.shadow.counts()
     }
 
     /// Prepares a principal; attenuations are compiled here, once.
@@ -87,15 +100,31 @@ impl Gate {
     fn try_enter(&self, principal: &Arc<Principal>, act: &Act<'_>, grant: Option<&Grant>) -> Result<Permit, Refusal> {
         let parts = &self.0;
         let now = parts.clock.now();
-        let combined = match self.decide(principal, act) {
+        // One version of policies and entities for the whole chain.
+        let view = parts.policy.view();
+        let decided = combine(&view, None, principal, act);
+        // An act that comes again with its grant was compared when it came first.
+        if parts.shadow.is_on() && grant.is_none() {
+            parts.shadow.compare(parts, &view, principal, act, now, decided.as_ref());
+        }
+        let names = view.recorded(act.action);
+        let kept = (!names.is_empty()).then(|| recorded(names, act.context));
+        drop(view);
+        let combined = match decided {
             Ok(combined) => combined,
-            Err((reason, policy)) => return Err(self.refuse(principal, act, now, &reason, Some(&policy))),
+            Err((reason, policy)) => {
+                let ticket = self.record_refusal(principal, act, now, ("policy", &reason), Some(&policy), kept.as_ref());
+                return Err(Refusal { ticket, ..Refusal::denied(format!("{}: {reason}", describe(principal, act))) });
+            }
         };
         let path: SmallVec<[&str; 8]> = principal.path().iter().map(|node| &**node).collect();
         if !combined.oversight.is_empty() && !grant.is_some_and(|grant| grant.covers(&combined.oversight)) {
             // Quota is checked, so that nobody is asked about what could not be paid for, and not held while a human thinks.
             if !act.usage.is_empty() {
-                parts.quota.check_quota(&path, act.usage, now).map_err(|error| self.over_quota(principal, act, now, error, &combined))?;
+                parts
+                    .quota
+                    .check_quota(&path, act.usage, now)
+                    .map_err(|error| self.over_quota(principal, act, now, error, &combined, kept.as_ref()))?;
             }
             let first = combined.oversight.first().map(ToString::to_string).unwrap_or_default();
             let error = Error::new(ErrorKind::OversightRequired { policy_id: first }).with_context(describe(principal, act));
@@ -105,7 +134,7 @@ impl Gate {
             None
         } else {
             let held = parts.quota.reserve(&path, act.usage, now);
-            Some(held.map_err(|error| self.over_quota(principal, act, now, error, &combined))?)
+            Some(held.map_err(|error| self.over_quota(principal, act, now, error, &combined, kept.as_ref()))?)
         };
         Ok(Permit {
             parts: Arc::clone(&self.0),
@@ -116,74 +145,37 @@ impl Gate {
             entered: now,
             audit: if combined.oversight.is_empty() { combined.audit } else { AuditWhen::Before },
             policy: combined.policy_set,
+            context: kept,
             digest: grant.map(|grant| grant.digest),
             state: AtomicU8::new(0),
             intent: AtomicU64::new(0),
         })
     }
 
-    /// Deny over RequiresOversight over Allow, for every link and the agent itself.
-    fn decide(&self, principal: &Principal, act: &Act<'_>) -> Result<Combined, (String, Digest)> {
-        // One version of policies and entities for the whole chain, and the act read once.
-        let view = self.0.policy.view();
-        let mut buffers = QuestionBuffers::default();
-        let Some(question) = view.question(act.action, act.resource, act.context, &mut buffers) else {
-            let check = CheckRef { agent: principal.agent(), action: act.action, resource: act.resource, context: act.context };
-            let ruling = view.rule(&check);
-            return Err(match ruling.decision {
-                Decision::Deny { reason } => (reason, ruling.policy_set),
-                _ => ("the act cannot be read".to_owned(), ruling.policy_set),
-            });
-        };
-        let own = question.rule(principal.actor());
-        let policy_set = own.policy_set;
-        if let Decision::Deny { reason } = own.decision {
-            return Err((reason, policy_set));
-        }
-        let mut combined = Combined { oversight: own.oversight, permit: own.permit, audit: own.audit, policy_set };
-        for link in principal.chain() {
-            if *link.id != *principal.agent() {
-                let ruling: Ruling = question.rule(&link.actor);
-                if let Decision::Deny { reason } = ruling.decision {
-                    return Err((format!("`{}`, for whom the agent acts, may not: {reason}", link.id), policy_set));
-                }
-                combined.oversight.extend(ruling.oversight);
-                if ruling.audit == AuditWhen::Before {
-                    combined.audit = AuditWhen::Before;
-                }
-            }
-            if let Some(attenuation) = &link.attenuation {
-                let ruling = question.rule_attenuation(attenuation, principal.actor());
-                if let Decision::Deny { reason } = ruling.decision {
-                    return Err((format!("the delegation to `{}` does not cover it: {reason}", link.id), policy_set));
-                }
-                combined.oversight.extend(ruling.oversight);
-            }
-        }
-        if combined.oversight.len() > 1 {
-            combined.oversight.sort_unstable();
-            combined.oversight.dedup();
-        }
-        Ok(combined)
-    }
-
-    fn over_quota(&self, principal: &Principal, act: &Act<'_>, now: Timestamp, error: Error, combined: &Combined) -> Refusal {
+    fn over_quota(
+        &self,
+        principal: &Principal,
+        act: &Act<'_>,
+        now: Timestamp,
+        error: Error,
+        combined: &Combined,
+        kept: Option<&Recorded>,
+    ) -> Refusal {
         // Units that are not leased yet are no refusal of the act: the caller leases some and comes again.
         let again = error.context().any(|line| line == creto_metering::Refusal::LEASE);
+        let why = || error.to_string();
         let ticket =
-            if again { None } else { self.record_refusal(principal, act, now, "quota", &error.to_string(), Some(&combined.policy_set)) };
+            if again { None } else { self.record_refusal(principal, act, now, ("quota", &why()), Some(&combined.policy_set), kept) };
         Refusal { error: error.with_context(describe(principal, act)), oversight: Vec::new(), ticket }
-    }
-
-    fn refuse(&self, principal: &Principal, act: &Act<'_>, now: Timestamp, reason: &str, policy: Option<&Digest>) -> Refusal {
-        let ticket = self.record_refusal(principal, act, now, "policy", reason, policy);
-        Refusal { ticket, ..Refusal::denied(format!("{}: {reason}", describe(principal, act))) }
     }
 
     /// Puts on record that an act was refused for what the gate let its caller wait for: units of a shared quota that never came. Every
     /// refusal has a record.
     pub fn refused(&self, principal: &Arc<Principal>, act: &Act<'_>, why: &str) -> Option<Ticket> {
-        self.record_refusal(principal, act, self.0.clock.now(), "quota", why, None)
+        let view = self.0.policy.view();
+        let names = view.recorded(act.action);
+        let kept = (!names.is_empty()).then(|| recorded(names, act.context));
+        self.record_refusal(principal, act, self.0.clock.now(), ("quota", why), None, kept.as_ref())
     }
 
     /// A refusal stands even where the ledger cannot take its record: refusing is the safe side.
@@ -192,10 +184,13 @@ impl Gate {
         principal: &Principal,
         act: &Act<'_>,
         now: Timestamp,
-        by: &str,
-        why: &str,
+        (by, why): (&str, &str),
         policy: Option<&Digest>,
+        kept: Option<&Recorded>,
     ) -> Option<Ticket> {
+        let mut detail: SmallVec<[(&str, &str); 4]> = SmallVec::new();
+        detail.extend([("path", principal.path_text()), ("refused", by)]);
+        detail.extend(kept.into_iter().flat_map(Recorded::details));
         let chain: SmallVec<[&str; 4]> = principal.chain().iter().map(|link| &*link.id).collect();
         self.0
             .audit
@@ -213,10 +208,57 @@ impl Gate {
                 digest: None,
                 policy,
                 usage: act.usage,
-                detail: &[("path", principal.path_text()), ("refused", by)],
+                detail: &detail,
             })
             .ok()
     }
+}
+
+/// Deny over RequiresOversight over Allow, for every link and the agent itself. What a hop was narrowed to is asked of `serving`, which its
+/// compiled form belongs to, where that is another version than the one that is asked.
+pub(crate) fn combine(view: &View, serving: Option<&View>, principal: &Principal, act: &Act<'_>) -> Result<Combined, (String, Digest)> {
+    // One version of policies and entities for the whole chain, and the act read once.
+    let (mut buffers, mut others) = (QuestionBuffers::default(), QuestionBuffers::default());
+    let Some(question) = view.question(act.action, act.resource, act.context, &mut buffers) else {
+        let check = CheckRef { agent: principal.agent(), action: act.action, resource: act.resource, context: act.context };
+        let ruling = view.rule(&check);
+        return Err(match ruling.decision {
+            Decision::Deny { reason } => (reason, ruling.policy_set),
+            _ => ("the act cannot be read".to_owned(), ruling.policy_set),
+        });
+    };
+    let hops = serving.and_then(|serving| serving.question(act.action, act.resource, act.context, &mut others));
+    let hops = hops.as_ref().unwrap_or(&question);
+    let own = question.rule(principal.actor());
+    let policy_set = own.policy_set;
+    if let Decision::Deny { reason } = own.decision {
+        return Err((reason, policy_set));
+    }
+    let mut combined = Combined { oversight: own.oversight, permit: own.permit, audit: own.audit, policy_set };
+    for link in principal.chain() {
+        if *link.id != *principal.agent() {
+            let ruling: Ruling = question.rule(&link.actor);
+            if let Decision::Deny { reason } = ruling.decision {
+                return Err((format!("`{}`, for whom the agent acts, may not: {reason}", link.id), policy_set));
+            }
+            combined.oversight.extend(ruling.oversight);
+            if ruling.audit == AuditWhen::Before {
+                combined.audit = AuditWhen::Before;
+            }
+        }
+        if let Some(attenuation) = &link.attenuation {
+            let ruling = hops.rule_attenuation(attenuation, principal.actor());
+            if let Decision::Deny { reason } = ruling.decision {
+                return Err((format!("the delegation to `{}` does not cover it: {reason}", link.id), policy_set));
+            }
+            combined.oversight.extend(ruling.oversight);
+        }
+    }
+    if combined.oversight.len() > 1 {
+        combined.oversight.sort_unstable();
+        combined.oversight.dedup();
+    }
+    Ok(combined)
 }
 
 fn describe(principal: &Principal, act: &Act<'_>) -> String {

@@ -8,7 +8,9 @@ mod enter;
 mod grant;
 mod permit;
 mod principal;
+mod recorded;
 mod refusal;
+mod shadow;
 mod texts;
 pub mod usage;
 
@@ -17,3 +19,4 @@ pub use grant::Grant;
 pub use permit::{Permit, Settlement};
 pub use principal::{Link, Principal};
 pub use refusal::Refusal;
+pub use shadow::ShadowCounts;

@@ -2,6 +2,7 @@
 
 use crate::enter::Parts;
 use crate::principal::Principal;
+use crate::recorded::Recorded;
 use crate::texts::Texts;
 use creto_enablement_common::ports::{AuditWhen, ReservationId, Ticket};
 use creto_enablement_common::{Digest, Error, OutcomeRef, RecordKind, RecordRef, Result, Timestamp, Usage};
@@ -22,6 +23,8 @@ pub struct Permit {
     pub(crate) entered: Timestamp,
     pub(crate) audit: AuditWhen,
     pub(crate) policy: Digest,
+    /// What the schema wants on record of the circumstances.
+    pub(crate) context: Option<Recorded>,
     pub(crate) digest: Option<Digest>,
     pub(crate) state: AtomicU8,
     /// The intent's ticket plus one, or zero.
@@ -106,6 +109,12 @@ impl Permit {
 
     fn record(&self, kind: RecordKind, step: u8, now: Timestamp, outcome: Option<OutcomeRef<'_>>, charged: Usages<'_>) -> Result<Ticket> {
         let (action, resource) = (self.texts.action(), self.texts.resource());
+        let mut detail: SmallVec<[(&str, &str); 3]> = SmallVec::new();
+        detail.push(("path", self.principal.path_text()));
+        // Once an act: with the intent, or with the outcome where there is no intent.
+        if kind == RecordKind::Intent || self.intent.load(Ordering::Acquire) == 0 {
+            detail.extend(self.context.iter().flat_map(Recorded::details));
+        }
         let chain: SmallVec<[&str; 4]> = self.principal.chain().iter().map(|link| &*link.id).collect();
         self.with_usage(charged, |usage| {
             self.parts.audit.enqueue(&RecordRef {
@@ -122,7 +131,7 @@ impl Permit {
                 digest: self.digest.as_ref(),
                 policy: Some(&self.policy),
                 usage,
-                detail: &[("path", self.principal.path_text())],
+                detail: &detail,
             })
         })
     }

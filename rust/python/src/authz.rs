@@ -228,6 +228,7 @@ impl PolicyEngine {
                         dict.set_item("word", condition.word)?;
                         dict.set_item("text", &condition.text)?;
                         dict.set_item("value", &condition.value)?;
+                        dict.set_item("given", &condition.given)?;
                         dict.set_item("reached", condition.reached)?;
                         Ok(dict)
                     })
@@ -238,36 +239,9 @@ impl PolicyEngine {
             .collect()
     }
 
-    /// What would change with `new` in place of this engine, by `requests` generated requests: `asked`, `counts`, `changes`.
-    #[pyo3(signature = (new, requests=20_000, seed=1))]
-    fn analyze<'py>(&self, py: Python<'py>, new: &Self, requests: usize, seed: u64) -> PyResult<Bound<'py, PyDict>> {
-        let analysis = py.detach(|| creto_authz::analyze(&self.0, &new.0, requests, seed)).or_raise(py)?;
-        let dict = PyDict::new(py);
-        dict.set_item("asked", analysis.asked)?;
-        let counts: Vec<(&str, &str, usize)> = analysis.counts.iter().map(|((before, after), n)| (*before, *after, *n)).collect();
-        dict.set_item("counts", counts)?;
-        let changes = analysis
-            .changes
-            .iter()
-            .map(|change| {
-                let dict = PyDict::new(py);
-                for (name, value) in [
-                    ("before", change.before),
-                    ("after", change.after),
-                    ("principal", &change.principal),
-                    ("action", &change.action),
-                    ("resource", &change.resource),
-                    ("context", &change.context),
-                    ("reason_before", &change.reasons.0),
-                    ("reason_after", &change.reasons.1),
-                ] {
-                    dict.set_item(name, value)?;
-                }
-                Ok(dict)
-            })
-            .collect::<PyResult<Vec<_>>>()?;
-        dict.set_item("changes", changes)?;
-        Ok(dict)
+    /// The names of the context that the policies which may apply to the action look at; `*` for the context as a whole.
+    fn reads(&self, py: Python<'_>, action: &str) -> PyResult<Vec<String>> {
+        self.0.reads(action).or_raise(py)
     }
 
     /// The ids of the policies that serve.
@@ -318,7 +292,7 @@ impl Prepared {
     }
 }
 
-fn finding<'py>(py: Python<'py>, found: &Finding, text: &str) -> PyResult<Bound<'py, PyDict>> {
+pub(crate) fn finding<'py>(py: Python<'py>, found: &Finding, text: &str) -> PyResult<Bound<'py, PyDict>> {
     let dict = PyDict::new(py);
     let severity = match found.severity {
         Severity::Error => "error",
@@ -350,7 +324,13 @@ pub fn policy_findings<'py>(
         Ok(parsed) => parsed.warnings.into_iter().chain(creto_authz::lint(&parsed.policies)).collect(),
         Err(found) => found,
     });
-    found.iter().map(|f| finding(py, f, policies)).collect()
+    // A finding's place is in the text that it is about.
+    let text = |found: &Finding| match found.rule {
+        "schema" => schema.unwrap_or_default(),
+        "entities" => entities.unwrap_or_default(),
+        _ => policies,
+    };
+    found.iter().map(|f| finding(py, f, text(f))).collect()
 }
 
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {

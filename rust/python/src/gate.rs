@@ -101,6 +101,19 @@ impl Gate {
         Self(InnerGate::new(policy.shared(), quota, audit, clock))
     }
 
+    /// Asks a second engine about every act beside the one that serves, and records where it would decide otherwise; None ends that.
+    #[pyo3(signature = (engine))]
+    fn shadow(&self, engine: Option<&PolicyEngine>) {
+        self.0.shadow(engine.map(PolicyEngine::shared));
+    }
+
+    /// How many acts were asked of the second engine, and how many of them it would have decided otherwise.
+    #[getter]
+    fn shadow_counts(&self) -> (u64, u64) {
+        let counts = self.0.shadow_counts();
+        (counts.compared, counts.differing)
+    }
+
     /// Prepares a principal. `path` is the quota path, the organisation first; `chain` holds ids, or pairs of an id and the Cedar text that
     /// the hop to it was narrowed to.
     #[pyo3(signature = (agent, path=Vec::new(), chain=Vec::new()))]

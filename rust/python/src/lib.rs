@@ -4,6 +4,7 @@
 
 use pyo3::prelude::*;
 
+mod analysis;
 mod audit;
 mod authz;
 mod billing;
@@ -25,6 +26,8 @@ mod value;
 #[pymodule]
 mod _core {
     // Listed by name, and not only registered: the stubs are made from this list.
+    #[pymodule_export]
+    use crate::analysis::{policy_compare, policy_examine, policy_prove};
     #[pymodule_export]
     use crate::audit::{
         Ledger, LedgerFollower, LedgerShard, LedgerSubjects, LedgerWitness, Progress, ledger_cosigned, ledger_decode, ledger_shards,
@@ -75,6 +78,7 @@ mod _core {
             crate::consensus::register,
             crate::nhi::register,
             crate::authz::register,
+            crate::analysis::register,
             crate::audit::register,
             crate::oversight::register,
             crate::runtime::register,

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from creto.cli._checks import Bench, Check
-from creto.errors import InvalidInputError
+import json
+from pathlib import Path
+
+from creto.cli._checks import Bench, Check, Missing
+from creto.errors import InvalidInputError, SignatureVerificationFailedError
 
 __all__ = ["CHECKS"]
 
@@ -21,19 +24,49 @@ def _denial(bench: Bench) -> str:
 
 def _installed(bench: Bench) -> str:
     from creto import _core
-    from creto.authz import starter, starter_schema
+    from creto.authz._configured import configured
 
-    files = bench.settings.policy_files()
-    schema = bench.settings.authz.schema_file
-    text = "\n".join(content.decode() for _, content in files) if files else starter()
+    chosen = configured(bench.settings)
     engine = _core.PolicyEngine()
-    digest, warnings = engine.install(
-        text, bench.settings.read("authz.schema_file", schema).decode() if schema else starter_schema(), "[]"
-    )
+    digest, warnings = engine.install(chosen.policies, chosen.schema, json.dumps(chosen.entities))
+    source = f"{len(chosen.files)} file{'s' * (len(chosen.files) != 1)}" if chosen.files else "the starter set"
+    signed = ", signed by a trusted key" if chosen.signed else ""
     noted = f", {len(warnings)} warnings (`creto policy check`)" if warnings else ""
-    return (
-        f"{len(files)} files" * bool(files) + "the starter set" * (not files) + f", sha256 {digest.hex()[:12]}{noted}"
-    )
+    return f"{source}{signed}, sha256 {digest.hex()[:12]}{noted}"
+
+
+def _forged(bench: Bench) -> str:
+    from creto import _core
+    from creto.authz._signed import sign_files, verify_files
+
+    files = [(Path("a.cedar"), b"permit (principal, action, resource);")]
+    signer, other = _core.SigningKey.generate(), _core.SigningKey.generate()
+    signature = sign_files(files, signer)
+    verify_files(files, signature, [signer.verifying_key])
+    for changed, key in (([(Path("a.cedar"), b"")], signer), (files, other)):
+        try:
+            verify_files(changed, signature, [key.verifying_key])
+        except SignatureVerificationFailedError:
+            continue
+        raise AssertionError("a policy set with a wrong signature was taken in")
+    return "a signed set taken in, a changed one and a stranger's refused"
+
+
+def _proof(bench: Bench) -> str:
+    from creto import _core
+    from creto.authz import starter_schema
+    from creto.authz._solver import solver_command
+
+    try:
+        command = solver_command()
+    except InvalidInputError as error:
+        raise Missing(str(error)) from None
+    old = 'permit (principal, action == Action::"fs:read", resource) when { context.path like "src/*" };'
+    report = _core.policy_compare(old, old.replace("src", "s"), starter_schema(), command)
+    if [(each["before"], each["after"]) for each in report["changes"]] == []:
+        raise AssertionError("the solver found no difference between two sets that differ")
+    shown = report["changes"][0]["example"]
+    return f"found {shown['context']} newly allowed, by `{' '.join(command)}`"
 
 
 def _hostile(bench: Bench) -> str:
@@ -51,5 +84,7 @@ def _hostile(bench: Bench) -> str:
 CHECKS = [
     Check("policy", "install the configured set", _installed),
     Check("policy", "a denial", _denial),
+    Check("policy", "a signed set, and forged ones", _forged),
+    Check("policy", "a proof by the solver", _proof),
     Check("policy", "policy text made to crash the parser", _hostile),
 ]

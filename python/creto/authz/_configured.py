@@ -1,0 +1,149 @@
+"""The configured policy set: read once, its signature checked over the very bytes that are installed."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from creto.authz._signed import read_keys, verify_files
+from creto.authz._starter import starter, starter_schema
+from creto.errors import InvalidInputError, SignatureVerificationFailedError
+
+if TYPE_CHECKING:
+    from creto.config import Settings
+    from creto.nhi import Identities
+
+__all__ = ["PolicySet", "agent_entities", "configured", "shadowed"]
+
+
+@dataclass(frozen=True)
+class PolicySet:
+    """Texts that belong together.
+
+    Args:
+        policies: Cedar policies.
+        schema: Their schema.
+        entities: Entities from files, in Cedar's JSON form.
+        files: Where the policies came from; empty for the starter set.
+        signed: True where a trusted key signed it.
+    """
+
+    policies: str
+    schema: str
+    entities: list[dict[str, Any]]
+    files: tuple[Path, ...] = ()
+    signed: bool = False
+
+
+def configured(settings: Settings) -> PolicySet:
+    """The set that `[authz]` names, or the starter set where it names none.
+
+    Args:
+        settings: The configuration.
+
+    Raises:
+        SignatureVerificationFailedError: `authz.trusted_keys` names keys, and none of them signed exactly these files.
+        NotFoundError: A file is not there.
+        IntegrityError: One that a trusted `creto.toml` names has changed since it was trusted.
+        InvalidInputError: A file of entities is not a JSON array.
+    """
+    authz = settings.authz
+    policies = settings.policy_files()
+    schema = [(authz.schema_file, settings.read("authz.schema_file", authz.schema_file))] if authz.schema_file else []
+    entities = settings.files("authz.entities", authz.entities)
+    keys = settings.files("authz.trusted_keys", authz.trusted_keys)
+    if keys:
+        if not policies:
+            raise SignatureVerificationFailedError(
+                "`authz.trusted_keys` is set and `authz.policies` is not: the starter set is signed by nobody; "
+                "name your policy files"
+            )
+        if authz.signature is None:
+            raise SignatureVerificationFailedError(
+                "`authz.trusted_keys` is set and `authz.signature` is not; name what `creto policy sign` wrote"
+            )
+        signature = settings.read("authz.signature", authz.signature).decode()
+        verify_files([*policies, *schema, *entities], signature, read_keys(text.decode() for _, text in keys))
+    return PolicySet(
+        policies="\n".join(text.decode() for _, text in policies) if policies else starter(),
+        schema=schema[0][1].decode() if schema else starter_schema(),
+        entities=[entity for path, text in entities for entity in _entities(path, text)],
+        files=tuple(path for path, _ in policies),
+        signed=bool(keys),
+    )
+
+
+def shadowed(settings: Settings) -> str | None:
+    """The policies of `authz.shadow`; None where there are none.
+
+    Args:
+        settings: The configuration.
+    """
+    files = settings.files("authz.shadow", settings.authz.shadow)
+    return "\n".join(text.decode() for _, text in files) if files else None
+
+
+def agent_entities(identities: Identities) -> list[dict[str, Any]]:
+    """The agents of a state folder as policies see them, with their teams and organisation.
+
+    Args:
+        identities: The agents.
+    """
+    entities: dict[tuple[str, str], dict[str, Any]] = {}
+
+    def add(kind: str, name: str, parents: list[tuple[str, str]], attributes: dict[str, Any]) -> None:
+        entities[kind, name] = {
+            "uid": {"type": kind, "id": name},
+            "attrs": attributes,
+            "parents": [{"type": t, "id": i} for t, i in parents],
+        }
+
+    for agent in identities.agents():
+        parents: list[tuple[str, str]] = []
+        for place, name in enumerate(agent.path):
+            kind = "Organization" if place == 0 else "Team"
+            if (kind, name) not in entities:
+                add(kind, name, parents[-1:] if kind == "Team" and place == 1 else [], {})
+            parents.append((kind, name))
+        add("Agent", agent.id, parents, {"revoked": agent.state == "revoked"})
+    return list(entities.values())
+
+
+def merged(agents: list[dict[str, Any]], files: list[dict[str, Any]]) -> str:
+    """Both as one JSON array: of an agent that a file names too, the file adds attributes, tags and parents.
+
+    Args:
+        agents: From the store, which says who is revoked.
+        files: From `authz.entities`.
+    """
+    known = {_uid(entity): entity for entity in agents}
+    for entity in files:
+        uid = _uid(entity)
+        own = known.get(uid)
+        if own is None:
+            known[uid] = entity
+            continue
+        parents = [*own["parents"], *(each for each in entity.get("parents", []) if each not in own["parents"])]
+        known[uid] = {**entity, "attrs": {**entity.get("attrs", {}), **own["attrs"]}, "parents": parents}
+    return json.dumps(list(known.values()))
+
+
+def _uid(entity: dict[str, Any]) -> tuple[str, str]:
+    uid = entity["uid"]
+    uid = uid.get("__entity", uid)
+    return str(uid["type"]), str(uid["id"])
+
+
+def _entities(path: Path, text: bytes) -> list[dict[str, Any]]:
+    try:
+        entities = json.loads(text)
+        for entity in entities:
+            _uid(entity)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise InvalidInputError(
+            f"`{path}` holds no entities: {error}; it is a JSON array of "
+            '{"uid": {"type": ..., "id": ...}, "attrs": {}, "parents": []}'
+        ) from None
+    return list(entities)

@@ -1,0 +1,130 @@
+"""Acts on record, put together again as far as the ledger tells, and asked of another policy set."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from creto import _core
+
+__all__ = ["Act", "Replayed", "replayed"]
+
+
+@dataclass(frozen=True)
+class Act:
+    """What the records of one act tell.
+
+    Args:
+        who: The acting agent.
+        action: `namespace:verb`.
+        resource: On what.
+        was: `allow`, `ask` or `deny`, as policy decided.
+        chain: For whom, the first delegator first.
+        context: The circumstances that are known; a name that is known to have been left out is not there.
+        known: Every name that is known, given or not.
+    """
+
+    who: str
+    action: str
+    resource: str
+    was: str
+    chain: tuple[str, ...]
+    context: dict[str, Any]
+    known: frozenset[str]
+
+    @classmethod
+    def read(cls, records: Iterable[Mapping[str, Any]]) -> Iterator[Act]:
+        """The acts that records tell of, in the order of their first record.
+
+        Args:
+            records: As the ledger gives them.
+        """
+        acts: dict[Any, list[Mapping[str, Any]]] = {}
+        for record in records:
+            if str(record["kind"]) in ("intent", "outcome", "refusal"):
+                acts.setdefault(record["act"], []).append(record)
+        for told in acts.values():
+            first = told[0]
+            context = derived(first["what"], first["resource"])
+            known = set(context)
+            was = "allow"
+            for record in told:
+                detail = record["detail"]
+                if "context" in detail:
+                    recorded = json.loads(detail["context"])
+                    known |= set(recorded)
+                    context |= {name: value for name, value in recorded.items() if value is not None}
+                if record["digest"]:
+                    was = "ask"  # a human agreed to exactly this act
+                if detail.get("refused") == "policy":
+                    was = "deny"
+            chain = tuple(first["delegation_chain"])
+            yield cls(first["who"], first["what"], first["resource"], was, chain, context, frozenset(known))
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """An act, and what another set says of it.
+
+    Args:
+        act: The act.
+        now: `allow`, `ask` or `deny`.
+        why: The policies that decide, or the reason of a denial.
+        unknown: What the set looks at and the ledger does not tell; empty where the replay is exact.
+    """
+
+    act: Act
+    now: str
+    why: str
+    unknown: tuple[str, ...]
+
+
+def replayed(engine: _core.PolicyEngine, act: Act) -> Replayed:
+    """Asks a set about an act, for every link of its chain as the gate does.
+
+    Args:
+        engine: The set.
+        act: The act.
+    """
+    looked = engine.reads(act.action)
+    unknown = [f"`context.{name}`" if name != "*" else "the context as a whole" for name in looked]
+    unknown = [each for each, name in zip(unknown, looked, strict=True) if name not in act.known]
+    others = [link for link in act.chain if link != act.who]
+    if others:
+        unknown.append("what the delegation was narrowed to")
+    asked: list[str] = []
+    permit: str | None = None
+    for who in (act.who, *others):
+        decision = engine.check_nowait(who, act.action, act.resource, act.context)
+        if decision.outcome == "deny":
+            prefix = "" if who == act.who else f"`{who}`, for whom the agent acts, may not: "
+            return Replayed(act, "deny", f"{prefix}{decision.reason}", tuple(unknown))
+        asked += decision.policy_ids
+        permit = permit or decision.permit
+    if asked:
+        return Replayed(act, "ask", ", ".join(sorted(set(asked))), tuple(unknown))
+    return Replayed(act, "allow", permit or "", tuple(unknown))
+
+
+def derived(action: str, resource: str) -> dict[str, Any]:
+    """What a resource tells of its circumstances, by the action's vocabulary.
+
+    Args:
+        action: `namespace:verb`.
+        resource: On what.
+
+    Example:
+        >>> derived("net:connect", "example.org:443")
+        {'host': 'example.org', 'port': 443}
+    """
+    if action.startswith("fs:"):
+        return {"path": resource}
+    if action.startswith("http:"):
+        return {"host": urlsplit(resource).hostname or ""}
+    if action == "net:connect":
+        host, _, port = resource.rpartition(":")
+        return {"host": host.strip("[]"), "port": int(port)} if port.isdigit() else {}
+    return {}

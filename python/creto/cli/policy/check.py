@@ -1,0 +1,109 @@
+"""`creto policy check`: what does not parse or validate, and what may not mean what it says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from creto.cli._frame import Frame, json_option, pass_frame
+from creto.cli.policy._sets import FILE, joined, schema_text
+
+__all__ = ["command"]
+
+
+@click.command("check")
+@click.argument("files", nargs=-1, required=True, type=FILE)
+@click.option("--schema", type=FILE, help="The schema; that of the starter sets by default.")
+@click.option("--entities", type=FILE, help="Entities in Cedar's JSON.")
+@click.option("--prove", is_flag=True, help="Look with the solver too: policies that can never apply or never matter.")
+@click.option(
+    "--seconds", default=60.0, show_default=True, help="The longest that one question to the solver may take."
+)
+@click.option("--strict", is_flag=True, help="Fail on warnings too.")
+@json_option
+@pass_frame
+def command(
+    frame: Frame,
+    files: tuple[Path, ...],
+    schema: Path | None,
+    entities: Path | None,
+    prove: bool,
+    seconds: float,
+    strict: bool,
+) -> None:
+    """Parse, validate against the schema, and look for what may not mean what it says.
+
+    The files are one set, as they are when they are installed. A policy that is meant as it stands says so:
+    `@expect("unconditional")` silences that warning for it.
+
+    \b
+    Example:
+      creto policy check policies/*.cedar --schema schema.cedarschema
+    """
+    from creto import _core
+
+    given = entities.read_text(encoding="utf-8") if entities else "[]"
+    schema_given = schema_text(schema)
+    text = joined(files)
+    found = _core.policy_findings(text, schema_given, given)
+    if prove and not any(finding["severity"] == "error" for finding in found):
+        from creto.authz._solver import solver_command
+
+        proved = _core.policy_examine(text, schema_given, solver_command(), int(seconds * 1000))
+        seen = {(finding["rule"], finding["policy"]) for finding in found}
+        found += [finding for finding in proved if (finding["rule"], finding["policy"]) not in seen]
+    listed = [_placed(finding, files, schema, entities) for finding in found]
+    if frame.json:
+        frame.show(listed)
+    else:
+        for finding in listed:
+            _print(frame, finding, schema_given if finding["rule"] == "schema" else None)
+    errors = sum(finding["severity"] == "error" for finding in found)
+    warnings = len(found) - errors
+    frame.say(f"{len(files)} file{'s' * (len(files) != 1)}: {errors} errors, {warnings} warnings")
+    if errors or (strict and warnings):
+        raise click.exceptions.Exit(1)
+
+
+def _placed(
+    finding: dict[str, Any], files: tuple[Path, ...], schema: Path | None, entities: Path | None
+) -> dict[str, Any]:
+    """The finding with the file that it is in, and its line there."""
+    other = {"schema": schema or "the starter schema", "entities": entities}.get(finding["rule"])
+    if other is not None:
+        return {"file": str(other), **finding}
+    line = finding["line"]
+    if line is None:
+        return {"file": str(files[0]) if len(files) == 1 else None, **finding}
+    for file in files:
+        lines = file.read_text(encoding="utf-8").count("\n") + 1
+        if line <= lines:
+            return {"file": str(file), **finding, "line": line}
+        line -= lines
+    return {"file": str(files[-1]), **finding, "line": line}
+
+
+def _print(frame: Frame, finding: dict[str, Any], schema: str | None) -> None:
+    place = f":{finding['line']}:{finding['column']}" if finding["line"] else ""
+    color = "red" if finding["severity"] == "error" else "yellow"
+    word = click.style(finding["severity"], fg=color)
+    where = f"{finding['file']}{place}: " if finding["file"] else ""
+    frame.say(f"{where}{word} [{finding['rule']}]: {finding['message']}")
+    if finding["line"]:
+        text = schema if schema is not None else Path(finding["file"]).read_text(encoding="utf-8")
+        for line in _caret(text, finding):
+            frame.say(line)
+    if finding["help"]:
+        frame.say(f"  help: {finding['help']}")
+
+
+def _caret(text: str, finding: dict[str, Any]) -> list[str]:
+    """The line that a finding is about, and a caret under it."""
+    lines = text.splitlines() or [""]
+    line = lines[min(finding["line"], len(lines)) - 1]
+    column = finding["column"]
+    length = max(1, min(finding["length"] or 1, len(line) - column + 1))
+    number = str(finding["line"])
+    return [f"  {number} | {line}", f"  {' ' * len(number)} | {' ' * (column - 1)}{'^' * length}"]

@@ -1,0 +1,81 @@
+"""`creto policy explain`: how an act would be decided, and why, in words."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from creto.cli._frame import Frame, json_option, pass_frame
+from creto.cli.policy._sets import FILE, agent_id, configured_engine, engine, short
+from creto.errors import InvalidInputError
+
+__all__ = ["command"]
+
+
+@click.command("explain")
+@click.argument("agent")
+@click.argument("action")
+@click.argument("resource")
+@click.option("--context", default="{}", help="The circumstances, as a JSON object.")
+@click.option("--policies", "files", multiple=True, type=FILE, help="Policy files; the configured ones by default.")
+@click.option("--schema", type=FILE, help="The schema.")
+@click.option("--entities", type=FILE, help="Entities in Cedar's JSON.")
+@json_option
+@pass_frame
+def command(
+    frame: Frame,
+    agent: str,
+    action: str,
+    resource: str,
+    context: str,
+    files: tuple[Path, ...],
+    schema: Path | None,
+    entities: Path | None,
+) -> None:
+    """Say how an act would be decided, and why: each policy that fits, each of its conditions with its value.
+
+    \b
+    Example:
+      creto policy explain researcher fs:read .env --context '{"path": ".env"}'
+    """
+    asked = engine(files, schema, entities) if files else configured_engine(frame)
+    try:
+        fields = json.loads(context)
+    except ValueError as error:
+        raise InvalidInputError(f"--context is not a JSON object: {error}") from error
+    who = agent_id(frame, agent)
+    decision = asked.check_nowait(who, action, resource, fields)
+    explained = asked.explain(who, action, resource, fields)
+    if frame.json:
+        frame.show(
+            {
+                "outcome": decision.outcome,
+                "reason": decision.reason,
+                "policy_ids": decision.policy_ids,
+                "permit": decision.permit,
+                "policies": explained,
+            }
+        )
+        return
+    said = {"allow": f"allowed by `{decision.permit}`", "deny": f"denied: {decision.reason}"}
+    humans = "a human has to agree to " + ", ".join(f"`{each}`" for each in decision.policy_ids)
+    frame.say(said.get(decision.outcome, humans))
+    for policy in explained:
+        state = {True: "applies", False: "does not apply", None: "erred, and so the act is denied"}[policy["holds"]]
+        if policy["holds"] is None and policy["effect"] == "permit":
+            state = "erred, and so it permits nothing"
+        oversight = f", lifted by `{policy['oversight']}`" if policy["oversight"] else ""
+        frame.say(f"{policy['effect']} `{policy['policy']}`{oversight}: {state}")
+        for condition in policy["conditions"]:
+            frame.say(f"  {_told(condition)}")
+
+
+def _told(condition: dict[str, Any]) -> str:
+    text = f"{condition['word']} {short(condition['text'])}"
+    if not condition["reached"]:
+        return f"{text}: not reached"
+    given = "; ".join(f"{path} is {short(value, 60)}" for path, value in condition["given"])
+    return f"{text}: {condition['value']}" + (f" ({given})" if given else "")

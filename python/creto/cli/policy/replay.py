@@ -1,0 +1,114 @@
+"""`creto policy replay`: which acts on record another set would have decided otherwise."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import click
+
+from creto.cli._frame import Frame, json_option, pass_frame
+from creto.cli.policy._sets import FILE, joined, schema_text
+
+__all__ = ["command"]
+
+
+@click.command("replay")
+@click.argument("new", type=FILE)
+@click.option(
+    "--from",
+    "ledger",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="A state folder, or the ledger in it; your own by default.",
+)
+@click.option("--schema", type=FILE, help="The schema; that of the starter sets by default.")
+@click.option("--entities", type=FILE, help="Entities in Cedar's JSON, beside the agents of the state folder.")
+@click.option("--limit", default=10_000, show_default=True, help="At most so many records, the latest.")
+@json_option
+@pass_frame
+def command(
+    frame: Frame, new: Path, ledger: Path | None, schema: Path | None, entities: Path | None, limit: int
+) -> None:
+    """Say which of the acts on record another set would have decided otherwise.
+
+    The ledger holds no bodies. Of an act's circumstances it has what the resource tells (host, port, path), and what
+    the schema wants on record (`@record("amount, to")` on an action). An act is replayed exactly where that is all that
+    the new set looks at; the others are counted as such, and why. Agents have the teams that they have now.
+
+    \b
+    Example:
+      creto policy replay policies/new.cedar --from ~/.local/state/creto/ledger
+    """
+    from creto import _core
+    from creto.audit import AuditClient
+    from creto.authz._replay import Act, replayed
+
+    folder = ledger or frame.folder
+    folder = folder.parent if folder.name == "ledger" else folder
+    engine = _core.PolicyEngine()
+    engine.install(joined([new]), schema_text(schema), _entities(frame, folder, entities))
+    client = AuditClient.reading(folder)
+
+    async def read() -> list[Any]:
+        return await client.query(limit=limit)
+
+    results = [replayed(engine, act) for act in Act.read(frame.run(read))]
+    rows = [
+        [
+            result.act.who,
+            result.act.action,
+            result.act.resource,
+            result.act.was,
+            result.now,
+            result.why,
+            ", ".join(result.unknown) or "no",
+        ]
+        for result in results
+        if result.now != result.act.was
+    ]
+    exact = sum(not result.unknown for result in results)
+    lacking = Counter(reason for result in results for reason in result.unknown)
+    if frame.json:
+        keys = ("agent", "action", "resource", "was", "would_be", "why", "unknown")
+        frame.show(
+            {
+                "acts": len(results),
+                "exact": exact,
+                "partly": len(results) - exact,
+                "unknown": dict(lacking),
+                "otherwise": [dict(zip(keys, row, strict=True)) for row in rows],
+            }
+        )
+        return
+    columns = ["agent", "action", "resource", "was", "would be", "why", "unknown"]
+    frame.table(columns, rows, empty="no act would be decided otherwise")
+    frame.say(f"{len(results)} acts, {len(rows)} of them decided otherwise; {exact} replayed exactly")
+    for reason, count in lacking.most_common():
+        frame.say(f"  {count} only partly: {reason} is not on record")
+
+
+def _entities(frame: Frame, folder: Path, extra: Path | None) -> str:
+    """The agents of the folder whose ledger is read, where it is one of ours, and what a file adds."""
+    from creto.authz._configured import agent_entities, merged
+
+    agents: list[dict[str, Any]] = []
+    if (folder / "creto.db").exists() or frame.settings.common.store_url:
+        from creto import _core
+        from creto.nhi import Identities
+        from creto.store import Store
+
+        url = frame.settings.common.store_url
+        store = Store(url.get_secret_value() if url else folder)
+        try:
+            identities = Identities(
+                store,
+                trust_domain=frame.settings.common.trust_domain,
+                suite=frame.settings.common.suite,
+                sealer=_core.Sealer.open(folder / "keys"),
+            )
+            agents = agent_entities(identities)
+        finally:
+            store.close()
+    return merged(agents, json.loads(extra.read_text(encoding="utf-8")) if extra else [])

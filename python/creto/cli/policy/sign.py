@@ -1,0 +1,90 @@
+"""`creto policy sign` and `creto policy keys`: policy sets that only come into force with a signature."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from creto import _core
+from creto.cli._frame import Frame, json_option, pass_frame
+from creto.cli.policy._sets import FILE
+from creto.errors import InvalidInputError
+
+__all__ = ["command", "keys"]
+
+_LABEL = "policy"
+
+
+def _key(frame: Frame) -> _core.SigningKey:
+    """The key that signs policy sets, made when it is first asked for and sealed in the state folder."""
+    from creto.audit._keys import place
+
+    sealer = _core.Sealer.open(frame.folder / "keys")
+    sealed = frame.folder / "keys" / "policy.sealed"
+    if not sealed.exists():
+        place(sealed, _core.SigningKey.generate().seal(sealer, _LABEL))
+    return _core.SigningKey.unseal(sealed.read_bytes(), sealer, _LABEL)
+
+
+@click.command("sign")
+@click.argument("policies", nargs=-1, type=FILE)
+@click.option("--schema", type=FILE, help="The schema, where `authz.schema_file` will name one.")
+@click.option("--entities", multiple=True, type=FILE, help="Files of entities, where `authz.entities` will name them.")
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Where to write the statement.")
+@json_option
+@pass_frame
+def command(
+    frame: Frame, policies: tuple[Path, ...], schema: Path | None, entities: tuple[Path, ...], out: Path | None
+) -> None:
+    """Sign a policy set: these files in this order, or those that the configuration names.
+
+    What is written is an in-toto statement over the files' digests, in DSSE, signed by the key of this state folder;
+    `creto policy keys` prints its public half. Where `authz.trusted_keys` names keys, only a set that one of them
+    signed (`authz.signature`) comes into force; the one before it serves on otherwise.
+
+    \b
+    Example:
+      creto policy sign pay.cedar --out pay.cedar.sig
+    """
+    from creto.authz._signed import sign_files
+
+    settings = frame.settings
+    if policies:
+        files = [(path, path.read_bytes()) for path in (*policies, *((schema,) if schema else ()), *entities)]
+    else:
+        authz = settings.authz
+        files = settings.policy_files()
+        if not files:
+            raise InvalidInputError("there is nothing to sign: name policy files, or set `authz.policies`")
+        if authz.schema_file:
+            files.append((authz.schema_file, settings.read("authz.schema_file", authz.schema_file)))
+        files += settings.files("authz.entities", authz.entities)
+    target = out or settings.authz.signature or Path(f"{files[0][0]}.sig")
+    # A set that would be refused is not worth a signature.
+    _checked(files, schema if policies else settings.authz.schema_file, len(entities))
+    target.write_text(sign_files(files, _key(frame)) + "\n", encoding="utf-8")
+    names = [str(path) for path, _ in files]
+    frame.show({"signed": names, "statement": str(target)}, f"signed {', '.join(names)}: wrote {target}")
+
+
+def _checked(files: list[tuple[Path, bytes]], schema: Path | None, others: int) -> None:
+    from creto.authz import starter_schema
+
+    texts = dict(files)
+    policies = [text.decode() for path, text in files[: len(files) - others] if path != schema]
+    _core.PolicyEngine().install("\n".join(policies), texts[schema].decode() if schema else starter_schema(), "[]")
+
+
+@click.command("keys")
+@json_option
+@pass_frame
+def keys(frame: Frame) -> None:
+    """Print the public half of the key that signs policy sets here, for `authz.trusted_keys`.
+
+    \b
+    Example:
+      creto policy keys > policy.pub
+    """
+    public = _key(frame).verifying_key
+    frame.show({"fingerprint": public.fingerprint, "key": public.to_text()}, public.to_text())

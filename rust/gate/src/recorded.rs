@@ -1,0 +1,72 @@
+//! Circumstances that the schema wants on record, `@record("change, bytes")` on an action: small values, as JSON, beside the act.
+//!
+//! Every listed name is there, `null` where the act did not say; so a reader knows that it knows. A value that is too long is named instead.
+
+use creto_enablement_common::{Fields, Value};
+use serde_json::{Map, Value as Json, json};
+
+/// The longest text of one value.
+const LONGEST: usize = 256;
+
+/// What is put on record of a context: the values, and the names of those that are too long.
+pub(crate) struct Recorded {
+    pub(crate) values: Box<str>,
+    pub(crate) left_out: Option<Box<str>>,
+}
+
+impl Recorded {
+    /// As parts of a record.
+    pub(crate) fn details(&self) -> impl Iterator<Item = (&str, &str)> {
+        [("context", &*self.values)].into_iter().chain(self.left_out.as_deref().map(|names| ("context_left_out", names)))
+    }
+}
+
+pub(crate) fn recorded(names: &[Box<str>], context: Fields<'_>) -> Recorded {
+    let (mut values, mut left_out) = (Map::new(), Vec::new());
+    for name in names {
+        match context.iter().find(|(given, _)| *given == &**name) {
+            None => _ = values.insert(name.to_string(), Json::Null),
+            Some((_, value)) => {
+                let value = written(value);
+                if value.to_string().len() <= LONGEST {
+                    values.insert(name.to_string(), value);
+                } else {
+                    left_out.push(&**name);
+                }
+            }
+        }
+    }
+    Recorded { values: Json::Object(values).to_string().into(), left_out: (!left_out.is_empty()).then(|| left_out.join(", ").into()) }
+}
+
+fn written(value: &Value<'_>) -> Json {
+    match value {
+        Value::Bool(b) => json!(b),
+        Value::Long(n) => json!(n),
+        Value::Str(text) => json!(text),
+        Value::Entity(kind, id) => json!({"__entity": {"type": kind, "id": id}}),
+        Value::Extension(name, text) => json!({"__extn": {"fn": name, "arg": text}}),
+        Value::Set(items) => Json::Array(items.iter().map(written).collect()),
+        Value::Record(fields) => Json::Object(fields.iter().map(|(name, value)| ((*name).to_owned(), written(value))).collect()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_listed_is_recorded_and_a_value_that_is_too_long_is_named() {
+        let names: Vec<Box<str>> = ["amount", "to", "note", "absent"].into_iter().map(Box::from).collect();
+        let long = "x".repeat(300);
+        let context = [
+            ("amount", Value::Extension("decimal", "2.50")),
+            ("to", Value::Str("DE02")),
+            ("note", Value::Str(&long)),
+            ("iban", Value::Bool(true)),
+        ];
+        let recorded = recorded(&names, &context);
+        assert_eq!(&*recorded.values, r#"{"absent":null,"amount":{"__extn":{"arg":"2.50","fn":"decimal"}},"to":"DE02"}"#);
+        assert_eq!(recorded.left_out.as_deref(), Some("note"));
+    }
+}

@@ -1,0 +1,519 @@
+"""What `creto policy` promises: proofs with requests that show them, honest replay, shadows, signatures."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import creto
+from creto import _core
+from creto.authz import starter, starter_schema, starters
+from creto.authz._assertions import Assertions
+from creto.authz._signed import sign_files, verify_files
+from creto.authz._solver import solver_command
+from creto.cli import main
+from creto.errors import InvalidInputError, SignatureVerificationFailedError, UnauthorizedError
+
+STARTER = Path(str(resources.files("creto.authz"))) / "starter"
+READ = 'permit (principal, action == Action::"fs:read", resource)'
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    """Runs a command in this process, over a state folder of its own, and gives what it printed."""
+    monkeypatch.setenv("CRETO_STATE", str(tmp_path / "state"))
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str | Path, code: int = 0) -> str:
+        capsys.readouterr()
+        assert main([str(argument) for argument in arguments]) == code
+        return capsys.readouterr().out
+
+    return run
+
+
+def compare(old: str, new: str, schema: str | None = None) -> dict[str, Any]:
+    return _core.policy_compare(old, new, schema or starter_schema(), solver_command())
+
+
+def outcome(policies: str, example: dict[str, Any], schema: str | None = None) -> str:
+    """What the engine says to a request that a proof showed."""
+    engine = _core.PolicyEngine()
+    engine.install(policies, schema or starter_schema(), example["entities"])
+    context = json.loads(example["context"])
+    decision = engine.check_nowait(example["principal"], example["action"], example["resource"], context)
+    return {"oversight": "ask"}.get(decision.outcome, decision.outcome)
+
+
+# --- analyze ----------------------------------------------------------------------------------------------------------
+
+FORBID = 'forbid (principal, action == Action::"fs:read", resource)'
+
+
+def reads(condition: str) -> str:
+    return f"{READ} when {{ {condition} }};"
+
+
+def forbids(condition: str, word: str = "when", asked: bool = False) -> str:
+    mark = '@oversight("o")' if asked else ""
+    return f"{mark}{FORBID} {word} {{ {condition} }};"
+
+
+IS_A = 'context.path == "a"'
+SOURCE = 'context.path like "src/*"'
+IS_SECRET = 'context.path like "*.env"'
+CHANGES = {
+    ("deny", "allow"): (reads('context.path like "src/*"'), reads('context.path like "s*"')),
+    ("allow", "deny"): (reads("true"), reads("true") + forbids(IS_SECRET)),
+    ("allow", "ask"): (reads("true"), reads("true") + forbids(IS_SECRET, asked=True)),
+    ("ask", "allow"): (
+        reads("true") + forbids("true", asked=True),
+        reads("true") + forbids(IS_A, "unless", asked=True),
+    ),
+    ("ask", "deny"): (
+        reads("true") + forbids("true", asked=True),
+        reads("true") + forbids("true", asked=True) + forbids(IS_A),
+    ),
+    ("deny", "ask"): (reads("true") + forbids(IS_A), reads("true") + forbids(IS_A, asked=True)),
+}
+
+
+@pytest.mark.parametrize(("before", "after"), CHANGES)
+def test_each_way_in_which_an_answer_changes_is_found_and_no_other(before: str, after: str) -> None:
+    old, new = CHANGES[before, after]
+    report = compare(old, new)
+    assert not report["undecided"]
+    assert {(change["before"], change["after"]) for change in report["changes"]} == {(before, after)}
+    for change in report["changes"]:
+        assert (outcome(old, change["example"]), outcome(new, change["example"])) == (before, after)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (
+            reads('context.path like "a*" && context.path like "*b"'),
+            reads('context.path like "*b" && context.path like "a*"'),
+        ),
+        (
+            f"{READ} unless {{ context has bytes && context.bytes > 5 }};",
+            reads("if context has bytes then context.bytes <= 5 else true"),
+        ),
+        (reads("true") + forbids(IS_A, asked=True), forbids(IS_A, asked=True) + reads("true")),
+    ],
+)
+def test_sets_that_say_the_same_in_other_words_are_proved_to_be_equivalent(old: str, new: str) -> None:
+    assert old != new
+    report = compare(old, new)
+    assert report["equivalent"]
+    assert report["environments"] > 20
+
+
+def test_a_forbid_that_errs_is_not_taken_for_an_equivalence() -> None:
+    """Cedar passes over a forbid that errs; the gate denies. The proof says that it does not know, rather than yes."""
+    errs = f"{FORBID} when {{ context has bytes && context.bytes + 9223372036854775807 == 0 }};"
+    report = compare(f"{READ};", f"{READ};{errs}")
+    assert not report["equivalent"]
+
+
+PATHS = st.sampled_from(["a", "b", "a/b"])
+CONDITIONS = st.one_of(
+    st.builds('context.path == "{}"'.format, PATHS),
+    st.builds('context.path like "{}*"'.format, PATHS),
+    st.builds("context has bytes && context.bytes > {}".format, st.integers(0, 2)),
+    st.builds('principal in Team::"{}"'.format, st.sampled_from("xy")),
+)
+POLICIES = st.builds(
+    "{} (principal, action == Action::\"fs:read\", resource) {} {{ {} }};".format,
+    st.sampled_from(["permit", "permit", "forbid", '@oversight("o") forbid', '@oversight("p") forbid']),
+    st.sampled_from(["when", "unless"]),
+    CONDITIONS,
+)  # fmt: skip
+SETS = st.lists(POLICIES, min_size=1, max_size=4).map("\n".join)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(SETS, SETS)
+def test_what_is_proved_agrees_with_the_engine_on_every_small_request(old: str, new: str) -> None:
+    """An oracle by enumeration: the paths, sizes and teams that these policies can tell apart."""
+    report = compare(old, new)
+    assert not report["undecided"]
+    proved = {(change["before"], change["after"]) for change in report["changes"]}
+    for change in report["changes"]:
+        assert (outcome(old, change["example"]), outcome(new, change["example"])) == (change["before"], change["after"])
+    seen = set()
+    for teams in ((), ("x",), ("y",), ("x", "y")):
+        parents = [{"type": "Team", "id": team} for team in teams]
+        entities = json.dumps([{"uid": {"type": "Agent", "id": "spiffe://t/agent/a"}, "attrs": {}, "parents": parents}])
+        for path in ("a", "b", "a/b", "a/bc", "ac", "bc", "c"):
+            for size in ({}, {"bytes": 0}, {"bytes": 1}, {"bytes": 2}, {"bytes": 3}):
+                example = {
+                    "principal": "spiffe://t/agent/a", "action": "fs:read", "resource": "r",
+                    "context": json.dumps({"path": path, **size}), "entities": entities,
+                }  # fmt: skip
+                before, after = outcome(old, example), outcome(new, example)
+                if before != after:
+                    seen.add((before, after))
+    assert seen == proved
+
+
+def test_analyze_shows_a_request_and_exits_with_one_where_something_is_newly_allowed(run: Any, tmp_path: Path) -> None:
+    old, new = tmp_path / "old.cedar", tmp_path / "new.cedar"
+    before, after = CHANGES["deny", "allow"]
+    old.write_text(before)
+    new.write_text(after)
+    out = run("policy", "analyze", old, new, code=1)
+    assert "newly allowed, denied before:" in out
+    assert "newly denied" not in out
+    assert "before: no policy permits it; after: policy `policy0` permits it" in out
+    assert "2 of 34 kinds of request change; the others are proved to stay as they are" in out
+    assert "newly denied, allowed before:" in run("policy", "analyze", new, old)
+    run("policy", "analyze", "--equivalent", new, old, code=1)
+    assert "both sets answer every request alike: proved for all 34 kinds" in run("policy", "analyze", old, old)
+    assert json.loads(run("--json", "policy", "analyze", old, new, code=1))["changes"][0]["after"] == "allow"
+
+
+def test_without_a_solver_the_command_says_what_to_install(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "a.cedar"
+    file.write_text(f"{READ};")
+    monkeypatch.setattr("creto.authz._solver.find_spec", lambda _name: None)
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert main(["policy", "analyze", str(file), str(file)]) == 2
+    assert "pip install 'creto[analyze]'" in capsys.readouterr().err
+    monkeypatch.setenv("CVC5", "/bin/false")
+    file.with_name("b.cedar").write_text(CHANGES["deny", "allow"][0])
+    assert main(["policy", "analyze", str(file), str(file.with_name("b.cedar"))]) == 1
+
+
+def test_a_question_that_takes_too_long_is_not_decided_and_not_taken_for_a_proof() -> None:
+    old = f"{READ} when {{ context has bytes && context.bytes * context.bytes == 4611686014132420609 }};"
+    unsure = "import sys; [print('unknown', flush=True) for line in sys.stdin if 'check-sat' in line]"
+    command = [sys.executable, "-c", unsure]
+    report = _core.policy_compare(old, f"{READ};", starter_schema(), command)
+    assert not report["equivalent"]
+    assert "could not decide" in report["undecided"][0][1]
+
+
+# --- prove and check --prove ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", starters())
+def test_what_a_starter_set_can_never_do_is_proved(name: str) -> None:
+    read = Assertions.load(STARTER / f"{name}.proofs.toml")
+    wanted = [(each.name, each.requests, list(each.never)) for each in read.assertions]
+    verdicts = _core.policy_prove(read.policies, read.schema, wanted, solver_command())
+    assert {verdict["name"]: verdict["claim"] for verdict in verdicts} == {name: "holds" for name, _, _ in wanted}
+
+
+def test_an_assertion_that_does_not_hold_is_shown_with_a_request_that_breaks_it(run: Any, tmp_path: Path) -> None:
+    (tmp_path / "p.cedar").write_text(f'@id("reads") {READ};')
+    table = tmp_path / "never.toml"
+    table.write_text(
+        """
+policies = "p.cedar"
+[[assert]]
+name = "nobody but the librarian ever reads"
+requests = '''(principal, action == Action::"fs:read", resource)
+unless { principal == Agent::"spiffe://creto.local/agent/librarian" }'''
+never = "allow"
+[[assert]]
+name = "nothing is written"
+requests = '(principal, action == Action::"fs:write", resource)'
+never = ["allow", "ask"]
+[[assert]]
+name = "says nothing"
+requests = '(principal, action == Action::"fs:read", resource) when { context.path == "a" && context.path == "b" }'
+never = "deny"
+"""
+    )
+    out = run("policy", "prove", table, code=1)
+    assert "BROKEN  nobody but the librarian ever reads" in out
+    assert "allow: policy `reads` permits it" in out
+    assert "proved  nothing is written" in out
+    assert "VOID    says nothing" in out
+    assert f"{table}: 1 of 3 assertions are proved" in out
+    broken = json.loads(run("--json", "policy", "prove", table, code=1))[0]
+    assert outcome((tmp_path / "p.cedar").read_text(), broken["example"]) == "allow"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('policies = "p.cedar"', "there is no assertion; write [[assert]]"),
+        ('policies = "p.cedar"\n[[assert]]\nnever = "allow"', "assertion 1: `requests` is missing"),
+        ('policies = "p.cedar"\n[[assert]]\nrequests = "(principal)"\nnever = "no"', "`never` is one or more of"),
+        ('policies = "gone.cedar"\n[[assert]]', "gone.cedar`, which is not there"),
+        ('policy = "p.cedar"', "`policy` is not known"),
+    ],
+)  # fmt: skip
+def test_a_file_of_assertions_says_what_is_wrong_with_it(text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "p.cedar").write_text(f"{READ};")
+    (tmp_path / "a.toml").write_text(text)
+    with pytest.raises(InvalidInputError) as caught:
+        Assertions.load(tmp_path / "a.toml")
+    assert message in str(caught.value)
+
+
+def test_an_assertion_over_what_the_schema_does_not_know_names_it() -> None:
+    wanted = [("odd", '(principal, action == Action::"fs:read", resource) when { context.colour == "red" }', ["allow"])]
+    with pytest.raises(InvalidInputError, match="assertion `odd`: .*colour"):
+        _core.policy_prove(f"{READ};", starter_schema(), wanted, solver_command())
+
+
+def test_check_with_the_solver_finds_what_can_never_apply_never_matter_or_err(run: Any, tmp_path: Path) -> None:
+    first, second = tmp_path / "a.cedar", tmp_path / "b.cedar"
+    first.write_text(f'@id("wide") {reads(SOURCE)}\n@id("narrow") {READ} when {{ context.path == "src/a" }};\n')
+    second.write_text(
+        f'@id("twice") {READ} when {{ "src/a" == context.path }};\n'
+        f'@id("never") {FORBID} when {{ context.path == "a" && context.path == "b" }};\n'
+        f'@id("overflows") {FORBID} when {{ context has bytes && context.bytes + 1 > 5 }};\n'
+    )  # fmt: skip
+    out = run("policy", "check", first, second, "--prove")
+    assert f"{first}:2:1: warning [shadowed]: policy `narrow` never matters beside `wide`" in out
+    assert f"{second}:2:1: warning [impossible]: policy `never` never applies" in out
+    assert "warning [erring-forbid]: policy `overflows`" in out
+    assert (
+        "[duplicate]: policy `twice` says the same as `narrow`" in out or "`twice` never matters beside `wide`" in out
+    )
+    assert "impossible" not in run("policy", "check", first, second)
+
+
+@pytest.mark.parametrize("name", starters())
+def test_nothing_in_a_starter_set_is_idle(name: str) -> None:
+    assert _core.policy_examine(starter(name), starter_schema(), solver_command()) == []
+
+
+def test_the_files_of_a_set_are_checked_as_one(run: Any, tmp_path: Path) -> None:
+    first, second = tmp_path / "a.cedar", tmp_path / "b.cedar"
+    first.write_text(f'// one\n@id("x") {READ} when {{ context.path == "a" }};\n')
+    second.write_text(f'@id("x") {READ} when {{ context.path == "b" }};\n')
+    assert "two policies are named `x`" in run("policy", "check", first, second, code=1)
+    second.write_text(f'@id("y") {READ} when {{ context.path == "a" }};\n')
+    assert f"{second}:1:1: warning [duplicate]: policy `y` says the same as `x`" in run(
+        "policy", "check", first, second
+    )
+
+
+def test_a_fault_of_the_schema_is_shown_in_the_schema(run: Any, tmp_path: Path) -> None:
+    policy, schema = tmp_path / "a.cedar", tmp_path / "s.cedarschema"
+    policy.write_text(f"{READ};")
+    schema.write_text("entity Agent;\nentity Tool in [Nowhere];\n")
+    out = run("policy", "check", policy, "--schema", schema, code=1)
+    assert f"{schema}:2:17: error [schema]" in out
+    assert "  2 | entity Tool in [Nowhere];" in out
+
+
+# --- replay -----------------------------------------------------------------------------------------------------------
+
+
+def acts(state: Path, *performed: tuple[str, str, dict[str, Any]]) -> None:
+    async def story() -> None:
+        async with creto.open(state=state) as layer:
+            for action, resource, context in performed:
+                with contextlib.suppress(UnauthorizedError):
+                    await layer.perform(layer.agent("researcher"), action, resource, lambda: None, context=context)
+
+    anyio.run(story)
+
+
+def test_replay_says_which_acts_it_knows_whole_and_what_it_lacks_of_the_others(run: Any, tmp_path: Path) -> None:
+    acts(
+        tmp_path / "state",
+        ("tool:call", "pay", {"amount": "x", "to": "DE02"}),  # not a decimal: denied
+        ("tool:call", "pay", {"purpose": "survey", "to": "DE02"}),
+        ("process:exec", "pytest", {"argv": "pytest -q"}),
+        ("fs:read", ".env", {"path": ".env"}),
+    )
+    new = tmp_path / "new.cedar"
+    new.write_text(
+        'permit (principal, action == Action::"tool:call", resource)\n'
+        'when { context has purpose && context.purpose == "survey" };\n'
+        'permit (principal, action == Action::"process:exec", resource)\n'
+        'when { context has argv && context.argv == "pytest -q" };\n'
+        'permit (principal, action == Action::"fs:read", resource) when { context.path like "*.env" };'
+    )
+    report = json.loads(run("--json", "policy", "replay", new))
+    assert (report["acts"], report["exact"], report["partly"]) == (4, 3, 1)
+    assert report["unknown"] == {"`context.argv`": 1}
+    told = [(row["action"], row["was"], row["would_be"], row["unknown"]) for row in report["otherwise"]]
+    assert sorted(told) == [("fs:read", "deny", "allow", "no"), ("process:exec", "allow", "deny", "`context.argv`")]
+    out = run("policy", "replay", new)
+    assert "4 acts, 2 of them decided otherwise; 3 replayed exactly" in out
+    assert "1 only partly: `context.argv` is not on record" in out
+
+
+def test_only_what_the_schema_wants_of_the_circumstances_is_on_record(run: Any, tmp_path: Path) -> None:
+    acts(tmp_path / "state", ("tool:call", "pay", {"purpose": "p" * 300, "currency": "EUR", "to": "DE02"}))
+    shown = json.loads(run("--json", "audit", "query", "--action", "tool:call"))
+    details = [record["detail"] for record in shown]
+    kept = [detail for detail in details if "context" in detail]
+    assert len(kept) == 1
+    assert json.loads(kept[0]["context"]) == {"amount": None, "currency": "EUR"}
+    assert kept[0]["context_left_out"] == "purpose"
+    assert "DE02" not in json.dumps(details)
+
+
+# --- shadow -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_shadow_is_recorded_and_never_enforced_and_follows_its_file(run: Any, tmp_path: Path) -> None:
+    shadow = tmp_path / "stricter.cedar"
+    shadow.write_text(f'@id("reads") {READ};')
+    config = tmp_path / "shadow.toml"
+    config.write_text(f'[authz]\nshadow = ["{shadow}"]\n')
+
+    async def story() -> None:
+        async with creto.open(config=[config]) as layer:
+            agent = layer.agent("researcher")
+            await layer.perform(agent, "tool:call", "search", lambda: None)  # allowed, and the shadow would deny
+            await layer.perform(agent, "fs:read", "a", lambda: None, context={"path": "a"})  # both allow
+            assert layer.parts.gate.shadow_counts == (2, 1)
+            shadow.write_text("permit (principal, action, resource);")
+            layer.parts.live.reload("test")
+            await layer.perform(agent, "tool:call", "search", lambda: None)
+            assert layer.parts.gate.shadow_counts == (1, 0)
+            shadow.write_text("permit (principal, action, resource")
+            assert "authz.shadow" in str(layer.parts.live.reload("test").refused)
+            await layer.perform(agent, "tool:call", "search", lambda: None)
+            assert layer.parts.gate.shadow_counts == (2, 0)
+            config.write_text("")
+            layer.parts.live.reload("test")
+            await layer.perform(agent, "tool:call", "search", lambda: None)
+            assert layer.parts.gate.shadow_counts == (0, 0)
+
+    anyio.run(story)
+    rows = json.loads(run("--json", "policy", "shadow"))
+    assert [(row["was"], row["would_be"], row["action"], row["why"], row["acts"]) for row in rows] == [
+        ("allow", "deny", "tool:call", "no policy permits it", 1)
+    ]
+
+
+# --- signatures -------------------------------------------------------------------------------------------------------
+
+
+def test_a_set_whose_signature_is_not_right_never_comes_into_force(run: Any, tmp_path: Path) -> None:
+    policy, config = tmp_path / "pay.cedar", tmp_path / "signed.toml"
+    policy.write_text(f'@id("first") {READ};')
+    public = tmp_path / "policy.pub"
+    public.write_text(run("--state", tmp_path / "signer", "policy", "keys"))
+    signature = tmp_path / "pay.sig"
+    config.write_text(f'[authz]\npolicies = ["{policy}"]\nsignature = "{signature}"\ntrusted_keys = ["{public}"]\n')
+    run("--state", tmp_path / "signer", "policy", "sign", policy, "--out", signature)
+
+    async def story() -> None:
+        async with creto.open(config=[config]) as layer:
+            first = layer.parts.policy.digest
+            policy.write_text("permit (principal, action, resource);")
+            refused = layer.parts.live.reload("test").refused
+            assert "not as it was signed (changed: `pay.cedar`)" in str(refused)
+            assert layer.parts.policy.digest == first
+            stranger = _core.SigningKey.generate()
+            signature.write_text(sign_files([(policy, policy.read_bytes())], stranger))
+            assert "no key of `authz.trusted_keys` signed" in str(layer.parts.live.reload("test").refused)
+            run("--state", tmp_path / "signer", "policy", "sign", policy, "--out", signature)
+            assert layer.parts.live.reload("test").refused is None
+            assert layer.parts.policy.digest != first
+            # A later change of the configuration cannot switch the signature off while it runs.
+            policy.write_text(f"{READ};")
+            config.write_text(f'[authz]\npolicies = ["{policy}"]\n')
+            assert layer.parts.live.reload("test").refused is not None
+
+    anyio.run(story)
+    config.write_text(f'[authz]\ntrusted_keys = ["{public}"]\n')
+    with pytest.raises(SignatureVerificationFailedError, match="starter set is signed by nobody"):
+        creto.open_blocking(config=[config]).__enter__()
+
+
+def test_files_added_left_out_or_moved_are_told_apart() -> None:
+    a, b, c = ((Path(f"{name}.cedar"), name.encode()) for name in "abc")
+    key = _core.SigningKey.generate()
+    signature = sign_files([a, b], key)
+    assert verify_files([a, b], signature, [key.verifying_key])["predicateType"] == "urn:creto:policy-set:1"
+    for files, message in (
+        ([b, a], "in another order"),
+        ([a], "missing: `b.cedar`"),
+        ([a, b, c], "not signed: `c.cedar`"),
+        ([a, (b[0], b"x")], "changed: `b.cedar`"),
+    ):
+        with pytest.raises(SignatureVerificationFailedError, match=message):
+            verify_files(files, signature, [key.verifying_key])
+    other = _core.dsse_sign(key, "application/vnd.in-toto+json", b'{"_type": "x", "predicateType": "y"}')
+    with pytest.raises(SignatureVerificationFailedError, match="of something else"):
+        verify_files([a, b], other, [key.verifying_key])
+
+
+# --- entities ---------------------------------------------------------------------------------------------------------
+
+
+def test_entities_from_a_file_add_to_an_agent_and_cannot_take_back_its_revocation(run: Any, tmp_path: Path) -> None:
+    agent = "spiffe://creto.local/agent/researcher"
+    entities = tmp_path / "entities.json"
+    entity = {
+        "uid": {"type": "Agent", "id": agent},
+        "attrs": {"role": "buyer", "revoked": False},
+        "parents": [{"type": "Team", "id": "buyers"}],
+    }
+    entities.write_text(json.dumps([entity]))
+    policy = tmp_path / "p.cedar"
+    policy.write_text(
+        'permit (principal in Team::"buyers", action == Action::"tool:call", resource)\n'
+        'when { principal has role && principal.role == "buyer" };\n'
+        'forbid (principal, action, resource) when { principal has revoked && principal.revoked };'
+    )  # fmt: skip
+    config = tmp_path / "c.toml"
+    config.write_text(f'[authz]\npolicies = ["{policy}"]\nentities = ["{entities}"]\n')
+
+    async def story() -> None:
+        async with creto.open(config=[config]) as layer:
+            researcher = layer.agent("researcher")
+            assert await layer.perform(researcher, "tool:call", "order", lambda: 1) == 1
+            entities.write_text(json.dumps([{**entity, "parents": []}]))
+            assert layer.parts.live.reload("test").refused is None
+            with pytest.raises(UnauthorizedError):
+                await layer.perform(researcher, "tool:call", "order", lambda: 1)
+            entities.write_text("{}")
+            entities.write_text('[{"id": 1}]')
+            assert "holds no entities" in str(layer.parts.live.reload("test").refused)
+
+    anyio.run(story)
+
+
+def test_the_json_schema_of_entities_fits_what_new_writes_and_refuses_what_cedar_would(
+    run: Any, tmp_path: Path
+) -> None:
+    """The schema is data for editors: its rules are held against a file that is right, and some that are not."""
+    jsonschema = pytest.importorskip("jsonschema")
+    run("policy", "new", "coding", tmp_path / "p")
+    schema = json.loads((tmp_path / "p" / "entities.schema.json").read_text())
+    right = json.loads((tmp_path / "p" / "entities.json").read_text())
+    check = jsonschema.Draft202012Validator(schema)
+    assert list(check.iter_errors(right)) == []
+    for wrong in (
+        {**right[0], "attrs": {"colour": "red"}},
+        {**right[0], "uid": {"type": "Agent", "id": "ann"}},
+        {**right[0], "parents": [{"type": "Tool", "id": "x"}]},
+        {"uid": {"type": "Tool", "id": "x"}, "attrs": {"a": 1}, "parents": []},
+    ):
+        assert list(check.iter_errors([wrong])) != []
+
+
+def test_the_solver_answers_as_a_program(tmp_path: Path) -> None:
+    script = "(reset)\n(set-logic ALL)\n(declare-const x Int)\n(assert (and (> x 3) (< x 3)))\n(check-sat)\n"
+    done = subprocess.run(
+        [*solver_command(), "--lang=smt2", "--tlimit-per=1000"], input=script, capture_output=True, text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}, check=True,
+    )  # fmt: skip
+    assert done.stdout.strip() == "unsat"
