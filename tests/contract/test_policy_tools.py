@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import subprocess
 import sys
 from importlib import resources
@@ -177,10 +178,10 @@ def test_analyze_shows_a_request_and_exits_with_one_where_something_is_newly_all
     assert "newly allowed, denied before:" in out
     assert "newly denied" not in out
     assert "before: no policy permits it; after: policy `policy0` permits it" in out
-    assert "2 of 34 kinds of request change; the others are proved to stay as they are" in out
+    assert re.search(r"^2 of \d+ kinds of request change; the others are proved to stay as they are$", out, re.M)
     assert "newly denied, allowed before:" in run("policy", "analyze", new, old)
     run("policy", "analyze", "--equivalent", new, old, code=1)
-    assert "both sets answer every request alike: proved for all 34 kinds" in run("policy", "analyze", old, old)
+    assert "both sets answer every request alike: proved for all " in run("policy", "analyze", old, old)
     assert json.loads(run("--json", "policy", "analyze", old, new, code=1))["changes"][0]["after"] == "allow"
 
 
