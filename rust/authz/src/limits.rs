@@ -274,7 +274,6 @@ mod tests {
                         };
                         let _ = (engine.answer(&check), engine.errors_in_words(&check), engine.rule(&check));
                         let _ = engine.explain(&check).unwrap();
-                        let _ = crate::analyze(&engine, &engine, 10, 1);
                     }
                 }
             })
