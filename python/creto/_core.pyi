@@ -931,14 +931,6 @@ class QuotaEnforcer:
         """
         Why `usage` would not fit, as a dict; None where it would.
         """
-    def fork_begins(self, /) -> None:
-        """
-        To be called before a fork: no lock is in the middle of anything then. `fork_over` has to follow, in both processes.
-        """
-    def fork_over(self, /) -> None:
-        """
-        To be called after a fork, in the parent and in the child.
-        """
     def forked(self, /) -> None:
         """
         To be called in a forked child: leases stay with the parent.
@@ -1693,6 +1685,21 @@ def policy_prove(
 ) -> list[dict[Any, Any]]:
     """
     Proves assertions, each a name, the requests that it speaks of, and the answers ("allow", "ask", "deny") that none of them may get.
+    """
+
+def quota_fork_begins() -> None:
+    """
+    To be called before a fork: waits until no thread counts, and lets none begin.
+    """
+
+def quota_fork_over() -> None:
+    """
+    To be called after a fork, in the parent.
+    """
+
+def quota_fork_over_in_child() -> None:
+    """
+    To be called after a fork, in the child, which has only one thread.
     """
 
 def usage_events(
