@@ -235,6 +235,7 @@ class EnablementLayer:
             >>> asyncio.run(main())
             2
         """
+        context, usage = _dict(context), _dict(usage)
         under = self._go_in(agent, action, resource, context, usage, durability)
         if not isinstance(under, Under) or under.permit.wants_intent:
             under = await self._made_ready(under, agent, action, resource, context, usage, durability, timeout, preview)
@@ -468,8 +469,8 @@ class EnablementLayer:
         asked: OversightRequiredError,
         action: str,
         resource: str,
-        context: Mapping[str, Any] | None,
-        usage: Mapping[str, int] | None,
+        context: dict[str, Any] | None,
+        usage: dict[str, int] | None,
         timeout: float | None,
         preview: str | None,
     ) -> tuple[_core.Permit, Clearance]:
@@ -508,8 +509,8 @@ class EnablementLayer:
         agent: Agent,
         action: str,
         resource: str,
-        context: Mapping[str, Any] | None,
-        usage: Mapping[str, int] | None,
+        context: dict[str, Any] | None,
+        usage: dict[str, int] | None,
         durability: Durability | None,
     ) -> Under | OversightRequiredError | QuotaExceededError:
         """Goes in where nothing has to be waited for; else what lacks: a human's answer, or leased units of a quota."""
@@ -532,8 +533,8 @@ class EnablementLayer:
         agent: Agent,
         action: str,
         resource: str,
-        context: Mapping[str, Any] | None,
-        usage: Mapping[str, int] | None,
+        context: dict[str, Any] | None,
+        usage: dict[str, int] | None,
         durability: Durability | None,
         timeout: float | None,
         preview: str | None,
@@ -574,6 +575,7 @@ class EnablementLayer:
         preview: str | None,
     ) -> Under:
         """All that comes before the operation."""
+        context, usage = _dict(context), _dict(usage)
         under = self._go_in(agent, action, resource, context, usage, durability)
         return await self._made_ready(under, agent, action, resource, context, usage, durability, timeout, preview)
 
@@ -582,7 +584,7 @@ class EnablementLayer:
         if error is None and under.used is under.usage:
             return under.permit.settle()
         used = under.used if under.used != under.usage else None
-        return under.permit.settle(None if error is None else failure(error), used)
+        return under.permit.settle(None if error is None else failure(error), _dict(used))
 
     async def _finish(self, under: Under, error: BaseException | None) -> None:
         """Charges or gives back, and records; before anything is awaited, so that a cancelled act holds nothing."""
@@ -632,7 +634,11 @@ class EnablementLayer:
         await _bridge.wait(lambda bridge, token: ledger.durable(ticket, bridge, token))
 
 
-def _with_host(action: str, resource: str, context: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+def _dict(mapping: Mapping[str, R] | None) -> dict[str, R] | None:
+    return mapping if mapping is None or type(mapping) is dict else dict(mapping)
+
+
+def _with_host(action: str, resource: str, context: dict[str, Any] | None) -> dict[str, Any] | None:
     """The circumstances of an HTTP request name its host, which policies decide on."""
     if action.startswith("http:") and (context is None or "host" not in context):
         return {**(context or {}), "host": urlsplit(resource).hostname or ""}

@@ -354,7 +354,8 @@ async def test_no_request_hides_from_policy(bench: Bench) -> None:
                 for wait in ("", "sleep 0.5;"):  # long enough that the server is taken for the one who speaks first
                     await sh(
                         box,
-                        f"exec 3<>/dev/tcp/packages.example/8000; {wait} printf '{bytes_}' >&3; timeout 2 cat <&3 | wc -c",
+                        f"exec 3<>/dev/tcp/packages.example/8000; {wait} printf '{bytes_}' >&3; "
+                        "timeout 2 cat <&3 | wc -c",
                     )
                     assert all(request.endswith("/open") for request in seen), name
             assert set(asked) <= {"GET /open"}

@@ -114,7 +114,7 @@ class UsageEvent:
 
 
 def _text(value: Any) -> str:
-    """Text as it was sent: an id made of nothing would be every nothing's, and an event that shares its id is not charged."""
+    """Text as it was sent: an id made of nothing is every nothing's, and an event that shares its id is not charged."""
     if not isinstance(value, str):
         raise TypeError(f"`{value}` is not text")
     value.encode()  # half a surrogate pair has no bytes to record
