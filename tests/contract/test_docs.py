@@ -160,7 +160,11 @@ def test_every_direct_dependency_has_its_line() -> None:
     told = set(re.findall(r"^\| `([^`]+)`", page.partition("## Tools")[0], re.M))
     cargo = tomllib.loads((ROOT / "Cargo.toml").read_text())["workspace"]["dependencies"]
     rust = {name for name in cargo if not name.startswith("creto-")}
-    for manifest in [*ROOT.glob("rust/*/Cargo.toml"), ROOT / "benches" / "Cargo.toml"]:
+    for manifest in [
+        *ROOT.glob("rust/*/Cargo.toml"),
+        *ROOT.glob("tests/fuzz/**/Cargo.toml"),
+        ROOT / "benches" / "Cargo.toml",
+    ]:
         crate = tomllib.loads(manifest.read_text())
         for section in ("dependencies", "dev-dependencies"):
             rust |= {name for name in crate.get(section, {}) if not name.startswith("creto-")}

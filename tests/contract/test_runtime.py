@@ -274,7 +274,7 @@ async def test_a_connection_is_asked_about_by_name_and_counted(bench: Bench) -> 
 
 async def test_each_plain_request_may_be_decided_about(bench: Bench) -> None:
     class Reader(Answers):
-        async def request(self, host: str, port: int, method: str, target: str) -> bool:
+        async def request(self, connection: object, method: str, target: str) -> bool:
             if target == "/secret":
                 raise UnauthorizedError(f"policy `reader` forbids {method} {target}")
             return True

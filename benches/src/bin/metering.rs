@@ -4,7 +4,7 @@ use creto_audit::{Ledger, Options};
 use creto_benches::{Row, batches, scratch};
 use creto_consensus::HybridLogicalClock;
 use creto_crypto::{SigningKey, Suite};
-use creto_enablement_common::ports::{AuditSink, Clock};
+use creto_enablement_common::ports::AuditSink;
 use creto_enablement_common::{Result, Timestamp};
 use creto_gate::usage::Ingest;
 use creto_metering::usage::{Batch, Series};

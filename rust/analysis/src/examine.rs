@@ -91,6 +91,7 @@ enum Question<'a> {
 }
 
 /// True where the answer is proved to be yes for every kind of request.
+#[expect(clippy::result_large_err, reason = "the error is cedar-policy-symcc's own")]
 fn every(questions: &mut Questions<'_>, kinds: &[&RequestEnv], found: &mut Vec<Finding>, policy: &Policy, question: Question<'_>) -> bool {
     for env in kinds {
         let (compiler, schema) = questions.compiler();

@@ -1,6 +1,6 @@
 //! Circumstances that the schema wants on record, `@record("change, bytes")` on an action: small values, as JSON, beside the act.
 //!
-//! Every listed name is there, `null` where the act did not say; so a reader knows that it knows. A value that is too long is named instead.
+//! Every listed name is there, in the schema's order, `null` where the act did not say; so a reader knows that it knows. A value that is too long is named instead.
 
 use creto_enablement_common::{Fields, Value};
 use serde_json::{Map, Value as Json, json};
@@ -66,7 +66,7 @@ mod tests {
             ("iban", Value::Bool(true)),
         ];
         let recorded = recorded(&names, &context);
-        assert_eq!(&*recorded.values, r#"{"absent":null,"amount":{"__extn":{"arg":"2.50","fn":"decimal"}},"to":"DE02"}"#);
+        assert_eq!(&*recorded.values, r#"{"amount":{"__extn":{"fn":"decimal","arg":"2.50"}},"to":"DE02","absent":null}"#);
         assert_eq!(recorded.left_out.as_deref(), Some("note"));
     }
 }

@@ -36,7 +36,7 @@ def command(frame: Frame, limit: int) -> None:
     last: dict[tuple[str, ...], str] = {}
     for record in frame.run(read):
         detail = record["detail"]
-        key = (str(record["policy"].hex())[:12], detail["was"], detail["would"], detail["action"], record["why"])
+        key = (str(record["policy"])[:12], detail["was"], detail["would"], detail["action"], record["why"])
         counts[key] += 1
         last[key] = record["resource"]
     rows = [[*key, count, last[key]] for key, count in counts.most_common()]

@@ -33,7 +33,7 @@ pub(crate) fn time(enforcer: &Enforcer, now: Option<u64>) -> Timestamp {
 /// The kernel's coarse clock: milliseconds late at most, and read in a third of the time.
 fn coarse_time() -> Timestamp {
     let time = clock_gettime(ClockId::RealtimeCoarse);
-    let micros = i64::from(time.tv_sec) * 1_000_000 + i64::from(time.tv_nsec) / 1_000;
+    let micros = time.tv_sec * 1_000_000 + time.tv_nsec / 1_000;
     Timestamp::from_micros(u64::try_from(micros).unwrap_or(0))
 }
 
