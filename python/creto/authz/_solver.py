@@ -8,7 +8,9 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from importlib import import_module
 from importlib.util import find_spec
+from typing import Any
 
 from creto.errors import InvalidInputError
 
@@ -35,9 +37,9 @@ def solver_command() -> list[str]:
 
 
 def _serve(limit: str | None) -> None:
-    import cvc5
+    cvc5: Any = import_module("cvc5")  # an extension module without types
 
-    def fresh() -> tuple[cvc5.Solver, cvc5.SymbolManager, cvc5.InputParser]:
+    def fresh() -> tuple[Any, Any, Any]:
         terms = cvc5.TermManager()
         solver = cvc5.Solver(terms)
         if limit:
