@@ -235,7 +235,7 @@ class EnablementLayer:
             >>> asyncio.run(main())
             2
         """
-        context, usage = _dict(context), _dict(usage)
+        context, usage = _circumstances(action, resource, context), _dict(usage)
         under = self._go_in(agent, action, resource, context, usage, durability)
         if not isinstance(under, Under) or under.permit.wants_intent:
             under = await self._made_ready(under, agent, action, resource, context, usage, durability, timeout, preview)
@@ -515,8 +515,6 @@ class EnablementLayer:
     ) -> Under | OversightRequiredError | QuotaExceededError:
         """Goes in where nothing has to be waited for; else what lacks: a human's answer, or leased units of a quota."""
         self.parts.reach.require_fresh()
-        if action.startswith("http:"):
-            context = _with_host(action, resource, context)
         try:
             permit = self._gate.enter(self.principal(agent), action, resource, context, usage)
         except OversightRequiredError as asked:
@@ -541,7 +539,6 @@ class EnablementLayer:
     ) -> Under:
         """What has to be waited for before the operation; where it does not get to its end, all is given back."""
         if not isinstance(under, Under):
-            context = _with_host(action, resource, context)
             clearance: Clearance | None = None
             try:
                 if isinstance(under, OversightRequiredError):
@@ -575,7 +572,7 @@ class EnablementLayer:
         preview: str | None,
     ) -> Under:
         """All that comes before the operation."""
-        context, usage = _dict(context), _dict(usage)
+        context, usage = _circumstances(action, resource, context), _dict(usage)
         under = self._go_in(agent, action, resource, context, usage, durability)
         return await self._made_ready(under, agent, action, resource, context, usage, durability, timeout, preview)
 
@@ -638,8 +635,8 @@ def _dict(mapping: Mapping[str, R] | None) -> dict[str, R] | None:
     return mapping if mapping is None or type(mapping) is dict else dict(mapping)
 
 
-def _with_host(action: str, resource: str, context: dict[str, Any] | None) -> dict[str, Any] | None:
-    """The circumstances of an HTTP request name its host, which policies decide on."""
+def _circumstances(action: str, resource: str, context: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """The context that policies decide on: of an HTTP request, its host too."""
     if action.startswith("http:") and (context is None or "host" not in context):
         return {**(context or {}), "host": urlsplit(resource).hostname or ""}
-    return context
+    return _dict(context)

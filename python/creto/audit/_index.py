@@ -103,21 +103,19 @@ class LedgerIndex:
     ) -> int:
         total, beyond = 0, (int((time.time() + _BEYOND_SECONDS) * 1e6) << 12) - SIGN
         while True:
-            connection.execute("BEGIN IMMEDIATE")
             try:
-                number, follower = self._follower(connection, name)
-                records, parties, texts = follower.poll_terms(number, _BATCH)
-                if records:
-                    connection.executemany("INSERT OR REPLACE INTO record VALUES (?,?,?,?,?,?,?,?,?,?)", records)
-                    connection.executemany("INSERT OR IGNORE INTO party VALUES (?,?,?,?)", parties)
-                    connection.executemany("INSERT OR IGNORE INTO text VALUES (?,?)", texts)
-                    reached = (records[-1][2] + 1, records[-1][6], number)
-                    connection.execute("UPDATE shard SET next = ?, last = ? WHERE number = ?", reached)
-                connection.execute("COMMIT")
+                with _all_or_nothing(connection):
+                    number, follower = self._follower(connection, name)
+                    records, parties, texts = follower.poll_terms(number, _BATCH)
+                    if records:
+                        connection.executemany("INSERT OR REPLACE INTO record VALUES (?,?,?,?,?,?,?,?,?,?)", records)
+                        connection.executemany("INSERT OR IGNORE INTO party VALUES (?,?,?,?)", parties)
+                        connection.executemany("INSERT OR IGNORE INTO text VALUES (?,?)", texts)
+                        reached = (records[-1][2] + 1, records[-1][6], number)
+                        connection.execute("UPDATE shard SET next = ?, last = ? WHERE number = ?", reached)
             except BaseException:
                 # The follower has read what the index now lacks.
                 self._followers.pop(name, None)
-                connection.execute("ROLLBACK")
                 raise
             total += len(records)
             if progress and records:
@@ -245,20 +243,14 @@ def _sort(connection: sqlite3.Connection) -> None:
     made = "SELECT count(*) FROM sqlite_schema WHERE type = 'index' AND tbl_name = 'record' AND sql IS NOT NULL"
     if connection.execute(made).fetchone()[0] == wanted:
         return
-    connection.execute("BEGIN IMMEDIATE")
-    try:
+    with _all_or_nothing(connection):
         for statement in _LOOKED_UP.split(";"):
             connection.execute(statement)
-        connection.execute("COMMIT")
-    except BaseException:
-        connection.execute("ROLLBACK")
-        raise
 
 
 def _make(connection: sqlite3.Connection, *, anew: bool) -> None:
     connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("BEGIN IMMEDIATE")
-    try:
+    with _all_or_nothing(connection):
         if anew or connection.execute("PRAGMA user_version").fetchone()[0] != _FORMAT:
             # Of an older release, damaged, or of another ledger: a projection is not migrated.
             tables = "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"
@@ -266,6 +258,13 @@ def _make(connection: sqlite3.Connection, *, anew: bool) -> None:
                 connection.execute(f'DROP TABLE "{name}"')
             for statement in _SCHEMA.split(";"):
                 connection.execute(statement)
+
+
+@contextlib.contextmanager
+def _all_or_nothing(connection: sqlite3.Connection) -> Iterator[None]:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
         connection.execute("COMMIT")
     except BaseException:
         connection.execute("ROLLBACK")

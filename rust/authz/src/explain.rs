@@ -1,6 +1,7 @@
 //! Why a request is answered as it is, in words: each policy whose scope fits, each of its conditions with its value.
 
 use crate::finding::with_causes;
+use crate::parts::each_part;
 use crate::reference;
 use crate::source::Parsed;
 use cedar_policy::{
@@ -145,35 +146,13 @@ fn evaluate(text: &str, request: &Request, entities: &Entities) -> core::result:
 /// The attributes that a condition looks at, each by its whole path, in the order of the text.
 fn look(expr: &pst::Expr, found: &mut Vec<String>) {
     match expr {
-        pst::Expr::GetAttr { expr: inner, .. } => {
-            if of_the_request(inner) {
-                let path = expr.to_string();
-                if !found.contains(&path) {
-                    found.push(path);
-                }
-            } else {
-                look(inner, found);
+        pst::Expr::GetAttr { expr: inner, .. } if of_the_request(inner) => {
+            let path = expr.to_string();
+            if !found.contains(&path) {
+                found.push(path);
             }
         }
-        pst::Expr::UnaryOp { expr, .. } | pst::Expr::HasAttr { expr, .. } | pst::Expr::Like { expr, .. } => look(expr, found),
-        pst::Expr::BinaryOp { left, right, .. } => {
-            look(left, found);
-            look(right, found);
-        }
-        pst::Expr::Is { expr, in_expr, .. } => {
-            look(expr, found);
-            if let Some(inner) = in_expr {
-                look(inner, found);
-            }
-        }
-        pst::Expr::IfThenElse { cond, then_expr, else_expr } => {
-            look(cond, found);
-            look(then_expr, found);
-            look(else_expr, found);
-        }
-        pst::Expr::Set(items) => items.iter().for_each(|item| look(item, found)),
-        pst::Expr::Record(fields) => fields.values().for_each(|field| look(field, found)),
-        _ => {}
+        _ => each_part(expr, |part| look(part, found)),
     }
 }
 

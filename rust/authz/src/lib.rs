@@ -22,6 +22,7 @@ mod limits;
 mod lint;
 mod name;
 mod names;
+mod parts;
 mod party;
 mod pattern;
 mod prepared;

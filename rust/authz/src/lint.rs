@@ -1,6 +1,7 @@
 //! What validates and still may not mean what it says.
 
 use crate::finding::{Finding, Severity};
+use crate::parts::each_part;
 use crate::source::on_large_stack;
 use cedar_policy::{PolicySet, pst};
 use cedar_policy_core::ast;
@@ -181,37 +182,17 @@ struct Facts {
 impl Facts {
     fn read(&mut self, expr: &Expr) {
         match expr {
-            Expr::BinaryOp { op, left, right } => {
+            Expr::BinaryOp { op, right, .. } => {
                 self.arithmetic |= matches!(op, BinaryOp::Add | BinaryOp::Sub | BinaryOp::Mul);
                 let listed = matches!(&**right, Expr::Set(items) if !items.is_empty());
                 if *op == BinaryOp::ContainsAll && !listed {
                     self.all_of.push((**right).clone());
                 }
-                self.read(left);
-                self.read(right);
             }
-            Expr::UnaryOp { op: UnaryOp::IsEmpty, expr } => {
-                self.asked_empty.push((**expr).clone());
-                self.read(expr);
-            }
-            Expr::UnaryOp { expr, .. } | Expr::GetAttr { expr, .. } | Expr::HasAttr { expr, .. } | Expr::Like { expr, .. } => {
-                self.read(expr)
-            }
-            Expr::Is { expr, in_expr, .. } => {
-                self.read(expr);
-                if let Some(inner) = in_expr {
-                    self.read(inner);
-                }
-            }
-            Expr::IfThenElse { cond, then_expr, else_expr } => {
-                self.read(cond);
-                self.read(then_expr);
-                self.read(else_expr);
-            }
-            Expr::Set(items) => items.iter().for_each(|item| self.read(item)),
-            Expr::Record(fields) => fields.values().for_each(|field| self.read(field)),
+            Expr::UnaryOp { op: UnaryOp::IsEmpty, expr } => self.asked_empty.push((**expr).clone()),
             _ => {}
         }
+        each_part(expr, |part| self.read(part));
     }
 }
 

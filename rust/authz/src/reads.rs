@@ -1,5 +1,6 @@
 //! Which circumstances a policy set looks at.
 
+use crate::parts::each_part;
 use crate::source::Parsed;
 use cedar_policy::{ActionConstraint, EntityUid, pst};
 use std::collections::BTreeSet;
@@ -33,29 +34,6 @@ fn read(expr: &pst::Expr, names: &mut BTreeSet<String>) {
         pst::Expr::GetAttr { expr, attr } if is_context(expr) => _ = names.insert(attr.to_string()),
         pst::Expr::HasAttr { expr, attrs } if is_context(expr) => names.extend(attrs.iter().take(1).map(ToString::to_string)),
         pst::Expr::Var(pst::Var::Context) => _ = names.insert("*".to_owned()),
-        pst::Expr::GetAttr { expr, .. }
-        | pst::Expr::HasAttr { expr, .. }
-        | pst::Expr::UnaryOp { expr, .. }
-        | pst::Expr::Like { expr, .. } => {
-            read(expr, names);
-        }
-        pst::Expr::BinaryOp { left, right, .. } => {
-            read(left, names);
-            read(right, names);
-        }
-        pst::Expr::Is { expr, in_expr, .. } => {
-            read(expr, names);
-            if let Some(inner) = in_expr {
-                read(inner, names);
-            }
-        }
-        pst::Expr::IfThenElse { cond, then_expr, else_expr } => {
-            read(cond, names);
-            read(then_expr, names);
-            read(else_expr, names);
-        }
-        pst::Expr::Set(items) => items.iter().for_each(|item| read(item, names)),
-        pst::Expr::Record(fields) => fields.values().for_each(|field| read(field, names)),
-        _ => {}
+        _ => each_part(expr, |part| read(part, names)),
     }
 }

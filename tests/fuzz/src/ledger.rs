@@ -2,11 +2,11 @@
 
 use crate::text;
 use crate::world::WORLD;
-use creto_audit::encoding::{decode, encode};
+use creto_audit::encoding::{borrowed, decode, encode};
 use creto_audit::note::{Checkpoint, Note};
 use creto_audit::witness::PublicKey;
 use creto_audit::{Proof, segment as frames, tile as tiles};
-use creto_enablement_common::{AuditRecord, Outcome, OutcomeRef, RecordRef};
+use creto_enablement_common::AuditRecord;
 use std::path::Path;
 
 pub fn record(bytes: &[u8]) {
@@ -16,30 +16,8 @@ pub fn record(bytes: &[u8]) {
 }
 
 pub fn encoded(record: &AuditRecord) -> Vec<u8> {
-    let chain: Vec<&str> = record.delegation_chain.iter().map(String::as_str).collect();
-    let usage: Vec<(&str, u64)> = record.usage.iter().map(|(meter, quantity)| (meter.as_str(), *quantity)).collect();
-    let detail: Vec<(&str, &str)> = record.detail.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
     let mut out = Vec::new();
-    let record = RecordRef {
-        who: &record.who,
-        delegation_chain: &chain,
-        what: &record.what,
-        resource: &record.resource,
-        why: &record.why,
-        outcome: record.outcome.as_ref().map(|outcome| match outcome {
-            Outcome::Success => OutcomeRef::Success,
-            Outcome::Failure(why) => OutcomeRef::Failure(why),
-        }),
-        timestamp: record.timestamp,
-        id: record.id,
-        act: record.act,
-        kind: record.kind,
-        digest: record.digest.as_ref(),
-        policy: record.policy.as_ref(),
-        usage: &usage,
-        detail: &detail,
-    };
-    encode(&record, &mut out);
+    borrowed(record, |record| encode(record, &mut out));
     out
 }
 
