@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -22,7 +23,12 @@ __all__ = ["LayerHooks", "confined"]
 Patience = float | Callable[[str, str], float | None] | None
 _MOST_NAMES = 200_000
 # What was installed or built is no place for the user's own secrets, and its files have names of all kinds.
-_NOT_WALKED = {".git", ".tools", ".venv", "__pycache__", "node_modules", "site-packages", "target", "venv"}
+_NOT_WALKED = {".tools", ".venv", "__pycache__", "node_modules", "site-packages", "target", "venv"}
+
+
+# The history itself; configuration, hooks and credentials are beside these.
+_NOT_WALKED_IN_GIT = {"objects", "refs", "logs", "lfs"}
+_GIT_CREDENTIALS = re.compile(rb"://[^/@\s]*:[^/@\s]+@|extraheader\s*=|(password|token)\s*=", re.IGNORECASE)
 
 
 class _StatusError(Exception):
@@ -262,16 +268,28 @@ def _hidden(layer: EnablementLayer, agent: Agent, workdir: Path) -> list[str]:
     hidden: list[str] = []
     seen = 0
     for folder, folders, files in os.walk(workdir):
-        folders[:] = [name for name in folders if name not in _NOT_WALKED]
+        left_out = _NOT_WALKED_IN_GIT if ".git" in Path(folder).relative_to(workdir).parts else _NOT_WALKED
+        folders[:] = [name for name in folders if name not in left_out]
         for file in files:
             path = str(Path(folder, file).relative_to(workdir))
             seen += 1
             name = spelt(path)
-            if not check(agent.id, "fs:read", name, {"path": name}).allowed:
+            if not check(agent.id, "fs:read", name, {"path": name}).allowed or _is_credential(Path(folder, file)):
                 hidden.append(path)
         if seen > _MOST_NAMES:
             raise InvalidInputError(f"`{workdir}` holds more than {_MOST_NAMES} files; name a smaller working folder")
     return sorted(hidden)
+
+
+def _is_credential(file: Path) -> bool:
+    """A configuration of git with a password or token in it, as some services leave there after a checkout."""
+    if file.name not in {"config", "config.worktree"} or ".git" not in file.parts or not file.is_file():
+        return False
+    try:
+        with file.open("rb") as opened:
+            return _GIT_CREDENTIALS.search(opened.read(1 << 20)) is not None
+    except OSError:
+        return True  # what cannot be read here is not shown there
 
 
 def _secrets(layer: EnablementLayer, agent: Agent) -> dict[str, str]:

@@ -76,6 +76,43 @@ def test_what_was_agreed_to_on_the_command_line_is_carried_out(project: Path) ->
     ]  # fmt: skip
 
 
+def test_an_agreement_to_all_changes_leaves_out_what_runs_outside_the_sandbox(project: Path) -> None:
+    skip_unless("process")
+    subprocess.run(["git", "init", "-q", "."], check=True)
+    before = (project / ".git/config").read_text()
+    script = (
+        "echo work > notes.txt; git -c user.name=a -c user.email=a@b.c commit -q --allow-empty -m one;"
+        "printf '#!/bin/sh\\ntouch /tmp/owned\\n' > .git/hooks/post-checkout; chmod +x .git/hooks/post-checkout;"
+        "git config core.fsmonitor 'touch /tmp/owned'; mkdir -p .vscode lib; echo '{}' > .vscode/tasks.json;"
+        "echo 'gitdir: ../notes' > lib/.git; mkdir bare; echo x > bare/HEAD; echo x > bare/config"
+    )
+    done = creto("run", "--backend", "process", "--apply", "all", "--json", "--", "bash", "-c", script)
+    assert done.returncode == 0, done.stderr
+    summary = json.loads(done.stderr.splitlines()[-1])
+    assert sorted(c["path"] for c in summary["changes"] if not c["applied"]) == [
+        ".git/config", ".git/hooks/post-checkout", ".vscode/tasks.json", "bare/config", "lib/.git",
+    ]  # fmt: skip
+    assert (project / ".git/config").read_text() == before
+    assert subprocess.run(["git", "log", "--oneline"], capture_output=True, text=True, check=True).stdout.endswith(
+        " one\n"
+    )
+
+
+def test_a_token_that_git_was_given_for_a_checkout_is_not_in_view(project: Path) -> None:
+    skip_unless("process")
+    subprocess.run(["git", "init", "-q", "."], check=True)
+    subprocess.run(
+        ["git", "config", "http.https://example.org/.extraheader", "AUTHORIZATION: basic c2VjcmV0"], check=True
+    )
+    (project / ".git/credentials").write_text("https://user:secret@example.org\n")
+    done = creto(
+        "run", "--backend", "process", "--json", "--", "bash", "-c", "cat .git/config .git/credentials; git status -s"
+    )
+    assert "c2VjcmV0" not in done.stdout
+    assert "secret" not in done.stdout
+    assert json.loads(done.stderr.splitlines()[-1])["hidden"] == [".git/config", ".git/credentials"]
+
+
 def test_somebody_at_another_terminal_may_agree(project: Path) -> None:
     skip_unless("process")
     run = subprocess.Popen(

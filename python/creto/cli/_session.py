@@ -22,6 +22,7 @@ import click
 
 from creto._plain import plain
 from creto.errors import CretoError, InvalidInputError, UnauthorizedError
+from creto.runtime._outside import run_outside
 
 if TYPE_CHECKING:
     from creto.cli._frame import Frame
@@ -264,13 +265,15 @@ class Session:
         self._say(
             f"{len(changes)} changed {'path' if len(changes) == 1 else 'paths'} in {box.workdir}, kept apart so far:"
         )
+        apart = run_outside(change.path for change in changes if change.shape != "folder")
         for change in changes:
-            self._say(f"  {_MARK[change.kind]} {change.path}{_size(change)}")
+            note = "  (tools outside the sandbox run it by themselves)" if change.path in apart else ""
+            self._say(f"  {_MARK[change.kind]} {change.path}{_size(change)}{note}")
         if self._applying == "none":
             self._say("nothing is carried out (--apply none)")
             return changes, []
         if self._applying == "all" or (len(changes) > 1 and await self._all_together()):
-            self._agreed = {("fs:write", change.name) for change in changes}
+            self._agreed = {("fs:write", change.name) for change in changes if change.path not in apart}
         applied = await box.hooks.changes(changes)
         await box.apply(applied)
         return changes, applied
@@ -335,7 +338,7 @@ class Session:
         if any("needs a human to agree" in why for _, _, why in denied):
             self._say(
                 "to be asked, run it in a terminal, or give `--wait 60` and answer by `creto approve` or `creto inbox`;"
-                " to agree beforehand, give `--allow HOST` and `--apply all`"
+                " to agree beforehand, give `--allow HOST` and `--apply all`, which leaves out what tools outside run"
             )
 
 

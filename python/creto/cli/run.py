@@ -44,7 +44,8 @@ STOPPED = 100
     type=click.Choice(["ask", "all", "none"]),
     default="ask",
     show_default=True,
-    help="What becomes of changed files that policy asks about.",
+    help="What becomes of changed files that policy asks about. `all` leaves out what tools outside the sandbox run by"
+    " themselves, as hooks of git and tasks of an editor: these are asked about each.",
 )
 @click.option(
     "--wait",
