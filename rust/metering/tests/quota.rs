@@ -146,15 +146,6 @@ fn what_is_held_at_once_is_free_again_when_the_act_ends() {
 }
 
 #[test]
-fn a_clock_that_was_far_ahead_does_not_close_a_window_for_ever_nor_forget_what_was_used() {
-    let quota = enforcer(r#"[{"scope": "agent", "meter": "m", "limit": 10, "window": "1m"}]"#);
-    quota.consume(&PATH, &[("m", 4)], at(0)).unwrap();
-    quota.consume(&PATH, &[("m", 10)], at(400 * 86_400)).unwrap();
-    assert!(quota.consume(&PATH, &[("m", 1)], at(1)).is_err());
-    quota.consume(&PATH, &[("m", 10)], at(60)).unwrap();
-}
-
-#[test]
 fn notices_come_once_a_window_at_each_share_of_the_limit() {
     let quota = enforcer(r#"[{"scope": "team", "meter": "m", "limit": 100, "window": "1m", "soft": [50, 80, 100]}]"#);
     let percents = || quota.notices().iter().map(|n| n.percent).collect::<Vec<_>>();

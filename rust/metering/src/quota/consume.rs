@@ -6,8 +6,6 @@ use super::rule::{Overage, Share};
 use super::span::{NEVER, Span};
 use std::sync::Arc;
 
-/// A stored window this far ahead of the caller's time, in microseconds, is the trace of a clock that was wrong.
-const ASTRAY: u64 = 60_000_000;
 const RING: u64 = BUCKETS as u64 + 1;
 
 /// The counter that has no room, and what it was asked for.
@@ -247,10 +245,11 @@ impl Organisation {
             }
             Kind::Sliding => self.turn(number, installed, now, first),
             Kind::Window | Kind::Held => {
-                let (_, end) = installed.rule.span.window(now);
                 let boost = self.prune_boosts(number, now);
-                let line = self.line(number);
-                let ended = first || self.side(line).map_or(line.due, |side| side.end) <= now;
+                let stored = self.window_end(self.line(number));
+                let ended = first || stored <= now;
+                // A window that has not ended stays as it is, also where the caller's time lies before it.
+                let end = if ended { installed.rule.span.window(now).1 } else { stored };
                 let store = installed.rule.share == Share::Store;
                 if store {
                     self.side_of(number);
@@ -280,7 +279,7 @@ impl Organisation {
     }
 
     /// Moves a sliding window on to the bucket that holds `now`.
-    fn turn(&mut self, number: u32, installed: &Installed, now: u64, first: bool) {
+    pub(super) fn turn(&mut self, number: u32, installed: &Installed, now: u64, first: bool) {
         let Some(length) = bucket_length(&installed.rule.span) else { return };
         self.prune_boosts(number, now);
         let bucket = now / length;
@@ -308,47 +307,9 @@ impl Organisation {
         line.due = (bucket + 1).saturating_mul(length);
     }
 
-    /// Brings back a counter that a clock, once far ahead, left in the future; what is counted stays counted.
-    fn repin(&mut self, number: u32, installed: &Arc<Installed>, now: u64) -> bool {
-        let line = self.line(number);
-        match installed.kind() {
-            Kind::Rate => {
-                let most = now.saturating_mul(1_000).saturating_add(self.limit(line, now).saturating_mul(installed.interval));
-                if line.used > most.saturating_add(ASTRAY * 1_000) {
-                    self.line_mut(number).used = most;
-                }
-                false
-            }
-            Kind::Sliding => {
-                let Some(length) = bucket_length(&installed.rule.span) else { return false };
-                if line.due > now.saturating_add(length).saturating_add(ASTRAY) {
-                    let used = line.used;
-                    self.turn(number, installed, now, true);
-                    let line = self.line_mut(number);
-                    line.used = used;
-                    let (side, bucket) = (line.side, u64::from(line.window));
-                    if let Some(units) = self.sides.get_mut(side as usize).and_then(|s| s.buckets.get_mut(ring_index(bucket))) {
-                        *units = used;
-                    }
-                    self.rebound(number, installed, now);
-                }
-                false
-            }
-            Kind::Window => {
-                let (_, end) = installed.rule.span.window(now);
-                let stored = self.side(line).map_or(line.due, |side| side.end);
-                if stored == NEVER || installed.rule.span.window(stored - 1).0 <= end.saturating_add(ASTRAY) {
-                    return false;
-                }
-                self.line_mut(number).due = end;
-                let side = self.line(number).side;
-                if let Some(side) = self.sides.get_mut(side as usize) {
-                    side.end = end;
-                }
-                false
-            }
-            Kind::Held | Kind::Path => false,
-        }
+    /// When the present window ends; `due` may be sooner.
+    pub(super) fn window_end(&self, line: &Line) -> u64 {
+        self.side(line).filter(|side| side.end > 0).map_or(line.due, |side| side.end)
     }
 
     fn prune_boosts(&mut self, number: u32, now: u64) -> u64 {
@@ -439,7 +400,7 @@ impl Organisation {
         match installed.kind() {
             Kind::Held | Kind::Path => None,
             Kind::Window => {
-                let end = self.side(line).map_or(line.due, |side| side.end);
+                let end = self.window_end(line);
                 (end != NEVER).then(|| end.saturating_sub(now))
             }
             Kind::Rate => {
@@ -476,13 +437,13 @@ fn rate_room(arrival: u64, installed: &Installed, burst: u64, now: u64) -> Optio
     full.checked_sub(arrival.max(now))?.checked_div(installed.interval)
 }
 
-const fn bucket_length(span: &Span) -> Option<u64> {
+pub(super) const fn bucket_length(span: &Span) -> Option<u64> {
     match span {
         Span::Sliding(length) => Some(length.div_ceil(BUCKETS as u64)),
         _ => None,
     }
 }
 
-const fn ring_index(bucket: u64) -> usize {
+pub(super) const fn ring_index(bucket: u64) -> usize {
     ((bucket & 0xffff_ffff) % RING) as usize
 }

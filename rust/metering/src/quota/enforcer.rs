@@ -4,7 +4,7 @@ use super::counter::Installed;
 use super::install::{Boost, merge};
 use super::lease::{LeaseGrant, LeaseNeed};
 use super::lock::Lock;
-use super::organisation::{Organisation, Waker};
+use super::organisation::{Organisation, Time, Waker};
 use super::prepared::Prepared;
 use super::refusal::{Notice, Refusal};
 use super::replay::{Counter, ReplayRecord};
@@ -12,7 +12,8 @@ use super::reservation::split;
 use super::rule::QuotaRule;
 use super::span::NEVER;
 use super::stripe::Stripes;
-use creto_enablement_common::ports::{self, ReservationId};
+use creto_consensus::consensus_timestamp;
+use creto_enablement_common::ports::{self, Clock, ReservationId};
 use creto_enablement_common::{Error, ErrorKind, Result, Timestamp, Usage};
 use foldhash::fast::RandomState;
 use hashbrown::{HashMap, HashSet};
@@ -39,6 +40,17 @@ struct Organisations {
     list: Vec<Arc<Guarded>>,
 }
 
+/// The process's own clock: that of the folder it opened, else the wall clock.
+struct ProcessClock;
+
+impl Clock for ProcessClock {
+    fn now(&self) -> Timestamp {
+        consensus_timestamp()
+    }
+
+    fn observe(&self, _: Timestamp) {}
+}
+
 /// Counts before the act, along the whole path, on all quotas or on none. Cheap to share: put it in an `Arc`.
 #[derive(Debug)]
 pub struct QuotaEnforcer {
@@ -47,6 +59,7 @@ pub struct QuotaEnforcer {
     boosts: Mutex<Vec<Boost>>,
     hold: u64,
     waker: Waker,
+    time: Time,
     /// True where some rule needs a clock finer than a few milliseconds.
     fine: AtomicBool,
 }
@@ -80,6 +93,12 @@ impl Guarded {
 impl QuotaEnforcer {
     /// An enforcer of these rules; a reservation that nobody settles within `hold` gives back what it holds.
     pub fn new(rules: Vec<QuotaRule>, hold: Duration) -> Self {
+        Self::with_clock(rules, hold, Arc::new(ProcessClock))
+    }
+
+    /// The same, with the clock that decides where a caller's reading lies far behind what is counted: the reading is old, or the clock
+    /// was once far ahead.
+    pub fn with_clock(rules: Vec<QuotaRule>, hold: Duration, clock: Arc<dyn Clock>) -> Self {
         let fine = AtomicBool::new(rules.iter().any(|rule| rule.span.fine()));
         Self {
             organisations: RwLock::default(),
@@ -87,6 +106,7 @@ impl QuotaEnforcer {
             boosts: Mutex::default(),
             hold: u64::try_from(hold.as_micros()).unwrap_or(NEVER),
             waker: Waker::default(),
+            time: Time(clock),
             fine,
         }
     }
@@ -106,7 +126,7 @@ impl QuotaEnforcer {
         }
         let number = u32::try_from(organisations.list.len()).ok().filter(|n| *n < 1 << 20);
         let number = number.ok_or_else(|| Error::invalid("no room for another organisation"))?;
-        let inner = Organisation::new(rules.clone(), self.waker.clone());
+        let inner = Organisation::new(rules.clone(), self.waker.clone(), self.time.clone());
         let stripes = Arc::clone(&inner.stripes);
         let made = Arc::new(Guarded { number, name: name.into(), lock: Lock::new(inner), stripes });
         organisations.by_name.insert(name.into(), Arc::clone(&made));

@@ -1,5 +1,6 @@
 //! Quota: counted before the act, along the whole path of who acts for whom, on all of it or on none of it.
 
+mod astray;
 mod batch;
 mod chain;
 mod consume;

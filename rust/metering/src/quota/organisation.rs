@@ -6,6 +6,7 @@ use super::names::Names;
 use super::refusal::{Notice, Refusal};
 use super::reservation::Holds;
 use super::stripe::Stripes;
+use creto_enablement_common::ports::Clock;
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 use std::sync::{Arc, OnceLock};
@@ -20,6 +21,16 @@ pub struct Waker(pub(super) Arc<OnceLock<Box<dyn Fn() + Send + Sync>>>);
 impl std::fmt::Debug for Waker {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Waker({})", if self.0.get().is_some() { "set" } else { "none" })
+    }
+}
+
+/// What is asked for the time where a caller's own reading is in doubt.
+#[derive(Clone)]
+pub struct Time(pub(super) Arc<dyn Clock>);
+
+impl std::fmt::Debug for Time {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Time")
     }
 }
 
@@ -43,13 +54,14 @@ pub struct Organisation {
     /// Lines that want units leased.
     pub(super) short: Vec<u32>,
     pub(super) waker: Waker,
+    pub(super) time: Time,
     pub(super) stripes: Arc<Stripes>,
     pub(super) hasher: RandomState,
     void: Line,
 }
 
 impl Organisation {
-    pub(super) fn new(rules: Vec<Arc<Installed>>, waker: Waker) -> Self {
+    pub(super) fn new(rules: Vec<Arc<Installed>>, waker: Waker, time: Time) -> Self {
         Self {
             names: Names::default(),
             meters: Vec::new(),
@@ -64,6 +76,7 @@ impl Organisation {
             notices: Vec::new(),
             short: Vec::new(),
             waker,
+            time,
             stripes: Arc::default(),
             hasher: RandomState::default(),
             void: Line::path(NONE),

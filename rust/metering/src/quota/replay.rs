@@ -1,6 +1,6 @@
 //! What is counted, shown and rebuilt: the state is a projection of the ledger, a snapshot only saves reading all of it.
 
-use super::counter::{Kind, Line, NONE};
+use super::counter::{Kind, NONE};
 use super::organisation::Organisation;
 use super::rule::{Level, Share};
 use super::span::NEVER;
@@ -63,17 +63,13 @@ impl Organisation {
         }
         let line = self.line(number);
         if installed.kind() == Kind::Window && line.due > 0 {
-            let end = self.end(line);
+            let end = self.window_end(line);
             let start = if end == NEVER { 0 } else { installed.rule.span.window(end - 1).0 };
             if at < start {
                 return;
             }
         }
         self.add(number, amount, at);
-    }
-
-    fn end(&self, line: &Line) -> u64 {
-        self.side(line).filter(|side| side.end > 0).map_or(line.due, |side| side.end)
     }
 
     /// Every counter, as of `now`.
@@ -88,7 +84,7 @@ impl Organisation {
             let base = if installed.kind() == Kind::Rate { installed.rule.burst } else { installed.rule.limit };
             let limit = self.limit(line, now);
             let resets_at = match installed.kind() {
-                Kind::Window => Some(self.end(line)).filter(|end| *end != NEVER),
+                Kind::Window => Some(self.window_end(line)).filter(|end| *end != NEVER),
                 _ => None,
             };
             into.push(Counter {
