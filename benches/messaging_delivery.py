@@ -196,7 +196,7 @@ async def bare(
     async def batches(subscription: Any) -> AsyncIterator[Any]:
         while True:
             with contextlib.suppress(TimeoutError):
-                for message in await fetch_batch(subscription):
+                for message in await fetch_batch(subscription, IN_FLIGHT):
                     yield message
 
     async def receive() -> None:

@@ -142,7 +142,7 @@ def test_a_forged_receipt_ends_nothing_and_a_forged_message_goes_nowhere(
     machines: tuple[Machine, Machine], nats_url: str
 ) -> None:
     here, there = machines
-    from creto.messaging import _nats, _receipt
+    from creto.messaging import _nats, _parcel, _receipt
 
     async def main() -> None:
         import nats
@@ -157,19 +157,15 @@ def test_a_forged_receipt_ends_nothing_and_a_forged_message_goes_nowhere(
             other = _receipt.sign(there.agent, here.agent.id, sent.id, b"other bytes", "received", 0)
             unread = _core.dsse_sign(there.agent.signing_key, _core.IN_TOTO, b'{"subject": 1}')
             for statement in (forged, other, unread, "not json", b"\xff\xfe not text"):
-                await stream.publish(
-                    f"creto.receipt.{_nats._token('here.test')}",
-                    statement if isinstance(statement, bytes) else statement.encode(),
-                    headers={"Creto-Recipient": there.agent.id},
-                )
-            await stream.publish(
-                f"creto.mail.{_nats._token('here.test')}", b"\x30\x03abc", headers={"Creto-Recipient": here.agent.id}
-            )
+                data = statement if isinstance(statement, bytes) else statement.encode()
+                [parcel] = _parcel.pack([(there.agent.id, data)], 1 << 20)
+                await stream.publish(f"creto.receipt.{_nats._token('here.test')}", parcel)
             # A name on the wire makes no agent, and a stranger's message for it goes nowhere.
             invented = "spiffe://here.test/agent/invented"
-            await stream.publish(
-                f"creto.mail.{_nats._token('here.test')}", b"\x30\x03abc", headers={"Creto-Recipient": invented}
-            )
+            mail = f"creto.mail.{_nats._token('here.test')}"
+            [parcel] = _parcel.pack([(name, b"\x30\x03abc") for name in (here.agent.id, invented)], 1 << 20)
+            for data in (parcel, parcel[:-1], b"no parcel"):
+                await stream.publish(mail, data)
             await anyio.sleep(1.5)
         assert invented not in {summary.id for summary in here.identities.agents()}
         assert await sent.state() == {there.agent.id: "waiting"}

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, contextmanager, suppress
+import weakref
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, suppress
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -17,6 +18,7 @@ from creto.messaging import _outgoing, _receipt, _rows
 from creto.messaging._holder import this_process
 from creto.messaging._inbox import Inbox
 from creto.messaging._message import Message, Sent
+from creto.messaging._news import News, Wake
 from creto.messaging._receiving import Receiving
 from creto.messaging._sending import Draft, Sending
 
@@ -33,26 +35,12 @@ __all__ = ["Authorize", "Mailbox"]
 Authorize = Callable[["Agent", str, Mapping[str, Any]], Awaitable[None]]
 """Decides whether the agent may send to, or receive from, the other; raises UnauthorizedError where it may not."""
 
+EVERYTHING = "*"  # what reach says where more changed than it can tell
 _POLL = 0.25  # seconds between looks at what became of a message
 _NET = 1.0  # the same where reach brings the word of other processes: the net below it
 _SEALERS = 2  # threads that seal a batch: sealing releases the GIL
 _SWEEP_SECONDS = 60
 _RECONNECT_SECONDS = 5
-
-
-class _Wake:
-    """Wakes the carrier, from whatever thread has something to send."""
-
-    def __init__(self) -> None:
-        self._set = False
-
-    def set(self) -> None:
-        self._set = True
-
-    async def wait(self) -> None:
-        while not self._set:  # noqa: ASYNC110 - set from other threads and loops
-            await anyio.sleep(0.02)
-        self._set = False
 
 
 class Mailbox:
@@ -94,11 +82,11 @@ class Mailbox:
         self._recorder = record
         self._reach = reach
         self._remote = remote
-        self._outgoing_wake = _Wake()
+        self._outgoing_wake = Wake()
         self._clock = clock
         self._holder = this_process()
         self._inboxes: dict[str, list[Inbox]] = {}
-        self._awaited: dict[str, list[int]] = {}
+        self._news: weakref.WeakValueDictionary[str, News] = weakref.WeakValueDictionary()
         self._lock = threading.Lock()
         self._swept = 0
         self._sending = Sending(self)
@@ -157,7 +145,7 @@ class Mailbox:
             durable=durable,
         )
         if durable:
-            sent = await anyio.to_thread.run_sync(self._sending.put, draft)
+            sent = await self._sending.put(draft)
         else:
             sent = await self._sending.hand_over(draft)
         if receipt:
@@ -262,42 +250,44 @@ class Mailbox:
         states.update({row.recipient: row.state for row in rows})
         return states
 
+    def _expect(self, message_id: str) -> News:
+        """Where what is heard of a message is kept, from before it is filed and for as long as its sender asks."""
+        news = News()
+        with self._lock:
+            self._news[message_id] = news
+        return news
+
     async def _await_receipts(self, sent: Sent, timeout: float | None) -> list[Receipt]:
         limit = self._timeout if timeout is None else timeout
-        with self._told_of(sent.id) as news, anyio.move_on_after(limit):
+        news = sent._news
+        # With reach, what became of it since it was filed has been told; without, only the store knows.
+        asks = self._reach is None or news.changed
+        with news.awaited() as told, anyio.move_on_after(limit):
             while True:
-                rows = await self._store.fetch(_states, sent.sender, sent.id, sent.to)
-                for row in rows:
-                    if row.state in {"denied", "refused"}:
-                        raise DeliveryDeniedError(
-                            f"message `{sent.id}` was {row.state} at `{row.recipient}`: {row.reason}"
-                        )
-                if len(rows) == len(sent.to) and all(row.receipt for row in rows):
-                    return [sent._verified(row.receipt, row.recipient) for row in rows]
+                if all(recipient in news.receipts for recipient in sent.to):
+                    return [news.receipts[recipient] for recipient in sent.to]
+                if asks and (receipts := await self._receipts_of(sent)):
+                    return receipts
                 with anyio.move_on_after(_POLL if self._reach is None else _NET):
-                    await anyio.wait_readable(news)
+                    await anyio.wait_readable(told)
                 with suppress(BlockingIOError):
-                    os.eventfd_read(news)
+                    os.eventfd_read(told)
+                asks = True
         states = await self.state(sent.sender, sent.id, sent.to)
         raise TimeoutError(
             f"message `{sent.id}` was not acknowledged within {limit:g} s; it is "
             + ", ".join(f"{state} at `{recipient}`" for recipient, state in states.items())
         )
 
-    @contextmanager
-    def _told_of(self, message_id: str) -> Iterator[int]:
-        """A descriptor that becomes readable when something becomes of a message."""
-        news = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        with self._lock:
-            self._awaited.setdefault(message_id, []).append(news)
-        try:
-            yield news
-        finally:
-            with self._lock:
-                self._awaited[message_id].remove(news)
-                if not self._awaited[message_id]:
-                    del self._awaited[message_id]
-            os.close(news)
+    async def _receipts_of(self, sent: Sent) -> list[Receipt]:
+        """The receipts of all recipients, verified, as the store has them; nothing while one is missing."""
+        rows = await self._store.fetch(_states, sent.sender, sent.id, sent.to)
+        for row in rows:
+            if row.state in {"denied", "refused"}:
+                raise DeliveryDeniedError(f"message `{sent.id}` was {row.state} at `{row.recipient}`: {row.reason}")
+        if len(rows) < len(sent.to) or not all(row.receipt for row in rows):
+            return []
+        return [sent._verified(row.receipt, row.recipient) for row in rows]
 
     # --- receiving ----------------------------------------------------------------------------------------------------
 
@@ -329,16 +319,27 @@ class Mailbox:
             return list(self._inboxes.get(recipient, ()))
 
     def _woken(self, key: str) -> None:
-        """Wakes the inboxes of a recipient, or whoever waits for `receipt/<message id>`."""
+        """Wakes the inboxes of a recipient, whoever waits for `receipt/<message id>`, or the carrier of what leaves."""
         with self._lock:
-            for news in self._awaited.get(key.removeprefix(_rows.RECEIPT), ()):
-                os.eventfd_write(news, 1)
-        opened = self._open_inboxes(key)
-        if key == "*":
-            with self._lock:
+            if key == EVERYTHING:
                 opened = [inbox for inboxes in self._inboxes.values() for inbox in inboxes]
+                heard = list(self._news.values())
+            else:
+                opened = list(self._inboxes.get(key, ()))
+                news = self._news.get(key.removeprefix(_rows.RECEIPT))
+                heard = [news] if news is not None else []
         for inbox in opened:
             inbox._notify()
+        for each in heard:
+            each.tell()
+        if key in {EVERYTHING, _outgoing.OUTGOING}:
+            self._outgoing_wake.set()
+
+    def _answered(self, receipt: Receipt) -> None:
+        """Hands a receipt that was verified, and is committed, to whoever waits for it in this process."""
+        news = self._news.get(receipt.message_id)
+        if news is not None:
+            news.tell(receipt)
 
     def carry(self, url: str) -> AbstractAsyncContextManager[None]:
         """Carries messages between machines by NATS while the context is open; one process of a machine is enough.

@@ -14,6 +14,7 @@ from creto.messaging._record import record
 if TYPE_CHECKING:
     from creto.messaging._attachment import Attachment
     from creto.messaging._mailbox import Mailbox
+    from creto.messaging._news import News
     from creto.messaging._receipt import Receipt
     from creto.nhi import Agent
     from creto.store import Transaction
@@ -150,6 +151,7 @@ class Sent:
     size: int
     _mailbox: Mailbox = field(repr=False, compare=False)
     _digest: str = field(repr=False, compare=False)
+    _news: News = field(repr=False, compare=False)
 
     async def state(self) -> dict[str, str]:
         """What became of it, by recipient: `waiting`, `taken`, `acked`, `refused`, `denied` or `expired`."""

@@ -7,7 +7,7 @@ from the store until the recipient's signed receipt is here, and what comes twic
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +15,8 @@ import anyio
 import anyio.to_thread
 import sniffio
 
-from creto.errors import ConnectionFailedError, CretoError, DeliveryDeniedError, InvalidInputError
-from creto.messaging import _outgoing, _receipt, _rows
+from creto.errors import ConnectionFailedError, CretoError, InvalidInputError
+from creto.messaging import _outgoing, _parcel, _receipt, _rows
 from creto.messaging._receiving import MAILBOX_SECONDS
 
 if TYPE_CHECKING:
@@ -29,6 +29,9 @@ __all__ = ["carry_by_nats", "fetch_batch"]
 _STREAM = "CRETO"
 _LOOK = 0.5  # seconds between looks at what is due
 _BATCH = 64
+_PARCEL = 1 << 20  # bytes
+_FLUSH_SECONDS = 5
+_PARCELS = 16  # taken in together
 _FETCH_SECONDS = 1.0
 _BEHIND_SECONDS = 0.005
 _CONNECT_SECONDS = 5
@@ -92,6 +95,9 @@ async def carry_by_nats(mailbox: Mailbox, url: str) -> AsyncIterator[None]:
             await client.close()
 
 
+Take = Callable[[list[tuple[str, bytes]]], Awaitable[list[CretoError | None]]]
+
+
 class _Carrier:
     def __init__(self, mailbox: Mailbox, client: Any, stream: Any) -> None:
         self._mailbox = mailbox
@@ -99,6 +105,7 @@ class _Carrier:
         self._identities = mailbox._identities
         self._client = client
         self._stream = stream
+        self._threads = anyio.CapacityLimiter(2)  # its own: what comes in never waits behind what is sent
 
     def _now(self) -> int:
         return int(self._mailbox._clock())
@@ -109,39 +116,45 @@ class _Carrier:
             rows = await self._store.run(_outgoing.due, self._now(), _BATCH)
             carried = []
             for row in rows:
-                if len(row.envelope) + 512 > self._client.max_payload:
+                if len(row.envelope) + _parcel.OVERHEAD > self._client.max_payload:
                     await self._store.run(_outgoing.refuse, row)
                 else:
-                    subject = f"creto.mail.{_token(_domain_of(row.recipient))}"
-                    carried.append((subject, bytes(row.envelope), row.recipient))
+                    carried.append((row.recipient, row.recipient, bytes(row.envelope)))
             # Whatever the server says, a row waits for the recipient's receipt.
-            await self._publish(carried)
-            if rows:
-                await self._store.run(_outgoing.tried, rows, self._now())
+            await self._publish("mail", carried)
             if len(rows) < _BATCH:
                 await self._wait_for_more()
 
-    async def _publish(self, messages: Sequence[tuple[str, bytes, str]]) -> list[bool]:
-        """Publishes (subject, data, recipient) side by side; says of each whether the server has it."""
+    async def _publish(self, kind: str, items: Iterable[tuple[str, str, bytes]]) -> bool:
+        """Publishes (whom it is for, whom it names, data), many to a parcel; True once the server has read all of it.
+
+        JetStream's own acknowledgements are not asked for: nobody here would believe them.
+        """
         from nats.errors import Error as NatsError
 
-        answered = [False] * len(messages)
-
-        async def one(place: int, subject: str, data: bytes, recipient: str) -> None:
-            with suppress(NatsError, TimeoutError, OSError):
-                await self._stream.publish(subject, data, headers={"Creto-Recipient": recipient}, timeout=5)
-                answered[place] = True
-
-        async with anyio.create_task_group() as tasks:
-            for place, message in enumerate(messages):
-                tasks.start_soon(one, place, *message)
-        return answered
+        subjects: dict[str, list[tuple[str, bytes]]] = {}
+        for to, named, data in items:
+            subjects.setdefault(f"creto.{kind}.{_token(_domain_of(to))}", []).append((named, data))
+        if not subjects:
+            return True
+        try:
+            for subject, all in subjects.items():
+                for parcel in _parcel.pack(all, min(_PARCEL, self._client.max_payload)):
+                    await self._client.publish(subject, parcel)
+            await self._client.flush(timeout=_FLUSH_SECONDS)
+        except (NatsError, TimeoutError, OSError):
+            return False
+        return True
 
     async def _wait_for_more(self) -> None:
-        with anyio.move_on_after(_LOOK):
-            await self._mailbox._outgoing_wake.wait()
+        while True:
+            with anyio.move_on_after(_LOOK):
+                await self._mailbox._outgoing_wake.wait()
+                return
+            if await self._store.fetch(_outgoing.any_due, self._now()):
+                return
 
-    async def receive(self, kind: str, take: Callable[[list[Any]], Awaitable[list[CretoError | None]]]) -> None:
+    async def receive(self, kind: str, take: Take) -> None:
         """Takes in what comes for this trust domain, for ever; what could not be dealt with now comes again."""
         from nats.errors import Error as NatsError
 
@@ -152,12 +165,12 @@ class _Carrier:
             try:
                 if subscription is None:
                     subscription = await self._stream.pull_subscribe(subject, durable=durable, stream=_STREAM)
-                messages = await fetch_batch(subscription)
+                messages = await fetch_batch(subscription, _PARCELS)
             except (NatsError, TimeoutError, OSError):
                 if subscription is None:
                     await anyio.sleep(_LOOK)
                 continue
-            for message, error in zip(messages, await take(messages), strict=True):
+            for message, error in zip(messages, await self._dealt_with(messages, take), strict=True):
                 with suppress(NatsError, OSError):
                     if error is None:
                         await message.ack()
@@ -167,18 +180,37 @@ class _Carrier:
                         # It will be no better the next time: a forgery, or for somebody who is not here.
                         await message.term()
 
-    async def take_in(self, messages: list[Any]) -> list[CretoError | None]:
+    async def _dealt_with(self, parcels: list[Any], take: Take) -> list[CretoError | None]:
+        """Takes in what is in the parcels, all of it at once; the error of each, where it comes to nothing or again."""
+        errors: list[CretoError | None] = [None] * len(parcels)
+        found: list[tuple[str, bytes]] = []
+        parts: list[tuple[int, int]] = []
+        for place, parcel in enumerate(parcels):
+            start = len(found)
+            try:
+                found += _parcel.unpack(bytes(parcel.data))
+            except CretoError as error:
+                errors[place] = error
+            parts.append((start, len(found)))
+        taken = await take(found) if found else []
+        for place, (start, end) in enumerate(parts):
+            one = taken[start:end]
+            # One that may do better brings its whole parcel again: what is in already stays out by its row.
+            again = [error for error in one if error is not None and error.should_retry]
+            if again or (one and None not in one):
+                errors[place] = (again or one)[0]
+        return errors
+
+    async def take_in(self, found: list[tuple[str, bytes]]) -> list[CretoError | None]:
         """Puts envelopes into their mailboxes once they verify, and answers each with a receipt."""
-        found = [(_recipient_of(message), bytes(message.data)) for message in messages]
-        taken = await anyio.to_thread.run_sync(self._take_in, found)
+        taken = await anyio.to_thread.run_sync(self._take_in, found, limiter=self._threads)
         receipts = [
-            (f"creto.receipt.{_token(_domain_of(one[0]))}", one[1].encode(), recipient)
+            (one[0], recipient, one[1].encode())
             for one, (recipient, _) in zip(taken, found, strict=True)
             if not isinstance(one, CretoError)
         ]
-        answered = iter(await self._publish(receipts))
-        again = ConnectionFailedError("the receipt could not be sent")
-        return [one if isinstance(one, CretoError) else None if next(answered) else again for one in taken]
+        again = None if await self._publish("receipt", receipts) else ConnectionFailedError("no receipt could be sent")
+        return [one if isinstance(one, CretoError) else again for one in taken]
 
     def _take_in(self, found: list[tuple[str, bytes]]) -> list[tuple[str, str] | CretoError]:
         """Sender and receipt of each, or why there is none; all that verify are put in one transaction."""
@@ -192,43 +224,40 @@ class _Carrier:
                 read.append((agent, verified.header()))
             except CretoError as error:
                 read.append(error)
+        letters = [
+            _rows.Letter(
+                recipient=one[0].id,
+                sender=one[1]["sender"],
+                message_id=one[1]["message_id"],
+                envelope=envelope,
+                priority=one[1]["priority"],
+                in_reply_to=one[1]["in_reply_to"],
+                expires=one[1]["expires"],
+            )
+            for one, (_, envelope) in zip(read, found, strict=True)
+            if not isinstance(one, CretoError)
+        ]
         with self._store.begin() as tx:
-            for place, (one, (_, envelope)) in enumerate(zip(read, found, strict=True)):
-                if isinstance(one, CretoError):
-                    continue
-                agent, header = one
-                try:
-                    _rows.put(
-                        tx,
-                        recipient=agent.id,
-                        sender=header["sender"],
-                        message_id=header["message_id"],
-                        envelope=envelope,
-                        priority=header["priority"],
-                        in_reply_to=header["in_reply_to"],
-                        expires=header["expires"],
-                    )
-                except DeliveryDeniedError as error:
-                    read[place] = error
-            for recipient in {one[0].id for one in read if not isinstance(one, CretoError)}:
-                tx.publish(_rows.TOPIC, recipient)
+            denials = iter(_rows.put(tx, letters))
+            tx.publish(_rows.TOPIC, *sorted({letter.recipient for letter in letters}))
+        read = [one if isinstance(one, CretoError) else next(denials) or one for one in read]
         receipts: list[tuple[str, str] | CretoError] = []
         for one, (_, envelope) in zip(read, found, strict=True):
             if isinstance(one, CretoError):
                 receipts.append(one)
                 continue
             agent, header = one
-            self._mailbox._woken(agent.id)
             sender, message_id = header["sender"], header["message_id"]
             # Whether it is new or was here already: the receipt may have been lost on its way.
             statement = _receipt.sign(agent, sender, message_id, envelope, "received", self._now())
             receipts.append((sender, statement))
+        for recipient in {letter.recipient for letter in letters}:
+            self._mailbox._woken(recipient)
         return receipts
 
-    async def take_receipts(self, messages: list[Any]) -> list[CretoError | None]:
+    async def take_receipts(self, found: list[tuple[str, bytes]]) -> list[CretoError | None]:
         """Ends the sending of what receipts are about, once they verify."""
-        found = [(_recipient_of(message), bytes(message.data)) for message in messages]
-        return await anyio.to_thread.run_sync(self._take_receipts, found)
+        return await anyio.to_thread.run_sync(self._take_receipts, found, limiter=self._threads)
 
     def _take_receipts(self, found: list[tuple[str, bytes]]) -> list[CretoError | None]:
         claims: list[Receipt | CretoError] = []
@@ -261,11 +290,11 @@ class _Carrier:
             with self._store.begin() as tx:
                 _outgoing.received(tx, ended)
             for receipt in ended:
-                self._mailbox._woken(f"{_rows.RECEIPT}{receipt.message_id}")
+                self._mailbox._answered(receipt)
         return errors
 
 
-async def fetch_batch(subscription: Any) -> list[Any]:
+async def fetch_batch(subscription: Any, most: int) -> list[Any]:
     """What comes within a second, as soon as the first is there, with what comes right behind it.
 
     To ask for a whole batch at once would wait the whole second whenever fewer come: the server keeps such a request
@@ -276,12 +305,8 @@ async def fetch_batch(subscription: Any) -> list[Any]:
     """
     messages: list[Any] = await subscription.fetch(1, timeout=_FETCH_SECONDS)
     with suppress(TimeoutError):
-        messages += await subscription.fetch(_BATCH - 1, timeout=_BEHIND_SECONDS)
+        messages += await subscription.fetch(most - 1, timeout=_BEHIND_SECONDS)
     return messages
-
-
-def _recipient_of(message: Any) -> str:
-    return str((message.headers or {}).get("Creto-Recipient", ""))
 
 
 async def _quiet(_error: Exception) -> None:

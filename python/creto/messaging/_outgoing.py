@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import bindparam, insert, literal, select, update
+from sqlalchemy import bindparam, insert, literal, or_, select, update
 
 from creto.messaging._rows import RECEIPT, TOPIC
 from creto.store.tables import outgoing
@@ -17,47 +17,11 @@ if TYPE_CHECKING:
     from creto.messaging._receipt import Receipt
     from creto.store import Transaction
 
-__all__ = ["due", "envelopes_of", "keep", "received", "refuse", "state", "tried"]
+__all__ = ["OUTGOING", "any_due", "due", "envelopes_of", "keep", "received", "refuse", "state"]
 
+OUTGOING = "outgoing"  # what a message for another machine is announced under
 _FIRST = 1  # seconds until an unanswered message is sent again; doubles, with full jitter
 _LONGEST = 60
-
-
-def keep(tx: Transaction, messages: Sequence[Mapping[str, Any]], now: int) -> None:
-    """Puts messages among those that are to be sent: sender, recipient, message_id, envelope and expires of each."""
-    fixed = {"state": "waiting", "attempts": 0, "next_attempt": now, "created": tx.now}
-    tx.execute(insert(outgoing), [{**message, **fixed} for message in messages])
-    tx.publish(TOPIC, "outgoing")
-
-
-def due(tx: Transaction, now: int, limit: int) -> list[Row[Any]]:
-    """What is to be sent now; what has expired is marked so."""
-    tx.execute(update(outgoing).where(outgoing.c.state == "waiting", outgoing.c.expires <= now).values(state="expired"))
-    return tx.all(
-        select(outgoing)
-        .where(outgoing.c.state == "waiting", outgoing.c.next_attempt <= now)
-        .order_by(outgoing.c.next_attempt)
-        .limit(limit)
-    )
-
-
-def tried(tx: Transaction, rows: list[Row[Any]], now: int) -> None:
-    """Says when each is to be sent again, unless its receipt comes first."""
-    tx.execute(
-        update(outgoing)
-        .where(*_key(bindparam("s"), bindparam("m"), bindparam("r")))
-        .values(attempts=bindparam("tried"), next_attempt=bindparam("again")),
-        [
-            {
-                "s": row.sender,
-                "m": row.message_id,
-                "r": row.recipient,
-                "tried": row.attempts + 1,
-                "again": now + 1 + secrets.randbelow(2 * min(_LONGEST, _FIRST << min(row.attempts, 10))),
-            }
-            for row in rows
-        ],
-    )
 
 
 def _key(sender: Any, message_id: Any, recipient: Any) -> tuple[Any, ...]:
@@ -67,6 +31,51 @@ def _key(sender: Any, message_id: Any, recipient: Any) -> tuple[Any, ...]:
         outgoing.c.recipient == recipient,
         outgoing.c.state == "waiting",
     )
+
+
+_THIS = _key(bindparam("s"), bindparam("m"), bindparam("r"))
+_TRIED = update(outgoing).where(*_THIS).values(attempts=bindparam("tried"), next_attempt=bindparam("again"))
+_RECEIVED = update(outgoing).where(*_THIS).values(state="received", receipt=bindparam("statement"), envelope=b"")
+
+
+def keep(tx: Transaction, messages: Sequence[Mapping[str, Any]], now: int) -> None:
+    """Puts messages among those that are to be sent: sender, recipient, message_id, envelope and expires of each."""
+    fixed = {"state": "waiting", "attempts": 0, "next_attempt": now, "created": tx.now}
+    tx.execute(insert(outgoing), [{**message, **fixed} for message in messages])
+    tx.publish(TOPIC, OUTGOING)
+
+
+def any_due(tx: Transaction, now: int) -> bool:
+    """Whether anything is to be done: a read, so that an idle carrier never queues for the writers' lock."""
+    waiting = (outgoing.c.state == "waiting") & or_(outgoing.c.next_attempt <= now, outgoing.c.expires <= now)
+    return tx.first(select(outgoing.c.message_id).where(waiting).limit(1)) is not None
+
+
+def due(tx: Transaction, now: int, limit: int) -> list[Row[Any]]:
+    """Takes what is to be sent now, to be sent again later unless its receipt comes first; what has expired is marked.
+
+    Said before it is sent, so that one transaction does for both: who dies in between sends it at the next attempt.
+    """
+    tx.execute(update(outgoing).where(outgoing.c.state == "waiting", outgoing.c.expires <= now).values(state="expired"))
+    rows = tx.all(
+        select(outgoing)
+        .where(outgoing.c.state == "waiting", outgoing.c.next_attempt <= now)
+        .order_by(outgoing.c.next_attempt)
+        .limit(limit)
+    )
+    if rows:
+        again = [
+            {
+                "s": row.sender,
+                "m": row.message_id,
+                "r": row.recipient,
+                "tried": row.attempts + 1,
+                "again": now + 1 + secrets.randbelow(2 * min(_LONGEST, _FIRST << min(row.attempts, 10))),
+            }
+            for row in rows
+        ]
+        tx.execute(_TRIED, again)
+    return rows
 
 
 def envelopes_of(tx: Transaction, message_ids: Sequence[str]) -> dict[tuple[str, str, str], bytes]:
@@ -82,13 +91,10 @@ def envelopes_of(tx: Transaction, message_ids: Sequence[str]) -> dict[tuple[str,
 def received(tx: Transaction, receipts: Sequence[Receipt]) -> None:
     """Ends the sending of messages whose verified receipts are here."""
     tx.execute(
-        update(outgoing)
-        .where(*_key(bindparam("s"), bindparam("m"), bindparam("r")))
-        .values(state="received", receipt=bindparam("statement"), envelope=b""),
+        _RECEIVED,
         [{"s": r.sender, "m": r.message_id, "r": r.recipient, "statement": r.statement} for r in receipts],
     )
-    for receipt in receipts:
-        tx.publish(TOPIC, f"{RECEIPT}{receipt.message_id}")
+    tx.publish(TOPIC, *(f"{RECEIPT}{receipt.message_id}" for receipt in receipts))
 
 
 def refuse(tx: Transaction, row: Row[Any]) -> None:

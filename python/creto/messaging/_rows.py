@@ -6,10 +6,11 @@ are waiting -> taken -> acked, or refused (it does not verify), or denied (polic
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import delete, func, or_, select, update
+from sqlalchemy import bindparam, delete, func, or_, select, update
 
 from creto.errors import DeliveryDeniedError
 from creto.messaging._holder import is_dead
@@ -26,6 +27,7 @@ __all__ = [
     "RECEIPT",
     "TOPIC",
     "Held",
+    "Letter",
     "any_for",
     "end",
     "forget_expired",
@@ -40,6 +42,22 @@ TOPIC = "mailbox"
 RECEIPT = "receipt/"  # what a message's end is announced under, before its id
 MOST_WAITING = 10_000  # messages of one sender that may wait in one mailbox: what a flood can take of the store
 PRIORITIES = {"non-urgent": -1, "normal": 0, "urgent": 1}
+_UNREAD = ("waiting", "taken")
+
+# Made once, since a message's way is short and SQLAlchemy's is not; each part is one step down an index.
+_THERE = mailbox.c.recipient == bindparam("r")
+_THEIRS = _THERE & (mailbox.c.sender == bindparam("s"))
+_TURNS = select(
+    *(select(func.max(mailbox.c.turn)).where(_THEIRS, mailbox.c.state == state).scalar_subquery() for state in _UNREAD),
+    *(
+        select(func.min(mailbox.c.turn))
+        .where(_THERE, mailbox.c.state == state, mailbox.c.priority == priority)
+        .scalar_subquery()
+        for state in _UNREAD
+        for priority in PRIORITIES.values()
+    ),
+)
+_BACKLOG = select(func.count()).select_from(mailbox).where(_THEIRS, mailbox.c.state.in_(_UNREAD))
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,52 +73,77 @@ class Held:
     holder: str
 
 
-def put(
-    tx: Transaction,
-    *,
-    recipient: str,
-    sender: str,
-    message_id: str,
-    envelope: bytes,
-    priority: str,
-    in_reply_to: str | None,
-    expires: int,
-) -> bool:
-    """Puts an envelope into a mailbox; False where the row exists, so it is a replay. The caller announces it.
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """An envelope on its way into a mailbox, with what its row says of it."""
 
-    Raises:
-        DeliveryDeniedError: So many messages of this sender wait there that it is taken for a flood.
+    recipient: str
+    sender: str
+    message_id: str
+    envelope: bytes = field(repr=False)
+    priority: str
+    in_reply_to: str | None
+    expires: int
+
+
+def put(tx: Transaction, letters: Sequence[Letter]) -> list[DeliveryDeniedError | None]:
+    """Puts envelopes into mailboxes, and says of each why it was not let in; a replay changes nothing.
+
+    So many messages of one sender may wait in one mailbox that it is taken for a flood. The caller announces the rest.
     """
-    waiting = (mailbox.c.recipient == recipient) & mailbox.c.state.in_(("waiting", "taken"))
-    theirs = mailbox.c.sender == sender
-    found: Any = tx.execute(
-        select(
-            select(func.min(mailbox.c.turn)).where(waiting).scalar_subquery(),
-            select(func.max(mailbox.c.turn)).where(waiting, theirs).scalar_subquery(),
-            select(func.count()).select_from(mailbox).where(waiting, theirs).scalar_subquery(),
+    standings: dict[tuple[str, str], _Standing] = {}
+    denials: list[DeliveryDeniedError | None] = []
+    rows = []
+    for letter in letters:
+        pair = (letter.recipient, letter.sender)
+        standing = standings.get(pair) or standings.setdefault(pair, _Standing(tx, *pair))
+        denials.append(standing.denial(tx))
+        if denials[-1] is None:
+            rows.append(
+                {
+                    "recipient": letter.recipient,
+                    "sender": letter.sender,
+                    "message_id": letter.message_id,
+                    "in_reply_to": letter.in_reply_to,
+                    "envelope": letter.envelope,
+                    "state": "waiting",
+                    "attempts": 0,
+                    "priority": PRIORITIES[letter.priority],
+                    "turn": standing.next_turn(),
+                    "arrived": tx.now,
+                    "expires": letter.expires,
+                }
+            )
+    tx.insert_all_once(mailbox, rows)
+    return denials
+
+
+class _Standing:
+    """Where a sender stands in a mailbox, by start-time fair queueing: behind its own backlog, beside all others'."""
+
+    def __init__(self, tx: Transaction, recipient: str, sender: str) -> None:
+        found: Any = tx.execute(_TURNS, {"r": recipient, "s": sender}).one()
+        own, others = found[: len(_UNREAD)], found[len(_UNREAD) :]
+        self._recipient, self._sender = recipient, sender
+        self._first = min((int(turn) for turn in others if turn is not None), default=0)
+        self._own = max((int(turn) for turn in own if turn is not None), default=0)
+
+    def next_turn(self) -> int:
+        self._own = max(self._first, self._own + 1)
+        return self._own
+
+    def denial(self, tx: Transaction) -> DeliveryDeniedError | None:
+        # Each message has a turn of its own, so the backlog is never longer than the way to its end: mostly no need to
+        # count it.
+        if self._own - self._first + 1 < MOST_WAITING:
+            return None
+        backlog = tx.execute(_BACKLOG, {"r": self._recipient, "s": self._sender}).scalar()
+        if backlog is None or int(backlog) < MOST_WAITING:
+            return None
+        return DeliveryDeniedError(
+            f"the mailbox of `{self._recipient}` holds {backlog} messages of `{self._sender}` that nobody has read "
+            "yet; send more once it has caught up"
         )
-    ).one()
-    first, own, backlog = found
-    if backlog >= MOST_WAITING:
-        raise DeliveryDeniedError(
-            f"the mailbox of `{recipient}` holds {backlog} messages of `{sender}` that nobody has read yet; "
-            "send more once it has caught up"
-        )
-    return tx.insert_once(
-        mailbox,
-        recipient=recipient,
-        sender=sender,
-        message_id=message_id,
-        in_reply_to=in_reply_to,
-        envelope=envelope,
-        state="waiting",
-        attempts=0,
-        priority=PRIORITIES[priority],
-        # Start-time fair queueing: behind one's own backlog, beside everybody else's.
-        turn=max(int(first or 0), int(own or 0) + 1),
-        arrived=tx.now,
-        expires=expires,
-    )
 
 
 def take(tx: Transaction, recipient: str, holder: str, now: int, hold: int, reply_to: str | None = None) -> Held | None:

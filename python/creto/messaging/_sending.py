@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import secrets
-import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import anyio
+import anyio.lowlevel
 import anyio.to_thread
 
 from creto import _core
 from creto.errors import (
     ConnectionFailedError,
     DeliveryDeniedError,
+    InternalError,
     InvalidInputError,
     NotFoundError,
     UnauthorizedError,
@@ -27,8 +29,8 @@ from creto.messaging._record import record
 
 if TYPE_CHECKING:
     from creto.messaging._mailbox import Mailbox
+    from creto.messaging._news import News
     from creto.nhi import Agent
-    from creto.store import Transaction
 
 __all__ = ["Draft", "Sending"]
 
@@ -47,6 +49,7 @@ class Draft:
     priority: str
     in_reply_to: str | None
     blobs: list[_attachment.Blob]
+    news: News = field(repr=False, compare=False)
 
     @property
     def recipients(self) -> tuple[str, ...]:
@@ -74,10 +77,20 @@ class Draft:
 class _Entry:
     """A message that waits to be filed, and how that went."""
 
-    def __init__(self, sealed: list[tuple[Draft, bytes]]) -> None:
-        self.sealed = sealed
-        self.done = False
-        self.error: Exception | None = None
+    def __init__(self, draft: Draft) -> None:
+        self.draft = draft
+        self.envelope = b""
+        self.error: Exception | None = InternalError("the message was not filed")
+        self.leads = False
+        self.woken = anyio.Event()
+
+
+class _Queue:
+    """The messages that wait to be filed on one event loop; the first of them files all."""
+
+    def __init__(self) -> None:
+        self.entries: list[_Entry] = []
+        self.led = False
 
 
 class Sending:
@@ -91,9 +104,7 @@ class Sending:
         self._mailbox = mailbox
         self._store = mailbox._store
         self._identities = mailbox._identities
-        self._queue: list[_Entry] = []
-        self._queue_lock = threading.Lock()
-        self._filing = threading.Lock()
+        self._queue = anyio.lowlevel.RunVar[_Queue](f"creto-mailbox-{id(self)}-{os.getpid()}")
 
     async def compose(
         self,
@@ -135,7 +146,8 @@ class Sending:
         context = {"message_id": message_id, "bytes": size, "content_type": media, "priority": priority}
         await self._authorize(sender, identities, context)
         now = int(self._mailbox._clock())
-        return Draft(sender, identities, content, media, message_id, now, now + life, priority, in_reply_to, blobs)
+        expires, news = now + life, self._mailbox._expect(message_id)
+        return Draft(sender, identities, content, media, message_id, now, expires, priority, in_reply_to, blobs, news)
 
     async def _authorize(self, sender: Agent, to: Sequence[_core.Identity], context: Mapping[str, Any]) -> None:
         if self._mailbox._authorize_send is None:
@@ -146,55 +158,95 @@ class Sending:
             except UnauthorizedError as error:
                 raise DeliveryDeniedError(f"`{sender.id}` may not send to `{identity.id}`: {error}") from error
 
-    def put(self, draft: Draft) -> Sent:
-        """Seals a message and files it; in a worker thread. Messages that are sent at once share a transaction."""
-        entry = _Entry([(draft, draft.seal())])
-        with self._queue_lock:
-            self._queue.append(entry)
-        with self._filing:
-            # Whoever had the lock before may have filed it with its own.
-            if not entry.done:
-                with self._queue_lock:
-                    entries, self._queue = self._queue, []
-                self._file_entries(entries)
+    async def put(self, draft: Draft) -> Sent:
+        """Seals a message and files it; those that are sent at once share one thread and one transaction."""
+        entry = _Entry(draft)
+        try:
+            queue = self._queue.get()
+        except LookupError:
+            queue = _Queue()
+            self._queue.set(queue)
+        queue.entries.append(entry)
+        # Who is cancelled waits all the same: a message is filed or it is not, and others may wait for who files it.
+        with anyio.CancelScope(shield=True):
+            if queue.led:
+                await entry.woken.wait()
+            else:
+                queue.led = entry.leads = True
+                await anyio.lowlevel.checkpoint()  # whoever is ready to send comes along
+            if entry.leads:
+                await self._lead(queue)
         if entry.error is not None:
             raise entry.error
-        return self.sent(*entry.sealed[0])
+        return self.sent(draft, entry.envelope)
 
-    def _file_entries(self, entries: list[_Entry]) -> None:
+    async def _lead(self, queue: _Queue) -> None:
+        entries, queue.entries = queue.entries, []
         try:
-            self.file([pair for entry in entries for pair in entry.sealed])
+            await anyio.to_thread.run_sync(self._seal_and_file, entries)
+        finally:
+            for entry in entries:
+                entry.woken.set()
+            queue.led = bool(queue.entries)
+            if queue.led:
+                queue.entries[0].leads = True
+                queue.entries[0].woken.set()
+
+    def _seal_and_file(self, entries: Sequence[_Entry]) -> None:
+        sealed = []
+        for entry in entries:
+            try:
+                entry.envelope = entry.draft.seal()
+                sealed.append(entry)
+            except Exception as error:  # noqa: BLE001 - its sender is told, and no other
+                entry.error = error
+        self._file_entries(sealed)
+
+    def _file_entries(self, entries: Sequence[_Entry]) -> None:
+        try:
+            self.file([(entry.draft, entry.envelope) for entry in entries])
         except Exception as error:  # noqa: BLE001 - each is filed by itself, and answered with what then went wrong
             if len(entries) > 1:
                 for entry in entries:
                     self._file_entries([entry])
-                return
-            entries[0].error = error
+            else:
+                entries[0].error = error
+            return
         for entry in entries:
-            entry.done = True
+            entry.error = None
 
     def file(self, sealed: Sequence[tuple[Draft, bytes]]) -> list[Sent]:
         """Files sealed messages in the mailboxes of their recipients, all in one transaction or none."""
+        if not sealed:
+            return []
         everybody = {recipient for draft, _ in sealed for recipient in draft.recipients}
         with self._store.begin() as tx:
             self._mailbox._sweep(tx)
             here = _rows.owned(tx, sorted(everybody))
+            letters: list[_rows.Letter] = []
             leaving: list[dict[str, Any]] = []
             for draft, envelope in sealed:
-                leaving += self._file(tx, draft, envelope, here)
+                self._sort(draft, envelope, here, letters, leaving)
+                _attachment.keep(tx, draft.blobs, draft.expires)
+                for recipient in draft.recipients:
+                    tx.outbox(record(draft.sender.id, "message:send", recipient, draft.message_id, envelope, "success"))
+            for denial in _rows.put(tx, letters):
+                if denial is not None:
+                    raise denial
             if leaving:
                 _outgoing.keep(tx, leaving, int(self._mailbox._clock()))
-            for recipient in here:
-                tx.publish(_rows.TOPIC, recipient)
+            tx.publish(_rows.TOPIC, *sorted(here))
         for recipient in everybody:
             self._mailbox._woken(recipient)
-        self._mailbox._outgoing_wake.set()
+        if leaving:
+            self._mailbox._outgoing_wake.set()
         return [self.sent(draft, envelope) for draft, envelope in sealed]
 
-    def _file(self, tx: Transaction, draft: Draft, envelope: bytes, here: set[str]) -> list[dict[str, Any]]:
-        """Files a message with those who are here, and returns what is to go to the others."""
-        sender, recipients = draft.sender.id, draft.recipients
-        elsewhere = [id for id in recipients if id not in here]
+    def _sort(
+        self, draft: Draft, envelope: bytes, here: set[str], letters: list[_rows.Letter], leaving: list[dict[str, Any]]
+    ) -> None:
+        """Puts a message among the letters for those who are here, and among what leaves for the others."""
+        elsewhere = [id for id in draft.recipients if id not in here]
         if draft.blobs and elsewhere:
             raise InvalidInputError(
                 "attachments reach mailboxes of this machine only, since NATS carries envelopes and no blobs; for "
@@ -206,18 +258,19 @@ class Sending:
                 f"the mailbox of `{elsewhere[0]}` is on another machine, and no transport reaches it; "
                 "set `messaging.nats_url`"
             )
-        _attachment.keep(tx, draft.blobs, draft.expires)
         common: dict[str, Any] = {
-            "sender": sender,
+            "sender": draft.sender.id,
             "message_id": draft.message_id,
             "envelope": envelope,
             "expires": draft.expires,
         }
-        for recipient in recipients:
+        for recipient in draft.recipients:
             if recipient in here:
-                _rows.put(tx, recipient=recipient, priority=draft.priority, in_reply_to=draft.in_reply_to, **common)
-            tx.outbox(record(sender, "message:send", recipient, draft.message_id, envelope, "success"))
-        return [{**common, "recipient": recipient} for recipient in elsewhere]
+                letters.append(
+                    _rows.Letter(recipient=recipient, priority=draft.priority, in_reply_to=draft.in_reply_to, **common)
+                )
+            else:
+                leaving.append({**common, "recipient": recipient})
 
     async def hand_over(self, draft: Draft) -> Sent:
         """Seals a message and hands it to inboxes that are open in this process."""
@@ -245,6 +298,7 @@ class Sending:
             len(envelope),
             self._mailbox,
             hashlib.sha512(envelope).hexdigest() if digest is None else digest,
+            draft.news,
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Executable, Row, Table, delete, update
@@ -21,6 +21,8 @@ __all__ = ["Transaction"]
 
 _KEPT = 8192  # notices that a slow process can still read one by one
 _PRUNED = 1024  # how many may be added before old ones go
+_TELL = plain_insert(notices)
+_TELL_LAST = plain_insert(notices).returning(notices.c.seq)
 
 
 class Transaction:
@@ -114,6 +116,12 @@ class Transaction:
         made = insert(table).values(**values).on_conflict_do_nothing().returning(*table.primary_key.columns)
         return self.execute(made).first() is not None
 
+    def insert_all_once(self, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Inserts many rows by one statement, but those whose key exists; each names the same columns."""
+        if rows:
+            insert: Any = sqlite_insert if self.connection.dialect.name == "sqlite" else postgres_insert
+            self.execute(insert(table).on_conflict_do_nothing(), list(rows))
+
     def swap(self, table: Table, where: ColumnElement[bool], **values: Any) -> bool:
         """Changes the one row that still is as `where` says.
 
@@ -153,19 +161,22 @@ class Transaction:
         )
         return int(self.execute(statement).scalar_one())
 
-    def publish(self, topic: str, key: str) -> None:
+    def publish(self, topic: str, *keys: str) -> None:
         """Tells every process on the folder, once this has committed, that something of `topic` changed.
 
         Args:
             topic: What kind of thing, such as `oversight`.
-            key: Which one, such as the request's id.
+            keys: Which ones, such as requests' ids.
         """
-        seq = int(
-            self.execute(plain_insert(notices).values(topic=topic, key=key).returning(notices.c.seq)).scalar_one()
-        )
-        if seq % _PRUNED == 0:
+        if not keys:
+            return
+        told = [{"topic": topic, "key": key} for key in keys]
+        if len(told) > 1:
+            self.execute(_TELL, told[:-1])
+        seq = int(self.execute(_TELL_LAST, told[-1]).scalar_one())
+        if seq % _PRUNED < len(told):
             self.execute(delete(notices).where(notices.c.seq <= seq - _KEPT))
-        self.notices.append((topic, key))
+        self.notices += [(topic, key) for key in keys]
 
     def outbox(self, record: Mapping[str, Any]) -> str:
         """Has a record appended to the ledger if, and only if, this transaction commits; exactly once whatever crashes.

@@ -268,6 +268,7 @@ mailbox = Table(
     Column("expires", BigInteger, nullable=False),  # seconds since the epoch
     UniqueConstraint("recipient", "sender", "message_id"),
     Index(None, "recipient", "state", "priority", "turn", "seq"),
+    Index(None, "recipient", "sender", "state", "turn"),
     sqlite_autoincrement=True,
 )
 

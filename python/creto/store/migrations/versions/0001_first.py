@@ -134,6 +134,12 @@ def upgrade() -> None:
         sqlite_autoincrement=True,
     )
     op.create_index(
+        op.f("ix_mailbox_recipient_sender_state_turn"),
+        "mailbox",
+        ["recipient", "sender", "state", "turn"],
+        unique=False,
+    )
+    op.create_index(
         op.f("ix_mailbox_recipient_state_priority_turn_seq"),
         "mailbox",
         ["recipient", "state", "priority", "turn", "seq"],
