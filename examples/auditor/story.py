@@ -18,9 +18,8 @@ from rich.table import Table
 import creto
 from creto.audit import AuditClient, trusted_keys
 from creto.errors import CretoError
-from creto.metering import Invoices, LedgerEvidence, PriceBook
+from creto.metering import Invoices, LedgerEvidence, PriceBook, verify_invoice
 from creto.metering._proof import prove_event, verify_event
-from creto.metering._verify import verify_invoice
 from creto.report import Report, acts, differences, page
 from servers import Site
 

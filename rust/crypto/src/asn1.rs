@@ -86,13 +86,6 @@ pub fn nest(out: &mut Vec<u8>, tag: u8, inside: impl FnOnce(&mut Vec<u8>)) {
     out.splice(start..start, header);
 }
 
-/// The same for content that can fail.
-pub fn try_nest<E>(out: &mut Vec<u8>, tag: u8, inside: impl FnOnce(&mut Vec<u8>) -> Result<(), E>) -> Result<(), E> {
-    let mut result = Ok(());
-    nest(out, tag, |out| result = inside(out));
-    result
-}
-
 /// A walk over the elements inside one.
 pub struct Walk<'a> {
     reader: SliceReader<'a>,

@@ -191,11 +191,6 @@ impl Desk {
         }
         self.changed.notify_all();
     }
-
-    /// True once closed.
-    pub fn is_closed(&self) -> bool {
-        self.state.lock().closed
-    }
 }
 
 #[cfg(test)]
