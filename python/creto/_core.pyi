@@ -1600,6 +1600,11 @@ def ledger_verify_proof(proof: str, entry: bytes, key: VerifyingKey) -> dict[Any
     Checks a proof (C2SP tlog-proof text) of a record's bytes; returns the checkpoint as a dict.
     """
 
+def ledger_while_vacant(folder: str | PathLike[str], name: str, work: Any) -> bool:
+    """
+    Calls `work` while this process holds a shard that nobody holds; False where somebody does, and nothing was called.
+    """
+
 def ledger_with_cosignature(note: str, answer: str, witness: str) -> str:
     """
     The note with a witness's cosignature from its answer; raises where that does not hold under the witness's verifier key.
@@ -1792,6 +1797,7 @@ __all__ = [
     "ledger_term",
     "ledger_verifier_keys",
     "ledger_verify_proof",
+    "ledger_while_vacant",
     "ledger_with_cosignature",
     "merkle_hash_root",
     "merkle_leaf",

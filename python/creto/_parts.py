@@ -90,6 +90,7 @@ class Parts:
                 live=self.live,
                 shard=self.ledger.shard,
                 relaxed=settings.audit.durability != "strict",
+                ledger=self.folder / "ledger",  # also where the store is elsewhere
             )
             closing.callback(self.quota.close)
             self.gate = _core.Gate(self.policy, self.quota, self.ledger, self.clock)

@@ -49,7 +49,8 @@ class DeadLease:
         end: End of the window, microseconds since the epoch.
         units: How many units.
         spent: How many the holder said were spent when it was last heard of.
-        shard: Of the ledger, where its acts are recorded.
+        shard: Origin of the ledger's shard where its acts are recorded; empty where they are not.
+        began: Timestamp word; none of its acts was recorded before.
         relaxed: True where its records may be lost, so that nothing of it can come back.
     """
 
@@ -59,6 +60,7 @@ class DeadLease:
     units: int
     spent: int
     shard: str
+    began: int
     relaxed: bool
 
 
@@ -111,7 +113,7 @@ def _end(need: Need) -> int:
 
 
 def _dead(row: Any) -> DeadLease:
-    return DeadLease(row.holder, row.key, row.end, row.units, row.spent, row.shard, row.relaxed)
+    return DeadLease(row.holder, row.key, row.end, row.units, row.spent, row.shard, row.began, row.relaxed)
 
 
 class StoreAuthority:
@@ -158,7 +160,7 @@ class StoreAuthority:
         kept = {"spent": int(need["used"]), "expires": until, "relaxed": relaxed, "shard": shard}
         had = tx.scalar(select(leases.c.units).where(mine))
         if had is None:
-            tx.insert(leases, holder=holder, key=key, end=end, units=units, **kept)
+            tx.insert(leases, holder=holder, key=key, end=end, units=units, began=tx.now, **kept)
         else:
             tx.execute(update(leases).where(mine).values(units=int(had) + units, **kept))
         return Grant(need, units, int(had or 0) + units, granted + units)

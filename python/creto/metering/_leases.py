@@ -11,7 +11,7 @@ import select
 import threading
 import time
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import anyio
@@ -19,7 +19,7 @@ import anyio
 from creto.errors import CretoError
 
 if TYPE_CHECKING:
-    from creto.metering._authority import Authority, DeadLease
+    from creto.metering._authority import Authority, DeadLease, Grant
     from creto.metering._quota import QuotaEnforcer
 
 __all__ = ["Leases"]
@@ -36,9 +36,9 @@ class Leases:
         ttl: Seconds that a lease lives without being renewed.
         on_outage: `deny`, or `allow` acts beyond what is leased while the authority cannot be asked; `beyond`
             counts them.
-        shard: Of the ledger, where this process records its acts.
+        shard: Origin of the ledger's shard where this process records its acts; empty where it records none.
         relaxed: True where acts may be recorded later than they are done.
-        settle: Says how many units a dead holder spent, by its records; none where that cannot be said (yet).
+        settle: Settles leases of dead holders by their records, as far as it can; how many units that freed.
 
     Example:
         >>> import tempfile
@@ -60,7 +60,7 @@ class Leases:
         on_outage: Literal["deny", "allow"] = "deny",
         shard: str = "",
         relaxed: bool = False,
-        settle: Callable[[DeadLease], int | None] | None = None,
+        settle: Callable[[Sequence[DeadLease]], int] | None = None,
     ) -> None:
         self.quota = quota
         self.authority = authority
@@ -75,6 +75,8 @@ class Leases:
         self.failure: CretoError | None = None
         """Why it could not be asked, the last time; None once it could."""
         self._settle = settle
+        self._settling = threading.Lock()
+        self._freed = 0
         self.asking = threading.Lock()
         """Held while the authority is asked."""
         self._closed = False
@@ -91,8 +93,11 @@ class Leases:
         self.holder = f"{os.getpid()}-{os.urandom(8).hex()}"
 
     def _after_fork(self) -> None:
-        # The wake-up belongs to the parent. The child asks when it has to, and its leases end by themselves.
+        # The wake-up belongs to the parent. The child asks when it has to, and its leases end by themselves. It has no
+        # shard: what it leased and did not give back stays spent.
         self.asking = threading.Lock()
+        self._settling = threading.Lock()
+        self.shard = ""
         self._begin()
 
     def __enter__(self) -> Self:
@@ -150,9 +155,13 @@ class Leases:
     def _lease(self, needs: list[dict[str, Any]]) -> int:
         now = time.time()
         self.asked += 1
+        freed = self._freed
         try:
-            until = int((now + self.ttl) * 1e6)
-            grants = self.authority.lease(self.holder, needs, until, shard=self.shard, relaxed=self.relaxed)
+            grants = self._ask(needs, now)
+            # Before anyone is refused, what the dead have left is looked through.
+            short = [dict(grant.need) for grant in grants if not grant.units]
+            if short and self._settle_dead() > freed:
+                grants = [grant for grant in grants if grant.units] + self._ask(short, now)
         except CretoError as error:
             self.failure = error
             if self.on_outage == "deny":
@@ -166,6 +175,18 @@ class Leases:
         if back:
             self.authority.give_back(self.holder, back)
         return sum(g.units for g in grants) - sum(units for _, units in back)
+
+    def _ask(self, needs: list[dict[str, Any]], now: float) -> list[Grant]:
+        until = int((now + self.ttl) * 1e6)
+        return self.authority.lease(self.holder, needs, until, shard=self.shard, relaxed=self.relaxed)
+
+    def _settle_dead(self) -> int:
+        """Settles leases that have run out; how many units were freed so far, here or by another thread meanwhile."""
+        if self._settle is not None:
+            with self._settling:
+                lost = self.authority.dead(int(time.time() * 1e6))
+                self._freed += self._settle(lost) if lost else 0
+        return self._freed
 
     def _allow(self, need: dict[str, Any], now: float) -> int:
         units = int(need["want"])
@@ -188,11 +209,7 @@ class Leases:
                 kept = self.authority.report(self.holder, busy, int((now + self.ttl) * 1e6))
                 for lease, units in zip(busy, kept, strict=True):
                     self.quota.grant(lease, units, int((now + self.ttl * _MARGIN) * 1e6))
-        if self._settle is not None:
-            for dead in self.authority.dead(int(now * 1e6)):
-                spent = self._settle(dead)
-                if spent is not None:
-                    self.authority.settle(dead, spent)
+        self._settle_dead()
 
     def _run(self) -> None:
         due = time.monotonic() + self.ttl / 3

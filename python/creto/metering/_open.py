@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import pwd
 import time
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from creto import _core
-from creto.metering._authority import DeadLease, StoreAuthority
+from creto.metering._authority import StoreAuthority
 from creto.metering._leases import Leases
 from creto.metering._quota import QuotaEnforcer
+from creto.metering._settle import Settlement
 
 if TYPE_CHECKING:
     from creto.config import Live, Settings
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
 
 __all__ = ["TOPIC", "boosts", "effective", "open_quota", "put_boost", "put_rule", "user"]
 
-FOREVER = 2**63 - 1
 TOPIC = "quota"
 """What is published when a quota or a boost is set."""
 
@@ -137,66 +135,6 @@ def boosts(tx: Transaction, now: int) -> list[Any]:
     return tx.all(select(quota_boosts).where(quota_boosts.c.until > now).order_by(quota_boosts.c.set_at))
 
 
-def _take_over(quota: QuotaEnforcer, authority: StoreAuthority, folder: Path, shard: str, holder: str) -> None:
-    """Settles the leases that the last holder of the shard left, and counts its acts where processes count alone."""
-    from creto.metering._usage import acts_of, shard_records
-
-    left = authority.left_in(shard, holder)
-    alone = any(rule["share"] == "process" for rule in quota.rules_in_force())
-    if not left and not alone:
-        return
-    acts = list(acts_of(shard_records(folder, shard)))
-    for lease in left:
-        authority.settle(lease, _spent(lease, acts), sure=True)
-    if alone:
-        quota.replay(acts)
-
-
-def _spent(lease: DeadLease, acts: Iterable[tuple[list[str], dict[str, int], int, bytes]]) -> int:
-    """What the acts of a shard took of the count that a lease is for, in its window; at most what was leased.
-
-    A shard can have had several holders in one window; what all of them used is then taken as this one's, which frees
-    too little, never too much.
-    """
-    organisation, level, name, meter, window = lease.key.split("\x1f")
-    spent = 0
-    for path, usage, word, _ in acts:
-        at = word >> 12
-        if path[0] != organisation or name not in path or meter not in usage or at >= lease.end:
-            continue
-        if lease.end < FOREVER and at < window_start(window, lease.end):
-            continue
-        if level_of(path, name) == level:
-            spent += usage[meter]
-    return min(spent, lease.units)
-
-
-def level_of(path: list[str], name: str) -> str:
-    """On which floor a name of a path stands.
-
-    Example:
-        >>> path = ["acme", "research", "spiffe://acme.test/agent/reader"]
-        >>> [level_of(path, name) for name in path]
-        ['organisation', 'team', 'agent']
-    """
-    place = path.index(name)
-    if name.startswith("spiffe://") or place >= 2:
-        return "agent"
-    return "organisation" if place == 0 else "team"
-
-
-def window_start(window: str, end: int) -> int:
-    """When a window began, from how it is written in a lease's key and when it ends.
-
-    Example:
-        >>> window_start("1m", 120_000_000)
-        60000000
-    """
-    name, _, zone = window.partition(" in ")
-    start, _ = _core.usage_window(name, end - 1, zone or "UTC")
-    return start
-
-
 def open_quota(
     settings: Settings,
     store: Store,
@@ -214,10 +152,11 @@ def open_quota(
         store: The folder's store.
         reach: Tells it what is set in other processes.
         live: Tells it what changes in the configuration.
-        shard: Of the ledger, where this process records its acts.
+        shard: Of the ledger, where this process records its acts and which it holds.
         relaxed: True where acts may be recorded later than they are done.
         ledger: The ledger's folder, by default that of the store's folder: what this shard's last holder left is
-            settled from it, and what is counted by process goes on where it stood.
+            settled from it, what is counted by process goes on where it stood, and so is settled later what other
+            processes leave that die.
 
     Example:
         >>> import tempfile
@@ -253,17 +192,19 @@ def open_quota(
     with store.read() as tx:
         boost(tx)
     authority = StoreAuthority(store)
+    folder = ledger or (store.folder / "ledger" if store.folder is not None else None)
+    settlement = Settlement(authority, folder) if folder is not None and (folder / shard).exists() else None
     leases = Leases(
         quota,
         authority,
         ttl=settings.metering.quota_cache_ttl_seconds,
         on_outage=settings.metering.on_outage,
-        shard=shard,
+        shard=settlement.origin(shard) if settlement is not None and shard else "",
         relaxed=relaxed,
+        settle=settlement,
     )
-    folder = ledger or (store.folder / "ledger" if store.folder is not None else None)
-    if shard and folder is not None and (folder / shard).exists():
-        _take_over(quota, authority, folder, shard, leases.holder)
+    if settlement is not None and shard:
+        settlement.take_over(quota, shard, leases.holder)
     if reach is not None:
         reach.on(TOPIC, renew)
     if live is not None:

@@ -323,7 +323,8 @@ leases = Table(
     Column("end", BigInteger, primary_key=True),
     Column("units", BigInteger, nullable=False),
     Column("spent", BigInteger, nullable=False, default=0),
-    Column("shard", Text, nullable=False, default=""),  # of the ledger, where the holder's acts are recorded
+    Column("shard", Text, nullable=False, default=""),  # origin of the ledger's shard with the holder's acts
+    Column("began", Word, nullable=False, default=0),  # no act of it was recorded before
     Column("relaxed", Boolean, nullable=False, default=False),  # its records may be lost in a crash
     Column("expires", BigInteger, nullable=False),  # microseconds since the epoch
     Index(None, "key", "end"),

@@ -43,7 +43,7 @@ pub use proof::Proof;
 pub use query::{Ended, Filter, Found, query};
 pub use queue::{Completions, Done};
 pub use reader::{Shard, View};
-pub use shard::names as shards;
+pub use shard::{names as shards, while_vacant};
 pub use subject::Subjects;
 pub use verify::{Verified, verify};
 

@@ -78,6 +78,15 @@ fn take(folder: &Path, name: &str) -> Result<Option<Held>> {
     Ok(Some(Held { path, name: name.to_owned(), lock: Some(lock), generation: fork::generation() }))
 }
 
+/// Runs `work` while this process holds a shard that nobody holds, and gives it free again; none where somebody does. What is there can
+/// be read meanwhile and does not change.
+///
+/// # Errors
+/// Those of the file system.
+pub fn while_vacant<T>(folder: &Path, name: &str, work: impl FnOnce() -> T) -> Result<Option<T>> {
+    Ok(take(folder, name)?.map(|_held| work()))
+}
+
 /// Takes over a free shard, or makes one.
 pub fn acquire(folder: &Path) -> Result<Held> {
     let private =
@@ -116,7 +125,9 @@ mod tests {
         let first = acquire(&folder).unwrap();
         let second = acquire(&folder).unwrap();
         assert_eq!((first.name.as_str(), second.name.as_str()), ("0000", "0001"));
+        assert!(while_vacant(&folder, "0000", || ()).unwrap().is_none());
         drop(first);
+        assert!(while_vacant(&folder, "0000", || take(&folder, "0000").unwrap().is_none()).unwrap().unwrap());
         assert_eq!(acquire(&folder).unwrap().name, "0000");
         assert_eq!(names(&folder).unwrap(), ["0000", "0001"]);
         drop(second);

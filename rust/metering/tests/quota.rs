@@ -237,7 +237,6 @@ fn a_shared_quota_spends_only_what_was_leased() {
     assert!(quota.consume(&PATH, &[("m", 1)], at(2)).is_err());
     assert!(quota.grant(&grant(20, 50), at(2)).unwrap());
     // Its word that there is no more makes a refusal one of room, for a moment.
-    assert!(!quota.lease_needs(at(3)).is_empty());
     assert!(quota.grant(&grant(11, 64), at(3)).unwrap());
     let short = |now| quota.consume(&PATH, &[("m", 1)], now).unwrap_err().context().any(|c| c == creto_metering::Refusal::LEASE);
     assert!(!short(at(3)));
@@ -250,6 +249,34 @@ fn a_shared_quota_spends_only_what_was_leased() {
     assert_eq!(quota.surrender(&need, at(31)).unwrap(), 9);
     // Units of a window that is over are refused.
     assert!(!quota.grant(&grant(10, 50), at(61)).unwrap());
+}
+
+#[test]
+fn units_that_were_on_their_way_when_an_act_was_refused_are_not_asked_for_again() {
+    let quota = enforcer(r#"[{"scope": "team", "meter": "m", "limit": 320, "share": "store"}]"#);
+    assert!(quota.consume(&PATH, &[("m", 1)], at(0)).is_err());
+    let need = quota.lease_needs(at(0)).pop().unwrap();
+    // Another act is refused before the answer is there.
+    assert!(quota.consume(&PATH, &[("m", 2)], at(0)).is_err());
+    let grant = LeaseGrant {
+        organisation: &need.organisation,
+        level: need.level,
+        name: &need.name,
+        meter: &need.meter,
+        window: &need.window,
+        end: need.end,
+        held: need.want,
+        until: at(30).micros(),
+        total: Some(need.want),
+    };
+    assert!(quota.grant(&grant, at(0)).unwrap());
+    assert!(quota.lease_needs(at(0)).is_empty());
+    // An act that needs more than came is still heard.
+    assert!(quota.consume(&PATH, &[("m", 40)], at(0)).is_err());
+    assert!(quota.consume(&PATH, &[("m", 60)], at(0)).is_err());
+    let more = LeaseGrant { held: 30, total: Some(30), ..grant };
+    assert!(quota.grant(&more, at(0)).unwrap());
+    assert_eq!(quota.lease_needs(at(0)).pop().unwrap().want, 30);
 }
 
 #[test]

@@ -31,7 +31,7 @@ mod _core {
     #[pymodule_export]
     use crate::audit::{
         Ledger, LedgerFollower, LedgerShard, LedgerSubjects, LedgerWitness, Progress, ledger_cosigned, ledger_decode, ledger_shards,
-        ledger_term, ledger_verifier_keys, ledger_verify_proof, ledger_with_cosignature,
+        ledger_term, ledger_verifier_keys, ledger_verify_proof, ledger_while_vacant, ledger_with_cosignature,
     };
     #[pymodule_export]
     use crate::authz::{Decision, PolicyEngine, Prepared, Roster, policy_findings};

@@ -158,10 +158,12 @@ impl Organisation {
         if side.end != grant.end {
             return false;
         }
-        if grant.held > side.leased {
-            side.last_lease = grant.held - side.leased;
+        let fresh = grant.held.saturating_sub(side.leased);
+        if fresh > 0 {
+            side.last_lease = fresh;
         }
         side.leased = grant.held;
+        side.wanted = side.wanted.saturating_sub(fresh);
         side.lease_until = grant.until;
         if let Some(total) = grant.total {
             side.used_elsewhere = total.saturating_sub(side.leased);
@@ -169,7 +171,20 @@ impl Organisation {
         }
         self.line_mut(number).due = side_due(self, number, now);
         self.rebound(number, &installed, now);
+        if fresh > 0 {
+            self.unwant(number);
+        }
         true
+    }
+
+    /// Takes back a wish that was noted while the units that fulfil it were on their way: asked for twice, they would strand twice.
+    fn unwant(&mut self, number: u32) {
+        let used = self.line(number).used;
+        let Some(side) = self.side_of(number) else { return };
+        if side.asked && side.wanted == 0 && used < side.leased.saturating_sub(side.last_lease / 2) {
+            side.asked = false;
+            self.short.retain(|wanted| *wanted != number);
+        }
     }
 
     /// Gives up what is leased and not used; how many units that is, and of which window.

@@ -29,6 +29,15 @@ pub fn ledger_shards(py: Python<'_>, folder: PathBuf) -> PyResult<Vec<String>> {
     py.detach(|| creto_audit::shards(&folder)).or_raise(py)
 }
 
+/// Calls `work` while this process holds a shard that nobody holds; False where somebody does, and nothing was called.
+#[pyfunction]
+pub fn ledger_while_vacant(py: Python<'_>, folder: PathBuf, name: &str, work: &Bound<'_, PyAny>) -> PyResult<bool> {
+    match creto_audit::while_vacant(&folder, name, || work.call0()).or_raise(py)? {
+        Some(done) => done.map(|_| true),
+        None => Ok(false),
+    }
+}
+
 /// Checks a proof (C2SP tlog-proof text) of a record's bytes; returns the checkpoint as a dict.
 #[pyfunction]
 pub fn ledger_verify_proof<'py>(py: Python<'py>, proof: &str, entry: &[u8], key: &VerifyingKey) -> PyResult<Bound<'py, PyDict>> {
@@ -61,6 +70,7 @@ pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(witness::ledger_cosigned, module)?)?;
     module.add_class::<Progress>()?;
     module.add_function(wrap_pyfunction!(ledger_shards, module)?)?;
+    module.add_function(wrap_pyfunction!(ledger_while_vacant, module)?)?;
     module.add_function(wrap_pyfunction!(ledger_verify_proof, module)?)?;
     module.add_function(wrap_pyfunction!(ledger_decode, module)?)?;
     module.add_function(wrap_pyfunction!(follow::ledger_term, module)?)?;

@@ -106,6 +106,7 @@ def upgrade() -> None:
         sa.Column("units", sa.BigInteger(), nullable=False),
         sa.Column("spent", sa.BigInteger(), nullable=False),
         sa.Column("shard", sa.Text(), nullable=False),
+        sa.Column("began", creto.store.tables.Word(), nullable=False),
         sa.Column("relaxed", sa.Boolean(), nullable=False),
         sa.Column("expires", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("holder", "key", "end", name=op.f("pk_leases")),
