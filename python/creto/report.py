@@ -253,10 +253,10 @@ def _clock(micros: int) -> str:
 _STYLE = """
 :root { color-scheme: light dark; --ink: light-dark(#1d2330, #e8ebf2); --soft: light-dark(#5b6475, #a3acbd);
   --page: light-dark(#fbfbfd, #14171e); --card: light-dark(#fff, #1c212b); --rule: light-dark(#e3e6ed, #303846);
-  --done: light-dark(#2c8a5b, #4cc38a); --failed: light-dark(#b4691f, #e8a35c); 
+  --done: light-dark(#237a4e, #4cc38a); --failed: light-dark(#96560f, #e8a35c); 
   --denied: light-dark(#c0374a, #f07183);
   --quota: light-dark(#8b46b8, #c58be8);
-  --asked: light-dark(#2563c9, #7aa8ff); --unknown: light-dark(#7b8496, #8d97aa); }
+  --asked: light-dark(#2563c9, #7aa8ff); --unknown: light-dark(#667085, #8d97aa); }
 * { box-sizing: border-box } body { margin: 0; background: var(--page); color: var(--ink);
   font: 15px/1.5 system-ui, sans-serif } main { max-width: 1180px; margin: 0 auto; padding: 28px 20px 60px }
 h1 { font-size: 26px; margin: 0 0 18px } h2 { font-size: 17px; margin: 34px 0 10px }
@@ -276,5 +276,6 @@ th { text-align: left; white-space: nowrap; color: var(--soft);
 .status { color: var(--colour); font-weight: 600; white-space: nowrap } dl { display: grid; margin: 0;
   grid-template-columns: max-content 1fr; gap: 4px 18px } dt { color: var(--soft) }
 dd { margin: 0; overflow-wrap: anywhere;
-  font-variant-numeric: tabular-nums } @media print { body { background: #fff } }
+  font-variant-numeric: tabular-nums } table td:first-child { overflow-wrap: break-word } @media (max-width: 46rem) {
+  dl { grid-template-columns: minmax(0, 1fr); gap: 0 } dd { margin-bottom: 8px } .wide table { min-width: 620px } } @media print { body { background: #fff } }
 """

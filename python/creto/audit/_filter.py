@@ -9,7 +9,7 @@ from typing import Literal, Self
 from creto.audit._record import AuditRecord
 from creto.errors import InvalidInputError
 
-__all__ = ["Filter", "Kind", "Outcome", "word"]
+__all__ = ["Filter", "Kind", "Outcome", "is_id", "word"]
 
 Kind = Literal["intent", "outcome", "refusal", "event"]
 Outcome = Literal["success", "failure", "refused"]
@@ -66,7 +66,7 @@ class Filter:
             raise InvalidInputError(f"an outcome is looked for as success, failure or refused, not `{self.outcome}`")
         for name in ("act", "id"):
             value = getattr(self, name)
-            if value is not None and not _is_id(value):
+            if value is not None and not is_id(value):
                 raise InvalidInputError(f"`{name}` is not 16 bytes, nor 32 hexadecimal digits")
 
     @classmethod
@@ -96,5 +96,6 @@ def _like(pattern: str | None, text: str) -> bool:
     return pattern is None or (text.startswith(pattern[:-1]) if pattern.endswith("*") else text == pattern)
 
 
-def _is_id(text: str) -> bool:
+def is_id(text: str) -> bool:
+    """Whether a text can be the id of an act or a record."""
     return len(text) == 32 and all(digit in "0123456789abcdefABCDEF" for digit in text)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from creto import _core
-from creto.errors import IntegrityError
+from creto.errors import IntegrityError, InvalidInputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -83,7 +83,14 @@ def trusted_keys(folder: Path, files: Iterable[Path] = ()) -> list[_core.Verifyi
         InvalidInputError: A file holds no public key.
     """
     found = list(files) or sorted((folder / "keys").glob("ledger-*.pub"))
-    return [_core.VerifyingKey.from_text(line) for file in found for line in file.read_text().split()]
+    return [key for file in found for key in _read(Path(file))]
+
+
+def _read(file: Path) -> list[_core.VerifyingKey]:
+    try:
+        return [_core.VerifyingKey.from_text(line) for line in file.read_text(encoding="utf-8").split()]
+    except (InvalidInputError, UnicodeDecodeError) as error:
+        raise InvalidInputError(f"`{file}` holds no public key as `creto audit keys` prints it") from error
 
 
 def open_ledger(

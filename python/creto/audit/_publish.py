@@ -116,4 +116,4 @@ def _post(url: str, note: bytes) -> None:
         with error:
             raise ConnectionFailedError(f"`{url}` did not take a checkpoint: it answered {error.code}") from error
     except OSError as error:
-        raise ConnectionFailedError(f"`{url}` does not answer: {error}") from error
+        raise ConnectionFailedError(f"`{url}` does not answer: {getattr(error, 'reason', error)}") from error

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from creto import _core
-from creto.audit._filter import Filter
+from creto.audit._filter import Filter, is_id
 from creto.audit._index import LedgerIndex, Progress, StaleIndexError
 from creto.audit._record import AuditRecord, read
 from creto.errors import IntegrityError, InvalidInputError, NotFoundError
@@ -168,6 +168,11 @@ def find(folder: Path, index: LedgerIndex, name: str) -> list[AuditRecord]:
         known = place.isdecimal() and shard in _core.ledger_shards(folder)
         found = [read(one) for one in _core.LedgerShard(folder / shard).pick({int(place)})] if known else []
     else:
+        if not is_id(name):
+            raise InvalidInputError(
+                f"`{name}` is no id: give the 32 hexadecimal digits of an act or a record, or a record's place as "
+                "`creto audit tail` shows it, such as `0000/17`"
+            )
         found = query(folder, index, Filter(act=name), limit=100_000) or query(folder, index, Filter(id=name), limit=1)
     if not found:
         raise NotFoundError(f"there is no {'record' if slash else 'act or record'} `{name}`")

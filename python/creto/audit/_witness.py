@@ -85,7 +85,9 @@ def _ask(url: str, body: str) -> tuple[int, str]:
         with error:
             return error.code, error.read(_MOST).decode()
     except OSError as error:
-        raise ConnectionFailedError(f"the witness at `{url}` does not answer: {error}") from error
+        raise ConnectionFailedError(
+            f"the witness at `{url}` does not answer: {getattr(error, 'reason', error)}"
+        ) from error
 
 
 def cosign(folder: Path, url: str, witness: str) -> dict[str, str]:

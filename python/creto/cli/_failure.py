@@ -58,16 +58,24 @@ def render(error: BaseException, *, as_json: bool, verbose: bool) -> int:
         click.echo(f"{click.style('creto:', fg='red', bold=True)} {plain(_headline(error), lines=True)}", err=True)
         for cause in _causes(error):
             click.echo(f"  because: {plain(cause)}", err=True)
-        if not isinstance(error, CretoError) and not verbose:
+        if not isinstance(error, CretoError) and not _of_a_file(error) and not verbose:
             click.echo("  this is a fault in creto; run again with --verbose for the whole trace", err=True)
     if verbose:
         traceback.print_exception(error, file=sys.stderr)
     return code
 
 
+def _of_a_file(error: BaseException) -> bool:
+    """Whether the system said no to a file that someone named: that is told as it is, and is no fault of ours."""
+    return isinstance(error, OSError) and error.filename is not None and bool(error.strerror)
+
+
 def _headline(error: BaseException) -> str:
     if isinstance(error, CretoError):
         return str(error) or error.kind
+    if isinstance(error, OSError) and _of_a_file(error):
+        name = error.filename.decode(errors="replace") if isinstance(error.filename, bytes) else str(error.filename)
+        return f"`{name}`: {str(error.strerror)[:1].lower()}{str(error.strerror)[1:]}"
     return f"{type(error).__name__}: {error}"
 
 
@@ -77,8 +85,12 @@ def _causes(error: BaseException) -> list[str]:
     while cause is not None and len(causes) < 8:
         known = isinstance(cause, OSError) and cause.strerror
         text = known if known else " ".join(str(cause).split())
-        # A translated error repeats its cause's text; once is enough.
-        if text and text not in str(error) and text not in causes:
+        # A translated error repeats its cause's text, at times under another word for its kind; once is enough.
+        if (
+            text
+            and not any(part in str(error) for part in (text, text.partition(": ")[2] or text))
+            and text not in causes
+        ):
             causes.append(text if len(text) <= 300 else text[:299] + "…")
         cause = cause.__cause__
     return causes

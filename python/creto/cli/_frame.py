@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import sys
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -106,15 +107,22 @@ class Frame:
         click.echo(_json(data) if self.json else text)
 
     def table(
-        self, columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str = "", empty: str = "none"
+        self,
+        columns: Sequence[str],
+        rows: Iterable[Sequence[Any]],
+        *,
+        title: str = "",
+        empty: str = "none",
+        narrow: Iterable[str] | None = None,
     ) -> None:
-        """Prints rows: a list of objects under `--json`, else a table.
+        """Prints rows: a list of objects under `--json`, else a table, or one name a line where none would fit.
 
         Args:
             columns: Names, which are the keys in JSON.
             rows: Values in the order of the columns.
             title: Above the table.
             empty: What to print where there is no row.
+            narrow: A line for each row, in place of one name a line.
         """
         listed = [list(row) for row in rows]
         if self.json:
@@ -124,18 +132,12 @@ class Frame:
         if not listed:
             click.echo(empty)
             return
-        from rich import box
-        from rich.console import Console
-        from rich.table import Table
-        from rich.text import Text
+        from creto.cli._table import laid_out
 
-        table = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-        for column in columns:
-            table.add_column(column, overflow="fold")
-        for row in listed:
-            table.add_row(*(Text(_cell(value)) for value in row))
-        # Piped output is read by programs: fold nothing there.
-        Console(width=None if sys.stdout.isatty() else 200).print(table)
+        # Piped output is read by programs: nothing is folded there.
+        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+        cells = [[_cell(value) for value in row] for row in listed]
+        click.echo(laid_out(list(columns), cells, width, title=title, narrow=narrow))
 
 
 # Characters of two-byte controls, of direction, and without a width or an encoding: JSON lets them stand as they are.

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import click
 
-__all__ = ["Entry", "LazyGroup"]
+__all__ = ["Entry", "Group", "LazyGroup"]
 
 
 class Entry(NamedTuple):
@@ -20,7 +20,34 @@ class Entry(NamedTuple):
     attribute: str = "command"
 
 
-class LazyGroup(click.Group):
+class Group(click.Group):
+    """A group that lists what its commands are for in whole sentences, and names the nearest where one is misspelt."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Finds the command, or says which one is nearest."""
+        name = args[0]
+        if not name.startswith("-") and name not in self.list_commands(ctx):
+            near = difflib.get_close_matches(name, self.list_commands(ctx), n=1)
+            hint = f"did you mean `{near[0]}`?" if near else f"`{ctx.command_path} --help` lists them"
+            raise click.UsageError(f"there is no command `{name}`; {hint}", ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Lists the commands, each with the whole first line of its help."""
+        commands = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
+        rows = [(name, _first_line(command)) for name, command in commands if command is not None]
+        if rows:
+            with formatter.section("Commands"):
+                formatter.write_dl(rows)
+
+
+def _first_line(command: click.Command) -> str:
+    return " ".join((command.help or "").partition("\n\n")[0].split())
+
+
+class LazyGroup(Group):
     """A group over entries; one whose module this build lacks is not listed."""
 
     entries: dict[str, Entry]
@@ -37,17 +64,6 @@ class LazyGroup(click.Group):
         entry = self.entries[cmd_name]
         command: click.Command = getattr(import_module(entry.module), entry.attribute)
         return command
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Finds the command, or says which one is nearest."""
-        name = args[0]
-        if not name.startswith("-") and name not in self.list_commands(ctx):
-            near = difflib.get_close_matches(name, self.list_commands(ctx), n=1)
-            hint = f"did you mean `{near[0]}`?" if near else "`creto --help` lists them"
-            raise click.UsageError(f"there is no command `{name}`; {hint}", ctx)
-        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Lists the commands from their entries, importing none."""

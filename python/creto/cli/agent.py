@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from creto.cli._frame import Frame, json_option, pass_frame
+from creto.cli._group import Group
+from creto.errors import AlreadyExistsError
 
 if TYPE_CHECKING:
     from creto.nhi import Identities, Summary
@@ -29,7 +31,7 @@ def identities_of(frame: Frame) -> Iterator[Identities]:
         yield Identities(store, trust_domain=common.trust_domain, suite=common.suite, sealer=frame.sealer())
 
 
-@click.group()
+@click.group(cls=Group)
 def command() -> None:
     """Agents: make, list, export, import and revoke them, and let one act for another."""
 
@@ -47,7 +49,13 @@ def create(frame: Frame, name: str, path: str) -> None:
       creto agent create researcher --path acme/lab
     """
     with identities_of(frame) as identities:
-        identities.agent(name, path=[part for part in path.split("/") if part])
+        above = [part for part in path.split("/") if part]
+        made = identities.agent(name, path=above)
+        if path and list(made.path) != above:
+            raise AlreadyExistsError(
+                f"`{made.id}` exists already, under `{'/'.join(made.path)}`; an agent's path does not change: "
+                "make one of another name"
+            )
         _show(frame, identities, name)
 
 
@@ -67,15 +75,14 @@ def list_(frame: Frame) -> None:
             frame.show([_data(summary) for summary in found])
             return
         frame.table(
-            ["name", "state", "keys", "suite", "valid until", "id"],
+            ["name", "state", "keys", "suite", "valid until"],
             (
                 (
-                    summary.id.rsplit("/", 1)[-1],
+                    summary.id.removeprefix(f"spiffe://{frame.settings.common.trust_domain}/agent/"),
                     summary.state,
                     f"{'here' if summary.own else 'elsewhere'}, generation {summary.generation}",
                     summary.suite,
                     _date(summary.valid_until),
-                    summary.id,
                 )
                 for summary in found
             ),
@@ -141,8 +148,8 @@ def revoke(frame: Frame, name: str, reason: str) -> None:
     "--policy", type=click.Path(exists=True, path_type=Path), help="Cedar policies that bound it; all, if none."
 )
 @click.option("--audience", help="Where it counts; this trust domain, if none.")
-@click.option("--seconds", default=3600, show_default=True, help="How long it holds.")
-@click.option("--depth", default=0, show_default=True, help="How many further hops may follow.")
+@click.option("--seconds", default=3600, show_default=True, type=click.IntRange(1), help="How long it holds.")
+@click.option("--depth", default=0, show_default=True, type=click.IntRange(0), help="How many further hops may follow.")
 @click.option("--chain", type=click.Path(exists=True, path_type=Path), help="The chain that ends at the delegator.")
 @click.option("--out", type=click.Path(path_type=Path), help="Write the chain here; else it is printed.")
 @pass_frame
@@ -164,6 +171,7 @@ def delegate(
       creto agent delegate planner researcher --policy reads.cedar --seconds 600 --out chain.jsonl
     """
     with identities_of(frame) as identities:
+        _known(identities, delegator)
         hops = identities.delegate_blocking(
             delegator,
             delegatee,
@@ -188,6 +196,8 @@ def export(frame: Frame, names: tuple[str, ...], out: Path | None) -> None:
       creto agent export researcher --out researcher.bundle
     """
     with identities_of(frame) as identities:
+        for name in names:
+            _known(identities, name)
         _write(identities.export(*names) + "\n", out)
         click.echo(f"fingerprint of this trust domain: {identities.domain().verifying_key.fingerprint}", err=True)
 
@@ -207,6 +217,11 @@ def import_(frame: Frame, bundle: Any, fingerprint: str | None) -> None:
     with identities_of(frame) as identities:
         found = identities.import_blocking(bundle.read(), fingerprint=fingerprint)
         frame.show(found, "known now: " + ", ".join(found))
+
+
+def _known(identities: Identities, name: str) -> None:
+    """Does nothing where there is such an agent: here a name that was misspelt makes none."""
+    identities.find(name)
 
 
 def _show(frame: Frame, identities: Identities, name: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -9,6 +10,8 @@ from typing import TYPE_CHECKING
 import click
 
 from creto.cli._frame import Frame, json_option, pass_frame
+from creto.cli._group import Group
+from creto.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from creto.oversight import Approvers
@@ -24,7 +27,7 @@ def _people(frame: Frame) -> Iterator[Approvers]:
         yield open_approvers(store, frame.settings)
 
 
-@click.group()
+@click.group(cls=Group)
 def command() -> None:
     """Make, list and revoke approvers, and give them inbox tokens."""
 
@@ -33,7 +36,12 @@ def command() -> None:
 @json_option
 @pass_frame
 def list_(frame: Frame) -> None:
-    """List the approvers."""
+    """List the approvers.
+
+    \b
+    Example:
+      creto approver list
+    """
     with _people(frame) as people:
         frame.table(
             ["name", "active", "policies", "id"],
@@ -57,6 +65,8 @@ def add(frame: Frame, name: str, policies: tuple[str, ...], email: str | None) -
     Example:
       creto approver add release-desk --policy payments --email release-desk@example.org
     """
+    if email is not None and not re.fullmatch(r"[^@\s]+@[^@\s]+", email):
+        raise InvalidInputError(f"--email `{email}`: write an address, such as release-desk@example.org")
     with _people(frame) as people:
         made, token = people.add(name, policies=policies or ("*",), channels={"email": email} if email else {})
         frame.show(
@@ -70,7 +80,12 @@ def add(frame: Frame, name: str, policies: tuple[str, ...], email: str | None) -
 @json_option
 @pass_frame
 def token(frame: Frame, name: str) -> None:
-    """Give an approver a new inbox token; the old one ends."""
+    """Give an approver a new inbox token; the old one ends.
+
+    \b
+    Example:
+      creto approver token release-desk
+    """
     with _people(frame) as people:
         new = people.renew_token(name)
         frame.show({"name": name, "token": new}, f"inbox token, shown only now: {new}")
@@ -81,7 +96,12 @@ def token(frame: Frame, name: str) -> None:
 @json_option
 @pass_frame
 def revoke(frame: Frame, name: str) -> None:
-    """Take an approver's say away: answers not used yet count no more."""
+    """Take an approver's say away: answers not used yet count no more.
+
+    \b
+    Example:
+      creto approver revoke release-desk
+    """
     with _people(frame) as people:
         people.revoke(name)
         frame.show({"name": name, "active": False}, f"`{name}` may not answer any more")

@@ -5,11 +5,12 @@ from __future__ import annotations
 import click
 
 from creto.cli._audit import outside, people, proving, reading
+from creto.cli._group import Group
 
 __all__ = ["command"]
 
 
-@click.group()
+@click.group(cls=Group)
 def command() -> None:
     """Read, verify and prove the ledger: what was done, by whom, why, and how it ended."""
 

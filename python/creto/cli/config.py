@@ -9,12 +9,13 @@ from pathlib import Path
 import click
 
 from creto.cli._frame import Frame, json_option, pass_frame
+from creto.cli._group import Group
 from creto.errors import NotFoundError
 
 __all__ = ["command"]
 
 
-@click.group()
+@click.group(cls=Group)
 def command() -> None:
     """Show, check and trust the configuration.
 
@@ -122,7 +123,12 @@ def trust(frame: Frame, file: Path, revoke: bool, listed: bool) -> None:
 @json_option
 @pass_frame
 def path(frame: Frame) -> None:
-    """Print the files that are read, the weakest first, and the state folder."""
+    """Print the files that are read, the weakest first, and the state folder.
+
+    \b
+    Example:
+      creto config path
+    """
     from creto.store import state_folder
 
     rows = [("file", str(each)) for each in frame.settings.sources]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from creto.cli._frame import Frame, json_option, pass_frame
+from creto.errors import NotFoundError
 
 if TYPE_CHECKING:
     import creto
@@ -65,6 +66,8 @@ def command(frame: Frame, page: Path | None, keep: Path | None) -> int:
     Example:
       creto demo --html demo.html
     """
+    if page is not None and not page.parent.is_dir():
+        raise NotFoundError(f"there is no folder `{page.parent}` to write the page to")
     folder = keep or Path(tempfile.mkdtemp(prefix="creto-demo-"))
     try:
         return frame.run(_demo, frame, folder, page)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
@@ -11,14 +12,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from creto.cli._frame import Frame, json_option, pass_frame
+from creto.cli._group import Group
 
 if TYPE_CHECKING:
     from creto import _core
 
 
-@click.group()
+@click.group(cls=Group)
 def command() -> None:
-    """Makes, shows and checks invoices."""
+    """Make, show and check invoices."""
 
 
 @command.command()
@@ -31,11 +33,11 @@ def command() -> None:
 @json_option
 @pass_frame
 def run(frame: Frame, period: str, customer: str | None, draft: bool, recount: bool) -> None:
-    """Invoices a period: rates what the ledger holds, and gives each invoice its number.
+    """Invoice a period: rate what the ledger holds, and give each invoice its number.
 
     \b
     Example:
-        creto invoice run --period 2026-11 --customer acme
+      creto invoice run --period 2026-11 --customer acme
     """
     from creto.errors import InvalidInputError
     from creto.metering import Invoices, LedgerEvidence, PriceBook
@@ -56,7 +58,14 @@ def run(frame: Frame, period: str, customer: str | None, draft: bool, recount: b
     evidence = LedgerEvidence(frame.folder / "ledger", recount=recount)
     with frame.store() as store:
         made = Invoices(store, _who(frame)).run(
-            book, start, end, zone, evidence, customers=None if customer is None else [customer], finalize=not draft
+            book,
+            start,
+            end,
+            zone,
+            evidence,
+            customers=None if customer is None else [customer],
+            finalize=not draft,
+            refuse_empty=True,
         )
     _table(frame, made, empty=f"nobody used anything in {period}")
 
@@ -68,16 +77,30 @@ def _who(frame: Frame) -> str:
 
 
 def _table(frame: Frame, found: Any, *, empty: str) -> None:
-    columns = ["number", "id", "state", "customer", "from", "to", "total", "due", "currency"]
-    rows = [
-        [
-            *(one.number, one.id, one.state, one.document["customer"]),
-            *(one.document["start"][:10], one.document["end"][:10]),
-            *(one.document["total"], one.document["due"], one.document["currency"]),
-        ]
-        for one in found
-    ]
-    frame.table(columns, rows, empty=empty)
+    from creto.metering._render import period_text
+
+    def row(one: Any) -> list[Any]:
+        document, currency = one.document, one.document["currency"]
+        if frame.json:
+            days = [document["start"][:10], document["end"][:10]]
+            return [
+                one.number,
+                one.id,
+                one.state,
+                document["customer"],
+                *days,
+                document["total"],
+                document["due"],
+                currency,
+            ]
+        # For people: the days that it is for, the last one included, as on the invoice itself; a draft by its id.
+        sums = [f"{document['total']} {currency}", f"{document['due']} {currency}"]
+        return [one.number or one.id, one.state, document["customer"], period_text(document), *sums]
+
+    columns = ["number", "state", "customer", "period", "total", "due"]
+    if frame.json:
+        columns = ["number", "id", "state", "customer", "from", "to", "total", "due", "currency"]
+    frame.table(columns, [row(one) for one in found], empty=empty)
 
 
 @command.command("list")
@@ -85,11 +108,11 @@ def _table(frame: Frame, found: Any, *, empty: str) -> None:
 @json_option
 @pass_frame
 def list_(frame: Frame, customer: str | None) -> None:
-    """Lists invoices and credit notes.
+    """List invoices and credit notes.
 
     \b
     Example:
-        creto invoice list
+      creto invoice list
     """
     from creto.metering import Invoices
 
@@ -106,11 +129,11 @@ def list_(frame: Frame, customer: str | None) -> None:
 @json_option
 @pass_frame
 def show(frame: Frame, number: str, form: str | None, output: Path | None) -> None:
-    """Shows an invoice by its number or id.
+    """Show an invoice by its number or id.
 
     \b
     Example:
-        creto invoice show INV-2026-000001 -o invoice.html
+      creto invoice show INV-2026-000001 -o invoice.html
     """
     from creto.metering import Invoices
     from creto.metering._render import invoice_csv, invoice_html, invoice_text
@@ -120,8 +143,12 @@ def show(frame: Frame, number: str, form: str | None, output: Path | None) -> No
     if form is None:
         ending = output.suffix.lstrip(".") if output is not None else ""
         form = ending if ending in {"json", "csv", "html"} else "json" if frame.json else "text"
-    forms = {"text": invoice_text, "csv": invoice_csv, "html": invoice_html, "json": _json}
-    text = forms[form](document).rstrip("\n")
+    forms = {"csv": invoice_csv, "html": invoice_html, "json": _json}
+    text = (
+        invoice_text(document, min(100, shutil.get_terminal_size((100, 24)).columns))
+        if form == "text"
+        else forms[form](document).rstrip("\n")
+    )
     if output is None:
         click.echo(text)
     else:
@@ -157,11 +184,11 @@ _key_option = click.option(
 @json_option
 @pass_frame
 def verify(frame: Frame, file: Path, ledger: Path | None, keys: tuple[Path, ...]) -> int:
-    """Checks an invoice, or the proof of one event, with what an outsider has: FILE, the public tiles, the public keys.
+    """Check an invoice, or the proof of one event, with what an outsider has: FILE, the public tiles, the public keys.
 
     \b
     Example:
-        creto invoice verify invoice.json --ledger tiles --key ledger.pub
+      creto invoice verify invoice.json --ledger tiles --key ledger.pub
     """
     from creto.errors import InvalidInputError
     from creto.metering import verify_invoice
@@ -193,11 +220,11 @@ def verify(frame: Frame, file: Path, ledger: Path | None, keys: tuple[Path, ...]
 @click.argument("event", type=int)
 @pass_frame
 def prove(frame: Frame, number: str, line: int, event: int) -> None:
-    """Prints a proof that one EVENT (its place in the LINE, from 1) was charged and is in the ledger.
+    """Print a proof that one EVENT (its place in the LINE, from 1) was charged and is in the ledger.
 
     \b
     Example:
-        creto invoice prove INV-2026-000001 1 1
+      creto invoice prove INV-2026-000001 1 1
     """
     from creto.metering import Invoices
     from creto.metering._proof import prove_event
@@ -218,11 +245,11 @@ def _moved(frame: Frame, invoice: Any) -> None:
 @json_option
 @pass_frame
 def finalize(frame: Frame, number: str) -> None:
-    """Gives a draft its number.
+    """Give a draft its number.
 
     \b
     Example:
-        creto invoice finalize ID
+      creto invoice finalize ID
     """
     from creto.metering import Invoices
 
@@ -235,11 +262,11 @@ def finalize(frame: Frame, number: str) -> None:
 @json_option
 @pass_frame
 def pay(frame: Frame, number: str) -> None:
-    """Notes that an invoice was paid.
+    """Note that an invoice was paid.
 
     \b
     Example:
-        creto invoice pay INV-2026-000001
+      creto invoice pay INV-2026-000001
     """
     from creto.metering import Invoices
 
@@ -252,11 +279,11 @@ def pay(frame: Frame, number: str) -> None:
 @json_option
 @pass_frame
 def void(frame: Frame, number: str) -> None:
-    """Voids an invoice that was not paid; its number stays, its period can be invoiced again.
+    """Void an invoice that was not paid; its number stays, its period can be invoiced again.
 
     \b
     Example:
-        creto invoice void INV-2026-000001
+      creto invoice void INV-2026-000001
     """
     from creto.metering import Invoices
 
@@ -283,11 +310,11 @@ def _decimal(text: str) -> Decimal:
 @json_option
 @pass_frame
 def credit(frame: Frame, number: str, amount: str | None, reason: str) -> None:
-    """Makes a credit note on an invoice.
+    """Make a credit note on an invoice.
 
     \b
     Example:
-        creto invoice credit INV-2026-000001 --amount 4.00 --reason "an outage"
+      creto invoice credit INV-2026-000001 --amount 4.00 --reason "an outage"
     """
     from creto.metering import Invoices
 
@@ -305,11 +332,11 @@ def credit(frame: Frame, number: str, amount: str | None, reason: str) -> None:
 @json_option
 @pass_frame
 def prepay(frame: Frame, customer: str, amount: str, currency: str | None, priority: int, length: str | None) -> None:
-    """Notes an amount paid in advance, which invoices take off.
+    """Note an amount paid in advance, which invoices take off.
 
     \b
     Example:
-        creto invoice prepay acme 100.00 --for 365d
+      creto invoice prepay acme 100.00 --for 365d
     """
     from creto.metering import Invoices
     from creto.metering._period import parse_length

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from creto.cli._frame import Frame, json_option, pass_frame
+from creto.cli._group import Group
+from creto.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from creto.messaging import Mailbox, Message
-    from creto.nhi import Identities
+    from creto.nhi import Agent, Identities
 
 __all__ = ["command"]
 
@@ -44,7 +46,7 @@ async def _mailbox(frame: Frame) -> AsyncIterator[tuple[Identities, Mailbox]]:
         )
 
 
-@click.group()
+@click.group(cls=Group)
 def command() -> None:
     """Messages between agents, sealed for their recipients and signed by their sender.
 
@@ -92,7 +94,7 @@ def send(
     async def run() -> None:
         async with _mailbox(frame) as (identities, mailbox):
             sent = await mailbox.send(
-                identities.agent(sender),
+                _known(identities, sender),
                 list(to),
                 body,
                 content_type=content_type,
@@ -122,13 +124,17 @@ def inbox(frame: Frame, agent: str, follow: bool, ack: bool) -> None:
     """
 
     async def run() -> None:
-        async with _mailbox(frame) as (identities, mailbox), mailbox.inbox(identities.agent(agent)) as opened:
+        async with _mailbox(frame) as (identities, mailbox), mailbox.inbox(_known(identities, agent)) as opened:
             peeked: list[Message] = []
+            came = False
             try:
                 while True:
                     message = await (opened.__anext__() if follow else opened.ready())
                     if message is None:
+                        if not came and not frame.json:
+                            click.echo(f"nothing has come in for {agent}", err=True)
                         break
+                    came = True
                     frame.line(_data(message), _text(message))
                     if ack:
                         await message.ack()
@@ -142,7 +148,7 @@ def inbox(frame: Frame, agent: str, follow: bool, ack: bool) -> None:
 
 
 @command.command()
-@click.argument("file", type=click.Path(exists=True, path_type=Path))
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @json_option
 @pass_frame
 def show(frame: Frame, file: Path) -> None:
@@ -154,7 +160,17 @@ def show(frame: Frame, file: Path) -> None:
     """
     from creto import _core
 
-    frame.show(_core.envelope_header(file.read_bytes(), frame.settings.common.suite))
+    try:
+        header = _core.envelope_header(file.read_bytes(), frame.settings.common.suite)
+    except InvalidInputError as error:
+        raise InvalidInputError(f"`{file}` is no sealed message, or not a whole one") from error
+    frame.show(header)
+
+
+def _known(identities: Identities, name: str) -> Agent:
+    """The agent of this name; one that was misspelt is not made."""
+    identities.find(name)
+    return identities.agent(name)
 
 
 def _data(message: Message) -> dict[str, Any]:

@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from creto.cli._frame import Frame, json_option, pass_frame
+from creto.cli._group import Group
 
 if TYPE_CHECKING:
     from creto.config import Quota
     from creto.metering import QuotaEnforcer
 
 
-@click.group()
+@click.group(cls=Group)
 def command() -> None:
-    """Shows and sets quotas."""
+    """Show and set quotas."""
 
 
 def _enforcer(frame: Frame) -> tuple[QuotaEnforcer, list[Quota], list[dict[str, Any]]]:
@@ -48,11 +49,11 @@ def _enforcer(frame: Frame) -> tuple[QuotaEnforcer, list[Quota], list[dict[str, 
 @json_option
 @pass_frame
 def show(frame: Frame, meter: str | None) -> None:
-    """Shows every quota that was used, and how far.
+    """Show every quota that was used, and how far.
 
     \b
     Example:
-        creto quota show --meter tool_calls
+      creto quota show --meter tool_calls
     """
     from creto.metering._period import instant
     from creto.metering._render import bars
@@ -71,16 +72,42 @@ def show(frame: Frame, meter: str | None) -> None:
     rows.sort(key=lambda row: (row[0]["organisation"], row[0]["meter"], -row[1]))
     columns = ["level", "name", "meter", "window", "used", "limit", "boost", "resets"]
     table = []
+    own = f"spiffe://{frame.settings.common.trust_domain}/agent/"
     for counter, used in rows:
-        row = [counter["level"], counter["name"], counter["meter"], counter["window"], used, counter["limit"]]
+        name = counter["name"] if frame.json else counter["name"].removeprefix(own)
+        row = [counter["level"], name, counter["meter"], counter["window"], used, counter["limit"]]
         row += [counter["boost"], instant(counter["resets_at"], zone) if counter["resets_at"] else None]
         if not frame.json:
-            row.append(bars([used, max(counter["limit"], used, 1)], 20)[0].ljust(20, "·"))
+            row.append(bars([used, max(counter["limit"], used, 1)], 10)[0].ljust(10, "·"))
         table.append(row)
-    names = {"organisation": "each organisation", "team": "each team", "agent": "each agent"}
-    idle = [f"{names.get(q.scope, q.scope)}: {q.limit} {q.meter or q.currency or ''}" for q in quotas]
+    idle = [f"{q.limit} of {_named(q)}" for q in quotas]
     empty = "no quota was used yet" + (f"; there are: {'; '.join(idle)}" if idle else "; there are none")
-    frame.table(columns if frame.json else [*columns, ""], table, empty=empty)
+    if not frame.json:
+        columns.append("")
+        boosted = columns.index("boost")
+        if not any(row[boosted] for row in table):
+            columns.pop(boosted)
+            table = [[*row[:boosted], *row[boosted + 1 :]] for row in table]
+    frame.table(columns, table, empty=empty)
+
+
+def _named(quota: Quota) -> str:
+    """A quota as people speak of it: what it counts, for whom, and how."""
+    each = {"organisation": "each organisation", "team": "each team", "agent": "each agent"}
+    ways: list[str] = [quota.kind] if quota.kind else []
+    ways += [f"by {quota.window}"] if quota.window else []
+    counted = quota.meter or f"cost:{quota.currency or 'the configured currency'}"
+    return f"{counted} for {each.get(quota.scope, quota.scope)}" + (f" ({', '.join(ways)})" if ways else "")
+
+
+def _wrong(item: Any) -> str:
+    """What pydantic found, with the option that it is about."""
+    said = item["msg"].removeprefix("Value error, ").removeprefix("quota rule 1: ").removeprefix("invalid input: ")
+    if not item["loc"]:
+        return str(said)
+    option = str(item["loc"][0])
+    name = {"scope": "SCOPE", "meter": "METER", "limit": "LIMIT"}.get(option, "--" + option.replace("_", "-"))
+    return f"{name} `{item['input']}`: {said[:1].lower()}{said[1:]}"
 
 
 @command.command("set")
@@ -88,7 +115,12 @@ def show(frame: Frame, meter: str | None) -> None:
 @click.argument("meter")
 @click.argument("limit")
 @click.option("--window", "-w", help="A length such as 90s, 1m, 12h, 7d, or hour, day, week, month, year.")
-@click.option("--kind", "-k", help="fixed, sliding, gcra, calendar, concurrent, cumulative or money.")
+@click.option(
+    "--kind",
+    "-k",
+    type=click.Choice(["fixed", "sliding", "gcra", "calendar", "concurrent", "cumulative", "money"]),
+    help="How it is counted; follows from --window and METER where it is left out.",
+)
 @click.option("--time-zone", help="Where calendar windows begin.")
 @click.option("--burst", type=int, help="How much at once, for gcra.")
 @click.option("--overage", type=click.Choice(["deny", "warn"]), default=None, help="What happens beyond the limit.")
@@ -97,18 +129,18 @@ def show(frame: Frame, meter: str | None) -> None:
 @json_option
 @pass_frame
 def set_(frame: Frame, /, scope: str, meter: str, limit: str, lift: bool, **options: Any) -> None:
-    """Sets a quota: SCOPE is `team` (each team) or `team:research` (that one); binds in every process within a second.
+    """Set a quota: SCOPE is `team` (each team) or `team:research` (that one); binds in every process within a second.
 
     \b
     Example:
-        creto quota set agent tool_calls 100 --window day
-        creto quota set organisation cost:USD 25.00 --kind money --window month
+      creto quota set agent tool_calls 100 --window day
+      creto quota set organisation cost:USD 25.00 --window month
     """
     from pydantic import ValidationError
 
     from creto.config import Quota
-    from creto.errors import InvalidInputError
-    from creto.metering._open import put_rule
+    from creto.errors import InvalidInputError, NotFoundError
+    from creto.metering._open import effective, put_rule
 
     given = {name: value for name, value in options.items() if value is not None}
     try:
@@ -116,11 +148,18 @@ def set_(frame: Frame, /, scope: str, meter: str, limit: str, lift: bool, **opti
     except InvalidOperation:
         raise InvalidInputError(f"limit `{limit}`: write a number") from None
     except ValidationError as error:
-        wrong = "; ".join(item["msg"].removeprefix("Value error, ") for item in error.errors())
-        raise InvalidInputError(wrong) from None
+        raise InvalidInputError("; ".join(_wrong(item) for item in error.errors())) from None
     with frame.store() as store, store.begin() as tx:
+        if lift:
+            there = [_named(one) for one in effective(tx, frame.settings)]
+            if _named(quota) not in there:
+                raise NotFoundError(
+                    f"there is no quota of {_named(quota)}; there are: {'; '.join(there)}"
+                    if there
+                    else f"there is no quota of {_named(quota)}: none is set"
+                )
         key = put_rule(tx, frame.settings, quota, remove=lift)
-    said = f"lifted {key}" if lift else f"set {key}: {limit}"
+    said = f"lifted: {_named(quota)}" if lift else f"set: {limit} of {_named(quota)}"
     frame.show({"key": key, "limit": limit, "lifted": lift}, said)
 
 
@@ -132,11 +171,11 @@ def set_(frame: Frame, /, scope: str, meter: str, limit: str, lift: bool, **opti
 @json_option
 @pass_frame
 def boost(frame: Frame, scope: str, meter: str, units: int, length: str) -> None:
-    """Allows one scope more for a time, without touching its quota.
+    """Allow one scope more for a time, without touching its quota.
 
     \b
     Example:
-        creto quota boost team:research tool_calls 500 --for 2h
+      creto quota boost team:research tool_calls 500 --for 2h
     """
     from creto.errors import InvalidInputError
     from creto.metering import QuotaEnforcer
@@ -162,15 +201,15 @@ def boost(frame: Frame, scope: str, meter: str, units: int, length: str) -> None
 @json_option
 @pass_frame
 def explain(frame: Frame, path: str, usage: tuple[str, ...]) -> int:
-    """Says whether an act would fit: PATH is organisation/team/agent, or a JSON list of names.
+    """Say whether an act would fit: PATH is organisation/team/agent, or a JSON list of names.
 
     \b
     Example:
-        creto quota explain acme/research/reader tool_calls=1
+      creto quota explain acme/research/reader tool_calls=1
     """
     from creto.errors import InvalidInputError
 
-    names = json.loads(path) if path.startswith("[") else _names(path)
+    names = _names(path)
     wanted: dict[str, int] = {}
     for pair in usage:
         meter, sign, units = pair.partition("=")
@@ -189,6 +228,8 @@ def explain(frame: Frame, path: str, usage: tuple[str, ...]) -> int:
             left = counter["limit"] - counter["used"]
             what = f"{counter['level']} {counter['name']}: {counter['meter']} ({counter['window']})"
             frame.say(f"{'ok  ' if fits else 'FULL'} {what}: {counter['used']} of {counter['limit']} used, {left} left")
+        if not counters:
+            frame.say(f"no quota counts {', '.join(wanted)} here")
         frame.say(
             "it fits" if refusal is None else f"it does not fit: {refusal['level']} `{refusal['name']}` has no room"
         )
@@ -196,5 +237,15 @@ def explain(frame: Frame, path: str, usage: tuple[str, ...]) -> int:
 
 
 def _names(path: str) -> list[str]:
+    from creto.errors import InvalidInputError
+
+    if path.startswith("["):
+        try:
+            names = json.loads(path)
+        except ValueError as error:
+            raise InvalidInputError(f"path `{path}` is no JSON list of names: {error}") from None
+        if not names or not all(isinstance(name, str) and name for name in names):
+            raise InvalidInputError(f'path `{path}`: write names, as ["acme", "research", "reader"]')
+        return list(names)
     head, sign, agent = path.partition("spiffe://")
     return [*[name for name in head.split("/") if name], *([sign + agent] if sign else [])]

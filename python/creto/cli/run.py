@@ -86,6 +86,8 @@ def command(
 
     if not argv:
         raise click.UsageError("there is no program to run: creto run -- python agent.py")
+    if "" in allow:
+        raise click.UsageError("`--allow` without a host: write HOST or HOST:PORT, as pypi.org:443")
     frame.json = frame.json or as_json
     session = Session(
         frame,
@@ -118,6 +120,8 @@ def _environment(given: tuple[str, ...]) -> dict[str, str]:
     found: dict[str, Any] = {}
     for one in given:
         name, separator, value = one.partition("=")
+        if not name:
+            raise click.UsageError(f"`--env {one}`: write NAME=VALUE, or NAME to pass one on")
         if separator:
             found[name] = value
         elif name in os.environ:

@@ -7,11 +7,12 @@ from typing import Any
 import click
 
 from creto.cli._frame import Frame, json_option, pass_frame
+from creto.cli._group import Group
 
 __all__ = ["command"]
 
 
-@click.group()
+@click.group(cls=Group)
 def command() -> None:
     """Install and inspect sandboxes."""
 
@@ -20,7 +21,12 @@ def command() -> None:
 @json_option
 @pass_frame
 def install(frame: Frame) -> None:
-    """Build the pinned gVisor (runsc) with Go and keep it in the cache."""
+    """Build the pinned gVisor (runsc) with Go and keep it in the cache.
+
+    \b
+    Example:
+      creto sandbox install
+    """
     from creto.runtime import RUNSC_VERSION, install_runsc
 
     if not frame.json:
@@ -33,7 +39,12 @@ def install(frame: Frame) -> None:
 @json_option
 @pass_frame
 def list_(frame: Frame) -> None:
-    """List the sandboxes of every creto process on this state folder."""
+    """List the sandboxes of every creto process on this state folder.
+
+    \b
+    Example:
+      creto sandbox list
+    """
     from creto.runtime import running
 
     frame.table(
@@ -50,7 +61,12 @@ def list_(frame: Frame) -> None:
 @json_option
 @pass_frame
 def clean(frame: Frame) -> None:
-    """End what a creto process that was killed may have left behind, and say what that was."""
+    """End what a creto process that was killed may have left behind, and say what that was.
+
+    \b
+    Example:
+      creto sandbox clean
+    """
     from creto.runtime import clean as clean_
 
     gone = clean_(frame.folder)
@@ -62,7 +78,12 @@ def clean(frame: Frame) -> None:
 @json_option
 @pass_frame
 def doctor(frame: Frame, backends: tuple[str, ...]) -> int:
-    """Start a sandbox of each backend and try to get out of it."""
+    """Start a sandbox of each backend and try to get out of it.
+
+    \b
+    Example:
+      creto sandbox doctor --backend gvisor
+    """
     from creto.runtime import examine
 
     reports: list[dict[str, Any]] = frame.run(examine, frame.folder, list(backends) or None)

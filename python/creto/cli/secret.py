@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from creto.cli._frame import Frame, json_option, pass_frame
+from creto.cli._group import Group
 from creto.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def _agent(frame: Frame, name: str | None) -> str:
     return name if name.startswith("spiffe://") else f"spiffe://{frame.settings.common.trust_domain}/agent/{name}"
 
 
-@click.group()
+@click.group(cls=Group)
 def command() -> None:
     """Keep secrets that sandboxes get by agent, as environment variables and nowhere else."""
 
@@ -51,6 +52,9 @@ def set_(frame: Frame, name: str, agent: str | None) -> None:
     Example:
       creto secret set API_TOKEN --agent researcher < token.txt
     """
+    from creto.runtime import check_secret_name
+
+    check_secret_name(name)
     if sys.stdin.isatty():
         value = click.prompt(f"value of {name}", hide_input=True, err=True)
     else:
@@ -66,7 +70,12 @@ def set_(frame: Frame, name: str, agent: str | None) -> None:
 @json_option
 @pass_frame
 def list_(frame: Frame) -> None:
-    """List the secrets by name; their values are never shown."""
+    """List the secrets by name; their values are never shown.
+
+    \b
+    Example:
+      creto secret list
+    """
     with _secrets(frame) as secrets:
         frame.table(
             ["name", "agent", "set"],
@@ -84,7 +93,12 @@ def list_(frame: Frame) -> None:
 @json_option
 @pass_frame
 def remove(frame: Frame, name: str, agent: str | None) -> None:
-    """Forget a secret; sandboxes that are claimed already keep it until they end."""
+    """Forget a secret; sandboxes that are claimed already keep it until they end.
+
+    \b
+    Example:
+      creto secret remove API_TOKEN --agent researcher
+    """
     with _secrets(frame) as secrets:
         secrets.remove(name, agent=_agent(frame, agent))
     frame.show({"name": name, "removed": True}, f"`{name}` is forgotten")

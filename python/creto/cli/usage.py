@@ -38,11 +38,11 @@ def command(
     aggregation: str,
     html: Path | None,
 ) -> None:
-    """Shows what was used, from the ledger, each act counted once.
+    """Show what was used, from the ledger, each act counted once.
 
     \b
     Example:
-        creto usage --by team --per day --period 2026-11
+      creto usage --by team --per day --period 2026-11
     """
     from creto.errors import InvalidInputError
     from creto.metering import read_usage
@@ -64,7 +64,8 @@ def command(
         rows += [(one, bucket) for bucket in found]
     if html is not None:
         named = [(one, instant(bucket.start, zone), bucket) for one, bucket in rows]
-        html.write_text(usage_html(f"Usage, {period}", by, named), encoding="utf-8")
+        shown = f"{instant(start, zone)} to {instant(end, zone)} ({zone})"
+        html.write_text(usage_html(f"Usage, {period}", by, named, period=shown), encoding="utf-8")
         frame.say(f"written to {html}")
     greatest = {one: max(float(b.value) for name, b in rows if name == one) for one, _ in rows}
     drawn = [bars([max(0.0, float(b.value)), greatest[one]], 30)[0] if greatest[one] > 0 else "" for one, b in rows]

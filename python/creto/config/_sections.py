@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
@@ -54,6 +55,33 @@ def _time_zone(value: str) -> str:
     return value
 
 
+def _currency(value: str) -> str:
+    if len(value) != 3 or not (value.isascii() and value.isalpha() and value.isupper()):
+        raise ValueError("write three capital letters, by ISO 4217, such as `USD`")
+    return value
+
+
+def _trust_domain(value: str) -> str:
+    if not re.fullmatch(r"[a-z0-9]([a-z0-9._-]{0,253}[a-z0-9])?", value):
+        raise ValueError("write small letters, digits, `.`, `-` and `_`, as in `example.org`")
+    return value
+
+
+def _store_url(value: SecretStr) -> SecretStr:
+    if not value.get_secret_value().startswith(("postgresql://", "postgresql+psycopg://", "postgres://")):
+        raise ValueError("write a `postgresql://` URL; where there is none, the store is a file in the state folder")
+    return value
+
+
+def _hosts(value: dict[str, str]) -> dict[str, str]:
+    for name, place in value.items():
+        address, _, port = place.rpartition(":")
+        if not name or not address or not (port.isdecimal() and 0 < int(port) < 65536):
+            raise ValueError(f"`{name}` leads to `{place}`: write an address and a port, such as `127.0.0.1:8080`")
+    return value
+
+
+Currency = Annotated[str, Field(json_schema_extra={"pattern": "^[A-Z]{3}$"}), AfterValidator(_currency)]
 Endpoint = Annotated[str, AfterValidator(_endpoint)]
 TimeZone = Annotated[str, AfterValidator(_time_zone)]
 Seconds = Annotated[float, Field(gt=0, le=366 * 86400, allow_inf_nan=False)]
@@ -63,13 +91,13 @@ Name = Annotated[str, Field(min_length=1, max_length=256)]
 class Common(Section):
     """What every part shares."""
 
-    trust_domain: Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9._-]{0,253}[a-z0-9])?$")] = _setting("creto.local")
+    trust_domain: Annotated[str, AfterValidator(_trust_domain)] = _setting("creto.local")
     """The SPIFFE trust domain that agents and approvers are named in."""
     authz_endpoint: Endpoint = _setting("embedded:")
     """Where decisions are made."""
     audit_endpoint: Endpoint = _setting("embedded:")
     """Where the ledger is."""
-    store_url: SecretStr | None = _setting(None)
+    store_url: Annotated[SecretStr, AfterValidator(_store_url)] | None = _setting(None)
     """A `postgresql://` URL for the store, in place of SQLite in the state folder."""
     suite: Literal["standard", "cnsa2"] = _setting("standard")
     """The suite of new keys and messages."""
@@ -128,7 +156,7 @@ class Metering(Section):
     model_prices: Path | None = _setting(None, path=True)
     """A table of language models' prices in LiteLLM's public form, in US dollars: acts whose records say `model` are
     priced by it, where `prices` has nothing for that model."""
-    currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")] = _setting("USD")
+    currency: Currency = _setting("USD")
     """The currency of prices that name none, by ISO 4217."""
     time_zone: TimeZone = _setting("UTC")
     """Where calendar windows and billing periods begin."""
@@ -186,7 +214,7 @@ class Runtime(Section):
     """Processors of one sandbox, in thousandths, where the machine has control groups; 0 is no limit."""
     run_timeout_seconds: Seconds | None = _setting(None)
     """How long one run may take."""
-    hosts: dict[str, str] = _setting({})
+    hosts: Annotated[dict[str, str], AfterValidator(_hosts)] = _setting({})
     """Names that lead where you say, `{"packages.example": "127.0.0.1:8080"}`; nothing else leads to private ones."""
     trees: list[Path] = _setting([], path=True)
     """Further folders of this machine that sandboxes may read, at the same path."""
@@ -235,7 +263,7 @@ class Quota(Section):
     """What happens beyond the limit."""
     share: Literal["store", "process"] = "store"
     """Whether all processes on the store share the count, or each has its own; sliding and gcra count per process."""
-    currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")] | None = None
+    currency: Currency | None = None
     """For money; the section's where there is none."""
 
     @model_validator(mode="after")
@@ -247,7 +275,11 @@ class Quota(Section):
         try:
             check_quota_rules(rules_json([self], "UTC", self.currency or "XXX"))
         except InvalidInputError as error:
-            raise ValueError(str(error)) from error
+            # The rule is told apart by where it stands in the settings already.
+            said = str(error).removeprefix("quota rule 1: ").removeprefix("invalid input: ")
+            if said.startswith("window ") and "write a length" in said:
+                said += ", or `minute`, `hour`, `day`, `week`, `month` or `year` of the calendar"
+            raise ValueError(said) from error
         return self
 
 
@@ -280,7 +312,7 @@ class Price(Section):
     """How many units `unit_price` is for; the size of a package."""
     tiers: list[Tier] = []
     """For graduated and volume."""
-    currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")] | None = None
+    currency: Currency | None = None
     """The section's where there is none."""
     included: Annotated[Decimal, Field(ge=0, allow_inf_nan=False)] = Decimal(0)
     """Units of each billing period that cost nothing."""

@@ -96,6 +96,7 @@ class Invoices:
         *,
         customers: Sequence[str] | None = None,
         finalize: bool = True,
+        refuse_empty: bool = False,
     ) -> list[StoredInvoice]:
         """Invoices a period, all customers in one transaction: every one gets its invoice, or none does.
 
@@ -107,9 +108,11 @@ class Invoices:
             evidence: The usage.
             customers: These only; by default every one that used anything.
             finalize: False to make drafts, in place of earlier drafts of the period.
+            refuse_empty: Whether one without a line is an error: a customer whose name was misspelt used nothing.
 
         Raises:
             AlreadyExistsError: A customer's period, or part of it, was invoiced already.
+            NotFoundError: `refuse_empty`, and there is nothing to invoice a customer for.
             InvalidInputError: The usage cannot be priced.
         """
         if start >= end:
@@ -119,6 +122,12 @@ class Invoices:
                 earlier, covering = self._closed(tx, customers, start, end)
             # Outside of a transaction: others need not wait while a month is added up.
             made = drafts(book, start, end, time_zone, evidence, customers=customers, closed=earlier)
+            for customer, document in made.items() if refuse_empty else ():
+                if not document["lines"] and not document["unpriced"]:
+                    raise NotFoundError(
+                        f"`{customer}` used nothing in this period, and no price has a fee for it: there is nothing to "
+                        "invoice; `creto usage --by customer` shows who used what"
+                    )
             for customer in sorted(set(made) & set(covering)):
                 raise AlreadyExistsError(
                     f"`{customer}` was invoiced for this time by {covering[customer]}; void it first"
@@ -495,7 +504,7 @@ class Invoices:
 
         row = tx.first(select(invoices).where((invoices.c.id == name) | (invoices.c.number == name)))
         if row is None:
-            raise NotFoundError(f"there is no invoice `{name}`")
+            raise NotFoundError(f"there is no invoice `{name}`; `creto invoice list` shows those that there are")
         return StoredInvoice(row.id, dict(row.document))
 
     def find(self, name: str) -> StoredInvoice:

@@ -11,7 +11,7 @@ from typing import Any
 
 from creto.metering._usage import Bucket
 
-__all__ = ["bars", "invoice_csv", "invoice_html", "invoice_text", "price_text", "usage_html"]
+__all__ = ["bars", "invoice_csv", "invoice_html", "invoice_text", "period_text", "price_text", "usage_html"]
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: light-dark(#1b1f24, #e6e9ee); --soft: light-dark(#5b6472, #9aa4b2);
@@ -29,7 +29,21 @@ td { border-bottom: 1px solid var(--rule); padding: .5rem; vertical-align: top; 
 tfoot tr.total td { font-weight: 700; font-size: 1.1rem; border-top: 2px solid var(--ink); padding-top: .5rem; }
 code { font: 12px/1.4 ui-monospace, monospace; color: var(--soft); overflow-wrap: anywhere; }
 .bar { background: var(--fill); height: .9rem; border-radius: 2px; min-width: 1px; margin-top: .3rem; }
-.wide { width: 45%; }
+.wide { width: 45%; } td { overflow-wrap: anywhere; } td.when { white-space: nowrap; }
+@media screen and (max-width: 40rem) {
+  body { margin: 1.25rem auto; }
+  table, tbody, tfoot, tr, td { display: block; width: auto; }
+  thead { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }
+  tbody tr { border-bottom: 1px solid var(--rule); padding: .5rem 0; }
+  td, td.number { border: 0; padding: .15rem 0; display: flex; justify-content: space-between; gap: 1rem;
+    text-align: right; }
+  td[data-name]::before { content: attr(data-name); color: var(--soft); flex: none; }
+  td.what { display: block; text-align: left; font-weight: 600; } td.what code { font-weight: 400; }
+  td.what::before, td.wide::before { content: none; } td.wide { width: auto; } td.wide .bar { flex: none; }
+  tfoot tr { display: flex; justify-content: space-between; }
+  tfoot td, tfoot tr.total td { border: 0; padding: .25rem 0; }
+  tfoot tr.total { border-top: 2px solid var(--ink); margin-top: -1px; }
+}
 @media print { body { margin: 0; max-width: none; font-size: 11pt; }
   .bar { print-color-adjust: exact; } tr { break-inside: avoid; } }
 """
@@ -68,7 +82,7 @@ def _title(document: Mapping[str, Any]) -> str:
     return f"{kind} {document['number'] or '(draft)'}"
 
 
-def _period(document: Mapping[str, Any]) -> str:
+def period_text(document: Mapping[str, Any]) -> str:
     """When an invoice is for: days, the last one included, where it begins and ends with days in its own time zone."""
     from datetime import datetime, timedelta
     from zoneinfo import ZoneInfo
@@ -106,7 +120,7 @@ def invoice_text(document: Mapping[str, Any], width: int = 100) -> str:
     out = io.StringIO()
     console = Console(file=out, width=width, color_system=None, highlight=False)
     console.print(f"{_title(document)}  {document['state']}", markup=False)
-    console.print(f"{plain(document['customer'])}, {_period(document)}", markup=False)
+    console.print(f"{plain(document['customer'])}, {period_text(document)}", markup=False)
     if document["kind"] == "credit_note":
         console.print(f"on {document['credits_invoice']}: {plain(document['reason'])}", markup=False)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, expand=True)
@@ -162,10 +176,10 @@ def invoice_html(document: Mapping[str, Any]) -> str:
 
     currency = escape(document["currency"])
     rows = "".join(
-        f"<tr><td>{line['line']}</td><td>{escape(line['description'])}{_evidence(line)}</td>"
-        f"<td class=number>{escape(_number_text(line['quantity']))}</td>"
-        f"<td>{escape(price_text(line['price'], document['currency']))}</td>"
-        f"<td class=number>{escape(line['amount'])}</td></tr>"
+        f"<tr><td data-name=line>{line['line']}</td><td class=what>{escape(line['description'])}{_evidence(line)}</td>"
+        f"<td class=number data-name=quantity>{escape(_number_text(line['quantity']))}</td>"
+        f"<td data-name=price>{escape(price_text(line['price'], document['currency']))}</td>"
+        f"<td class=number data-name={currency}>{escape(line['amount'])}</td></tr>"
         for line in document["lines"]
     )
     credits = "".join(
@@ -186,7 +200,8 @@ def invoice_html(document: Mapping[str, Any]) -> str:
         for found in document["unpriced"]
     )
     table = f"""<table>
-<thead><tr><th>line<th>what<th class=number>quantity<th>price<th class=number>{currency}</tr></thead>
+<thead><tr><th scope=col>line<th scope=col>what<th scope=col class=number>quantity<th scope=col>price
+<th scope=col class=number>{currency}</tr></thead>
 <tbody>{rows}</tbody>
 <tfoot><tr class=total><td colspan=4 class=number>total</td><td class=number>{escape(document["total"])}</td></tr>
 {credits}{due}</tfoot></table>{unpriced}
@@ -196,7 +211,7 @@ def invoice_html(document: Mapping[str, Any]) -> str:
         table = f"<table><tfoot><tr class=total>{total}</tr></tfoot></table>"
     body = f"""<h1>{escape(_title(document))}</h1>
 <p>{escape(document["customer"])} <span class=soft>&middot; {escape(document["state"])}</span></p>
-<p class=soft>{escape(_period(document))}</p>{reason}
+<p class=soft>{escape(period_text(document))}</p>{reason}
 {table}
 <p class=soft><code>sha256 {digest(document)}</code></p>"""
     return _page(_title(document), body)
@@ -234,30 +249,41 @@ def bars(values: Sequence[float], width: int) -> list[str]:
     return found
 
 
-def usage_html(title: str, columns: Sequence[str], buckets: Sequence[tuple[str, str, Bucket]]) -> str:
+def usage_html(
+    title: str, columns: Sequence[str], buckets: Sequence[tuple[str, str, Bucket]], *, period: str = ""
+) -> str:
     """Usage as one page: a table for each meter, with a bar for each bucket on that meter's own scale.
 
     Args:
         title: Of the page.
         columns: Names of the dimensions grouped by.
         buckets: The meter, when the bucket is, as text, and the bucket.
+        period: From when until when, as text.
     """
-    heads = "".join(f"<th>{escape(column)}" for column in columns)
+    heads = "".join(f"<th scope=col>{escape(column)}" for column in columns)
     parts = []
     for meter in dict.fromkeys(name for name, _, _ in buckets):
         own = [(when, bucket) for name, when, bucket in buckets if name == meter]
         greatest = max([*(bucket.value for _, bucket in own), Fraction(0)]) or Fraction(1)
         rows = "".join(
-            f"<tr><td>{escape(when)}</td>{''.join(f'<td>{escape(name)}</td>' for name in bucket.group)}"
-            f"<td class=number>{_value(bucket)}</td><td class=wide>"
+            f"<tr><td class=when data-name=from>{escape(when)}</td>{_group(columns, bucket)}"
+            f"<td class=number data-name=quantity>{_value(bucket)}</td><td class=wide aria-hidden=true>"
             f"<div class=bar style='width:{max(0.0, float(bucket.value / greatest)):.2%}'></div></td></tr>"
             for when, bucket in own
         )
-        head = f"<thead><tr><th>from{heads}<th class=number>quantity<th></tr></thead>"
+        head = f"<thead><tr><th scope=col>from{heads}<th scope=col class=number>quantity<td></tr></thead>"
         parts.append(f"<h2>{escape(meter)}</h2><table>{head}<tbody>{rows}</tbody></table>")
     if not parts:
         parts.append("<p class=soft>Nothing was used.</p>")
-    return _page(title, f"<h1>{escape(title)}</h1>{''.join(parts)}")
+    when = f"<p class=soft>{escape(period)}</p>" if period else ""
+    return _page(title, f"<h1>{escape(title)}</h1>{when}{''.join(parts)}")
+
+
+def _group(columns: Sequence[str], bucket: Bucket) -> str:
+    return "".join(
+        f"<td data-name='{escape(column)}'>{escape(name)}</td>"
+        for column, name in zip(columns, bucket.group, strict=True)
+    )
 
 
 def _value(bucket: Bucket) -> str:

@@ -38,6 +38,8 @@ def rule(quota: Quota, time_zone: str, currency: str) -> dict[str, Any]:
     meter, limit = quota.meter, quota.limit
     if quota.kind == "money":
         meter = meter or cost_meter(quota.currency or currency)
+    if quota.kind == "money" or meter.startswith(cost_meter("")):
+        # Whatever the way it is counted: who writes 25.00 means 25 of the currency, not 25 billionths.
         limit *= MONEY_SCALE
     if limit != limit.to_integral_value():
         raise InvalidInputError(f"limit {quota.limit} of `{meter}`: only money can have a fraction")

@@ -222,7 +222,7 @@ class Identities:
         for summary in self.agents():
             if summary.id == id:
                 return summary
-        raise NotFoundError(f"no agent `{id}` is known here")
+        raise NotFoundError(f"no agent `{id}` is known here; `creto agent list` shows those that are")
 
     def _make(self, id: str, path: Sequence[str]) -> None:
         # Before the transaction: making keys takes longer than anything in it.
@@ -247,7 +247,7 @@ class Identities:
         with self._store.read() as tx:
             row = tx.first(select(agents).where(agents.c.id == id))
             if row is None:
-                raise NotFoundError(f"no agent `{id}` is known here")
+                raise NotFoundError(f"no agent `{id}` is known here; `creto agent list` shows those that are")
             if row.state != "active":
                 raise UnauthorizedError(f"agent `{id}` was revoked")
             if not row.own:
@@ -303,7 +303,7 @@ class Identities:
                 select(agent_keys.c.generation).where(agent_keys.c.agent == id).order_by(agent_keys.c.generation.desc())
             )
         if row is None:
-            raise NotFoundError(f"no agent `{id}` is known here")
+            raise NotFoundError(f"no agent `{id}` is known here; `creto agent list` shows those that are")
         if row.state != "active" or not row.own:
             raise UnauthorizedError(f"agent `{id}` was revoked, or its keys are elsewhere; it cannot be rotated here")
         values = fresh_keys(self._authority, self._sealer, id, int(before) + 1, self._now(), self._lifetime)
@@ -345,7 +345,7 @@ class Identities:
         id = agent_id(name, self.trust_domain)
         with self._store.begin() as tx:
             if tx.scalar(select(agents.c.state).where(agents.c.id == id)) is None:
-                raise NotFoundError(f"no agent `{id}` is known here")
+                raise NotFoundError(f"no agent `{id}` is known here; `creto agent list` shows those that are")
             if tx.swap(agents, (agents.c.id == id) & (agents.c.state == "active"), state="revoked", revoked=tx.now):
                 self._record(tx, "identity:revoke", id, {}, why=reason)
                 self._changed(tx, id)

@@ -10,7 +10,7 @@ from creto.runtime._doctor import examine
 from creto.runtime._pool import Pool
 from creto.runtime._registry import clean, running
 from creto.runtime._runsc import RUNSC_VERSION, find_runsc, install_runsc
-from creto.runtime._secrets import Secret, Secrets
+from creto.runtime._secrets import Secret, Secrets, check_secret_name
 
 __all__ = [
     "RUNSC_VERSION",
@@ -24,6 +24,7 @@ __all__ = [
     "Secret",
     "Secrets",
     "attestation",
+    "check_secret_name",
     "clean",
     "examine",
     "find_runsc",

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from creto import _core
     from creto.store import Store, Transaction
 
-__all__ = ["EVERY_AGENT", "Secret", "Secrets"]
+__all__ = ["EVERY_AGENT", "Secret", "Secrets", "check_secret_name"]
 
 EVERY_AGENT = "*"
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
@@ -26,6 +26,21 @@ class Secret(NamedTuple):
     agent: str
     created: int
     """When it was set, as a word of the state folder's clock."""
+
+
+def check_secret_name(name: str) -> None:
+    """Does nothing where a secret may have this name.
+
+    Raises:
+        InvalidInputError: It is no name of a variable, or one that programs are found or loaded by.
+
+    Example:
+        >>> check_secret_name("API_TOKEN")
+    """
+    if not _NAME.fullmatch(name):
+        raise InvalidInputError(f"`{name}` is no name of a variable: letters, digits and `_`, no digit first")
+    if _TAKEN.fullmatch(name):
+        raise InvalidInputError(f"`{name}` decides how programs are found or loaded; choose another name")
 
 
 class Secrets:
@@ -51,10 +66,7 @@ class Secrets:
         Raises:
             InvalidInputError: The name is no name of a variable, or one that programs are found or loaded by.
         """
-        if not _NAME.fullmatch(name):
-            raise InvalidInputError(f"`{name}` is no name of a variable: letters, digits and `_`, no digit first")
-        if _TAKEN.fullmatch(name):
-            raise InvalidInputError(f"`{name}` decides how programs are found or loaded; choose another name")
+        check_secret_name(name)
         if "\0" in value:
             raise InvalidInputError(f"the value of `{name}` has a zero byte in it, which no variable can hold")
         sealed = self._sealer.seal(value.encode(), _label(name, agent))

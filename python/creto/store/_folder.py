@@ -73,6 +73,12 @@ def _check(folder: Path) -> None:
             f"{os.geteuid()}; set CRETO_STATE to a folder of your own"
         )
     mode = stat.S_IMODE(found.st_mode)
+    # Nobody is told to close a folder that is in use for something else, such as / or /tmp.
+    if mode & 0o077 and not ((folder / "creto.db").exists() or (folder / "keys").exists()) and any(folder.iterdir()):
+        raise UnauthorizedError(
+            f"`{folder}` has mode {mode:04o}, so other users can get at what is in it, and it is no state folder: give "
+            f"one of its own, such as `{folder / 'creto'}`, which is made where it is missing"
+        )
     if mode & 0o077:
         raise UnauthorizedError(
             f"the state folder `{folder}` has mode {mode:04o}, so other users can get at keys and records; "

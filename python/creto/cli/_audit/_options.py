@@ -17,9 +17,22 @@ from creto.cli._frame import Frame
 if TYPE_CHECKING:
     from creto.audit import AuditClient, AuditRecord
 
-__all__ = ["COLUMNS", "MOMENT", "PATH", "agent_id", "as_data", "bar", "client", "filters", "line", "pseudonym", "row"]
+__all__ = [
+    "COLUMNS",
+    "EXISTING",
+    "MOMENT",
+    "PATH",
+    "agent_id",
+    "as_data",
+    "bar",
+    "client",
+    "filters",
+    "line",
+    "pseudonym",
+    "row",
+]
 
-COLUMNS = ["time", "agent", "action", "resource", "kind", "ended", "why", "act"]
+COLUMNS = ["time", "agent", "action", "resource", "kind", "ended", "why", "record"]
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
@@ -41,6 +54,7 @@ class _Moment(click.ParamType[datetime]):
 
 MOMENT = _Moment()
 PATH = click.Path(path_type=Path)
+EXISTING = click.Path(path_type=Path, exists=True, dir_okay=False)
 
 
 def filters(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -89,16 +103,16 @@ def row(record: AuditRecord) -> list[Any]:
         record.kind,
         record.ended or None,
         record.why,
-        record.act[:12],
+        f"{record.shard}/{record.index}",
     ]
 
 
 def line(record: AuditRecord) -> str:
     # What agents wrote is spelt out: nothing in it may steer the terminal.
-    time, who, what, resource, kind, ended, why, act = (plain(str(cell or "")) for cell in row(record))
+    time, who, what, resource, kind, ended, why, place = (plain(str(cell or "")) for cell in row(record))
     colour = {"success": "green", "failure": "yellow", "refused": "red"}.get(ended or "")
     state = click.style(f"{ended or kind:<8}", fg=colour)
-    return f"{time}  {state} {who}  {click.style(what, bold=True)} {resource}  {click.style(why, dim=True)}  {act}"
+    return f"{time}  {state} {who}  {click.style(what, bold=True)} {resource}  {click.style(why, dim=True)}  {place}"
 
 
 def as_data(record: AuditRecord) -> dict[str, Any]:

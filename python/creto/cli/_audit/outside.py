@@ -8,6 +8,7 @@ import click
 
 from creto.cli._audit._options import PATH
 from creto.cli._frame import Frame, json_option, pass_frame
+from creto.errors import NotFoundError
 
 __all__ = ["cosign", "publish", "serve", "witness"]
 
@@ -104,6 +105,8 @@ def publish(frame: Frame, target: str, follow: bool, every: float) -> None:
     """
     from creto.audit._publish import Publisher
 
+    if "://" not in target and not Path(target).absolute().parent.is_dir():
+        raise NotFoundError(f"there is no folder `{Path(target).absolute().parent}` to publish into")
     publisher = Publisher(frame.folder / "ledger", target)
     if not follow:
         count = publisher.publish()

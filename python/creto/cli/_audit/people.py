@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import click
 
 from creto.cli._frame import Frame, json_option, pass_frame
@@ -34,6 +36,8 @@ def erase(frame: Frame, subject: str, early: str, yes: bool) -> None:
     from creto.erasure import erase as make_unreadable
     from creto.memory import Precedents
 
+    if not yes and not sys.stdin.isatty():
+        raise click.UsageError("there is no terminal to ask at; give --yes to erase without being asked")
     if not yes:
         click.confirm(f"make all that is recorded about `{subject}` unreadable for good?", abort=True)
     sealer = frame.sealer()

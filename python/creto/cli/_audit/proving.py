@@ -7,16 +7,18 @@ from typing import Any
 
 import click
 
-from creto.cli._audit._options import PATH, bar, client
+from creto.cli._audit._options import EXISTING, PATH, bar, client
 from creto.cli._frame import Frame, json_option, pass_frame
-from creto.errors import InvalidInputError
+from creto.errors import InvalidInputError, NotFoundError
 
 __all__ = ["check_proof", "keys", "prove", "verify"]
 
 
 @click.command()
-@click.option("--key", "keys", multiple=True, type=PATH, help="A public key that is trusted (`creto audit keys`).")
-@click.option("--seen", multiple=True, type=PATH, help="Checkpoints kept from before; the ledger has to extend them.")
+@click.option("--key", "keys", multiple=True, type=EXISTING, help="A public key that is trusted (`creto audit keys`).")
+@click.option(
+    "--seen", multiple=True, type=EXISTING, help="Checkpoints kept from before; the ledger has to extend them."
+)
 @click.option("--remember", type=PATH, help="Hold the ledger against what this file keeps, then keep what was found.")
 @json_option
 @pass_frame
@@ -97,9 +99,11 @@ def prove(frame: Frame, name: str, out: Path | None) -> None:
 
 
 @click.command("check-proof")
-@click.argument("proof", type=PATH)
-@click.option("--entry", type=PATH, help="The record's bytes; beside the proof, as .cbor, by default.")
-@click.option("--key", "keys", multiple=True, type=PATH, help="A public key that is trusted; else the folder's own.")
+@click.argument("proof", type=EXISTING)
+@click.option("--entry", type=EXISTING, help="The record's bytes; beside the proof, as .cbor, by default.")
+@click.option(
+    "--key", "keys", multiple=True, type=EXISTING, help="A public key that is trusted; else the folder's own."
+)
 @json_option
 @pass_frame
 def check_proof(frame: Frame, proof: Path, entry: Path | None, keys: tuple[Path, ...]) -> None:
@@ -113,10 +117,20 @@ def check_proof(frame: Frame, proof: Path, entry: Path | None, keys: tuple[Path,
     from creto.audit import trusted_keys
     from creto.audit._reading import check
 
-    content = (entry or proof.with_suffix(".cbor")).read_bytes()
+    content = _entry(entry or proof.with_suffix(".cbor"))
     checkpoint = check(proof.read_text(encoding="utf-8"), content, trusted_keys(frame.folder, keys))
     record = {n: v for n, v in _core.ledger_decode(content).items() if n not in {"shard", "index"}}
     frame.show({"proved": True, **{n: checkpoint[n] for n in ("origin", "size", "root")}, "record": record})
+
+
+def _entry(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except FileNotFoundError:
+        raise NotFoundError(
+            f"the record's bytes are not at `{file}`; `creto audit prove --out` writes them beside the proof: "
+            "give them by --entry"
+        ) from None
 
 
 @click.command()

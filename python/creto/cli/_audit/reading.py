@@ -94,7 +94,7 @@ def query(frame: Frame, /, limit: int, agent: str | None, subject: str | None, *
     if frame.json:
         frame.show([as_data(record) for record in records])
     else:
-        frame.table(COLUMNS, map(row, records), empty="no record matches")
+        frame.table(COLUMNS, map(row, records), empty="no record matches", narrow=map(line, records))
 
 
 @click.command()
@@ -190,8 +190,13 @@ def _price(frame: Frame, records: list[AuditRecord]) -> str:
         return ""
     customer = (json.loads(used.detail.get("path", "[]")) or [frame.settings.common.trust_domain])[0]
     at = used.timestamp >> 12
-    total = Fraction(0)
-    for period in prices.of(customer, at, at + 1):
-        quantity = used.usage.get(period.price.meter, 0)
-        total += Fraction(quantity) * Fraction(period.price.unit_price) / Fraction(period.price.per)
-    return f"{float(total):.6f}".rstrip("0").rstrip(".") + f" {prices.currency_of(customer)}, at the prices of now"
+    total, steps = Fraction(0), []
+    for price in (period.price for period in prices.of(customer, at, at + 1)):
+        quantity = used.usage.get(price.meter, 0)
+        if quantity and price.model == "per_unit":
+            total += Fraction(quantity) * Fraction(price.unit_price) / Fraction(price.per)
+        elif quantity:
+            steps.append(f"{price.meter} ({price.model})")
+    text = f"{float(total):.6f}".rstrip("0").rstrip(".") + f" {prices.currency_of(customer)}, at the prices of now"
+    # What a step or a package costs follows from the whole period: no one act has a share of it.
+    return text + (f"; not in it, since priced over the whole period: {', '.join(sorted(set(steps)))}" if steps else "")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import click
 
+from creto.cli._group import Group
 from creto.cli.policy import analyze, check, explain, new, prove, replay, shadow, sign, test
 
 __all__ = ["command"]
 
 
-@click.group()
+@click.group(cls=Group)
 def command() -> None:
     """Check, test, replay, analyse and sign policies."""
 

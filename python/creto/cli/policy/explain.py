@@ -45,7 +45,9 @@ def command(
     try:
         fields = json.loads(context)
     except ValueError as error:
-        raise InvalidInputError(f"--context is not a JSON object: {error}") from error
+        raise InvalidInputError(f"--context is not a JSON object: {error}") from None
+    if not isinstance(fields, dict):
+        raise InvalidInputError("--context is not a JSON object: write it as '{\"name\": value}'")
     who = agent_id(frame, agent)
     decision = asked.check_nowait(who, action, resource, fields)
     explained = asked.explain(who, action, resource, fields)
