@@ -182,11 +182,12 @@ def page(report: Report) -> str:
 
 
 def _section(heading: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    head = "".join(f"<th>{html.escape(column)}</th>" for column in columns)
+    head = "".join(f'<th scope="col">{html.escape(column)}</th>' for column in columns)
     body = "".join("<tr>" + "".join(_cell(value) for value in row) + "</tr>" for row in rows)
     empty = f'<tr><td colspan="{len(columns)}">none</td></tr>'
     return (
-        f'<h2>{html.escape(heading)}</h2><div class="wide"><table><thead><tr>{head}</tr></thead>'
+        f'<h2>{html.escape(heading)}</h2><div class="wide" role="region" tabindex="0" '
+        f'aria-label="{html.escape(heading)}"><table><thead><tr>{head}</tr></thead>'
         f"<tbody>{body or empty}</tbody></table></div>"
     )
 
@@ -235,7 +236,8 @@ def _timeline(shown: Sequence[Act]) -> str:
     )
     ringed = '<span><i class="ring"></i>a human was asked</span>' if any(act.asked for act in shown) else ""
     return (
-        f'<div class="wide"><svg viewBox="0 0 {left + width + 40} {bottom + 24}" role="img" '
+        '<div class="wide" role="region" tabindex="0" aria-label="timeline">'
+        f'<svg viewBox="0 0 {left + width + 40} {bottom + 24}" role="img" '
         f'aria-label="acts over time">{"".join(parts)}</svg></div><p class="legend">{legend}{ringed}</p>'
     )
 
@@ -276,6 +278,7 @@ th { text-align: left; white-space: nowrap; color: var(--soft);
 .status { color: var(--colour); font-weight: 600; white-space: nowrap } dl { display: grid; margin: 0;
   grid-template-columns: max-content 1fr; gap: 4px 18px } dt { color: var(--soft) }
 dd { margin: 0; overflow-wrap: anywhere;
-  font-variant-numeric: tabular-nums } table td:first-child { overflow-wrap: break-word } @media (max-width: 46rem) {
-  dl { grid-template-columns: minmax(0, 1fr); gap: 0 } dd { margin-bottom: 8px } .wide table { min-width: 620px } } @media print { body { background: #fff } }
+  font-variant-numeric: tabular-nums } td:nth-child(-n+3) { overflow-wrap: break-word } @media (max-width: 46rem) {
+  dl { grid-template-columns: minmax(0, 1fr); gap: 0 } dd { margin-bottom: 8px } .wide table { min-width: 620px } }
+@media print { body { background: #fff } }
 """

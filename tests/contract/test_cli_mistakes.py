@@ -5,6 +5,9 @@ from __future__ import annotations
 import contextlib
 import io
 import re
+import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -177,3 +180,24 @@ def test_every_group_lists_its_commands_in_whole_sentences_and_every_command_has
             bare.append(name)
     assert cut == []
     assert bare == []
+
+
+def test_shells_complete_commands_by_the_script_that_completion_prints(tmp_path: Path) -> None:
+    for shell in ("zsh", "fish"):
+        assert "_CRETO_COMPLETE" in said_by("completion", shell, state=tmp_path)[1]
+    script = tmp_path / "creto.bash"
+    ran = [sys.executable, "-m", "creto"]
+    script.write_text(subprocess.run([*ran, "completion", "bash"], capture_output=True, text=True, check=True).stdout)
+    # The word before what is completed is the program; here a function stands for the installed one.
+    asked = f"""creto() {{ {shlex.join(ran)}; }}; env() {{ local -x "${{@:1:3}}"; "${{@:4}}"; }}; source {script}
+    COMP_WORDS=(creto audit ver); COMP_CWORD=2; _creto_completion creto; echo "${{COMPREPLY[@]}}" """
+    done = subprocess.run(["bash", "-c", asked], capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == "verify", done.stderr
+
+
+def test_completion_for_a_shell_that_is_not_known_says_which_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SHELL", "/bin/tcsh")
+    code, said = said_by("completion", state=tmp_path)
+    assert (code, "`tcsh` cannot be served: say which of bash, zsh, fish" in said) == (2, True)

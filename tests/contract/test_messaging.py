@@ -693,7 +693,8 @@ def creto(*arguments: str, state: Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_commands_send_and_read(state: Path) -> None:
-    assert creto("agent", "create", "reader", state=state).returncode == 0
+    for name in ("reader", "writer"):
+        assert creto("agent", "create", name, state=state).returncode == 0
     sent = creto("message", "send", "writer", "reader", "--text", "hi\x1b[2J", "--json", state=state)
     assert sent.returncode == 0, sent.stderr
     peeked = creto("message", "inbox", "reader", "--peek", state=state)

@@ -152,6 +152,7 @@ def revoke(frame: Frame, name: str, reason: str) -> None:
 @click.option("--depth", default=0, show_default=True, type=click.IntRange(0), help="How many further hops may follow.")
 @click.option("--chain", type=click.Path(exists=True, path_type=Path), help="The chain that ends at the delegator.")
 @click.option("--out", type=click.Path(path_type=Path), help="Write the chain here; else it is printed.")
+@json_option
 @pass_frame
 def delegate(
     frame: Frame,
@@ -187,6 +188,7 @@ def delegate(
 @command.command()
 @click.argument("names", nargs=-1)
 @click.option("--out", type=click.Path(path_type=Path), help="Write the bundle here; else it is printed.")
+@json_option
 @pass_frame
 def export(frame: Frame, names: tuple[str, ...], out: Path | None) -> None:
     """Write a bundle of agents' public keys, signed by this trust domain, for others to import.

@@ -137,6 +137,7 @@ def path(frame: Frame) -> None:
 
 
 @command.command()
+@json_option
 def schema() -> None:
     """Print the JSON Schema of the configuration, for editors.
 

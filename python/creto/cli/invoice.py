@@ -218,6 +218,7 @@ def verify(frame: Frame, file: Path, ledger: Path | None, keys: tuple[Path, ...]
 @click.argument("number")
 @click.argument("line", type=int)
 @click.argument("event", type=int)
+@json_option
 @pass_frame
 def prove(frame: Frame, number: str, line: int, event: int) -> None:
     """Print a proof that one EVENT (its place in the LINE, from 1) was charged and is in the ledger.

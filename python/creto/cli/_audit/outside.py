@@ -18,6 +18,7 @@ __all__ = ["cosign", "publish", "serve", "witness"]
 @click.option("--name", default="creto.local/witness", show_default=True, help="What it signs as.")
 @click.option("--log", "logs", multiple=True, required=True, help="A log's verifier key (`creto audit keys SHARD`).")
 @click.option("--memory", type=PATH, required=True, help="The folder in which it remembers, and keeps its key.")
+@json_option
 @pass_frame
 def witness(frame: Frame, listen: str, name: str, logs: tuple[str, ...], memory: Path) -> None:
     """Be a witness: remember checkpoints of logs, and cosign only what extends them (C2SP tlog-witness).
