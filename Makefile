@@ -14,7 +14,7 @@ export PYO3_BUILD_EXTENSION_MODULE := 1
 export SSL_CERT_FILE ?= $(wildcard /etc/ssl/certs/ca-certificates.crt)
 ARGS ?=
 
-.PHONY: help crash runsc setup setup-test setup-check setup-interop venv develop stubs docs run test test-rust test-python check bench plots fuzz wheel lock clean migration differential interop
+.PHONY: help crash runsc setup setup-bench setup-test setup-check setup-interop venv develop stubs docs run test test-rust test-python check bench plots fuzz wheel lock clean migration differential interop
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
 
@@ -43,7 +43,7 @@ check: setup-check develop ## formatting, lints, types, floors and stubs
 	$(BIN)/python tests/check_crates.py
 	$(BIN)/python -m mypy.stubtest creto._core --ignore-disjoint-bases
 
-bench: setup develop $(VENV)/bench/.stamp ## measure ours and the peers in one run: make bench [ONLY=area]
+bench: setup-bench develop $(VENV)/bench/.stamp ## measure ours and the peers in one run: make bench [ONLY=area]
 	@$(BIN)/python benches/run.py $(if $(ONLY),--only $(ONLY))
 
 plots: venv ## draw docs/plots anew from benches/report.json
@@ -58,6 +58,8 @@ wheel: setup venv ## the wheel that users install, into dist/
 
 setup: ## install what this machine lacks (apt packages when root)
 	@.ci/setup run
+setup-bench:
+	@.ci/setup bench
 setup-test:
 	@.ci/setup test
 setup-check:

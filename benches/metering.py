@@ -1,4 +1,8 @@
-"""Metering from Python: prepared checks, reservations and arrays, against limits in the same run; and shared quota."""
+"""Metering from Python: prepared checks, reservations and arrays, against other limiters in the same run; shared quota.
+
+usage: metering.py           every row
+       metering.py share URL_OR_FOLDER START     one process of the shared rows, from a moment on
+"""
 
 from __future__ import annotations
 
@@ -7,22 +11,23 @@ import os
 import shutil
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import limits
 import numpy as np
 
 import invoices
 from creto.metering import Leases, LedgerEvidence, QuotaEnforcer, StoreAuthority
 from creto.store import Store
+from peers import appends
 
 ROOT = Path(__file__).resolve().parent.parent
-PEERS = Path(__file__).parent / "peers" / "billing" / "aggregate.py"
+PEERS = Path(__file__).parent / "peers" / "billing"
+BENCH_PYTHON = ROOT / ".tools" / "bench" / "bin" / "python"
 LEVELS = ("organisation", "team", "agent")
 RULES = [{"scope": level, "meter": "requests", "limit": 2**62, "window": "1h", "soft": []} for level in LEVELS]
 PATH = ("acme", "research", "reader", "lead")
@@ -60,18 +65,16 @@ def single() -> None:
     ours, spread = timed(lambda: quota.consume_nowait(PATH, usage))
     row("python/strings", "ns", ours, 301_000, spread, "consume_nowait(path of 4 names, usage), a lambda around it")
 
-    limiter = limits.strategies.FixedWindowRateLimiter(limits.storage.MemoryStorage())
-    item = limits.RateLimitItemPerHour(2**62)
-    keys = [PATH[: place + 1] for place in range(len(PATH))]
-    theirs, _ = timed(lambda: [limiter.hit(item, *key) for key in keys], 200, 101)
-
     def reserve() -> None:
         prepared.reserve(1).commit()
 
     ours, spread = timed(reserve)
-    peer = ("limits", version("limits"), theirs)
-    note = "reserve and commit on 4 levels, no ledger record; the peer: four hits in memory, which it cannot give back"
-    row("python/reserve_commit", "ns", ours, 301_000, spread, note, peer)
+    note = "reserve and commit on 4 levels, no ledger record; the peer: four hits in a row, which it cannot give back"
+    told = subprocess.run([BENCH_PYTHON, PEERS / "limiters.py"], check=True, stdout=subprocess.PIPE, text=True).stdout
+    cases = {"limits": "", "pyrate-limiter": "/pyrate", "throttled-py": "/throttled", "limits on Redis": "/redis"}
+    for peer in map(json.loads, told.splitlines()):
+        case = f"python/reserve_commit{cases[peer['name']]}"
+        row(case, "ns", ours, 301_000, spread, note, (peer["name"], peer["version"], peer["value"]))
 
 
 def arrays() -> None:
@@ -85,20 +88,66 @@ def arrays() -> None:
         row(case, "checks/s", rate, 10_100_000, spread, "arrays of 100,000 checks on 4 levels, uniform keys")
 
 
-def shared() -> None:
-    """How often a shared quota asks its authority: one process of four, at its share of a limit that lasts a minute."""
-    rules = [{"scope": "team", "meter": "requests", "limit": 6_000_000, "window": "1h", "share": "store", "soft": []}]
+class Counted:
+    """An authority that counts what it is asked, whatever for: each use of it is a call of one of its methods."""
+
+    def __init__(self, authority: StoreAuthority) -> None:
+        self.requests, self._authority = 0, authority
+
+    def __getattr__(self, method: str) -> Any:
+        self.requests += 1
+        return getattr(self._authority, method)
+
+
+RATE, SECONDS, PROCESSES = 25_000, 20, 4
+
+
+def share(place: str, start: float) -> None:
+    """One of the processes that share a quota: its checks, in steps of 10 ms, and what it asked for them."""
+    rules = [{"scope": "team", "meter": "requests", "limit": 6_000_000, "window": "1m", "share": "store", "soft": []}]
     quota = QuotaEnforcer(rules)
-    with Store(tempfile.mkdtemp()) as store, Leases(quota, StoreAuthority(store)) as leases:
-        usage = {"requests": 1}
-        checks = 1_500_000
-        leases.supply(lambda: quota.consume_nowait(PATH, usage))
-        prepared = quota.prepare(PATH, ["requests"])
-        for _ in range(checks):
-            if not prepared.take():
-                leases.supply(lambda: quota.consume_nowait(PATH, usage))
-        note = "1.5 million checks of one process, a quarter of what the window allows; leases of 1/32 of the limit"
-        row("shared/sqlite/authority_share", "%", leases.asked / checks * 100, checks, 0.0, note)
+    usage, step = {"requests": 1}, RATE // 100
+    with Store(place) as store:
+        authority = Counted(StoreAuthority(store))
+        with Leases(quota, authority) as leases:
+            prepared = quota.prepare(PATH, ["requests"])
+            leases.supply(lambda: quota.consume_nowait(PATH, usage))
+            time.sleep(max(0.0, start - time.time()))
+            begun, waited = time.perf_counter(), 0
+            for tick in range(SECONDS * 100):
+                time.sleep(max(0.0, begun + tick / 100 - time.perf_counter()))
+                for _ in range(step):
+                    if not prepared.take():
+                        waited += 1
+                        leases.supply(lambda: quota.consume_nowait(PATH, usage))
+            seconds = time.perf_counter() - begun
+        told = {"checks": SECONDS * 100 * step, "seconds": seconds, "requests": authority.requests, "waited": waited}
+        print(json.dumps(told), flush=True)
+
+
+def shared() -> None:
+    """How often a shared quota asks its authority: four processes at 25,000 checks a second each."""
+    folder = Path(tempfile.mkdtemp(dir=ROOT / "target"))
+    with appends.postgresql(folder) as postgresql:
+        places = {"sqlite": str(folder / "store"), "postgresql": postgresql.url if postgresql is not None else ""}
+        for kind, place in places.items():
+            if not place:
+                print("PostgreSQL is not installed: no row of it", file=sys.stderr)
+                continue
+            with Store(place):
+                pass  # so that its tables are there
+            command = [sys.executable, __file__, "share", place, str(time.time() + 8)]
+            running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(PROCESSES)]
+            told = [json.loads(process.communicate(timeout=180)[0]) for process in running]
+            checks = sum(one["checks"] for one in told)
+            slowest = min(one["checks"] / one["seconds"] for one in told)
+            requests, waited = (sum(one[what] for one in told) for what in ("requests", "waited"))
+            note = (
+                f"{PROCESSES} processes, {slowest:,.0f} checks/s each or more, for {SECONDS} s; a limit of 6 million a "
+            )
+            note += f"minute: {requests} requests of any kind to the authority, {waited} checks that waited for one"
+            row(f"shared/{kind}/authority_share", "%", requests / checks * 100, checks, 0.0, note)
+    shutil.rmtree(folder)
 
 
 def aggregation() -> None:
@@ -117,8 +166,8 @@ def aggregation() -> None:
         totals = evidence.totals([invoices.START, invoices.START + invoices.MONTH])
         times.append(time.perf_counter() - begun)
     ours, whole = statistics.median(times), totals.line(totals.parts(), "sum")[0]
-    python = ROOT / ".tools" / "bench" / "bin" / "python"
-    peers = json.loads(subprocess.run([python, PEERS, file], check=True, stdout=subprocess.PIPE).stdout)
+    command = [BENCH_PYTHON, PEERS / "aggregate.py", file]
+    peers = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
     note = "a million events, 30,000 groups, every row added up again from a segment on disk, with commitments to the "
     note += "events; the peers: group by over a table in memory, the best of three"
     for name, (number, seconds, total) in peers.items():
@@ -179,10 +228,18 @@ def ingest() -> None:
     row("python/ingest", "events/s", ours, 3 * size * batches, (max(rates) - min(rates)) / ours, note)
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Prints every row of the report."""
     single()
     arrays()
     shared()
     ingest()
     aggregation()
     invoices.main(int(os.environ.get("CRETO_BENCH_EVENTS", invoices.EVENTS)))
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["share"]:
+        share(sys.argv[2], float(sys.argv[3]))
+    else:
+        main()

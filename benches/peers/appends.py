@@ -117,6 +117,11 @@ class PostgreSQL:
         ).stdout.split()[2]
         self._psql("CREATE TABLE records(id BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY, body BYTEA NOT NULL)")
 
+    @property
+    def url(self) -> str:
+        """Of its database."""
+        return f"postgresql://bench@127.0.0.1:{self._port}/postgres"
+
     def _psql(self, statement: str) -> None:
         command = [
             self._bin / "psql",
