@@ -11,9 +11,10 @@ import hashlib
 import re
 from collections.abc import Callable
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
+from creto.audit._bounded import BoundedServer
 from creto.audit._reading import shards
 from creto.errors import InvalidInputError
 
@@ -111,8 +112,7 @@ def serve(folder: Path, listen: str, told: Callable[[int], None], *, entries: bo
         def log_message(self, format: str, *args: object) -> None:
             pass
 
-    with ThreadingHTTPServer((host, port), Handler) as server:
-        server.daemon_threads = True
+    with BoundedServer((host, port), Handler) as server:
         told(server.server_address[1])
         server.serve_forever(poll_interval=0.1)
 

@@ -6,10 +6,11 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 from creto import _core
+from creto.audit._bounded import BoundedServer
 from creto.audit._keys import place
 from creto.audit._reading import shards
 from creto.errors import ConnectionFailedError, IntegrityError, InvalidInputError
@@ -51,7 +52,8 @@ def serve(memory: Path, name: str, logs: list[str], listen: str, told: Callable[
         timeout = 10
 
         def do_POST(self) -> None:
-            length = int(self.headers.get("content-length") or 0)
+            said = self.headers.get("content-length", "")
+            length = int(said) if said.isdecimal() and len(said) < 10 else 0
             if self.path != "/add-checkpoint" or not 0 < length <= _MOST:
                 self.send_error(404 if length <= _MOST else 413)
                 return
@@ -66,8 +68,7 @@ def serve(memory: Path, name: str, logs: list[str], listen: str, told: Callable[
         def log_message(self, format: str, *args: object) -> None:
             pass
 
-    with ThreadingHTTPServer((address, int(port)), Handler) as server:
-        server.daemon_threads = True
+    with BoundedServer((address, int(port)), Handler) as server:
         told(witness.verifier_key, server.server_address[1])
         server.serve_forever(poll_interval=0.1)
 
@@ -120,9 +121,14 @@ def cosign(folder: Path, url: str, witness: str) -> dict[str, str]:
                 )
             body, note = shard.witness_request(old)
             status, answer = _ask(url, body)
-            if status != 409 or int(answer) == old:
+            if status != 409:
                 break
-            old, checkpoint = int(answer), shard.checkpoint() or checkpoint
+            remembered = answer.strip()
+            if not (remembered.isdecimal() and len(remembered) < 20):
+                raise ConnectionFailedError(f"the witness at `{url}` says conflict, and not what it remembers")
+            if int(remembered) == old:
+                break
+            old, checkpoint = int(remembered), shard.checkpoint() or checkpoint
         if status in (409, 422):
             raise IntegrityError(
                 f"shard `{shard.name}` is not the log whose {old} records the witness saw: "

@@ -160,11 +160,13 @@ def read_table(path: Path) -> dict[str, Any]:
     text = path.read_text(encoding="utf-8")
     try:
         if path.suffix in (".yaml", ".yml"):
-            import yaml
+            from creto.config._contents import yaml_value
 
-            data = yaml.safe_load(text)
+            data = yaml_value(text)
         else:
             data = tomllib.loads(text)
+    except RecursionError as error:
+        raise InvalidInputError(f"{path}: it is nested too deeply") from error
     except ValueError as error:
         raise InvalidInputError(f"{path}: {error}") from error
     if not isinstance(data, dict):

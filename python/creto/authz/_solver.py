@@ -1,6 +1,6 @@
 """cvc5 as a program: reads SMT-LIB from standard input, as cvc5's own executable does, over the library that PyPI has.
 
-`python -m creto.authz._solver [--tlimit-per=MILLISECONDS]`; other arguments of cvc5 are passed over.
+`python -P -m creto.authz._solver [--tlimit-per=MILLISECONDS]`; other arguments of cvc5 are passed over.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ def solver_command() -> list[str]:
     if named:
         return [named]
     if find_spec("cvc5") is not None:
-        return [sys.executable, "-m", "creto.authz._solver"]
+        # `-P`: what lies in the folder that the user is in is no module of ours, nor of Python.
+        return [sys.executable, "-P", "-m", "creto.authz._solver"]
     found = shutil.which("cvc5")
     if found:
         return [found]

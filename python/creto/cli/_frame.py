@@ -78,11 +78,11 @@ class Frame:
     def say(self, text: str = "") -> None:
         """Prints a line for people; nothing under `--json`."""
         if not self.json:
-            click.echo(text)
+            click.echo(_shown(text))
 
     def warn(self, text: str) -> None:
         """Prints a warning to standard error."""
-        click.echo(f"{click.style('creto: warning:', fg='yellow')} {text}", err=True)
+        click.echo(f"{click.style('creto: warning:', fg='yellow')} {plain(text)}", err=True)
 
     def show(self, data: Any, text: str | None = None) -> None:
         """Prints one thing: as JSON under `--json`, else as `text`, or as a list of names and values.
@@ -94,7 +94,7 @@ class Frame:
         if self.json:
             click.echo(_json(data, indent=2))
         elif text is not None:
-            click.echo(text)
+            click.echo(_shown(text))
         elif isinstance(data, Mapping):
             width = max((len(str(name)) for name in data), default=0)
             for name, value in data.items():
@@ -104,7 +104,7 @@ class Frame:
 
     def line(self, data: Any, text: str) -> None:
         """Prints one of a stream: a line of JSON under `--json`, else `text`."""
-        click.echo(_json(data) if self.json else text)
+        click.echo(_json(data) if self.json else _shown(text))
 
     def table(
         self,
@@ -142,6 +142,17 @@ class Frame:
 
 # Characters of two-byte controls, of direction, and without a width or an encoding: JSON lets them stand as they are.
 _STEERING = re.compile("[\x7f-\x9f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff\ufeff]")
+
+
+# What `click.style` writes of bold, our colours and their end: nothing that hides or moves.
+_STYLE = re.compile("(\x1b\\[(?:[012]|3[1-6])m)")
+
+
+def _shown(text: str) -> str:
+    """A text for people; file names, policies and agents in it do not steer the terminal, and our own colours stay."""
+    return "".join(
+        part if at % 2 else plain(part, lines=True, most=len(part)) for at, part in enumerate(_STYLE.split(text))
+    )
 
 
 def _json(data: Any, indent: int | None = None) -> str:

@@ -92,6 +92,7 @@ def trust(frame: Frame, file: Path, revoke: bool, listed: bool) -> None:
       cat creto.toml && creto config trust
     """
     from creto.config import Trust
+    from creto.config._contents import contents
     from creto.config._load import named_files
 
     kept = Trust(frame.folder)
@@ -108,7 +109,7 @@ def trust(frame: Frame, file: Path, revoke: bool, listed: bool) -> None:
         frame.show({"path": str(file), "trusted": False}, f"`{file}` is trusted no more")
         return
     try:
-        content = file.read_bytes()
+        content = contents(file)
     except OSError as error:
         raise NotFoundError(f"`{file}` cannot be read: {error.strerror}") from error
     trusted = kept.add(file, named_files(file, os.environ, content), content)

@@ -190,12 +190,13 @@ def verify(frame: Frame, file: Path, ledger: Path | None, keys: tuple[Path, ...]
     Example:
       creto invoice verify invoice.json --ledger tiles --key ledger.pub
     """
+    from creto._foreign import json_value
     from creto.errors import InvalidInputError
     from creto.metering import verify_invoice
     from creto.metering._proof import PROOF, verify_event
 
     try:
-        document = json.loads(file.read_text(encoding="utf-8"))
+        document = json_value(file.read_text(encoding="utf-8"))
     except ValueError as error:
         raise InvalidInputError(f"{file} is not JSON: {error}") from error
     if not isinstance(document, dict):

@@ -40,7 +40,7 @@ async def _serve(frame: Frame, agent: str, name: str, argv: tuple[str, ...]) -> 
 
     async with creto.open(frame.state, config=frame.config) as layer:
         try:
-            process = await anyio.open_process(list(argv), stderr=None)
+            process = await anyio.open_process(list(argv), stderr=None, env=_theirs())
         except FileNotFoundError as missing:
             raise NotFoundError(f"there is no program `{argv[0]}`") from missing
         async with process:
@@ -55,6 +55,13 @@ async def _serve(frame: Frame, agent: str, name: str, argv: tuple[str, ...]) -> 
                 if process.returncode is None:
                     process.terminate()
         return process.returncode or 0
+
+
+def _theirs() -> dict[str, str]:
+    """The server's environment: this process's, without creto's settings, which hold passphrases and addresses."""
+    from creto.config._settings import PREFIX
+
+    return {n: value for n, value in os.environ.items() if not (n.upper().startswith(PREFIX) and "__" in n)}
 
 
 class _Standard:

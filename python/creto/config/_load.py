@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
+from creto.config._contents import contents
 from creto.config._settings import Project, Settings, expand, problems
 from creto.config._sources import Layer, from_environment, from_file, system_files
 from creto.config._trust import Trust, digest
@@ -93,7 +94,7 @@ def _trusted_project(folder: Path, state: Path, warnings: list[str]) -> Project 
     """The project's file where it is trusted; a warning where it is not."""
     path = folder / PROJECT_FILE
     try:
-        content = path.read_bytes()
+        content = contents(path)
     except FileNotFoundError:
         trusted = Trust(state).find(path)
         if trusted is not None:
@@ -104,6 +105,9 @@ def _trusted_project(folder: Path, state: Path, warnings: list[str]) -> Project 
         return None
     except OSError as error:
         warnings.append(f"`{path}` is left out: it cannot be read: {error.strerror}")
+        return None
+    except InvalidInputError as error:
+        warnings.append(f"it is left out: {error}")
         return None
     trusted = Trust(state).find(path)
     advice = "read it, then run `creto config trust`"

@@ -283,6 +283,16 @@ class Quota(Section):
         return self
 
 
+def _reckonable(section: BaseModel) -> None:
+    """A price is reckoned with exactly: `1e-999999999` would be a number of a billion digits."""
+    for name in type(section).model_fields:
+        value = getattr(section, name)
+        if isinstance(value, Decimal):
+            _, digits, exponent = value.as_tuple()
+            if len(digits) > 100 or abs(int(exponent)) > 100:
+                raise ValueError(f"`{name}` has more than 100 places")
+
+
 class Tier(Section):
     """A step of a graduated or volume price."""
 
@@ -292,6 +302,11 @@ class Tier(Section):
     """Per unit of the step."""
     flat: Decimal = Field(default=Decimal(0), ge=0, allow_inf_nan=False)
     """For entering the step."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Tier:
+        _reckonable(self)
+        return self
 
 
 class Price(Section):
@@ -333,6 +348,7 @@ class Price(Section):
 
     @model_validator(mode="after")
     def _fits(self) -> Price:
+        _reckonable(self)
         if self.model in {"graduated", "volume"}:
             bounds = [tier.up_to for tier in self.tiers]
             steps = [bound for bound in bounds if bound is not None]

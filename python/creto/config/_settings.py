@@ -170,10 +170,11 @@ class Settings(BaseSettings):
             NotFoundError: There is no such file.
             IntegrityError: It changed since it was trusted.
         """
+        from creto.config._contents import MOST_NAMED, contents
         from creto.config._trust import digest
 
         try:
-            content = path.read_bytes()
+            content = contents(path, MOST_NAMED)
         except OSError as error:
             raise NotFoundError(
                 f"the file `{path}` that the configuration names cannot be read: {error.strerror}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from pydantic import BaseModel
 from pydantic_settings import EnvSettingsSource
 from pydantic_settings.exceptions import SettingsError
 
+from creto.config._contents import MOST_SETTINGS, yaml_value
 from creto.config._settings import PREFIX, Settings, nearest
 from creto.errors import InvalidInputError
 
@@ -58,12 +60,15 @@ def from_file(path: Path, environment: Mapping[str, str], content: bytes | None 
         content = _content(path)
     try:
         text = content.decode()
-        data = tomllib.loads(text) if path.suffix == ".toml" else _yaml(text)
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, ValueError) as error:
+        data = tomllib.loads(text) if path.suffix == ".toml" else yaml_value(text) or {}
+        if isinstance(data, dict):
+            data = _filled(data, environment, path, "")
+    except RecursionError as error:
+        raise InvalidInputError(f"`{path}` cannot be read: it is nested too deeply") from error
+    except ValueError as error:
         raise InvalidInputError(f"`{path}` cannot be read as {path.suffix[1:].upper()}: {error}") from error
     if not isinstance(data, dict):
         raise InvalidInputError(f"`{path}` holds no settings; it should look like `[runtime]` and `name = value`")
-    data = _filled(data, environment, path, "")
     _resolve_paths(data, path)
     return Layer(data, _names(data, f"file {path}"))
 
@@ -72,25 +77,22 @@ def _content(path: Path) -> bytes:
     if path.suffix not in _SUFFIXES:
         raise InvalidInputError(f"`{path}` is no configuration file: its name must end in {', '.join(_SUFFIXES)}")
     try:
-        with path.open("rb") as file:
+        # A pipe would be waited for, and a device never ends.
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY), "rb") as file:
             found = os.fstat(file.fileno())
+            if not stat.S_ISREG(found.st_mode):
+                raise InvalidInputError(f"`{path}` is no plain file")
             if found.st_mode & 0o002 or found.st_uid not in {0, os.geteuid()}:
                 raise InvalidInputError(
                     f"`{path}` could have been changed by another user (owner {found.st_uid}, mode "
                     f"{found.st_mode & 0o777:04o}); make it your own, and run `chmod o-w {path}`"
                 )
-            return file.read()
+            content = file.read(MOST_SETTINGS + 1)
+            if len(content) > MOST_SETTINGS:
+                raise InvalidInputError(f"`{path}` is larger than {MOST_SETTINGS} bytes")
+            return content
     except OSError as error:
         raise InvalidInputError(f"the configuration file `{path}` cannot be read: {error.strerror}") from error
-
-
-def _yaml(text: str) -> Any:
-    import yaml
-
-    try:
-        return yaml.safe_load(text) or {}
-    except yaml.YAMLError as error:
-        raise ValueError(" ".join(str(error).split())) from error
 
 
 def _filled(value: Any, environment: Mapping[str, str], path: Path, name: str) -> Any:
@@ -131,7 +133,12 @@ def _resolve_paths(data: dict[str, Any], path: Path) -> None:
 
 
 def _absolute(value: Any, path: Path) -> Any:
-    return str(path.absolute().parent / Path(value).expanduser()) if isinstance(value, str) else value
+    if not isinstance(value, str):
+        return value
+    try:
+        return str(path.absolute().parent / Path(value).expanduser())
+    except RuntimeError as error:
+        raise InvalidInputError(f"`{path}` names `{value}`, and there is no such user") from error
 
 
 def from_environment(environment: Mapping[str, str]) -> Layer:

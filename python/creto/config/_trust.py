@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from creto.config._contents import MOST_NAMED, contents
 from creto.errors import NotFoundError
 
 __all__ = ["Trust", "Trusted", "digest"]
@@ -78,9 +79,10 @@ class Trust:
 
         Raises:
             NotFoundError: One of them cannot be read.
+            InvalidInputError: One of them is no plain file, or is too large.
         """
         try:
-            files = {str(each.resolve()): digest(each.read_bytes()) for each in (path, *named)}
+            files = {str(each.resolve()): digest(contents(each, MOST_NAMED)) for each in (path, *named)}
         except OSError as error:
             raise NotFoundError(f"`{error.filename}` cannot be read: {error.strerror}") from error
         if content is not None:

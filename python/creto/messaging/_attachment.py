@@ -13,6 +13,7 @@ import anyio.to_thread
 from sqlalchemy import select, update
 
 from creto import _core
+from creto._foreign import json_value
 from creto.errors import IntegrityError, InvalidInputError, NotFoundError
 from creto.store.tables import attachments
 
@@ -103,7 +104,7 @@ def unpack(manifest: bytes, store: Store) -> tuple[bytes, str, dict[str, Attachm
         InvalidInputError: It is not one; its sender signed it all the same.
     """
     try:
-        read = json.loads(manifest)
+        read = json_value(manifest)
         found = {
             str(one["name"]): Attachment(
                 str(one["name"]), int(one["length"]), bytes.fromhex(one["sha512"]), _bytes(one["key"]), store

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from decimal import Decimal
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from creto import _core
+from creto._foreign import json_value
 from creto.config import Price
 from creto.errors import InvalidInputError, NotFoundError
 
@@ -57,7 +57,7 @@ class ModelPrices:
             InvalidInputError: It is no such table.
         """
         try:
-            table = json.loads(path.read_text(encoding="utf-8"), parse_float=Decimal)
+            table = json_value(path.read_text(encoding="utf-8"), parse_float=Decimal)
         except ValueError as error:
             raise InvalidInputError(f"{path} is not JSON: {error}") from error
         if not isinstance(table, dict) or not all(isinstance(entry, dict) for entry in table.values()):
@@ -89,6 +89,7 @@ class ModelPrices:
         """
         entry = self._entry(model)
         suffix = f"_{tier}" if tier else ""
+        above_of = re.escape(suffix)  # a tier is a name, and no pattern
         meters = []
         for meter, field in METERS.items():
             base = entry.get(f"{field}{suffix}", entry.get(field))
@@ -96,7 +97,7 @@ class ModelPrices:
                 continue
             above = []
             for name, price in entry.items():
-                match = re.fullmatch(rf"{field}_above_(\d+)k_tokens{suffix}", name)
+                match = re.fullmatch(rf"{field}_above_(\d+)k_tokens{above_of}", name)
                 if match is not None and price is not None:
                     above.append((int(match[1]) * 1000, str(price)))
             meters.append((meter, str(base), above, meter in _CONTEXT))

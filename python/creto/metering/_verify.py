@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -18,6 +19,11 @@ from creto.metering._price import PricePeriod
 from creto.metering._rate import Rated, Sums, exact, micros, sums
 
 __all__ = ["Finding", "tiles", "verify_invoice"]
+
+_NUMBERS = {"amount", "due", "quantity", "share", "total", "whole"}
+# As an invoice writes them: a decimal or a fraction. What is reckoned with exactly must not say `1e999999999`.
+_NUMBER = re.compile(r"-?[0-9]{1,400}(\.[0-9]{1,400})?([eE][+-]?[0-9]{1,2})?(/[0-9]{1,400})?")
+_MISSHAPEN = (AttributeError, KeyError, ValueError, TypeError, IndexError, ArithmeticError, RecursionError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +45,7 @@ def guarded(what: str, check: Any) -> Finding:
     """What a check found, or why it failed."""
     try:
         return Finding(what, True, check())
-    except (CretoError, KeyError, ValueError, TypeError, IndexError, ArithmeticError, StopIteration) as error:
+    except (CretoError, StopIteration, *_MISSHAPEN) as error:
         return Finding(what, False, str(error) or type(error).__name__)
 
 
@@ -102,6 +108,30 @@ def verify_invoice(document: Mapping[str, Any], ledger: Path, keys: Sequence[_co
     """
     if document.get("format") != FORMAT:
         return [Finding("format", False, f"`{document.get('format')}` is not `{FORMAT}`")]
+    try:
+        _require_numbers(document)
+        return _findings(document, ledger, keys)
+    except _MISSHAPEN as error:
+        return [Finding("format", False, f"it is not shaped like an invoice: {str(error) or type(error).__name__}")]
+
+
+def _require_numbers(value: Any, name: str = "") -> None:
+    """Does nothing where every number of a document can be reckoned with.
+
+    Raises:
+        ValueError: One cannot.
+    """
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            _require_numbers(inner, key)
+    elif isinstance(value, list):
+        for inner in value:
+            _require_numbers(inner)
+    elif name in _NUMBERS and not _NUMBER.fullmatch(str(value)):
+        raise ValueError(f"`{name}` is no number that an invoice holds")
+
+
+def _findings(document: Mapping[str, Any], ledger: Path, keys: Sequence[_core.VerifyingKey]) -> list[Finding]:
     findings = [guarded("ledger", lambda: _check_ledger(document, ledger, keys))]
     if findings[0].ok:
         books = _Books(document, ledger)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import select, update
 
 from creto import _core
+from creto._foreign import json_value
 from creto.errors import AlreadyExistsError, InvalidInputError, NotFoundError, UnauthorizedError
 from creto.nhi._names import name_of
 from creto.nhi._trust import der_of, text_of
@@ -131,7 +132,7 @@ def read_bundle(text: str) -> Bundle:
         SignatureVerificationFailedError: It was changed on its way.
     """
     try:
-        unverified = json.loads(base64.b64decode(json.loads(text)["payload"]))
+        unverified = json_value(base64.b64decode(json_value(text)["payload"]))
         key = _core.VerifyingKey.from_text(unverified["verifying_key"])
     except (ValueError, KeyError, TypeError) as error:
         raise InvalidInputError("this is not a bundle that `creto agent export` wrote") from error

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
 from creto import _bridge
-from creto.runtime._changes import MOST_DIFF, Change, unified_diff
+from creto.runtime._changes import MOST_DIFF, Change, DiffBudget, unified_diff
 
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup
@@ -253,17 +253,23 @@ class Box:
         """Lists what was changed in the working folder, sorted by path; nothing of it is in the real folder yet.
 
         Args:
-            diff: Whether to make unified diffs of small texts.
+            diff: Whether to make unified diffs of small texts; at most 32 MiB of them together.
         """
         raw = await _bridge.wait(self._lease.changes)
         changes = [Change.from_core(one) for one in raw]
-        return [await self._with_diff(change) for change in changes] if diff else changes
+        budget = DiffBudget()
+        return [await self._with_diff(change, budget) for change in changes] if diff else changes
 
-    async def _with_diff(self, change: Change) -> Change:
+    async def _with_diff(self, change: Change, budget: DiffBudget) -> Change:
+        import anyio
+
         if change.shape != "file" or max(change.size_before or 0, change.size_after or 0) > MOST_DIFF:
             return change
+        if budget.characters <= 0:
+            return change
         before, after = await _bridge.wait(lambda b, t: self._lease.contents(change.path, MOST_DIFF, b, t))
-        return replace(change, diff=unified_diff(change.path, before, after if change.kind != "deleted" else None))
+        after = after if change.kind != "deleted" else None
+        return replace(change, diff=await anyio.to_thread.run_sync(unified_diff, change.path, before, after, budget))
 
     async def apply(self, changes: Sequence[Change]) -> None:
         """Carries changes out of the sandbox into the real folder: exactly what was listed, or nothing.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -84,21 +86,102 @@ def spelt(path: str) -> str:
     return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
-def unified_diff(path: str, before: bytes | None, after: bytes | None) -> str | None:
-    """The unified diff of two texts, or None where one of them is no text.
+class DiffBudget:
+    """What all diffs of one listing may cost together: a program chooses both texts, and many files.
+
+    Args:
+        characters: Of the diffs.
+        steps: Looks at a line, some ten million a second.
+    """
+
+    def __init__(self, characters: int = 32 * 1024 * 1024, steps: int = 50_000_000) -> None:
+        self.characters = characters
+        self.steps = steps
+
+
+class _TooCostlyError(Exception):
+    """Two texts whose common lines take too long to find."""
+
+
+class _Matcher(difflib.SequenceMatcher[str]):
+    """Finds common lines, as difflib does, within a number of steps: its worst case is the cube of the lines."""
+
+    def __init__(self, old: list[str], new: list[str], steps: int) -> None:
+        super().__init__(None, old, new)
+        places: dict[str, list[int]] = self.b2j  # type: ignore[attr-defined]  # documented, and not in typeshed
+        costs = (1 + len(places.get(line, ())) for line in old)
+        self._before = list(itertools.accumulate(costs, initial=0))
+        self._lines = len(old)
+        self.left = steps
+
+    def find_longest_match(
+        self, alo: int = 0, ahi: int | None = None, blo: int = 0, bhi: int | None = None
+    ) -> difflib.Match:
+        self.left -= self._before[self._lines if ahi is None else ahi] - self._before[alo]
+        if self.left < 0:
+            raise _TooCostlyError
+        return super().find_longest_match(alo, ahi, blo, bhi)
+
+
+_MOST_STEPS = 5_000_000
+_AROUND = 3
+
+
+def unified_diff(path: str, before: bytes | None, after: bytes | None, budget: DiffBudget | None = None) -> str | None:
+    """The unified diff of two texts, or None where one of them is no text, or the budget is used up.
+
+    Texts made so that their common lines take long to find are shown as taken away and put there whole.
 
     Args:
         path: Shown in the head.
         before: Content before; None where there was none.
         after: Content now; None where there is none.
+        budget: What this diff and others may cost together.
     """
+    budget = DiffBudget() if budget is None else budget
     if any(b"\0" in content for content in (before, after) if content is not None):
         return None
     try:
         old, new = ((content or b"").decode("utf-8").splitlines(keepends=True) for content in (before, after))
     except UnicodeDecodeError:
         return None
+    if sum(map(len, old)) + sum(map(len, new)) > budget.characters:
+        return None
     path = plain(spelt(path))  # a line end in a name would begin a line of its own
     names = ("/dev/null" if before is None else f"a/{path}", "/dev/null" if after is None else f"b/{path}")
-    lines = difflib.unified_diff(old, new, *names)
-    return "".join(line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n" for line in lines)
+    lines = _lines(old, new, names, budget)
+    diff = "".join(line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n" for line in lines)
+    budget.characters -= len(diff)
+    return diff
+
+
+Codes = Sequence[tuple[str, int, int, int, int]]
+
+
+def _lines(old: list[str], new: list[str], names: tuple[str, str], budget: DiffBudget) -> Iterator[str]:
+    """The lines of GNU's unified format."""
+    matcher = _Matcher(old, new, min(_MOST_STEPS, budget.steps))
+    hunks: Iterable[Codes]
+    try:
+        hunks = list(matcher.get_grouped_opcodes(_AROUND))
+        budget.steps -= min(_MOST_STEPS, budget.steps) - matcher.left
+    except _TooCostlyError:
+        budget.steps -= min(_MOST_STEPS, budget.steps)
+        hunks = [[("replace", 0, len(old), 0, len(new))]]
+    for number, hunk in enumerate(hunks):
+        if number == 0:
+            yield from (f"--- {names[0]}\n", f"+++ {names[1]}\n")
+        first, last = hunk[0], hunk[-1]
+        yield f"@@ -{_span(first[1], last[2])} +{_span(first[3], last[4])} @@\n"
+        for tag, i1, i2, j1, j2 in hunk:
+            if tag == "equal":
+                yield from (f" {line}" for line in old[i1:i2])
+                continue
+            yield from (f"-{line}" for line in old[i1:i2])
+            yield from (f"+{line}" for line in new[j1:j2])
+
+
+def _span(start: int, stop: int) -> str:
+    length = stop - start
+    # An empty span stands at the line before it.
+    return str(start + 1) if length == 1 else f"{start + (length > 0)},{length}"

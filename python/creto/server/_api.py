@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from functools import partial
 from typing import Any
 
@@ -11,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from creto._foreign import json_value
 from creto.errors import CretoError, InvalidInputError
 from creto.oversight import Desk
 from creto.server._access import Access, status_of
@@ -93,7 +93,7 @@ async def _json(request: Request) -> dict[str, Any]:
     if kind != "application/json":
         raise InvalidInputError("the body is sent as `application/json`")
     try:
-        parsed = json.loads(body)
+        parsed = json_value(body)
     except ValueError as error:
         raise InvalidInputError(f"the body is not JSON: {error}") from error
     if not isinstance(parsed, dict):

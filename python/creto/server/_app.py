@@ -38,6 +38,9 @@ _HEADERS = {
     "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
 }
 
+_MOST_REQUESTS = 200
+"""Under way at once; open pages, which are told of changes, count too."""
+
 
 class _Answer(Convertor[str]):
     regex = "approve|deny"
@@ -96,6 +99,7 @@ class _Doorman:
         self._app = app
         self._access = access
         self._failed = failed
+        self._under_way = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -116,4 +120,11 @@ class _Doorman:
         except CretoError as error:
             await PlainTextResponse(f"{error}\n", 421)(scope, receive, headed)
             return
-        await self._app(scope, receive, headed)
+        if self._under_way >= _MOST_REQUESTS:
+            await PlainTextResponse("too many requests are under way\n", 503)(scope, receive, headed)
+            return
+        self._under_way += 1
+        try:
+            await self._app(scope, receive, headed)
+        finally:
+            self._under_way -= 1

@@ -15,7 +15,7 @@ from starlette.routing import Route
 from creto.errors import CretoError, InvalidInputError, UnauthorizedError
 from creto.oversight import Desk
 from creto.server import _view as view
-from creto.server._access import COOKIE, Access, Session, status_of
+from creto.server._access import Access, Session, status_of
 
 __all__ = ["Pages"]
 
@@ -111,7 +111,7 @@ class Pages:
             return page
         response = RedirectResponse(onward, status_code=303)
         response.set_cookie(
-            COOKIE,
+            self._access.cookie,
             self._access.open(approver, token),
             httponly=True,
             samesite="lax",  # strict would sign people out who follow a link from their mail
@@ -127,7 +127,7 @@ class Pages:
         if session is not None:
             self._access.close(request)
         response = RedirectResponse("/login", status_code=303)
-        response.delete_cookie(COOKIE, path="/")
+        response.delete_cookie(self._access.cookie, path="/", secure=self._access.secure)
         return response
 
     async def decide(self, request: Request) -> Response:

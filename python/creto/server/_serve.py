@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
+from typing import Any
 from urllib.parse import urlsplit
 
 import anyio
@@ -20,6 +21,10 @@ from creto.store.tables import meta
 
 __all__ = ["serve_inbox"]
 
+_LOOK_SECONDS = 0.5
+_PATIENCE_SECONDS = 20.0
+"""How long a connection may be without a whole request; longer than idle ones are kept."""
+_MOST_WAITING = 128
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -63,7 +68,8 @@ async def serve_inbox(
             proxy_headers=False,
             lifespan="off",
             ws="none",
-            limit_concurrency=200,
+            # Its own limit counts connections that ask for nothing, so that whoever opens enough of them shuts us.
+            http="h11",
             timeout_keep_alive=15,
             timeout_graceful_shutdown=1,
         )
@@ -79,6 +85,7 @@ async def serve_inbox(
 
             listening.listen(128)
             group.start_soon(tell)
+            group.start_soon(_let_nobody_wait, server)
             await server.serve(sockets=[listening])
             group.cancel_scope.cancel()
     finally:
@@ -86,6 +93,28 @@ async def serve_inbox(
         listening.close()
         with anyio.CancelScope(shield=True):
             await anyio.to_thread.run_sync(_withdraw, desk.store, shown)
+
+
+async def _let_nobody_wait(server: uvicorn.Server) -> None:
+    """Drops connections that ask for nothing, or take their time to say it: each holds a descriptor, and all hold us.
+
+    Where there are many, the oldest go first, so that an approver's request finds a place whoever else is waiting.
+    """
+    since: dict[Any, tuple[Any, float]] = {}
+    while True:
+        await anyio.sleep(_LOOK_SECONDS)
+        now = anyio.current_time()
+        waiting = {}
+        for connection in list(server.server_state.connections):
+            cycle = getattr(connection, "cycle", None)
+            if cycle is None or cycle.response_complete or cycle.more_body:
+                known = since.get(connection)
+                waiting[connection] = known if known is not None and known[0] is cycle else (cycle, now)
+        since = waiting
+        oldest = sorted(waiting, key=lambda connection: waiting[connection][1])
+        for place, connection in enumerate(oldest):
+            if now - waiting[connection][1] > _PATIENCE_SECONDS or place < len(oldest) - _MOST_WAITING:
+                connection.transport.abort()
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -1,0 +1,48 @@
+"""An HTTP server of the standard library that a flood of connections neither fills nor shuts."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from http.server import ThreadingHTTPServer
+from typing import Any
+
+__all__ = ["MOST_CONNECTIONS", "BoundedServer"]
+
+MOST_CONNECTIONS = 128
+"""Each has a thread."""
+
+
+class BoundedServer(ThreadingHTTPServer):
+    """Serves each connection on a thread, of which there are few: the oldest connection makes place for a new one.
+
+    A request takes milliseconds, and only connections that hold it up grow old.
+    """
+
+    daemon_threads = True
+
+    def __init__(self, address: tuple[str, int], handler: Any) -> None:
+        self._open: dict[Any, None] = {}
+        self._lock = threading.Lock()
+        super().__init__(address, handler)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Begins a thread for a connection, once there is a place."""
+        with self._lock:
+            if len(self._open) >= MOST_CONNECTIONS:
+                oldest = next(iter(self._open))
+                del self._open[oldest]
+                with contextlib.suppress(OSError):  # gone by itself
+                    oldest.shutdown(socket.SHUT_RDWR)
+            self._open[request] = None
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        """Ends a connection."""
+        with self._lock:
+            self._open.pop(request, None)
+        super().shutdown_request(request)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A connection that broke off is nobody's fault here, and no reason to fill the log with traces."""
