@@ -1472,6 +1472,11 @@ def _round_trip(exception: Exception) -> BaseException:
     Raises the exception of a kind by way of Rust; the tests walk every kind through it.
     """
 
+def attachment_check(key: bytes, piece: bytes, number: int, last: bool) -> None:
+    """
+    Raises EncryptionFailedError unless a piece is the chunk of this number: the sealed blob's 7 first bytes, then the chunk.
+    """
+
 def attachment_open(key: bytes, sealed: bytes) -> bytes:
     """
     Opens what `attachment_seal` sealed.

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -174,6 +175,85 @@ def test_a_forged_receipt_ends_nothing_and_a_forged_message_goes_nowhere(
         await client.close()
 
     anyio.run(main)
+
+
+def test_attachments_cross_between_machines_and_leave_nothing_on_the_server(
+    machines: tuple[Machine, Machine], nats_url: str
+) -> None:
+    here, there = machines
+    files = {"data.bin": bytes(range(256)) * 1024, "a chunk": bytes(65536), "empty": b""}
+
+    async def main() -> None:
+        import nats
+
+        near = here.identities.agent("near")
+        async with here.mailbox.carry(nats_url), there.mailbox.carry(nats_url):
+            sent = await here.mailbox.send(here.agent, [there.agent.id, near.id], "see inside", attach=files)
+            for machine, agent in ((there, there.agent), (here, near)):
+                async with machine.mailbox.inbox(agent) as inbox:
+                    with anyio.fail_after(20):
+                        message = await inbox.__anext__()
+                    assert message.body == b"see inside"
+                    assert {name: await file.read() for name, file in message.attachments.items()} == files
+                    await message.ack()
+            await sent.receipts(timeout=20)
+            client = await nats.connect(nats_url)
+            with anyio.fail_after(20):
+                while (await client.jetstream().stream_info("CRETO-BLOBS")).state.messages:
+                    await anyio.sleep(0.05)
+            await client.close()
+        assert there.rows(tables.attachment_pieces) == []
+
+    anyio.run(main)
+
+
+def test_a_message_is_not_handed_out_before_all_of_its_attachments_are_what_it_says(
+    machines: tuple[Machine, Machine], nats_url: str
+) -> None:
+    here, there = machines
+    content = os.urandom(5 * 65536)
+
+    async def main() -> None:
+        import nats
+
+        client = await nats.connect(nats_url)
+        stream = client.jetstream()
+        sent = await here.mailbox.send(here.agent, there.agent.id, "see inside", attach={"data.bin": content})
+        async with here.mailbox.carry(nats_url):
+            with anyio.fail_after(20):
+                while not await _subjects(stream):
+                    await anyio.sleep(0.05)
+        first, second, *_, last = sorted(await _subjects(stream))
+        # One piece changed, one in another's place, one gone.
+        piece = (await stream.get_last_msg("CRETO-BLOBS", first, direct=True)).data
+        await stream.publish(first, piece[:-1] + bytes([piece[-1] ^ 1]))
+        await stream.publish(second, piece)
+        await stream.purge_stream("CRETO-BLOBS", subject=last)
+        async with there.mailbox.carry(nats_url):
+            with anyio.fail_after(20):
+                while len(await _subjects(stream)) == 5:  # what was found to be wrong is taken away
+                    await anyio.sleep(0.05)
+            await anyio.sleep(0.5)
+            assert there.rows(tables.mailbox) == there.rows(tables.attachments) == []
+            assert await sent.state() == {there.agent.id: "waiting"}
+            # The sender comes back, and puts there what is missing: no more than that.
+            async with here.mailbox.carry(nats_url), there.mailbox.inbox(there.agent) as inbox:
+                with anyio.fail_after(40):
+                    message = await inbox.__anext__()
+                assert await message.attachments["data.bin"].read() == content
+                await message.ack()
+                await sent.receipts(timeout=20)
+        await client.close()
+
+    anyio.run(main)
+
+
+async def _subjects(stream: Any) -> list[str]:
+    from nats.js.errors import NotFoundError
+
+    with suppress(NotFoundError):
+        return list((await stream.stream_info("CRETO-BLOBS", subjects_filter="creto.blob.>")).state.subjects or ())
+    return []
 
 
 def test_without_a_server_or_on_another_loop_the_error_says_what_to_do(machines: tuple[Machine, Machine]) -> None:

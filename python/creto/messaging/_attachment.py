@@ -24,6 +24,7 @@ __all__ = ["MANIFEST", "Attachment", "Blob", "keep", "pack", "unpack"]
 
 MANIFEST = "application/vnd.creto.manifest+json"
 _LARGEST = 64 * 1024 * 1024
+_MOST = 256 * 1024 * 1024  # of one message: what it can have its recipient keep
 _NAME = 200
 
 
@@ -78,8 +79,11 @@ def pack(body: bytes, content_type: str, attach: Mapping[str, bytes]) -> tuple[b
     """The manifest that is sent in place of the body, and the blobs beside it.
 
     Raises:
-        InvalidInputError: An attachment is too large, or has no usable name.
+        InvalidInputError: An attachment, or all together, is too large, or has no usable name.
     """
+    total = sum(map(len, attach.values()))
+    if total > _MOST:
+        raise InvalidInputError(f"the attachments have {total} bytes together, and {_MOST} are the limit")
     blobs: list[Blob] = []
     listed = []
     for name, content in attach.items():
@@ -111,6 +115,9 @@ def unpack(manifest: bytes, store: Store) -> tuple[bytes, str, dict[str, Attachm
             )
             for one in read["attachments"]
         }
+        lengths = [one.length for one in found.values()]
+        if any(not 0 <= length <= _LARGEST for length in lengths) or sum(lengths) > _MOST:
+            raise ValueError("more than any sender of ours would attach")
         return _bytes(read["body"]), str(read["content_type"]), found
     except (ValueError, KeyError, TypeError) as error:
         raise InvalidInputError(

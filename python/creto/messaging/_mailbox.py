@@ -121,7 +121,7 @@ class Mailbox:
             in_reply_to: The id of the message that it answers.
             priority: `non-urgent`, `normal` or `urgent`.
             expires_in: Seconds until it stops to count, by default and at most: a day; five minutes if not durable.
-            attach: Files by name, sealed apart from the message, up to 64 MiB each; on this machine only.
+            attach: Files by name, sealed apart from the message, up to 64 MiB each and 256 MiB together.
             durable: Kept in the store until it is acknowledged. Where False, it is handed to inboxes that are open in
                 this process, and lost with it.
             receipt: Waits until every recipient has acknowledged it.

@@ -7,7 +7,7 @@ from the store until the recipient's signed receipt is here, and what comes twic
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
@@ -16,13 +16,15 @@ import anyio.to_thread
 import sniffio
 
 from creto.errors import ConnectionFailedError, CretoError, InvalidInputError
-from creto.messaging import _outgoing, _parcel, _receipt, _rows
-from creto.messaging._receiving import MAILBOX_SECONDS
+from creto.messaging import _outgoing, _parcel, _pieces
+from creto.messaging._arriving import Answer, Arriving, Incomplete
+from creto.messaging._nats_blobs import Blobs
 
 if TYPE_CHECKING:
+    from anyio.abc import TaskGroup
+    from sqlalchemy import Row
+
     from creto.messaging._mailbox import Mailbox
-    from creto.messaging._receipt import Receipt
-    from creto.nhi import Agent
 
 __all__ = ["carry_by_nats", "fetch_batch"]
 
@@ -31,6 +33,7 @@ _LOOK = 0.5  # seconds between looks at what is due
 _BATCH = 64
 _PARCEL = 1 << 20  # bytes
 _FLUSH_SECONDS = 5
+_UNDER_WAY = 64  # messages with attachments that are sent or completed at once; more wait for their next sending
 _PARCELS = 16  # taken in together
 _FETCH_SECONDS = 1.0
 _BEHIND_SECONDS = 0.005
@@ -63,7 +66,6 @@ async def carry_by_nats(mailbox: Mailbox, url: str) -> AsyncIterator[None]:
     try:
         import nats
         from nats.errors import Error as NatsError
-        from nats.js.errors import BadRequestError
     except ModuleNotFoundError as error:
         raise InvalidInputError("messages between machines need an extra: run `pip install 'creto[nats]'`") from error
     try:
@@ -78,11 +80,9 @@ async def carry_by_nats(mailbox: Mailbox, url: str) -> AsyncIterator[None]:
         ) from error
     try:
         stream = client.jetstream()
-        # Another machine may make it in the same moment, with the same settings.
-        with suppress(BadRequestError):
-            await stream.add_stream(name=_STREAM, subjects=["creto.mail.*", "creto.receipt.*"], max_age=24 * 3600)
-        carrier = _Carrier(mailbox, client, stream)
         async with anyio.create_task_group() as tasks:
+            carrier = _Carrier(mailbox, client, stream, tasks)
+            await carrier.open()
             tasks.start_soon(carrier.send)
             tasks.start_soon(carrier.receive, "mail", carrier.take_in)
             tasks.start_soon(carrier.receive, "receipt", carrier.take_receipts)
@@ -95,35 +95,85 @@ async def carry_by_nats(mailbox: Mailbox, url: str) -> AsyncIterator[None]:
             await client.close()
 
 
-Take = Callable[[list[tuple[str, bytes]]], Awaitable[list[CretoError | None]]]
+Take = Callable[[Sequence[tuple[str, bytes]]], Awaitable[list[CretoError | None]]]
 
 
 class _Carrier:
-    def __init__(self, mailbox: Mailbox, client: Any, stream: Any) -> None:
+    def __init__(self, mailbox: Mailbox, client: Any, stream: Any, tasks: TaskGroup) -> None:
         self._mailbox = mailbox
         self._store = mailbox._store
-        self._identities = mailbox._identities
+        self._arriving = Arriving(mailbox)
         self._client = client
         self._stream = stream
+        self._blobs = Blobs(mailbox._store, stream)
+        self._tasks = tasks
+        self._under_way: set[Any] = set()
+        self._own = _token(mailbox._identities.trust_domain)
         self._threads = anyio.CapacityLimiter(2)  # its own: what comes in never waits behind what is sent
 
     def _now(self) -> int:
         return int(self._mailbox._clock())
 
+    async def open(self) -> None:
+        """Makes the streams, unless they are there."""
+        from nats.js.errors import BadRequestError
+
+        # Another machine may make it in the same moment, with the same settings.
+        with suppress(BadRequestError):
+            await self._stream.add_stream(name=_STREAM, subjects=["creto.mail.*", "creto.receipt.*"], max_age=24 * 3600)
+        await self._blobs.open()
+
+    # --- out ----------------------------------------------------------------------------------------------------------
+
     async def send(self) -> None:
         """Publishes what is due, for ever."""
         while True:
-            rows = await self._store.run(_outgoing.due, self._now(), _BATCH)
-            carried = []
-            for row in rows:
-                if len(row.envelope) + _parcel.OVERHEAD > self._client.max_payload:
-                    await self._store.run(_outgoing.refuse, row)
-                else:
-                    carried.append((row.recipient, row.recipient, bytes(row.envelope)))
+            try:
+                rows = await self._store.run(_outgoing.due, self._now(), _BATCH)
+                for row in rows:
+                    if not self._carries(row):
+                        await self._store.run(_outgoing.refuse, row)
+            except CretoError as error:
+                if not error.should_retry:
+                    raise
+                await anyio.sleep(_LOOK)  # the store is busy
+                continue
+            carried = [row for row in rows if self._carries(row)]
             # Whatever the server says, a row waits for the recipient's receipt.
-            await self._publish("mail", carried)
+            await self._publish(
+                "mail", [(row.recipient, row.recipient, bytes(row.envelope)) for row in carried if not row.attachments]
+            )
+            for row in carried:
+                if row.attachments:
+                    self._start((row.sender, row.message_id, row.recipient), self._send_with_attachments, row)
             if len(rows) < _BATCH:
                 await self._wait_for_more()
+
+    def _carries(self, row: Row[Any]) -> bool:
+        largest = int(self._client.max_payload)
+        fits = len(row.envelope) + _parcel.OVERHEAD <= largest
+        return fits and (not row.attachments or largest >= _pieces.PIECE)
+
+    async def _send_with_attachments(self, row: Row[Any]) -> None:
+        # First what it names, then the message: whoever has it is to find all of it.
+        await self._blobs.upload(_token(_domain_of(row.recipient)), [bytes.fromhex(one) for one in row.attachments])
+        await self._publish("mail", [(row.recipient, row.recipient, bytes(row.envelope))])
+
+    def _start(self, key: Any, work: Callable[..., Awaitable[None]], *arguments: Any) -> None:
+        """Does what takes long beside the rest, once at a time for each key; what fails waits for the next sending."""
+        from nats.errors import Error as NatsError
+
+        async def run() -> None:
+            try:
+                await work(*arguments)
+            except* (NatsError, TimeoutError, OSError, CretoError):
+                pass
+            finally:
+                self._under_way.discard(key)
+
+        if key not in self._under_way and len(self._under_way) < _UNDER_WAY:
+            self._under_way.add(key)
+            self._tasks.start_soon(run)
 
     async def _publish(self, kind: str, items: Iterable[tuple[str, str, bytes]]) -> bool:
         """Publishes (whom it is for, whom it names, data), many to a parcel; True once the server has read all of it.
@@ -154,17 +204,19 @@ class _Carrier:
             if await self._store.fetch(_outgoing.any_due, self._now()):
                 return
 
+    # --- in -----------------------------------------------------------------------------------------------------------
+
     async def receive(self, kind: str, take: Take) -> None:
         """Takes in what comes for this trust domain, for ever; what could not be dealt with now comes again."""
         from nats.errors import Error as NatsError
 
-        subject = f"creto.{kind}.{_token(self._identities.trust_domain)}"
-        durable = f"{kind}-{_token(self._identities.trust_domain)}"
         subscription = None
         while True:
             try:
                 if subscription is None:
-                    subscription = await self._stream.pull_subscribe(subject, durable=durable, stream=_STREAM)
+                    subscription = await self._stream.pull_subscribe(
+                        f"creto.{kind}.{self._own}", durable=f"{kind}-{self._own}", stream=_STREAM
+                    )
                 messages = await fetch_batch(subscription, _PARCELS)
             except (NatsError, TimeoutError, OSError):
                 if subscription is None:
@@ -180,7 +232,7 @@ class _Carrier:
                         # It will be no better the next time: a forgery, or for somebody who is not here.
                         await message.term()
 
-    async def _dealt_with(self, parcels: list[Any], take: Take) -> list[CretoError | None]:
+    async def _dealt_with(self, parcels: Sequence[Any], take: Take) -> list[CretoError | None]:
         """Takes in what is in the parcels, all of it at once; the error of each, where it comes to nothing or again."""
         errors: list[CretoError | None] = [None] * len(parcels)
         found: list[tuple[str, bytes]] = []
@@ -192,7 +244,12 @@ class _Carrier:
             except CretoError as error:
                 errors[place] = error
             parts.append((start, len(found)))
-        taken = await take(found) if found else []
+        try:
+            taken = await take(found) if found else []
+        except CretoError as error:
+            if not error.should_retry:
+                raise
+            return [error] * len(parcels)  # the store is busy
         for place, (start, end) in enumerate(parts):
             one = taken[start:end]
             # One that may do better brings its whole parcel again: what is in already stays out by its row.
@@ -201,96 +258,29 @@ class _Carrier:
                 errors[place] = (again or one)[0]
         return errors
 
-    async def take_in(self, found: list[tuple[str, bytes]]) -> list[CretoError | None]:
-        """Puts envelopes into their mailboxes once they verify, and answers each with a receipt."""
-        taken = await anyio.to_thread.run_sync(self._take_in, found, limiter=self._threads)
-        receipts = [
-            (one[0], recipient, one[1].encode())
-            for one, (recipient, _) in zip(taken, found, strict=True)
-            if not isinstance(one, CretoError)
-        ]
+    async def take_in(self, found: Sequence[tuple[str, bytes]]) -> list[CretoError | None]:
+        """Files envelopes that verify, answers each with a receipt, and goes for the attachments that are missing."""
+        taken = await anyio.to_thread.run_sync(self._arriving.take_in, found, limiter=self._threads)
+        receipts = []
+        for one, (recipient, envelope) in zip(taken, found, strict=True):
+            if isinstance(one, Answer):
+                receipts.append((one.sender, recipient, one.statement.encode()))
+            elif isinstance(one, Incomplete):
+                # Without a receipt its sender sends it again, should this come to nothing.
+                self._start(one.key, self._complete, one, recipient, envelope)
         again = None if await self._publish("receipt", receipts) else ConnectionFailedError("no receipt could be sent")
-        return [one if isinstance(one, CretoError) else again for one in taken]
+        return [again if isinstance(one, Answer) else one if isinstance(one, CretoError) else None for one in taken]
 
-    def _take_in(self, found: list[tuple[str, bytes]]) -> list[tuple[str, str] | CretoError]:
-        """Sender and receipt of each, or why there is none; all that verify are put in one transaction."""
-        read: list[tuple[Agent, dict[str, Any]] | CretoError] = []
-        for recipient, envelope in found:
-            try:
-                # Only an agent that is here already: a name on the wire, whoever wrote it, makes none.
-                self._identities.require_own(recipient)
-                agent = self._identities.agent(recipient)
-                verified = self._mailbox._receiving.verified(agent, envelope, self._now(), MAILBOX_SECONDS)
-                read.append((agent, verified.header()))
-            except CretoError as error:
-                read.append(error)
-        letters = [
-            _rows.Letter(
-                recipient=one[0].id,
-                sender=one[1]["sender"],
-                message_id=one[1]["message_id"],
-                envelope=envelope,
-                priority=one[1]["priority"],
-                in_reply_to=one[1]["in_reply_to"],
-                expires=one[1]["expires"],
-            )
-            for one, (_, envelope) in zip(read, found, strict=True)
-            if not isinstance(one, CretoError)
-        ]
-        with self._store.begin() as tx:
-            denials = iter(_rows.put(tx, letters))
-            tx.publish(_rows.TOPIC, *sorted({letter.recipient for letter in letters}))
-        read = [one if isinstance(one, CretoError) else next(denials) or one for one in read]
-        receipts: list[tuple[str, str] | CretoError] = []
-        for one, (_, envelope) in zip(read, found, strict=True):
-            if isinstance(one, CretoError):
-                receipts.append(one)
-                continue
-            agent, header = one
-            sender, message_id = header["sender"], header["message_id"]
-            # Whether it is new or was here already: the receipt may have been lost on its way.
-            statement = _receipt.sign(agent, sender, message_id, envelope, "received", self._now())
-            receipts.append((sender, statement))
-        for recipient in {letter.recipient for letter in letters}:
-            self._mailbox._woken(recipient)
-        return receipts
+    async def _complete(self, incomplete: Incomplete, recipient: str, envelope: bytes) -> None:
+        for attachment in incomplete.attachments:
+            await self._blobs.download(self._own, attachment, incomplete.expires)
+        await self.take_in([(recipient, envelope)])
 
-    async def take_receipts(self, found: list[tuple[str, bytes]]) -> list[CretoError | None]:
+    async def take_receipts(self, found: Sequence[tuple[str, bytes]]) -> list[CretoError | None]:
         """Ends the sending of what receipts are about, once they verify."""
-        return await anyio.to_thread.run_sync(self._take_receipts, found, limiter=self._threads)
-
-    def _take_receipts(self, found: list[tuple[str, bytes]]) -> list[CretoError | None]:
-        claims: list[Receipt | CretoError] = []
-        for _, data in found:
-            try:
-                claims.append(_receipt.claimed(data.decode()))
-            except UnicodeDecodeError:
-                claims.append(InvalidInputError("a receipt that is not text"))
-            except CretoError as error:
-                claims.append(error)
-        with self._store.read() as tx:
-            ids = [claim.message_id for claim in claims if not isinstance(claim, CretoError)]
-            envelopes = _outgoing.envelopes_of(tx, ids)
-        errors: list[CretoError | None] = []
-        ended: list[Receipt] = []
-        for (recipient, _), claim in zip(found, claims, strict=True):
-            if isinstance(claim, CretoError):
-                errors.append(claim)
-                continue
-            envelope = envelopes.get((claim.sender, recipient, claim.message_id))
-            try:
-                # None: it has been answered before, or was never sent. Else bound to the very bytes that were sent.
-                if envelope is not None:
-                    digest = hashlib.sha512(envelope).hexdigest()
-                    ended.append(_receipt.verify(self._identities, claim.statement, recipient, digest))
-                errors.append(None)
-            except CretoError as error:
-                errors.append(error)
-        if ended:
-            with self._store.begin() as tx:
-                _outgoing.received(tx, ended)
-            for receipt in ended:
-                self._mailbox._answered(receipt)
+        errors, carried = await anyio.to_thread.run_sync(self._arriving.take_receipts, found, limiter=self._threads)
+        for recipient, digests in carried:
+            self._start((recipient, *digests), self._blobs.forget, _token(_domain_of(recipient)), digests)
         return errors
 
 

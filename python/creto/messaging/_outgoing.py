@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from creto.messaging._receipt import Receipt
     from creto.store import Transaction
 
-__all__ = ["OUTGOING", "any_due", "due", "envelopes_of", "keep", "received", "refuse", "state"]
+__all__ = ["OUTGOING", "any_due", "carried", "due", "keep", "received", "refuse", "state", "unanswered"]
 
 OUTGOING = "outgoing"  # what a message for another machine is announced under
 _FIRST = 1  # seconds until an unanswered message is sent again; doubles, with full jitter
@@ -39,7 +39,7 @@ _RECEIVED = update(outgoing).where(*_THIS).values(state="received", receipt=bind
 
 
 def keep(tx: Transaction, messages: Sequence[Mapping[str, Any]], now: int) -> None:
-    """Puts messages among those that are to be sent: sender, recipient, message_id, envelope and expires of each."""
+    """Puts messages among those to be sent: sender, recipient, message_id, envelope, attachments, expires of each."""
     fixed = {"state": "waiting", "attempts": 0, "next_attempt": now, "created": tx.now}
     tx.execute(insert(outgoing), [{**message, **fixed} for message in messages])
     tx.publish(TOPIC, OUTGOING)
@@ -78,7 +78,7 @@ def due(tx: Transaction, now: int, limit: int) -> list[Row[Any]]:
     return rows
 
 
-def envelopes_of(tx: Transaction, message_ids: Sequence[str]) -> dict[tuple[str, str, str], bytes]:
+def unanswered(tx: Transaction, message_ids: Sequence[str]) -> dict[tuple[str, str, str], bytes]:
     """The envelopes that still wait for receipts, by sender, recipient and message id."""
     rows = tx.all(
         select(outgoing.c.sender, outgoing.c.recipient, outgoing.c.message_id, outgoing.c.envelope).where(
@@ -86,6 +86,21 @@ def envelopes_of(tx: Transaction, message_ids: Sequence[str]) -> dict[tuple[str,
         )
     )
     return {(row.sender, row.recipient, row.message_id): bytes(row.envelope) for row in rows}
+
+
+def carried(tx: Transaction, message_ids: Sequence[str]) -> list[tuple[str, list[bytes]]]:
+    """Recipient and digests of the attachments of messages that wait for no receipt any more, from anybody."""
+    rows = tx.all(
+        select(
+            outgoing.c.sender, outgoing.c.recipient, outgoing.c.message_id, outgoing.c.state, outgoing.c.attachments
+        ).where(outgoing.c.message_id.in_(message_ids))
+    )
+    waiting = {(row.sender, row.message_id) for row in rows if row.state == "waiting"}
+    return [
+        (row.recipient, [bytes.fromhex(digest) for digest in row.attachments])
+        for row in rows
+        if row.attachments and (row.sender, row.message_id) not in waiting
+    ]
 
 
 def received(tx: Transaction, receipts: Sequence[Receipt]) -> None:

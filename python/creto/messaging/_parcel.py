@@ -15,17 +15,21 @@ __all__ = ["OVERHEAD", "pack", "unpack"]
 
 _SIZES = struct.Struct(">HI")  # of the agent's id, in bytes, and of the data
 OVERHEAD = _SIZES.size + 2048  # that an id adds to its data, at most
+_MOST = 512  # in one parcel: nobody is to be kept busy with a million empty ones
 
 
 def pack(items: Iterable[tuple[str, bytes]], limit: int) -> Iterator[bytes]:
     """Packs (id, data) into parcels of at most `limit` bytes; what is larger by itself has a parcel of its own."""
     parcel = bytearray()
+    packed = 0
     for id, data in items:
         name = id.encode()
         size = _SIZES.size + len(name) + len(data)
-        if parcel and len(parcel) + size > limit:
+        if parcel and (len(parcel) + size > limit or packed == _MOST):
             yield bytes(parcel)
             parcel.clear()
+            packed = 0
+        packed += 1
         parcel += _SIZES.pack(len(name), len(data))
         parcel += name
         parcel += data
@@ -43,6 +47,8 @@ def unpack(parcel: bytes) -> list[tuple[str, bytes]]:
     at = 0
     try:
         while at < len(parcel):
+            if len(items) == _MOST:
+                raise ValueError("too many")
             name, data = _SIZES.unpack_from(parcel, at)
             at += _SIZES.size
             if at + name + data > len(parcel):

@@ -48,7 +48,7 @@ class Receiving:
             if held is None:
                 return None
             try:
-                header, body = self._opened(agent, held.envelope, now, MAILBOX_SECONDS)
+                header, body = self.opened(agent, held.envelope, now, MAILBOX_SECONDS)
                 if (header["sender"], header["message_id"]) != (held.sender, held.message_id):
                     # The row says otherwise than the seal: somebody who can write the store filed it under a new name.
                     raise EncryptionFailedError("the message was filed under another name than its own")
@@ -101,7 +101,8 @@ class Receiving:
             now=now,
         )
 
-    def _opened(self, agent: Agent, envelope: bytes, now: int, max_life: int) -> tuple[dict[str, Any], bytes]:
+    def opened(self, agent: Agent, envelope: bytes, now: int, max_life: int) -> tuple[dict[str, Any], bytes]:
+        """Header and content, once it is verified as in `verified`."""
         verified = self.verified(agent, envelope, now, max_life)
         try:
             return verified.header(), verified.open(self._keys(agent))

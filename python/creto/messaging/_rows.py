@@ -14,7 +14,7 @@ from sqlalchemy import bindparam, delete, func, or_, select, update
 
 from creto.errors import DeliveryDeniedError
 from creto.messaging._holder import is_dead
-from creto.store.tables import agents, attachments, mailbox, questions
+from creto.store.tables import agents, attachment_pieces, attachments, mailbox, questions
 
 if TYPE_CHECKING:
     from sqlalchemy import Row
@@ -234,6 +234,7 @@ def forget_expired(tx: Transaction, now: int, grace: int = 120) -> None:
     """Removes what expired; a little later than it does, so that clocks that differ cannot bring a replay in."""
     tx.execute(delete(mailbox).where(mailbox.c.expires < now - grace))
     tx.execute(delete(attachments).where(attachments.c.expires < now - grace))
+    tx.execute(delete(attachment_pieces).where(attachment_pieces.c.expires < now - grace))
     tx.execute(delete(questions).where(questions.c.until < now - grace))
 
 

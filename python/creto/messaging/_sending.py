@@ -24,12 +24,12 @@ from creto.errors import (
 )
 from creto.messaging import _attachment, _outgoing, _rows
 from creto.messaging._message import Sent
+from creto.messaging._news import News
 from creto.messaging._receiving import DIRECT_SECONDS, MAILBOX_SECONDS
 from creto.messaging._record import record
 
 if TYPE_CHECKING:
     from creto.messaging._mailbox import Mailbox
-    from creto.messaging._news import News
     from creto.nhi import Agent
 
 __all__ = ["Draft", "Sending"]
@@ -146,7 +146,8 @@ class Sending:
         context = {"message_id": message_id, "bytes": size, "content_type": media, "priority": priority}
         await self._authorize(sender, identities, context)
         now = int(self._mailbox._clock())
-        expires, news = now + life, self._mailbox._expect(message_id)
+        # What is handed over in memory has no receipt to wait for.
+        expires, news = now + life, self._mailbox._expect(message_id) if durable else News()
         return Draft(sender, identities, content, media, message_id, now, expires, priority, in_reply_to, blobs, news)
 
     async def _authorize(self, sender: Agent, to: Sequence[_core.Identity], context: Mapping[str, Any]) -> None:
@@ -228,8 +229,9 @@ class Sending:
             for draft, envelope in sealed:
                 self._sort(draft, envelope, here, letters, leaving)
                 _attachment.keep(tx, draft.blobs, draft.expires)
+                told = _record(draft, envelope)
                 for recipient in draft.recipients:
-                    tx.outbox(record(draft.sender.id, "message:send", recipient, draft.message_id, envelope, "success"))
+                    tx.outbox({**told, "resource": recipient})
             for denial in _rows.put(tx, letters):
                 if denial is not None:
                     raise denial
@@ -247,12 +249,6 @@ class Sending:
     ) -> None:
         """Puts a message among the letters for those who are here, and among what leaves for the others."""
         elsewhere = [id for id in draft.recipients if id not in here]
-        if draft.blobs and elsewhere:
-            raise InvalidInputError(
-                "attachments reach mailboxes of this machine only, since NATS carries envelopes and no blobs; for "
-                + ", ".join(f"`{id}`" for id in elsewhere)
-                + " put the content into the message"
-            )
         if elsewhere and not self._mailbox._remote:
             raise ConnectionFailedError(
                 f"the mailbox of `{elsewhere[0]}` is on another machine, and no transport reaches it; "
@@ -270,7 +266,8 @@ class Sending:
                     _rows.Letter(recipient=recipient, priority=draft.priority, in_reply_to=draft.in_reply_to, **common)
                 )
             else:
-                leaving.append({**common, "recipient": recipient})
+                blobs = [blob.digest.hex() for blob in draft.blobs]
+                leaving.append({**common, "recipient": recipient, "attachments": blobs})
 
     async def hand_over(self, draft: Draft) -> Sent:
         """Seals a message and hands it to inboxes that are open in this process."""
@@ -279,11 +276,10 @@ class Sending:
             if not inboxes:
                 raise NotFoundError(f"no inbox of `{recipient}` is open in this process; send it with `durable=True`")
         envelope = draft.seal()
+        told = _record(draft, envelope)
         for recipient, inboxes in opened.items():
             if self._mailbox._recorder is not None:
-                self._mailbox._recorder(
-                    record(draft.sender.id, "message:send", recipient, draft.message_id, envelope, "success")
-                )
+                self._mailbox._recorder({**told, "resource": recipient})
             while not inboxes[0]._put_direct(envelope):  # noqa: ASYNC110 - its reader may be on another loop
                 await anyio.sleep(0.001)  # the reader is behind: so is the writer
         return self.sent(draft, envelope, "")
@@ -300,6 +296,11 @@ class Sending:
             hashlib.sha512(envelope).hexdigest() if digest is None else digest,
             draft.news,
         )
+
+
+def _record(draft: Draft, envelope: bytes) -> dict[str, Any]:
+    # Without its recipient: the digest is one for all of them.
+    return record(draft.sender.id, "message:send", "", draft.message_id, envelope, "success")
 
 
 def _content(body: bytes | str, content_type: str | None) -> tuple[bytes, str]:

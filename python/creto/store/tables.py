@@ -29,6 +29,7 @@ __all__ = [
     "agents",
     "announcements",
     "approvers",
+    "attachment_pieces",
     "attachments",
     "authorities",
     "credits",
@@ -288,6 +289,15 @@ attachments = Table(
     Column("expires", BigInteger, nullable=False),  # seconds since the epoch
 )
 
+attachment_pieces = Table(
+    "attachment_pieces",
+    metadata,
+    Column("digest", LargeBinary, primary_key=True),  # of the sealed blob that they make up
+    Column("number", Integer, primary_key=True),
+    Column("piece", LargeBinary, nullable=False),  # checked against the key in the message
+    Column("expires", BigInteger, nullable=False),  # seconds since the epoch
+)
+
 outgoing = Table(
     "outgoing",
     metadata,
@@ -295,6 +305,7 @@ outgoing = Table(
     Column("message_id", Text, primary_key=True),
     Column("recipient", Text, primary_key=True),
     Column("envelope", LargeBinary, nullable=False),
+    Column("attachments", JSON, nullable=False),  # digests of the blobs that go ahead of it, hexadecimal
     Column("state", Text, nullable=False),  # waiting, received, refused, expired
     Column("attempts", Integer, nullable=False, default=0),
     Column("next_attempt", BigInteger, nullable=False),  # seconds since the epoch

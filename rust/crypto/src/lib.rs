@@ -17,6 +17,8 @@ pub mod spki;
 #[cfg(test)]
 mod vectors;
 mod verifying;
+#[cfg(test)]
+mod wiped;
 
 pub use algorithm::{Algorithm, Hash, KemAlgorithm, Suite};
 pub use error::Error;

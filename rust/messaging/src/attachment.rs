@@ -67,6 +67,17 @@ pub fn open_attachment(key: &Secret<32>, sealed: &[u8]) -> Result<Vec<u8>> {
     }
 }
 
+/// Whether a chunk is the one of this number, before the others are here: the nonce prefix of the whole, then the chunk.
+pub fn check_chunk(key: &Secret<32>, piece: &[u8], number: u32, last: bool) -> Result<()> {
+    let (prefix, chunk) = piece.split_first_chunk::<PREFIX>().ok_or_else(broken)?;
+    let (text, tag) = chunk.split_last_chunk::<TAG>().ok_or_else(broken)?;
+    if text.len() > CHUNK {
+        return Err(broken());
+    }
+    let mut room = text.to_vec();
+    Provider::chosen().symmetric.open(key, &nonce(prefix, number, last), b"", &mut room, tag).map_err(|_| broken())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -93,6 +104,16 @@ mod tests {
         }
         for length in [0, PREFIX, PREFIX + 1, sealed.len() - 1] {
             assert!(open_attachment(&key, &sealed[..length]).is_err());
+        }
+        for (place, chunk) in chunks.iter().enumerate() {
+            let piece = [prefix, chunk].concat();
+            for number in 0..4 {
+                for last in [false, true] {
+                    let right = number as usize == place && last == (place == 2);
+                    assert_eq!(check_chunk(&key, &piece, number, last).is_ok(), right, "{place} as {number}, {last}");
+                }
+            }
+            assert!(check_chunk(&key, &piece[..piece.len() - 1], place as u32, place == 2).is_err());
         }
         let mut flipped = sealed.clone();
         flipped[CHUNK] ^= 1;

@@ -11,7 +11,7 @@ mod seal;
 pub mod settings;
 mod time;
 
-pub use attachment::{open_attachment, seal_attachment};
+pub use attachment::{check_chunk, open_attachment, seal_attachment};
 pub use header::{Header, MAX_RECIPIENTS, Priority, hex, unhex};
 pub use open::{Acceptance, CLOCK_SKEW_SECONDS, DIRECT_SECONDS, MAILBOX_SECONDS, Verified, unverified_header, verify};
 pub use seal::{Outgoing, seal};

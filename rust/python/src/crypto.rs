@@ -206,13 +206,13 @@ impl Sealer {
 /// Signs a payload: a DSSE envelope as JSON text.
 #[pyfunction]
 pub fn dsse_sign(py: Python<'_>, key: &SigningKey, payload_type: &str, payload: &[u8]) -> PyResult<String> {
-    dsse::sign(&key.0, payload_type, payload).or_raise(py)
+    py.detach(|| dsse::sign(&key.0, payload_type, payload)).or_raise(py)
 }
 
 /// Verifies a DSSE envelope under exactly these keys and returns its payload.
 #[pyfunction]
 pub fn dsse_verify<'py>(py: Python<'py>, key: &VerifyingKey, payload_type: &str, envelope: &str) -> PyResult<Bound<'py, PyBytes>> {
-    Ok(PyBytes::new(py, &dsse::verify(&key.0, payload_type, envelope).or_raise(py)?))
+    Ok(PyBytes::new(py, &py.detach(|| dsse::verify(&key.0, payload_type, envelope)).or_raise(py)?))
 }
 
 /// Each provider in this build with the result of its self-test: (name, chosen, problem or None).

@@ -50,7 +50,9 @@ mod _core {
     #[pymodule_export]
     use crate::gate::{Gate, Permit, Principal};
     #[pymodule_export]
-    use crate::messaging::{VerifiedEnvelope, attachment_open, attachment_seal, envelope_header, envelope_seal, envelope_verify};
+    use crate::messaging::{
+        VerifiedEnvelope, attachment_check, attachment_open, attachment_seal, envelope_header, envelope_seal, envelope_verify,
+    };
     #[pymodule_export]
     use crate::nhi::{Authority, Chain, ChainCache, Directory, Identity, TrustDomain, delegate, delegation_names};
     #[pymodule_export]

@@ -135,6 +135,13 @@ pub fn attachment_open<'py>(py: Python<'py>, key: &[u8], sealed: &[u8]) -> PyRes
     Ok(PyBytes::new(py, &py.detach(|| creto_messaging::open_attachment(&key, sealed)).or_raise(py)?))
 }
 
+/// Raises EncryptionFailedError unless a piece is the chunk of this number: the sealed blob's 7 first bytes, then the chunk.
+#[pyfunction]
+pub fn attachment_check(py: Python<'_>, key: &[u8], piece: &[u8], number: u32, last: bool) -> PyResult<()> {
+    let key = creto_crypto::Secret::copy_from(key).or_raise(py)?;
+    creto_messaging::check_chunk(&key, piece, number, last).or_raise(py)
+}
+
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<VerifiedEnvelope>()?;
     module.add_function(wrap_pyfunction!(envelope_seal, module)?)?;

@@ -4,6 +4,9 @@ mod aws_lc;
 mod rustcrypto;
 mod self_test;
 
+#[cfg(test)]
+pub(crate) use rustcrypto::expand_kem;
+
 use crate::{Algorithm, Error, Hash, KemAlgorithm, Secret};
 use std::sync::OnceLock;
 

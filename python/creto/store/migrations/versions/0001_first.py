@@ -40,6 +40,14 @@ def upgrade() -> None:
         sa.UniqueConstraint("token_digest", name=op.f("uq_approvers_token_digest")),
     )
     op.create_table(
+        "attachment_pieces",
+        sa.Column("digest", sa.LargeBinary(), nullable=False),
+        sa.Column("number", sa.Integer(), nullable=False),
+        sa.Column("piece", sa.LargeBinary(), nullable=False),
+        sa.Column("expires", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("digest", "number", name=op.f("pk_attachment_pieces")),
+    )
+    op.create_table(
         "attachments",
         sa.Column("digest", sa.LargeBinary(), nullable=False),
         sa.Column("blob", sa.LargeBinary(), nullable=False),
@@ -183,6 +191,7 @@ def upgrade() -> None:
         sa.Column("message_id", sa.Text(), nullable=False),
         sa.Column("recipient", sa.Text(), nullable=False),
         sa.Column("envelope", sa.LargeBinary(), nullable=False),
+        sa.Column("attachments", sa.JSON(), nullable=False),
         sa.Column("state", sa.Text(), nullable=False),
         sa.Column("attempts", sa.Integer(), nullable=False),
         sa.Column("next_attempt", sa.BigInteger(), nullable=False),

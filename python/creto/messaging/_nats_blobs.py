@@ -1,0 +1,125 @@
+"""Attachments over JetStream: their sender puts the pieces there, and the recipient takes what its message names.
+
+Pieces have a subject each, so what a broken connection or a killed process left undone is done by the next try, and
+not all of it anew: the sender asks which pieces the server has, and the recipient keeps each piece that it has checked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import anyio
+
+from creto.errors import EncryptionFailedError
+from creto.messaging import _pieces
+
+if TYPE_CHECKING:
+    from creto.messaging._attachment import Attachment
+    from creto.store import Store
+
+__all__ = ["Blobs"]
+
+_STREAM = "CRETO-BLOBS"
+_AT_ONCE = 16
+_SECONDS = 5
+
+
+class Blobs:
+    """The attachments of one connection.
+
+    Args:
+        store: Where they are, or shall be.
+        stream: The client's JetStream.
+    """
+
+    def __init__(self, store: Store, stream: Any) -> None:
+        self._store = store
+        self._stream = stream
+
+    async def open(self) -> None:
+        """Makes the stream, unless it is there."""
+        from nats.js.errors import BadRequestError
+
+        with suppress(BadRequestError):
+            await self._stream.add_stream(
+                name=_STREAM,
+                subjects=["creto.blob.>"],
+                max_age=24 * 3600,
+                max_msgs_per_subject=1,
+                allow_direct=True,
+            )
+
+    async def upload(self, domain: str, digests: Sequence[bytes]) -> None:
+        """Puts what the server does not have of these blobs where the machines of a trust domain find it.
+
+        Args:
+            domain: The subject's token for the trust domain.
+            digests: SHA-512 of each sealed blob.
+
+        Raises:
+            nats.errors.Error: The server could not be reached, or did not take a piece.
+        """
+        for digest in digests:
+            blob = await self._store.fetch(_pieces.sealed, digest)
+            if blob is None:
+                continue  # it has expired, and so has its message
+            there = await self._numbers(domain, digest)
+            missing = [(n, piece) for n, piece in enumerate(_pieces.cut(blob)) if n not in there]
+            for start in range(0, len(missing), _AT_ONCE):
+                async with anyio.create_task_group() as tasks:
+                    for number, piece in missing[start : start + _AT_ONCE]:
+                        tasks.start_soon(self._put, f"{_subject(domain, digest)}.{number}", piece)
+
+    async def _put(self, subject: str, piece: bytes) -> None:
+        await self._stream.publish(subject, piece, timeout=_SECONDS)
+
+    async def _numbers(self, domain: str, digest: bytes) -> set[int]:
+        found = await self._stream.stream_info(_STREAM, subjects_filter=f"{_subject(domain, digest)}.*")
+        return {int(subject.rpartition(".")[2]) for subject in found.state.subjects or {}}
+
+    async def download(self, domain: str, attachment: Attachment, expires: int) -> None:
+        """Takes an attachment into the store, each piece checked before it is kept, the whole before it counts.
+
+        Args:
+            domain: The subject's token for the trust domain of the recipient.
+            attachment: As a message that was verified and opened names it.
+            expires: Until when it is kept, in seconds since the epoch.
+
+        Raises:
+            nats.errors.Error: The server could not be reached, or does not have it.
+            EncryptionFailedError: A piece is not what the message says.
+            IntegrityError: The whole is not.
+        """
+        here = await self._store.fetch(_pieces.kept, attachment.digest)
+        missing = [number for number in range(_pieces.count(attachment.length)) if number not in here]
+        for start in range(0, len(missing), _AT_ONCE):
+            found: dict[int, bytes] = {}
+
+            async def take(number: int, found: dict[int, bytes] = found) -> None:
+                subject = f"{_subject(domain, attachment.digest)}.{number}"
+                message = await self._stream.get_last_msg(_STREAM, subject, direct=True)
+                found[number] = bytes(message.data or b"")
+
+            async with anyio.create_task_group() as tasks:
+                for number in missing[start : start + _AT_ONCE]:
+                    tasks.start_soon(take, number)
+            for number, piece in found.items():
+                try:
+                    _pieces.check(attachment, number, piece)
+                except EncryptionFailedError:
+                    # Out of the way, so that its sender finds it missing and puts it there anew.
+                    await self._stream.purge_stream(_STREAM, subject=f"{_subject(domain, attachment.digest)}.{number}")
+                    raise
+            await self._store.run(_pieces.add, attachment.digest, found, expires)
+        await self._store.run(_pieces.assemble, attachment, expires)
+
+    async def forget(self, domain: str, digests: Sequence[bytes]) -> None:
+        """Takes blobs off the server, once their recipient has them."""
+        for digest in digests:
+            await self._stream.purge_stream(_STREAM, subject=f"{_subject(domain, digest)}.*")
+
+
+def _subject(domain: str, digest: bytes) -> str:
+    return f"creto.blob.{domain}.{digest.hex()[:64]}"

@@ -1,0 +1,106 @@
+"""A sealed attachment piece by piece: how it crosses between machines, and how it is kept until it is whole.
+
+A piece is one chunk of the blob behind the blob's nonce prefix, so that each is held against the key in the message
+before anything of it is kept: whoever can write to the transport cannot fill the store.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from sqlalchemy import delete, select, update
+
+from creto import _core
+from creto.errors import IntegrityError
+from creto.store.tables import attachment_pieces, attachments
+
+if TYPE_CHECKING:
+    from creto.messaging._attachment import Attachment
+    from creto.store import Transaction
+
+__all__ = ["PIECE", "add", "assemble", "check", "count", "cut", "kept", "prolong", "sealed", "whole"]
+
+_PREFIX = 7
+_TEXT = 64 * 1024
+_CHUNK = _TEXT + 16
+PIECE = _PREFIX + _CHUNK
+"""Bytes of the largest piece."""
+
+
+def count(length: int) -> int:
+    """How many pieces content of so many bytes has."""
+    return max(1, -(-length // _TEXT))
+
+
+def cut(blob: bytes) -> list[bytes]:
+    """The pieces of a sealed blob."""
+    prefix = blob[:_PREFIX]
+    return [prefix + blob[at : at + _CHUNK] for at in range(_PREFIX, len(blob), _CHUNK)]
+
+
+def check(attachment: Attachment, number: int, piece: bytes) -> None:
+    """Does nothing where this is that piece of the attachment.
+
+    Raises:
+        EncryptionFailedError: It is another, or was changed.
+    """
+    _core.attachment_check(attachment._key, piece, number, number + 1 == count(attachment.length))
+
+
+def sealed(tx: Transaction, digest: bytes) -> bytes | None:
+    """The whole sealed blob, where it is here."""
+    blob = tx.scalar(select(attachments.c.blob).where(attachments.c.digest == digest))
+    return None if blob is None else bytes(blob)
+
+
+def whole(tx: Transaction, digests: Sequence[bytes]) -> set[bytes]:
+    """Which of these blobs are here, to their last byte."""
+    rows = tx.all(select(attachments.c.digest).where(attachments.c.digest.in_(digests)))
+    return {bytes(digest) for (digest,) in rows}
+
+
+def prolong(tx: Transaction, digests: Sequence[bytes], expires: int) -> None:
+    """Keeps blobs until then, or for as long as they would have been kept."""
+    tx.execute(
+        update(attachments)
+        .where(attachments.c.digest.in_(digests), attachments.c.expires < expires)
+        .values(expires=expires)
+    )
+
+
+def kept(tx: Transaction, digest: bytes) -> set[int]:
+    """The numbers of the pieces that are here already."""
+    rows = tx.all(select(attachment_pieces.c.number).where(attachment_pieces.c.digest == digest))
+    return {number for (number,) in rows}
+
+
+def add(tx: Transaction, digest: bytes, pieces: Mapping[int, bytes], expires: int) -> None:
+    """Keeps pieces that were checked."""
+    tx.insert_all_once(
+        attachment_pieces,
+        [{"digest": digest, "number": n, "piece": piece, "expires": expires} for n, piece in pieces.items()],
+    )
+
+
+def assemble(tx: Transaction, attachment: Attachment, expires: int) -> None:
+    """Puts the pieces together.
+
+    Raises:
+        IntegrityError: Together they are not what the message names: its sender lied, and knows the key.
+    """
+    mine = attachment_pieces.c.digest == attachment.digest
+    rows = tx.all(select(attachment_pieces.c.piece).where(mine).order_by(attachment_pieces.c.number))
+    blob = _joined(bytes(piece) for (piece,) in rows)
+    if hashlib.sha512(blob).digest() != attachment.digest:
+        raise IntegrityError(f"the attachment `{attachment.name}` is not what its message says")
+    tx.insert_once(attachments, digest=attachment.digest, blob=blob, expires=expires)
+    tx.execute(delete(attachment_pieces).where(mine))
+
+
+def _joined(pieces: Iterable[bytes]) -> bytes:
+    blob = bytearray()
+    for piece in pieces:
+        blob += piece[_PREFIX:] if blob else piece
+    return bytes(blob)
