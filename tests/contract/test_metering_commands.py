@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -154,6 +155,53 @@ def test_a_quota_set_and_a_boost_bind_in_a_running_process_within_a_second(confi
     assert running.communicate("go\n", timeout=60)[0].splitlines() == ["one more"]
     creto("quota", "set", "agent", "tool_calls", "100", "--window", "day", "--json")
     assert len(lines(acting(config, 20))) == 20
+
+
+def cloud_event(number: int, **more: Any) -> dict[str, Any]:
+    moment = datetime.now(UTC).isoformat()
+    data = {"meter": "pages", "quantity": str(number), "dimensions": {"team": "ab"[number % 2]}}
+    own = {"specversion": "1.0", "id": str(number), "source": "gateway", "type": "creto.usage.pages"}
+    return {**own, "subject": "acme", "time": moment, "data": data, **more}
+
+
+def test_usage_is_taken_in_from_files_each_event_once_and_shown(creto: Command, tmp_path: Path) -> None:
+    lines, listed = tmp_path / "collected.jsonl", tmp_path / "more.json"
+    lines.write_text("".join(json.dumps(cloud_event(number)) + "\n" for number in range(1, 1001)))
+    listed.write_text(json.dumps([cloud_event(number) for number in range(996, 1006)]))
+    assert creto("usage", "import", str(lines), str(listed), "--json") == [
+        {"file": str(lines), "taken": 1000, "known_before": 0},
+        {"file": str(listed), "taken": 5, "known_before": 5},
+    ]
+    assert creto("usage", "import", str(lines)).split()[-2:] == ["0", "1000"]
+    used = creto("usage", "--by", "team", "--period", "48h", "--json")
+    assert [(row["meter"], row["team"], row["quantity"], row["events"]) for row in used] == [
+        ("pages", "a", sum(range(2, 1006, 2)), 502),
+        ("pages", "b", sum(range(1, 1006, 2)), 503),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("bad", "text"),
+    [
+        ("{", "line 3, is not JSON"),
+        ("[1]", "line 3: a CloudEvent is a JSON object"),
+        (json.dumps(cloud_event(3, subject="")), "event 3: "),
+        (
+            json.dumps(cloud_event(3, data={"meter": "pages", "quantity": "nan"})),
+            "the quantity `nan` is no whole number",
+        ),
+        (
+            json.dumps(cloud_event(3, data={"meter": "pages", "quantity": "1e9"})),
+            "the quantity `1e9` is no whole number",
+        ),
+        (json.dumps(cloud_event(3, time="2001-01-01T00:00:00Z")), "event 3: usage event `3`: it is older than"),
+    ],
+)
+def test_one_bad_event_leaves_the_whole_file_out(creto: Command, tmp_path: Path, bad: str, text: str) -> None:
+    file = tmp_path / "collected.jsonl"
+    file.write_text("\n".join([*(json.dumps(cloud_event(number)) for number in (1, 2)), bad]))
+    assert text in creto("usage", "import", str(file), code=2)
+    assert creto("usage", "--period", "48h", "--json") == []
 
 
 @pytest.mark.parametrize(

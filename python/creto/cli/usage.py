@@ -1,16 +1,26 @@
-"""`creto usage`: what was used, by time and by anything else that the ledger knows."""
+"""`creto usage`: what was used, by time and by anything else that the ledger knows; and usage taken in from files."""
 
 from __future__ import annotations
 
+import json
+import sys
 import time
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from creto.cli._frame import Frame, json_option, pass_frame
 
+if TYPE_CHECKING:
+    from creto.metering import UsageEvent
 
-@click.command()
+_BATCH = 10_000
+
+
+@click.group("usage", invoke_without_command=True)
 @click.option("--meter", "-m", help="Of this meter only.")
 @click.option("--by", "-b", multiple=True, help="Group by a dimension: customer, team, agent, action, resource, ...")
 @click.option("--per", default=None, help="In windows: minute, hour, day, week, month, year, or a length such as 15m.")
@@ -27,9 +37,9 @@ from creto.cli._frame import Frame, json_option, pass_frame
 )
 @click.option("--html", type=click.Path(path_type=Path, dir_okay=False), help="Write a page to this file.")
 @json_option
-@pass_frame
+@click.pass_context
 def command(
-    frame: Frame,
+    context: click.Context,
     meter: str | None,
     by: tuple[str, ...],
     per: str | None,
@@ -43,7 +53,11 @@ def command(
     \b
     Example:
       creto usage --by team --per day --period 2026-11
+      creto usage import collected.jsonl
     """
+    if context.invoked_subcommand is not None:
+        return
+    frame = context.ensure_object(Frame)
     from creto.errors import InvalidInputError
     from creto.metering import read_usage
     from creto.metering._period import instant, parse_period
@@ -86,3 +100,92 @@ def command(
     frame.table(columns, table, empty=f"nothing was used in {period}")
     if usage.duplicates:
         frame.say(f"{usage.duplicates} events were recorded more than once and counted once")
+
+
+@command.command("import")
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@json_option
+@pass_frame
+def import_(frame: Frame, files: tuple[Path, ...]) -> None:
+    """Take usage events in from FILES of CloudEvents: JSON, one a line or in a list. Each event counts once.
+
+    All files are read through first: where one event has no valid reading, nothing is taken. A file that was taken in
+    before, or in part, can be given again.
+
+    \b
+    Example:
+      creto usage import collected.jsonl
+    """
+    import creto
+    from creto.errors import InvalidInputError
+
+    rows: list[list[Any]] = []
+    with creto.open_blocking(frame.folder, config=frame.config) as layer, layer.ingest() as ingest:
+        for file in files:
+            for number, one in enumerate(_events(file), 1):
+                try:
+                    ingest.check(one)
+                except InvalidInputError as error:
+                    raise InvalidInputError(f"{file}, event {number}: {error}") from error
+        for file in files:
+            taken = duplicates = 0
+            events = _events(file, progress=not frame.json)
+            while batch := list(islice(events, _BATCH)):
+                done = ingest.take_blocking(batch)
+                taken, duplicates = taken + done.taken, duplicates + done.duplicates
+            rows.append([str(file), taken, duplicates])
+    frame.table(["file", "taken", "known before"], rows)
+
+
+def _events(file: Path, *, progress: bool = False) -> Iterator[UsageEvent]:
+    """The events of a file, one after the other; a file of lines is never in memory as a whole."""
+    from creto.errors import InvalidInputError
+    from creto.metering import UsageEvent
+
+    with file.open("rb") as lines:
+        whole = lines.read(64).lstrip()[:1] == b"["
+        lines.seek(0)
+        found = _list(file) if whole else _lines(file, lines)
+        size = file.stat().st_size
+        hidden = not progress or not sys.stderr.isatty()
+        with click.progressbar(length=size, label=file.name, file=sys.stderr, hidden=hidden) as bar:
+            for number, read in enumerate(found, 1):
+                length, document = read
+                try:
+                    yield UsageEvent.from_cloudevent(document)
+                except InvalidInputError as error:
+                    raise InvalidInputError(f"{file}, event {number}: {error}") from error
+                bar.update(length)
+
+
+def _list(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    from creto.errors import InvalidInputError
+
+    try:
+        documents = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InvalidInputError(f"{file} is not JSON: {error}") from error
+    share = file.stat().st_size // max(1, len(documents))
+    for number, document in enumerate(documents, 1):
+        yield share, _object(file, f"event {number}", document)
+
+
+def _lines(file: Path, lines: Any) -> Iterator[tuple[int, dict[str, Any]]]:
+    from creto.errors import InvalidInputError
+
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            document = json.loads(line)
+        except ValueError as error:
+            raise InvalidInputError(f"{file}, line {number}, is not JSON: {error}") from error
+        yield len(line), _object(file, f"line {number}", document)
+
+
+def _object(file: Path, place: str, document: Any) -> dict[str, Any]:
+    from creto.errors import InvalidInputError
+
+    if not isinstance(document, dict):
+        raise InvalidInputError(f"{file}, {place}: a CloudEvent is a JSON object")
+    return document

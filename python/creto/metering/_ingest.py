@@ -55,7 +55,7 @@ class Ingest:
     """
 
     def __init__(self, ledger: _core.Ledger, folder: Path, clock: _core.HybridLogicalClock, since: int = 0) -> None:
-        self._ledger = ledger
+        self._ledger, self._since = ledger, since
         self._ingest = _core.UsageIngest(ledger, str(folder), clock, since)
 
     def close(self) -> None:
@@ -69,6 +69,19 @@ class Ingest:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def check(self, event: UsageEvent) -> None:
+        """Says whether an event could be taken, and takes nothing.
+
+        Args:
+            event: To be looked at.
+
+        Raises:
+            InvalidInputError: It has no valid reading, or is of a time that is closed.
+        """
+        _check(event)
+        if event.at < self._since:
+            raise InvalidInputError(f"usage event `{event.id}`: it is older than `metering.late_seconds` allows")
 
     async def take(self, events: Iterable[UsageEvent]) -> Taken:
         """Takes events; returns once those that are new are on disk.
