@@ -34,6 +34,11 @@ def guard(
 ) -> Callable[[Callable[P, Awaitable[R]]], Callable[P, Awaitable[R]]]:
     """The decorator; see `EnablementLayer.guard`."""
 
+    if not isinstance(action, str):
+        raise InvalidInputError(
+            '`guard` needs to know the action: write `@layer.guard("tool:call")` above the function'
+        )
+
     def decorate(function: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:
         if not inspect.iscoroutinefunction(function):
             name = getattr(function, "__qualname__", repr(function))

@@ -57,7 +57,7 @@ async def open(
 
     Args:
         state: The state folder; `CRETO_STATE`, or `~/.local/state/creto`, where there is none.
-        config: Configuration files that override the others.
+        config: Configuration files that override the others, the strongest last; or one.
 
     Raises:
         InvalidInputError: The configuration or a policy is not right; the text says what and where.
@@ -72,8 +72,10 @@ async def open(
     """
     from creto._parts import Parts
 
+    # A single name is an iterable of letters, and never meant as one.
+    files = [config] if isinstance(config, str | os.PathLike) else list(config)
     parts = await anyio.to_thread.run_sync(
-        lambda: Parts(Path(state) if state is not None else None, [Path(file) for file in config])
+        lambda: Parts(Path(state) if state is not None else None, [Path(file) for file in files])
     )
     layer = EnablementLayer(parts)
     try:
@@ -131,7 +133,7 @@ class EnablementLayer:
         self.parts = parts
         self._gate = parts.gate
         self._ledger = parts.ledger
-        self._durability: Durability = parts.settings.audit.durability
+        self._strict = parts.settings.audit.durability == "strict"
         self._principals: dict[tuple[str, tuple[tuple[str, str], ...]], tuple[int, _core.Principal]] = {}
         self._suite = parts.settings.common.suite
         self._portal: BlockingPortal | None = None
@@ -159,7 +161,7 @@ class EnablementLayer:
             InvalidInputError: The name is not one.
             UnauthorizedError: It was revoked.
         """
-        return self.parts.identities.agent(name or "default")
+        return self.parts.identities.agent("default" if name is None else name)
 
     @contextmanager
     def acting(self, agent: Agent) -> Iterator[None]:
@@ -173,7 +175,13 @@ class EnablementLayer:
     def principal(self, agent: Agent) -> _core.Principal:
         """The prepared form of an agent: its chain and the path of its quotas."""
         identities = self.parts.identities
-        if agent.delegation is not None:
+        try:
+            delegation = agent.delegation
+        except AttributeError:
+            raise InvalidInputError(
+                f"`{agent!r}` is no agent: give what `layer.agent(NAME)` returns, or `acting_for` of that"
+            ) from None
+        if delegation is not None:
             identities.require_unexpired(agent)
         key = (agent.id, agent.chain)
         epoch = identities.epoch
@@ -225,6 +233,7 @@ class EnablementLayer:
             QuotaExceededError: A quota has no room.
             OversightRequiredError: No human answered in time.
             LedgerFullError: It could not be recorded, so it was not done.
+            InvalidInputError: An argument is not what it has to be; nothing was decided or recorded.
 
         Example:
             >>> import asyncio, creto
@@ -235,7 +244,9 @@ class EnablementLayer:
             >>> asyncio.run(main())
             2
         """
-        context, usage = _circumstances(action, resource, context), _dict(usage)
+        if not callable(operation):
+            raise _no_operation(operation)
+        context, usage = _circumstances(action, resource, context), _dict("usage", usage)
         under = self._go_in(agent, action, resource, context, usage, durability)
         if not isinstance(under, Under) or under.permit.wants_intent:
             under = await self._made_ready(under, agent, action, resource, context, usage, durability, timeout, preview)
@@ -269,6 +280,12 @@ class EnablementLayer:
 
         The layer must come from `creto.open_blocking()`. Arguments and errors are those of `perform`.
         """
+        if not callable(operation):
+            raise _no_operation(operation)
+        if inspect.iscoroutinefunction(operation):
+            raise InvalidInputError(
+                f"`{operation.__qualname__}` is async, and nothing here would await it: use `perform`"
+            )
         begin = self.call_blocking(self._begin, agent, action, resource, context, usage, durability, timeout, preview)
         try:
             result = operation(begin.act) if takes_act(operation) else operation()
@@ -448,7 +465,10 @@ class EnablementLayer:
         """
         if self._portal is None:
             raise InvalidInputError("a `_blocking` method needs a layer from `creto.open_blocking()`")
-        future = self._portal.start_task_soon(function, *args)
+        try:
+            future = self._portal.start_task_soon(function, *args)
+        except RuntimeError as error:
+            raise InvalidInputError("the layer is closed: act inside of `with creto.open_blocking()`") from error
         try:
             return future.result()
         except BaseException:
@@ -514,6 +534,7 @@ class EnablementLayer:
         durability: Durability | None,
     ) -> Under | OversightRequiredError | QuotaExceededError:
         """Goes in where nothing has to be waited for; else what lacks: a human's answer, or leased units of a quota."""
+        strict = self._strict if durability is None else _strictly(durability)
         self.parts.reach.require_fresh()
         try:
             permit = self._gate.enter(self.principal(agent), action, resource, context, usage)
@@ -523,7 +544,7 @@ class EnablementLayer:
             if self.parts.quota.short(refused):
                 return refused
             raise
-        return Under(permit, usage, (durability or self._durability) == "strict")
+        return Under(permit, usage, strict)
 
     async def _made_ready(
         self,
@@ -546,7 +567,7 @@ class EnablementLayer:
                 permit = await self._enter_leasing(agent, action, resource, context, usage)
             except OversightRequiredError as asked:
                 permit, clearance = await self._ask(agent, asked, action, resource, context, usage, timeout, preview)
-            under = Under(permit, usage, (durability or self._durability) == "strict", clearance)
+            under = Under(permit, usage, self._strict if durability is None else _strictly(durability), clearance)
         try:
             if under.clearance is not None:
                 await self.parts.desk.execute(under.clearance, act=under.act.id)
@@ -572,7 +593,7 @@ class EnablementLayer:
         preview: str | None,
     ) -> Under:
         """All that comes before the operation."""
-        context, usage = _circumstances(action, resource, context), _dict(usage)
+        context, usage = _circumstances(action, resource, context), _dict("usage", usage)
         under = self._go_in(agent, action, resource, context, usage, durability)
         return await self._made_ready(under, agent, action, resource, context, usage, durability, timeout, preview)
 
@@ -581,7 +602,7 @@ class EnablementLayer:
         if error is None and under.used is under.usage:
             return under.permit.settle()
         used = under.used if under.used != under.usage else None
-        return under.permit.settle(None if error is None else failure(error), _dict(used))
+        return under.permit.settle(None if error is None else failure(error), _dict("usage", used))
 
     async def _finish(self, under: Under, error: BaseException | None) -> None:
         """Charges or gives back, and records; before anything is awaited, so that a cancelled act holds nothing."""
@@ -631,12 +652,32 @@ class EnablementLayer:
         await _bridge.wait(lambda bridge, token: ledger.durable(ticket, bridge, token))
 
 
-def _dict(mapping: Mapping[str, R] | None) -> dict[str, R] | None:
-    return mapping if mapping is None or type(mapping) is dict else dict(mapping)
+def _dict(what: str, mapping: Mapping[str, R] | None) -> dict[str, R] | None:
+    if mapping is None or type(mapping) is dict:
+        return mapping
+    if not isinstance(mapping, Mapping):
+        raise InvalidInputError(f"{what}: give values by name, as a dict, not `{mapping!r}`")
+    return dict(mapping)
+
+
+def _no_operation(given: object) -> InvalidInputError:
+    return InvalidInputError(
+        f"`{given!r}` cannot be called: give the function that does it, such as `lambda: fetch(url)`"
+    )
+
+
+def _strictly(durability: str) -> bool:
+    if durability not in ("strict", "relaxed"):
+        raise InvalidInputError(f"durability `{durability}`: write `strict` or `relaxed`")
+    return durability == "strict"
 
 
 def _circumstances(action: str, resource: str, context: Mapping[str, Any] | None) -> dict[str, Any] | None:
     """The context that policies decide on: of an HTTP request, its host too."""
+    if not (isinstance(action, str) and isinstance(resource, str)):
+        name, given = ("resource", resource) if isinstance(action, str) else ("action", action)
+        raise InvalidInputError(f"{name} `{given!r}`: write text, as `http:get` on `https://example.org`")
+    context = _dict("context", context)
     if action.startswith("http:") and (context is None or "host" not in context):
         return {**(context or {}), "host": urlsplit(resource).hostname or ""}
-    return _dict(context)
+    return context

@@ -21,6 +21,8 @@ def agent_id(name: str, trust_domain: str) -> str:
     Raises:
         InvalidInputError: It is neither.
     """
+    if not isinstance(name, str):
+        raise InvalidInputError(f"`{name!r}` cannot name an agent: a name is text")
     if name.startswith("spiffe://"):
         return name
     if not _NAME.fullmatch(name) or name in {".", ".."}:
