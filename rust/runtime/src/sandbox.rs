@@ -15,7 +15,7 @@ use crate::workdir;
 use creto_enablement_common::{Error, ErrorKind, Result, ResultExt};
 use parking_lot::Mutex;
 use serde_json::json;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
 use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -329,17 +329,18 @@ impl Sandbox {
     pub fn apply_agreed(&self, agreed: &[Agreed]) -> Result<()> {
         let claimed = self.claimed()?;
         let now = self.changes()?;
+        // A program may have changed as many paths as its disk holds: one look at each, not at all for each.
+        let by_path: HashMap<&Path, &Change> = now.iter().map(|change| (change.path.as_path(), change)).collect();
         let mut chosen = Vec::with_capacity(agreed.len());
         for (path, kind, before, after, mode) in agreed {
             let digest = |node: &Option<changes::Node>| node.as_ref().map(|n| n.digest.clone());
-            let same = now.iter().find(|change| {
-                change.path == *path
-                    && change.kind.name() == kind
+            let same = by_path.get(path.as_path()).filter(|change| {
+                change.kind.name() == kind
                     && digest(&change.before) == *before
                     && digest(&change.after) == *after
                     && change.after.as_ref().map(|n| n.mode) == *mode
             });
-            chosen.push(same.cloned().ok_or_else(|| {
+            chosen.push(same.copied().cloned().ok_or_else(|| {
                 Error::new(ErrorKind::Integrity)
                     .with_context(format!("`{}` is no longer what was agreed to; list the changes again", path.display()))
             })?);

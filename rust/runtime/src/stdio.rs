@@ -12,6 +12,9 @@ use std::time::{Duration, Instant};
 
 /// Captured output beyond this is dropped, and said so.
 const MOST_CAPTURED: usize = 64 << 20;
+/// How much output may still come once it is time to stop: what a pipe can hold. What a program left behind could write for ever, and over
+/// what is said about it.
+const MOST_TRAILING: usize = 1 << 20;
 /// How long output may trail the program's end, when something it left behind holds the pipe open.
 const TRAIL: Duration = Duration::from_millis(500);
 
@@ -58,6 +61,10 @@ impl Hold {
         self.changed.notify_all();
     }
 
+    fn is_held(&self) -> bool {
+        *self.held.lock()
+    }
+
     /// Writes when it may.
     fn write<T>(&self, work: impl FnOnce() -> T) -> T {
         let mut held = self.held.lock();
@@ -73,6 +80,7 @@ pub struct Streams {
     stop: Arc<OwnedFd>,
     finished: mpsc::Receiver<()>,
     outputs: usize,
+    hold: Arc<Hold>,
     captured: [Arc<Mutex<Captured>>; 2],
 }
 
@@ -90,7 +98,7 @@ impl Streams {
         let [out, err] = &captured;
         let theirs_out = Self::output(stdout, out, (&stop, hold), &done)?;
         let theirs_err = Self::output(stderr, err, (&stop, hold), &done)?;
-        Ok((Self { stop, finished, outputs: 2, captured }, [theirs_in, theirs_out, theirs_err]))
+        Ok((Self { stop, finished, outputs: 2, hold: hold.clone(), captured }, [theirs_in, theirs_out, theirs_err]))
     }
 
     fn output(
@@ -117,8 +125,13 @@ impl Streams {
             self.outputs -= 1;
         }
         self.end();
-        while self.outputs > 0 && self.finished.recv_timeout(Duration::from_secs(5)).is_ok() {
-            self.outputs -= 1;
+        // However long the reader takes: nothing of a program is written once its end is told, or it could write what is said about it.
+        while self.outputs > 0 && !self.hold.is_held() {
+            match self.finished.recv_timeout(TRAIL) {
+                Ok(()) => self.outputs -= 1,
+                Err(mpsc::RecvTimeoutError::Timeout) => {}
+                Err(mpsc::RecvTimeoutError::Disconnected) => break,
+            }
         }
         self.captured.each_ref().map(|one| std::mem::take(&mut *one.lock()))
     }
@@ -140,20 +153,31 @@ fn spawn(work: impl FnOnce() + Send + 'static) -> Result<()> {
     Ok(())
 }
 
-/// Waits until `fd` is ready; false when it is time to stop.
-fn ready(fd: &impl AsFd, flags: PollFlags, stop: &OwnedFd) -> bool {
+/// What waiting for a descriptor came to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ready {
+    /// It is ready.
+    Yes,
+    /// It is ready, and it is time to stop.
+    Trailing,
+    /// It is time to stop.
+    No,
+}
+
+/// Waits until `fd` is ready, or it is time to stop.
+fn ready(fd: &impl AsFd, flags: PollFlags, stop: &OwnedFd) -> Ready {
     loop {
         let mut both = [PollFd::new(fd, flags), PollFd::new(stop, PollFlags::IN)];
         match poll(&mut both, None) {
             Err(Errno::INTR) => {}
-            Err(_) => return false,
+            Err(_) => return Ready::No,
             Ok(_) => {
                 let [fd, stop] = both;
-                if !fd.revents().is_empty() {
-                    return true;
-                }
-                if !stop.revents().is_empty() {
-                    return false;
+                match (fd.revents().is_empty(), stop.revents().is_empty()) {
+                    (false, true) => return Ready::Yes,
+                    (false, false) => return Ready::Trailing,
+                    (true, false) => return Ready::No,
+                    (true, true) => {}
                 }
             }
         }
@@ -166,7 +190,7 @@ fn feed(source: Source, pipe: &OwnedFd, stop: &OwnedFd) {
         Source::Bytes(bytes) => drop(pass_on(&bytes, pipe, stop)),
         Source::Descriptor(from) => {
             let mut buffer = vec![0; 65_536];
-            while ready(&from, PollFlags::IN, stop) {
+            while ready(&from, PollFlags::IN, stop) == Ready::Yes {
                 match rustix::io::read(&from, &mut buffer) {
                     Ok(0) => return,
                     Ok(got) if pass_on(buffer.get(..got).unwrap_or_default(), pipe, stop) => {}
@@ -181,7 +205,7 @@ fn feed(source: Source, pipe: &OwnedFd, stop: &OwnedFd) {
 /// Writes in pieces that a pipe takes whole, so that a program which does not read cannot hold the thread.
 fn pass_on(bytes: &[u8], pipe: &OwnedFd, stop: &OwnedFd) -> bool {
     for piece in bytes.chunks(4096) {
-        if !ready(pipe, PollFlags::OUT, stop) || rustix::io::retry_on_intr(|| rustix::io::write(pipe, piece)).is_err() {
+        if ready(pipe, PollFlags::OUT, stop) != Ready::Yes || rustix::io::retry_on_intr(|| rustix::io::write(pipe, piece)).is_err() {
             return false;
         }
     }
@@ -190,7 +214,13 @@ fn pass_on(bytes: &[u8], pipe: &OwnedFd, stop: &OwnedFd) -> bool {
 
 fn drain(pipe: &OwnedFd, sink: &Sink, into: &Mutex<Captured>, stop: &OwnedFd, hold: &Hold) {
     let mut buffer = vec![0; 65_536];
-    while ready(pipe, PollFlags::IN, stop) {
+    let mut trailing = 0;
+    loop {
+        match ready(pipe, PollFlags::IN, stop) {
+            Ready::Yes => {}
+            Ready::Trailing if trailing < MOST_TRAILING => trailing += buffer.len(),
+            Ready::Trailing | Ready::No => return,
+        }
         let got = match rustix::io::read(pipe, &mut buffer) {
             Ok(0) => return,
             Ok(got) => buffer.get(..got).unwrap_or_default(),
