@@ -22,9 +22,9 @@ from creto.store import Store, tables
 class Machine:
     """A store, a trust domain and one agent."""
 
-    def __init__(self, store: Store, name: str) -> None:
+    def __init__(self, store: Store, name: str, suite: str = "standard") -> None:
         self.store = store
-        self.identities = Identities(store, trust_domain=f"{name}.test")
+        self.identities = Identities(store, trust_domain=f"{name}.test", suite=suite)
         self.mailbox = Mailbox(store, self.identities, remote=True)
         self.agent = self.identities.agent(name)
 
@@ -38,9 +38,11 @@ class Machine:
 
 
 @pytest.fixture
-def machines(tmp_path: Path) -> Iterator[tuple[Machine, Machine]]:
+def machines(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Machine, Machine]]:
+    suite = getattr(request, "param", "standard")
     with ExitStack() as stack:
-        here, there = (Machine(stack.enter_context(Store(tmp_path / name)), name) for name in ("here", "there"))
+        stores = {name: stack.enter_context(Store(tmp_path / name)) for name in ("here", "there")}
+        here, there = (Machine(store, name, suite) for name, store in stores.items())
         here.knows(there)
         there.knows(here)
         yield here, there
@@ -54,6 +56,7 @@ async def first(machine: Machine, seconds: float = 20) -> Message:
             return message
 
 
+@pytest.mark.parametrize("machines", ["standard", "cnsa2"], indirect=True)
 def test_a_message_and_its_reply_cross_between_machines_with_a_signed_receipt(
     machines: tuple[Machine, Machine], nats_url: str
 ) -> None:
@@ -66,6 +69,7 @@ def test_a_message_and_its_reply_cross_between_machines_with_a_signed_receipt(
             assert (message.body, message.sender) == (b"over there", here.agent.id)
             [receipt] = await sent.receipts(timeout=20)
             assert (receipt.outcome, receipt.recipient) == ("received", there.agent.id)
+            assert receipt.suite == there.identities.suite
             await message.reply(b"and back")
             reply = await first(here)
             assert (reply.body, reply.in_reply_to) == (b"and back", sent.id)
