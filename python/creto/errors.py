@@ -91,19 +91,28 @@ def _extra(error: CretoError) -> dict[str, Any] | None:
 
 
 class NotFoundError(CretoError):
-    """There is no such thing."""
+    """There is no such agent, record, invoice or file; the text says which, and often what lists those there are."""
 
     kind = "NotFound"
 
 
 class AlreadyExistsError(CretoError):
-    """There is one already."""
+    """There is one already: an invoice of the same period, keys of another agent, a source of usage in use."""
 
     kind = "AlreadyExists"
 
 
 class InvalidInputError(CretoError, ValueError):
-    """The input has no valid reading; `what` says what, where and what to do."""
+    """The input has no valid reading; `what` says what, where and what to do.
+
+    Example:
+        >>> import creto
+        >>> try:
+        ...     creto.AuthzClient().install("permit (principal")
+        ... except ValueError as error:  # it is one of these, too
+        ...     print(error.kind, error.category)
+        InvalidInput permanent
+    """
 
     kind = "InvalidInput"
     _fields = ("what",)
@@ -116,14 +125,38 @@ class InvalidInputError(CretoError, ValueError):
 
 
 class UnauthorizedError(CretoError, PermissionError):
-    """Policy, or the lack of one, forbids the act."""
+    """Policy, or the lack of one, forbids the act.
+
+    Example:
+        >>> import tempfile, creto
+        >>> with creto.open_blocking(tempfile.mkdtemp()) as layer:
+        ...     try:
+        ...         layer.perform_blocking(layer.agent("reader"), "memory:read", "acts", lambda: None)
+        ...     except PermissionError as error:  # it is one of these, too
+        ...         print(error.category, error.should_retry)
+        authorization False
+    """
 
     kind = "Unauthorized"
     category = "authorization"
 
 
 class QuotaExceededError(CretoError):
-    """A quota has no room for the act: `limit` and `used` in units of its meter."""
+    """A quota has no room for the act.
+
+    Args:
+        message: Which quota, of whom, and when it resets.
+        limit: In the smallest unit of its meter.
+        used: In the same unit.
+        context: As for every error.
+        retry_after: Seconds until the quota resets, where it does.
+
+    Example:
+        >>> from creto.errors import QuotaExceededError
+        >>> error = QuotaExceededError(limit=10, used=9)
+        >>> str(error), error.limit - error.used
+        ('quota exceeded: 9 of 10 used', 1)
+    """
 
     kind = "QuotaExceeded"
     category = "authorization"
@@ -144,7 +177,20 @@ class QuotaExceededError(CretoError):
 
 
 class OversightRequiredError(CretoError):
-    """A human has to agree first; `policy_id` names the policy that asks, `policy_ids` all that do, sorted."""
+    """A human has to agree first, and nobody has in time; `policy_ids` names all policies that ask, sorted.
+
+    Args:
+        message: On what a human has to agree.
+        policy_id: The first of the policies that ask.
+        context: As for every error.
+        retry_after: As for every error.
+
+    Example:
+        >>> from creto.errors import OversightRequiredError
+        >>> error = OversightRequiredError(policy_id="payments")
+        >>> str(error), error.category
+        ('a human has to agree first (policy `payments`)', 'oversight')
+    """
 
     kind = "OversightRequired"
     category = "oversight"
@@ -161,20 +207,32 @@ class OversightRequiredError(CretoError):
 
 
 class SandboxSpawnFailedError(CretoError):
-    """A sandbox did not start."""
+    """A sandbox did not start; another try may help. `creto doctor sandbox` says what is missing."""
 
     kind = "SandboxSpawnFailed"
     category = "transient"
 
 
 class AttestationFailedError(CretoError):
-    """An attestation does not hold."""
+    """An attestation does not hold: it is not signed by the key it names, or says other than what was asked for."""
 
     kind = "AttestationFailed"
 
 
 class EgressDeniedError(CretoError):
-    """A connection out of a sandbox was refused; `destination` is `host:port`."""
+    """A connection out of a sandbox was refused.
+
+    Args:
+        message: Why.
+        destination: `host:port`.
+        context: As for every error.
+        retry_after: As for every error.
+
+    Example:
+        >>> from creto.errors import EgressDeniedError
+        >>> str(EgressDeniedError(destination="example.org:443"))
+        'connection to `example.org:443` denied'
+    """
 
     kind = "EgressDenied"
     category = "authorization"
@@ -193,44 +251,56 @@ class EgressDeniedError(CretoError):
 
 
 class EncryptionFailedError(CretoError):
-    """Sealing or opening failed."""
+    """Sealing or opening failed: the key is another one, or what was sealed has been changed."""
 
     kind = "EncryptionFailed"
 
 
 class SignatureVerificationFailedError(CretoError):
-    """A signature is missing, added or not valid."""
+    """A signature is missing, added or not valid, or by a key that is not trusted."""
 
     kind = "SignatureVerificationFailed"
 
 
 class DeliveryDeniedError(CretoError):
-    """A message may not be sent or received."""
+    """A message may not be sent or received: policy says so, or its recipient does not know the sender."""
 
     kind = "DeliveryDenied"
     category = "authorization"
 
 
 class TimeoutError(CretoError, builtins.TimeoutError):
-    """A deadline passed."""
+    """A deadline passed; also a builtin `TimeoutError`, so code that catches that catches this.
+
+    Example:
+        >>> import builtins, creto
+        >>> issubclass(creto.TimeoutError, builtins.TimeoutError), creto.TimeoutError().should_retry
+        (True, True)
+    """
 
     kind = "Timeout"
     category = "transient"
 
 
 class ConnectionFailedError(CretoError, ConnectionError):
-    """A peer or server could not be reached."""
+    """A peer or server could not be reached; also a builtin `ConnectionError`.
+
+    Example:
+        >>> import creto
+        >>> issubclass(creto.ConnectionFailedError, ConnectionError), creto.ConnectionFailedError().should_retry
+        (True, True)
+    """
 
     kind = "ConnectionFailed"
     category = "transient"
 
 
 class InternalError(CretoError):
-    """A fault of creto, or of the machine."""
+    """A fault of creto, or of the machine: report it with what `--verbose` prints."""
 
 
 class IntegrityError(CretoError):
-    """Stored data contradicts its own proof."""
+    """Stored data contradicts its own proof: it was changed, removed or put in another's place."""
 
     kind = "Integrity"
 
@@ -242,7 +312,7 @@ class ForkedError(CretoError):
 
 
 class LedgerFullError(CretoError):
-    """The ledger cannot take more: the disk or the queue is full."""
+    """The ledger cannot take more: the disk or the queue is full; the act was not done."""
 
     kind = "LedgerFull"
 

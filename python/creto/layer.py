@@ -127,6 +127,12 @@ class EnablementLayer:
 
     Args:
         parts: The parts, put together.
+
+    Example:
+        >>> import tempfile, creto
+        >>> with creto.open_blocking(tempfile.mkdtemp()) as layer:
+        ...     layer.perform_blocking(layer.agent("researcher"), "tool:call", "add", lambda: 1 + 1)
+        2
     """
 
     def __init__(self, parts: Parts) -> None:
@@ -160,12 +166,34 @@ class EnablementLayer:
         Raises:
             InvalidInputError: The name is not one.
             UnauthorizedError: It was revoked.
+
+        Example:
+            >>> import tempfile, creto
+            >>> with creto.open_blocking(tempfile.mkdtemp()) as layer:
+            ...     layer.agent("researcher").name, layer.agent().name
+            ('researcher', 'default')
         """
         return self.parts.identities.agent("default" if name is None else name)
 
     @contextmanager
     def acting(self, agent: Agent) -> Iterator[None]:
-        """Makes guarded functions act as this agent, in this task and those that it starts."""
+        """Makes guarded functions act as this agent, in this task and those that it starts.
+
+        Args:
+            agent: Who acts.
+
+        Example:
+            >>> import asyncio, tempfile, creto
+            >>> async def main():
+            ...     async with creto.open(tempfile.mkdtemp()) as layer:
+            ...         @layer.guard("tool:call")
+            ...         async def add(a: int, b: int) -> int:
+            ...             return a + b
+            ...         with layer.acting(layer.agent("researcher")):
+            ...             return await add(1, 2)
+            >>> asyncio.run(main())
+            3
+        """
         token = acting.set(agent)
         try:
             yield
@@ -279,6 +307,12 @@ class EnablementLayer:
         """`perform` for code without an event loop: the operation, a plain function, runs in this thread.
 
         The layer must come from `creto.open_blocking()`. Arguments and errors are those of `perform`.
+
+        Example:
+            >>> import tempfile, creto
+            >>> with creto.open_blocking(tempfile.mkdtemp()) as layer:
+            ...     layer.perform_blocking(layer.agent("researcher"), "tool:call", "add", lambda: 1 + 1)
+            2
         """
         if not callable(operation):
             raise _no_operation(operation)
@@ -314,6 +348,20 @@ class EnablementLayer:
             usage: What a call uses, by meter.
             agent: Who acts; else the agent of `acting`, else `default`.
             durability: As for `perform`.
+
+        Raises:
+            InvalidInputError: The function is not async.
+
+        Example:
+            >>> import asyncio, tempfile, creto
+            >>> async def main():
+            ...     async with creto.open(tempfile.mkdtemp()) as layer:
+            ...         @layer.guard("tool:call", resource="add", usage={"tool_calls": 1})
+            ...         async def add(a: int, b: int) -> int:
+            ...             return a + b
+            ...         return await add(1, b=2)
+            >>> asyncio.run(main())
+            3
         """
         return guard(self, action, resource, context, usage, agent, durability)
 
@@ -373,6 +421,18 @@ class EnablementLayer:
         Raises:
             DeliveryDeniedError: Policy does not let this message be sent.
             NotFoundError: No identity of the recipient is known.
+
+        Example:
+            >>> import asyncio, tempfile, creto
+            >>> async def main():
+            ...     async with creto.open(tempfile.mkdtemp()) as layer:
+            ...         writer, reader = layer.agent("writer"), layer.agent("reader")
+            ...         await layer.send(writer, "reader", b"the report is done")
+            ...         async for message in layer.inbox(reader):
+            ...             await message.ack()
+            ...             return message.text
+            >>> asyncio.run(main())
+            'the report is done'
         """
         return await self.mailbox.send(agent, to, body, **options)
 

@@ -87,6 +87,23 @@ async def audited_operation(
 
     Raises:
         LedgerFullError: The intent could not be recorded, so the operation did not start.
+
+    Example:
+        >>> import asyncio, tempfile
+        >>> from pathlib import Path
+        >>> from creto import _core
+        >>> from creto.audit import AuditClient, open_ledger
+        >>> async def main():
+        ...     folder = Path(tempfile.mkdtemp())
+        ...     ledger = open_ledger(folder, _core.HybridLogicalClock(folder / "clock"), _core.Sealer.ephemeral())
+        ...     audit = AuditClient(ledger, folder)
+        ...     reader = "spiffe://creto.local/agent/reader"
+        ...     await audited_operation(audit, reader, [], "tool:call", "add", lambda: 1 + 1)
+        ...     kinds = [record.kind for record in await audit.query(action="tool:call")]
+        ...     await audit.close()
+        ...     return kinds
+        >>> asyncio.run(main())
+        ['intent', 'outcome']
     """
     import os
 

@@ -158,6 +158,10 @@ def page(report: Report) -> str:
 
     Returns:
         HTML text.
+
+    Example:
+        >>> "<h1>An audit</h1>" in page(Report("An audit", [], {"agent": "reader"}))
+        True
     """
     counts = "".join(
         f'<div class="count"><b>{number}</b><span>{html.escape(name)}</span></div>'

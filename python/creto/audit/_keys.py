@@ -81,6 +81,15 @@ def trusted_keys(folder: Path, files: Iterable[Path] = ()) -> list[_core.Verifyi
 
     Raises:
         InvalidInputError: A file holds no public key.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from creto import _core
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> key = signing_key(folder, _core.Sealer.ephemeral())
+        >>> [found.fingerprint for found in trusted_keys(folder)] == [key.verifying_key.fingerprint]
+        True
     """
     found = list(files) or sorted((folder / "keys").glob("ledger-*.pub"))
     return [key for file in found for key in _read(Path(file))]

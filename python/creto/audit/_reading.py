@@ -33,6 +33,14 @@ class Proof:
         origin: The log that the checkpoint is of.
         size: How many records it covers.
         root: Its root, hexadecimal.
+
+    Example:
+        >>> import tempfile, creto
+        >>> from creto.audit import trusted_keys
+        >>> with creto.open_blocking(tempfile.mkdtemp()) as layer:
+        ...     _ = layer.perform_blocking(layer.agent("researcher"), "tool:call", "add", lambda: 1 + 1)
+        ...     proof = layer.call_blocking(layer.parts.audit.prove, "0000/0")
+        ...     proof.verify(trusted_keys(layer.parts.folder))
     """
 
     text: str
@@ -78,6 +86,14 @@ class Verified:
         size: How many records its checkpoint covers.
         root: The root of the tree over them, hexadecimal.
         note: The signed checkpoint; keep it, and give it back as `seen` next time.
+
+    Example:
+        >>> import tempfile, creto
+        >>> with creto.open_blocking(tempfile.mkdtemp()) as layer:
+        ...     _ = layer.perform_blocking(layer.agent("researcher"), "tool:call", "add", lambda: 1 + 1)
+        ...     found = layer.call_blocking(layer.parts.audit.verify)
+        >>> [(shard.shard, shard.size > 1, len(shard.root)) for shard in found]
+        [('0000', True, 64)]
     """
 
     shard: str

@@ -43,6 +43,11 @@ class UsageEvent:
         at: Microseconds since the epoch.
         dimensions: What it can be grouped and priced by.
         place: Where it stands in the ledger.
+
+    Example:
+        >>> event = UsageEvent("gateway", "req-1", "acme", "pages", 3, 1_764_000_000_000_000, {"team": "research"})
+        >>> event.to_cloudevent()["type"], UsageEvent.from_cloudevent(event.to_cloudevent()) == event
+        ('creto.usage.pages', True)
     """
 
     source: str
@@ -360,5 +365,13 @@ def read_usage(folder: Path, *, start: int = 0, end: int = 2**62) -> Usage:
         folder: The ledger's folder.
         start: Microseconds since the epoch.
         end: Microseconds since the epoch; before it.
+
+    Example:
+        >>> import tempfile, creto
+        >>> with creto.open_blocking(tempfile.mkdtemp()) as layer:
+        ...     agent = layer.agent("researcher")
+        ...     _ = layer.perform_blocking(agent, "tool:call", "add", lambda: 1 + 1, usage={"tool_calls": 1})
+        >>> read_usage(layer.parts.folder / "ledger").meters
+        ['tool_calls']
     """
     return Usage.of_ledger(folder, start, end)

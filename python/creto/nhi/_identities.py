@@ -48,6 +48,15 @@ class Identities:
 
     Raises:
         InvalidInputError: The trust domain cannot be one, or the sealing key does not open the store's keys.
+
+    Example:
+        >>> import tempfile
+        >>> from creto.nhi import Identities
+        >>> from creto.store import Store
+        >>> with Store(tempfile.mkdtemp()) as store:
+        ...     identities = Identities(store)
+        ...     identities.agent("reader", path=["acme", "research"]).id, identities.show("reader").generation
+        ('spiffe://creto.local/agent/reader', 1)
     """
 
     def __init__(
