@@ -156,7 +156,9 @@ async def _tampered(state: Path, out: Path) -> str:
     copy = out / "tampered"
     shutil.rmtree(copy, ignore_errors=True)
     shutil.copytree(state / "ledger", copy / "ledger")
-    bundle = sorted((copy / "ledger").glob("*/tile/entries/**/*"))[-1]
+    # The largest: no later file stands in its place.
+    bundles = (file for file in (copy / "ledger").glob("*/tile/entries/**/*") if file.is_file())
+    bundle = max(bundles, key=lambda file: file.stat().st_size)
     content = bytearray(bundle.read_bytes())
     content[len(content) // 2] ^= 1
     bundle.write_bytes(content)

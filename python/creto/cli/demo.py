@@ -13,6 +13,8 @@ from creto.cli._frame import Frame, json_option, pass_frame
 from creto.errors import NotFoundError
 
 if TYPE_CHECKING:
+    from anyio.abc import TaskStatus
+
     import creto
 
 __all__ = ["command"]
@@ -102,7 +104,7 @@ async def _demo(frame: Frame, folder: Path, page: Path | None) -> int:
 
     async with creto.open(folder / "state", config=[rules / "creto.toml"]) as layer:
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(_approve, layer)
+            await tasks.start(_approve, layer)
             await act(layer, "search", purpose="a first look")
             await act(layer, "delete")
             await act(layer, "pay", to="supplier", purpose="one invoice")
@@ -128,7 +130,7 @@ async def _demo(frame: Frame, folder: Path, page: Path | None) -> int:
     return 0
 
 
-async def _approve(layer: creto.EnablementLayer) -> None:
+async def _approve(layer: creto.EnablementLayer, *, task_status: TaskStatus[None]) -> None:
     """The demo's own approver: agrees to what the demo asks about, and says so in the grant."""
     import anyio
     import anyio.to_thread
@@ -136,6 +138,7 @@ async def _approve(layer: creto.EnablementLayer) -> None:
     desk = layer.parts.desk
     operator = await anyio.to_thread.run_sync(desk.approvers.operator)
     async with desk.changes() as keys:
+        task_status.started()
         async for _ in keys:
             for request in await anyio.to_thread.run_sync(desk.pending):
                 await anyio.to_thread.run_sync(desk.approve, request, operator, "agreed to by the demo")
@@ -147,10 +150,12 @@ async def _tampered(layer: creto.EnablementLayer, folder: Path) -> str:
 
     copy = folder / "tampered"
     shutil.copytree(layer.parts.folder / "ledger", copy / "ledger")
-    entries = sorted((copy / "ledger").glob("*/tile/entries/**/*"))
-    content = bytearray(entries[-1].read_bytes())
+    # The largest: no later file stands in its place.
+    bundles = (file for file in (copy / "ledger").glob("*/tile/entries/**/*") if file.is_file())
+    bundle = max(bundles, key=lambda file: file.stat().st_size)
+    content = bytearray(bundle.read_bytes())
     content[len(content) // 2] ^= 1
-    entries[-1].write_bytes(content)
+    bundle.write_bytes(content)
     try:
         await AuditClient.reading(copy).verify(trusted_keys(layer.parts.folder))
     except IntegrityError as found:
