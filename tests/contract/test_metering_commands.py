@@ -204,6 +204,39 @@ def test_one_bad_event_leaves_the_whole_file_out(creto: Command, tmp_path: Path,
     assert creto("usage", "--period", "48h", "--json") == []
 
 
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_processes_that_invoice_at_once_make_one_invoice_a_customer_and_numbers_without_gaps(
+    kind: str, config: Path, creto: Command, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    customers = 12
+    prices = '[[prices]]\nmeter = "pages"\nunit_price = "0.5"\n'
+    url = request.getfixturevalue("postgres") if kind == "postgresql" else ""
+    config.write_text((f'[common]\nstore_url = "{url}"\n' if url else "") + prices)
+    file = tmp_path / "collected.jsonl"
+    events = [cloud_event(n, subject=f"customer-{n % customers:02}") for n in range(1, 10 * customers + 1)]
+    file.write_text("\n".join(map(json.dumps, events)))
+    creto("usage", "import", str(file))
+    command = [sys.executable, "-m", "creto", "--config", str(config), "invoice", "run", "--period", "48h", "--json"]
+    racers = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(3)]
+    said = [racer.communicate(timeout=90) for racer in racers]
+    made = [
+        one for (out, _), racer in zip(said, racers, strict=True) if racer.returncode == 0 for one in json.loads(out)
+    ]
+    assert sorted(one["customer"] for one in made) == [f"customer-{n:02}" for n in range(customers)]
+    year = datetime.now(UTC).year
+    assert sorted(one["number"] for one in made) == [f"INV-{year}-{n:06}" for n in range(1, customers + 1)]
+    assert sum(float(one["total"]) for one in made) == sum(range(1, 10 * customers + 1)) / 2
+    beaten = [err for (_, err), racer in zip(said, racers, strict=True) if racer.returncode]
+    assert all("was invoiced for this time by INV-" in err for err in beaten), beaten
+    # A void one keeps its number, and what replaces it gets the next.
+    number = made[0]["number"]
+    creto("invoice", "void", number)
+    again = creto("invoice", "run", "--period", "48h", "--customer", made[0]["customer"], "--json")
+    assert [(one["customer"], one["number"]) for one in again] == [
+        (made[0]["customer"], f"INV-{year}-{customers + 1:06}")
+    ]
+
+
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
