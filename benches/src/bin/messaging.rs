@@ -24,7 +24,14 @@ fn row(case: &str, ours: (f64, f64), peer: Option<f64>, samples: usize, note: &s
     Row { area: "messaging", case, unit: "us", ours: ours.0, peer, samples, spread: ours.1, note }.print();
 }
 
+/// Seals or opens so often and says nothing: for a tool that counts instructions.
+fn counted(what: &str, times: usize, seal_one: &dyn Fn() -> Fallible, open_one: &dyn Fn() -> Fallible) -> Fallible {
+    let one = if what == "seal" { seal_one } else { open_one };
+    (0..times).try_for_each(|_| one())
+}
+
 fn main() -> Fallible {
+    let arguments: Vec<String> = std::env::args().collect();
     let provider = Provider::chosen();
     let suite = Suite::Standard;
     let authority = Authority::generate("creto.bench", suite, NOW, 1_000_000)?;
@@ -35,7 +42,8 @@ fn main() -> Fallible {
     let statement = authority.issue(&sender, signing.verifying_key(), own.public_key(), NOW, 500_000)?;
     directory.add(Arc::new(authority.domain().admit(&statement)?));
     let mut to: Vec<(AgentId, KemPublicKey)> = Vec::new();
-    for number in 0..31 {
+    let further = if arguments.len() > 1 { 0 } else { 31 };
+    for number in 0..further {
         let key = KemKey::generate(suite.kem())?;
         to.push((AgentId::agent("creto.bench", &format!("r{number}"))?, key.public_key().clone()));
     }
@@ -59,6 +67,19 @@ fn main() -> Fallible {
         let envelope = seal(&message, &signing)?;
         let acceptance = Acceptance { me: &me, directory: &directory, suite, max_bytes: 1 << 22, max_life: 300, now: NOW + 1 };
         let opening = [key.clone()];
+        if let [_, count, what, times] = arguments.as_slice()
+            && count == "count"
+        {
+            let seal_one = || {
+                black_box(seal(&message, &signing)?);
+                Ok(())
+            };
+            let open_one = || {
+                black_box(verify(&envelope, &acceptance)?.open(&envelope, &opening)?);
+                Ok(())
+            };
+            return counted(what, times.parse()?, &seal_one, &open_one);
+        }
 
         // What both sides cannot do without, each by itself, on inputs of the same size.
         let (cek, nonce) = (Secret::random(provider)?, [1; 12]);

@@ -8,15 +8,16 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
 import anyio.to_thread
-from sqlalchemy import Row, select, update
+from sqlalchemy import Row, select
 
 from creto import _core
 from creto.errors import InvalidInputError, NotFoundError, UnauthorizedError
+from creto.nhi import _changes
 from creto.nhi._agent import Agent, Summary
 from creto.nhi._bundle import export_bundle, read_bundle
 from creto.nhi._delegation import Terms, sign_hop
 from creto.nhi._keys import fresh_keys, unsealed
-from creto.nhi._names import agent_id, name_of
+from creto.nhi._names import agent_id
 from creto.nhi._trust import open_authority, read_domain
 from creto.store.tables import agent_keys, agents, epochs
 
@@ -237,20 +238,7 @@ class Identities:
         # Before the transaction: making keys takes longer than anything in it.
         values = fresh_keys(self._authority, self._sealer, id, 1, self._now(), self._lifetime)
         with self._store.begin() as tx:
-            if not tx.insert_once(
-                agents,
-                id=id,
-                name=name_of(id),
-                path=list(path),
-                suite=self.suite,
-                state="active",
-                own=True,
-                created=tx.now,
-                revoked=None,
-            ):
-                return
-            tx.insert(agent_keys, created=tx.now, **values)
-            self._record(tx, "identity:create", id, values)
+            _changes.make(tx, self.trust_domain, id, path, self.suite, values)
 
     def _load(self, id: str) -> Agent:
         with self._store.read() as tx:
@@ -317,21 +305,7 @@ class Identities:
             raise UnauthorizedError(f"agent `{id}` was revoked, or its keys are elsewhere; it cannot be rotated here")
         values = fresh_keys(self._authority, self._sealer, id, int(before) + 1, self._now(), self._lifetime)
         with self._store.begin() as tx:
-            state = tx.scalar(select(agents.c.state).where(agents.c.id == id))
-            if state != "active":
-                raise UnauthorizedError(f"agent `{id}` was revoked")
-            if tx.insert_once(agent_keys, created=tx.now, **values):
-                tx.execute(
-                    update(agent_keys)
-                    .where(
-                        agent_keys.c.agent == id,
-                        agent_keys.c.generation < values["generation"],
-                        agent_keys.c.retires.is_(None),
-                    )
-                    .values(retires=self._now() + self._overlap)
-                )
-                self._record(tx, "identity:rotate", id, values)
-                self._changed(tx, id)
+            _changes.rotate(tx, self.trust_domain, id, values, self._now() + self._overlap)
         self.refresh()
         with self._lock:
             self._agents.pop(id, None)
@@ -353,11 +327,7 @@ class Identities:
         """`revoke`, in this thread."""
         id = agent_id(name, self.trust_domain)
         with self._store.begin() as tx:
-            if tx.scalar(select(agents.c.state).where(agents.c.id == id)) is None:
-                raise NotFoundError(f"no agent `{id}` is known here; `creto agent list` shows those that are")
-            if tx.swap(agents, (agents.c.id == id) & (agents.c.state == "active"), state="revoked", revoked=tx.now):
-                self._record(tx, "identity:revoke", id, {}, why=reason)
-                self._changed(tx, id)
+            _changes.revoke(tx, self.trust_domain, id, reason)
         self.refresh()
 
     @property
@@ -385,14 +355,6 @@ class Identities:
                         del self._known[id]
             self._epoch = epoch
             return True
-
-    def _changed(self, tx: Transaction, id: str) -> None:
-        tx.bump("revocation")
-        tx.publish("identity", id)
-
-    def _record(self, tx: Transaction, what: str, id: str, values: dict[str, Any], why: str = "") -> None:
-        detail = {name: values[name] for name in ("fingerprint", "generation") if name in values}
-        tx.outbox({"who": f"spiffe://{self.trust_domain}", "what": what, "resource": id, "why": why, "detail": detail})
 
     # --- delegation ---------------------------------------------------------------------------------------------------
 
@@ -489,17 +451,7 @@ class Identities:
             )
         read.require_known(self._known_key(read.trust_domain), fingerprint, own=read.trust_domain == self.trust_domain)
         with self._store.begin() as tx:
-            read.take_in(tx)
-            detail = {"fingerprint": read.key.fingerprint, "identities": len(read.identities)}
-            tx.outbox(
-                {
-                    "who": f"spiffe://{self.trust_domain}",
-                    "what": "identity:import",
-                    "resource": read.trust_domain,
-                    "detail": detail,
-                }
-            )
-            self._changed(tx, read.trust_domain)
+            _changes.take_in(tx, self.trust_domain, read)
         self.refresh()
         return sorted({identity.id for _, identity in read.identities})
 
