@@ -204,6 +204,50 @@ def test_one_bad_event_leaves_the_whole_file_out(creto: Command, tmp_path: Path,
     assert creto("usage", "--period", "48h", "--json") == []
 
 
+def test_an_invoice_is_verified_against_a_ledger_that_is_served_elsewhere(
+    config: Path, creto: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config.write_text('[[prices]]\nmeter = "pages"\nunit_price = "0.5"\n')
+    file, invoice, key = tmp_path / "collected.jsonl", tmp_path / "invoice.json", tmp_path / "ledger.pub"
+    file.write_text("\n".join(json.dumps(cloud_event(number)) for number in range(1, 601)))
+    creto("usage", "import", str(file))
+    number = creto("invoice", "run", "--period", "48h", "--json")[0]["number"]
+    creto("invoice", "show", number, "-o", str(invoice))
+    lines(acting(config, 300))  # the invoice's own record, and more tiles than one
+    key.write_text(creto("audit", "keys"))
+    command = [
+        sys.executable,
+        "-m",
+        "creto",
+        "--config",
+        str(config),
+        "audit",
+        "serve",
+        "--listen",
+        "127.0.0.1:0",
+        "--json",
+    ]
+    serving = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        assert serving.stdout is not None
+        url = f"http://127.0.0.1:{json.loads(serving.stdout.readline())['port']}"
+        # An outsider has the file and the keys; all else comes from the address.
+        monkeypatch.setenv("CRETO_STATE", str(tmp_path / "outsider"))
+        check = "invoice", "verify", str(invoice), "--ledger", url, "--key", str(key)
+        said = creto(*check)
+        assert "600 events in the ledger make 180300 of `pages`, which cost 90150" in said
+        assert "holds the invoice's digest" in said
+        batches = next((tmp_path / "state" / "ledger" / "0000" / "batches").iterdir())
+        content = bytearray(batches.read_bytes())
+        content[200] ^= 1
+        batches.write_bytes(content)
+        assert "was changed" in creto(*check, code=6)
+    finally:
+        serving.send_signal(signal.SIGINT)
+        serving.communicate(timeout=30)
+    assert "does not answer" in creto(*check, code=1)
+
+
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
 def test_processes_that_invoice_at_once_make_one_invoice_a_customer_and_numbers_without_gaps(
     kind: str, config: Path, creto: Command, tmp_path: Path, request: pytest.FixtureRequest

@@ -1,6 +1,7 @@
 """The ledger over HTTP, read-only, by the paths of C2SP tlog-tiles: what any client of transparency logs reads.
 
-Each shard is a log of its own, under its name: `/0000/checkpoint`, `/0000/tile/0/000`, `/0000/tile/entries/000`. It
+Each shard is a log of its own, under its name: `/0000/checkpoint`, `/0000/tile/0/000`, `/0000/tile/entries/000`. Beside
+these lie the batches of usage events that records stand for, by stretches of bytes: `/0000/batches/000000`. It
 authenticates nobody: entries are the records themselves, so it listens on this machine unless told otherwise, and can
 leave them out and still prove what was kept elsewhere.
 """
@@ -25,6 +26,9 @@ _PATH = re.compile(
     r"/(?P<shard>\d{4})/(?P<file>checkpoint|tile/(?:entries|\d|[1-5]\d|6[0-3])/(?:x\d{3}/){0,5}\d{3}"
     r"(?:\.p/(?:[1-9]|[1-9]\d|1\d\d|2[0-4]\d|25[0-5]))?)"
 )
+_BATCHES = re.compile(r"/(?P<shard>\d{4})/(?P<file>batches/\d{6})")
+_RANGE = re.compile(r"bytes=(\d{1,15})-(\d{1,15})")
+_MOST = 64 << 20  # bytes of a batch in one answer
 _TILE = "application/octet-stream"
 _TEXT = "text/plain; charset=utf-8"
 _FOREVER = "public, max-age=31536000, immutable"  # a tile never changes, a partial one neither
@@ -66,6 +70,10 @@ def serve(folder: Path, listen: str, told: Callable[[int], None], *, entries: bo
             if path == "/":
                 self._send(_list(folder).encode(), _TEXT, "no-cache")
                 return
+            batch = _BATCHES.fullmatch(path)
+            if batch is not None and entries:
+                self._part(folder / batch["shard"] / batch["file"])
+                return
             named = _PATH.fullmatch(path)
             if named is None or (not entries and named["file"].startswith("tile/entries/")):
                 self._refuse(HTTPStatus.NOT_FOUND)
@@ -97,6 +105,31 @@ def serve(folder: Path, listen: str, told: Callable[[int], None], *, entries: bo
                 self.send_header("content-length", str(len(content)))
             self.end_headers()
             if not same and self.command == "GET":
+                self.wfile.write(content)
+
+        def _part(self, file: Path) -> None:
+            """A stretch of a file of batches, as a record tells where its batch lies."""
+            stretch = _RANGE.fullmatch(self.headers.get("range", ""))
+            first, last = (int(stretch[1]), int(stretch[2])) if stretch is not None else (0, -1)
+            if not 0 <= last - first < _MOST:
+                self._refuse(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE)
+                return
+            try:
+                with file.open("rb") as kept:
+                    kept.seek(first)
+                    content = kept.read(last - first + 1)
+            except OSError:
+                self._refuse(HTTPStatus.NOT_FOUND)
+                return
+            self.send_response(HTTPStatus.PARTIAL_CONTENT)
+            self.send_header("content-range", f"bytes {first}-{first + len(content) - 1}/*")
+            self.send_header("cache-control", "no-cache")
+            self.send_header("x-content-type-options", "nosniff")
+            self.send_header("access-control-allow-origin", "*")
+            self.send_header("content-type", _TILE)
+            self.send_header("content-length", str(len(content)))
+            self.end_headers()
+            if self.command == "GET":
                 self.wfile.write(content)
 
         def _refuse(self, status: HTTPStatus) -> None:

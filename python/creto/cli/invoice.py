@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -177,18 +180,17 @@ _key_option = click.option(
 
 @command.command()
 @click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
-@click.option(
-    "--ledger", type=click.Path(path_type=Path, exists=True, file_okay=False), help="The ledger's public tiles."
-)
+@click.option("--ledger", help="The ledger's public tiles: a folder, or where `creto audit serve` answers.")
 @_key_option
 @json_option
 @pass_frame
-def verify(frame: Frame, file: Path, ledger: Path | None, keys: tuple[Path, ...]) -> int:
+def verify(frame: Frame, file: Path, ledger: str | None, keys: tuple[Path, ...]) -> int:
     """Check an invoice, or the proof of one event, with what an outsider has: FILE, the public tiles, the public keys.
 
     \b
     Example:
       creto invoice verify invoice.json --ledger tiles --key ledger.pub
+      creto invoice verify invoice.json --ledger https://ledger.example --key ledger.pub
     """
     from creto._foreign import json_value
     from creto.errors import InvalidInputError
@@ -205,7 +207,8 @@ def verify(frame: Frame, file: Path, ledger: Path | None, keys: tuple[Path, ...]
     if document.get("format") == PROOF:
         findings = verify_event(document, trusted)
     else:
-        findings = verify_invoice(document, ledger or frame.folder / "ledger", trusted)
+        with _public(frame, ledger) as folder:
+            findings = verify_invoice(document, folder, trusted)
     if frame.json:
         frame.show([{"what": found.what, "ok": found.ok, "detail": found.detail} for found in findings])
     else:
@@ -213,6 +216,24 @@ def verify(frame: Frame, file: Path, ledger: Path | None, keys: tuple[Path, ...]
             mark = click.style("ok  ", fg="green") if found.ok else click.style("FAIL", fg="red", bold=True)
             frame.say(f"{mark} {found.what}: {found.detail}")
     return 0 if all(found.ok for found in findings) else 6
+
+
+@contextmanager
+def _public(frame: Frame, ledger: str | None) -> Iterator[Path]:
+    """The folder of a ledger's public tiles; of one that is served elsewhere, fetched for as long as it is needed."""
+    from creto.errors import NotFoundError
+
+    if ledger is not None and "://" in ledger:
+        from creto.audit._fetch import fetch
+
+        with tempfile.TemporaryDirectory(prefix="creto-ledger-") as fetched:
+            fetch(ledger, Path(fetched))
+            yield Path(fetched)
+        return
+    folder = Path(ledger) if ledger is not None else frame.folder / "ledger"
+    if ledger is not None and not folder.is_dir():
+        raise NotFoundError(f"there is no folder `{ledger}`")
+    yield folder
 
 
 @command.command()

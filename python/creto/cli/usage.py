@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from creto.cli._frame import Frame, json_option, pass_frame
+from creto.cli._group import Group
 
 if TYPE_CHECKING:
     from creto.metering import UsageEvent
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 _BATCH = 10_000
 
 
-@click.group("usage", invoke_without_command=True)
+@click.group("usage", cls=Group, invoke_without_command=True)
 @click.option("--meter", "-m", help="Of this meter only.")
 @click.option("--by", "-b", multiple=True, help="Group by a dimension: customer, team, agent, action, resource, ...")
 @click.option("--per", default=None, help="In windows: minute, hour, day, week, month, year, or a length such as 15m.")

@@ -1,0 +1,141 @@
+"""Fetches the public ledger of somebody else, by the paths that `creto audit serve` answers, into a folder like theirs.
+
+Nothing that comes is believed: whoever reads the folder checks signed checkpoints, tiles and batches as in any other.
+"""
+
+from __future__ import annotations
+
+import re
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+from creto import _core
+from creto.errors import ConnectionFailedError, InvalidInputError, NotFoundError
+
+__all__ = ["fetch"]
+
+_SECONDS = 30.0
+_MOST = 64 << 20  # bytes of one answer: a tile of entries has at most 256 records of 64 KiB
+_WIDTH = 256
+_CHUNK = 4096
+_NAME = re.compile(r"\d{4}")
+_PLACE = re.compile(r"(\d{1,6}):(\d{1,12}):(\d{1,10})")
+
+
+def fetch(url: str, folder: Path) -> list[str]:
+    """Fetches checkpoints, tiles and batches of every log that a server has.
+
+    Args:
+        url: Where it answers, as `http://127.0.0.1:8474`.
+        folder: Where they go, an empty one.
+
+    Returns:
+        The names of the logs.
+
+    Raises:
+        InvalidInputError: It is no address, or answers what no ledger does.
+        ConnectionFailedError: It does not answer.
+
+    Example:
+        >>> import tempfile
+        >>> fetch("ftp://127.0.0.1", Path(tempfile.mkdtemp()))
+        Traceback (most recent call last):
+        ...
+        creto.errors.InvalidInputError: `ftp://127.0.0.1` is no address of a ledger; write http://HOST:PORT or https://HOST
+    """
+    if not re.match(r"https?://[^/]", url):
+        raise InvalidInputError(f"`{url}` is no address of a ledger; write http://HOST:PORT or https://HOST")
+    names = [line.split(" ")[0] for line in _get(url, "/").decode(errors="replace").splitlines()]
+    if not all(_NAME.fullmatch(name) for name in names):
+        raise InvalidInputError(f"{url} answers what no ledger does")
+    for name in names:
+        _log(url, name, folder)
+    return names
+
+
+def _log(url: str, name: str, folder: Path) -> None:
+    note = _get(url, f"/{name}/checkpoint")
+    try:
+        size = int(note.split(b"\n")[1])
+    except (IndexError, ValueError) as error:
+        raise InvalidInputError(f"{url}/{name}/checkpoint is no checkpoint") from error
+    for tile in _tiles(size):
+        try:
+            _put(folder / name / tile, _get(url, f"/{name}/{tile}"))
+        except NotFoundError:
+            # Its log has grown since: the full tile is there, and holds the same hashes.
+            whole, partial, _ = tile.partition(".p/")
+            if not partial:
+                raise
+            _put(folder / name / whole, _get(url, f"/{name}/{whole}"))
+    _put(folder / name / "checkpoint", note)
+    shard = _core.LedgerShard(str(folder / name))
+    for start in range(0, size, _CHUNK):
+        for record in shard.records(start, min(start + _CHUNK, size), size):
+            if record["what"] == "usage:batch":
+                _batch(url, name, folder, str((record["detail"] or {}).get("batch")))
+
+
+def _tiles(size: int) -> Iterator[str]:
+    """The paths of all tiles of a log, hashes and entries (C2SP tlog-tiles)."""
+    yield from _level("entries", size)
+    level, width = 0, size
+    while width:
+        yield from _level(str(level), width)
+        level, width = level + 1, width // _WIDTH
+
+
+def _level(level: str, count: int) -> Iterator[str]:
+    for number in range(count // _WIDTH):
+        yield f"tile/{level}/{_number(number)}"
+    if count % _WIDTH:
+        yield f"tile/{level}/{_number(count // _WIDTH)}.p/{count % _WIDTH}"
+
+
+def _number(number: int) -> str:
+    last = f"{number % 1000:03}"
+    while number := number // 1000:
+        last = f"x{number % 1000:03}/{last}"
+    return last
+
+
+def _batch(url: str, name: str, folder: Path, place: str) -> None:
+    """The bytes of one batch, at their place in a file with holes."""
+    found = _PLACE.fullmatch(place)
+    if found is None:
+        raise InvalidInputError(f"`{place}` is no place of a batch")
+    file, offset, length = (int(part) for part in found.groups())
+    if length > _MOST:
+        raise InvalidInputError(f"the batch at {place} is larger than {_MOST} bytes")
+    own = f"batches/{file:06}"
+    content = _get(url, f"/{name}/{own}", f"bytes={offset}-{offset + length - 1}") if length else b""
+    path = folder / name / own
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+    with path.open("r+b") as out:
+        out.seek(offset)
+        out.write(content)
+
+
+def _put(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+
+
+def _get(url: str, path: str, part: str = "") -> bytes:
+    whole = url.rstrip("/") + path
+    request = urllib.request.Request(whole, headers={"range": part} if part else {})  # noqa: S310 - checked
+    try:
+        with urllib.request.urlopen(request, timeout=_SECONDS) as answer:  # noqa: S310
+            content: bytes = answer.read(_MOST + 1)
+    except urllib.error.HTTPError as error:
+        if error.code == 404:
+            raise NotFoundError(f"{whole} is not there") from error
+        raise ConnectionFailedError(f"{whole} answers {error.code}") from error
+    except OSError as error:
+        raise ConnectionFailedError(f"{whole} does not answer: {error}") from error
+    if len(content) > _MOST:
+        raise InvalidInputError(f"{whole} answers more than {_MOST} bytes")
+    return content
