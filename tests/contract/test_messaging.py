@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -742,7 +743,7 @@ def creto(state: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
     return run
 
 
-def test_the_commands_send_and_read(creto: Command) -> None:
+def test_the_commands_send_and_read(creto: Command, tmp_path: Path) -> None:
     for name in ("reader", "writer"):
         assert creto("agent", "create", name)[0] == 0
     code, sent, errors = creto("message", "send", "writer", "reader", "--text", "hi\x1b[2J", "--json")
@@ -751,9 +752,27 @@ def test_the_commands_send_and_read(creto: Command) -> None:
     read = json.loads(creto("message", "inbox", "reader", "--json")[1])
     assert (read["text"], read["id"], read["redelivered"]) == ("hi\x1b[2J", json.loads(sent)["id"], True)
     assert creto("message", "inbox", "reader")[1] == ""
+    (tmp_path / "data.bin").write_bytes(b"\0" * 70_000)
+    file = str(tmp_path / "data.bin")
+    sent = creto("message", "send", "writer", "reader", "--text", "see", "--attach", file, "--json")[1]
+    shown = creto("message", "inbox", "reader", "--save", str(tmp_path / "in"))[1]
+    assert "attached: data.bin, 70000 bytes" in shown
+    assert (tmp_path / "in" / json.loads(sent)["id"] / "data.bin").read_bytes() == b"\0" * 70_000
     code, _, errors = creto("message", "send", "writer", "nobody", "--text", "x")
     assert code == 1
     assert "no agent `spiffe://creto.local/agent/nobody` is known here" in errors
+
+
+def test_an_attachment_whose_name_leads_elsewhere_is_not_saved_and_its_message_stays(
+    post: Post, tmp_path: Path, creto: Command
+) -> None:
+    anyio.run(partial(post.mailbox.send, post.writer, "reader", b"x", attach={"..": b"x"}))
+    code, _, errors = creto("message", "inbox", "reader", "--save", str(tmp_path / "in"))
+    assert code == 2
+    assert "the attachment `..` of message" in errors
+    assert not (tmp_path / "in").exists()
+    [message] = anyio.run(all_ready, Mailbox(post.store, post.identities), post.reader)
+    assert message.redelivered
 
 
 def test_an_envelope_header_is_shown_unopened(post: Post, tmp_path: Path, creto: Command) -> None:

@@ -61,6 +61,12 @@ def command() -> None:
 @click.option("--file", type=click.File("rb"), help="The content; else it is read from standard input.")
 @click.option("--text", help="The content, as text.")
 @click.option("--content-type", help="Its media type.")
+@click.option(
+    "--attach",
+    multiple=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A file to send along, sealed apart; may be given again.",
+)
 @click.option("--reply-to", help="The id of the message that it answers.")
 @click.option(
     "--priority",
@@ -79,6 +85,7 @@ def send(
     file: Any,
     text: str | None,
     content_type: str | None,
+    attach: tuple[Path, ...],
     reply_to: str | None,
     priority: str,
     wait: bool,
@@ -87,8 +94,11 @@ def send(
 
     \b
     Example:
-      creto message send researcher reviewer --text "the report is done"
+      creto message send researcher reviewer --text "the report is done" --attach report.pdf
     """
+    names = [file.name for file in attach]
+    if len(set(names)) < len(names):
+        raise click.UsageError("two files of one name cannot be attached to one message")
     body: str | bytes = text if text is not None else (file.read() if file else sys.stdin.buffer.read())
 
     async def run() -> None:
@@ -100,6 +110,7 @@ def send(
                 content_type=content_type,
                 in_reply_to=reply_to,
                 priority=priority,
+                attach={file.name: file.read_bytes() for file in attach} or None,
                 receipt=wait,
             )
             data = {"id": sent.id, "to": list(sent.to), "bytes": sent.size, "state": await sent.state()}
@@ -112,20 +123,26 @@ def send(
 @click.argument("agent")
 @click.option("--follow", is_flag=True, help="Go on until stopped.")
 @click.option("--ack/--peek", default=True, help="Acknowledge what is shown, or leave it for another time.")
+@click.option(
+    "--save",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="A folder for attachments: each message's in a folder of its own, named by its id.",
+)
 @json_option
 @pass_frame
-def inbox(frame: Frame, agent: str, follow: bool, ack: bool) -> None:
+def inbox(frame: Frame, agent: str, follow: bool, ack: bool, save: Path | None) -> None:
     """Read what has come in for an agent.
 
     \b
     Example:
       creto message inbox reviewer
       creto message inbox reviewer --follow --json
+      creto message inbox reviewer --save received/
     """
 
     async def run() -> None:
         async with _mailbox(frame) as (identities, mailbox), mailbox.inbox(_known(identities, agent)) as opened:
-            peeked: list[Message] = []
+            held: list[Message] = []
             came = False
             try:
                 while True:
@@ -135,13 +152,15 @@ def inbox(frame: Frame, agent: str, follow: bool, ack: bool) -> None:
                             click.echo(f"nothing has come in for {agent}", err=True)
                         break
                     came = True
+                    held.append(message)
                     frame.line(_data(message), _text(message))
+                    if save is not None:
+                        await _save(message, save)
                     if ack:
                         await message.ack()
-                    else:
-                        peeked.append(message)
+                        held.remove(message)
             finally:
-                for message in peeked:
+                for message in held:
                     await message.release()
 
     frame.run(run)
@@ -173,11 +192,23 @@ def _known(identities: Identities, name: str) -> Agent:
     return identities.agent(name)
 
 
+async def _save(message: Message, folder: Path) -> None:
+    for name, attached in message.attachments.items():
+        # The sender chose the name: it names a file in this folder, or nothing.
+        if name in {"", ".", ".."} or Path(name).name != name or "\0" in name:
+            raise InvalidInputError(f"the attachment `{name}` of message `{message.id}` has no name for a file")
+        place = folder / message.id
+        place.mkdir(parents=True, exist_ok=True)
+        content = await attached.read()
+        (place / name).write_bytes(content)
+
+
 def _data(message: Message) -> dict[str, Any]:
     import base64
 
     fields = ("id", "sender", "to", "content_type", "date", "expires", "in_reply_to", "priority", "redelivered")
     data = {name: getattr(message, name) for name in fields}
+    data["attachments"] = {name: attached.length for name, attached in message.attachments.items()}
     try:
         return {**data, "text": message.text}
     except UnicodeDecodeError:
@@ -190,6 +221,8 @@ def _text(message: Message) -> str:
     when = datetime.fromtimestamp(message.date, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     again = "  (delivered before, and not acknowledged)" if message.redelivered else ""
     head = f"{message.id}  {when}  from {message.sender}{again}"
+    for name, attached in message.attachments.items():
+        head += f"\n  attached: {plain(name)}, {attached.length} bytes"
     try:
         # What an agent wrote must not be able to move the cursor or recolour the terminal.
         return head + "\n" + "\n".join("  " + line for line in plain(message.text, lines=True).splitlines())
