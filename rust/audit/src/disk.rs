@@ -18,6 +18,12 @@ pub trait Backing: Send + Sync {
     fn sync(&self) -> io::Result<()>;
 }
 
+/// A file system that is open to be synced as a whole.
+pub trait Whole: Send {
+    /// Returns once all that was written to it, names and all, is on disk; tells every error of a write since it was opened.
+    fn sync(&self) -> io::Result<()>;
+}
+
 /// A file system.
 pub trait Disk: Send + Sync {
     /// Opens a file for reading and writing; with `create` it is made where missing, and emptied.
@@ -30,6 +36,10 @@ pub trait Disk: Send + Sync {
         let filled = self.open(path, false)?.read_at(&mut bytes, offset)?;
         if filled == length { Ok(bytes) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
     }
+    /// How many bytes a file has.
+    fn length(&self, path: &Path) -> io::Result<u64>;
+    /// The file system that holds a folder.
+    fn whole(&self, folder: &Path) -> io::Result<Box<dyn Whole>>;
     /// The names in a folder, sorted.
     fn list(&self, folder: &Path) -> io::Result<Vec<String>>;
     /// Gives a file another name, in place of what bears that name.
@@ -112,6 +122,14 @@ impl Backing for Plain {
     }
 }
 
+struct FileSystem(File);
+
+impl Whole for FileSystem {
+    fn sync(&self) -> io::Result<()> {
+        uninterrupted(|| Ok(rustix::fs::syncfs(&self.0)?))
+    }
+}
+
 impl Disk for Machine {
     fn open(&self, path: &Path, create: bool) -> io::Result<Box<dyn Backing>> {
         let file = uninterrupted(|| OpenOptions::new().read(true).write(true).create(create).truncate(create).mode(0o600).open(path))?;
@@ -127,6 +145,14 @@ impl Disk for Machine {
         // For reading only: whoever checks a ledger need not be able to write it.
         uninterrupted(|| File::open(path)?.read_exact_at(&mut bytes, offset))?;
         Ok(bytes)
+    }
+
+    fn length(&self, path: &Path) -> io::Result<u64> {
+        Ok(std::fs::metadata(path)?.len())
+    }
+
+    fn whole(&self, folder: &Path) -> io::Result<Box<dyn Whole>> {
+        Ok(Box::new(FileSystem(uninterrupted(|| File::open(folder))?)))
     }
 
     fn list(&self, folder: &Path) -> io::Result<Vec<String>> {

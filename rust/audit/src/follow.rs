@@ -60,10 +60,21 @@ impl Follower {
                 self.open = None;
                 continue;
             }
-            if self.next == before {
+            if self.next == before && !self.is_gone()? {
                 return Ok(());
             }
         }
+    }
+
+    /// Lets go of the open segment where it has been sealed: those behind it may be gone as well, and the tiles have what they held.
+    fn is_gone(&mut self) -> Result<bool> {
+        let Some((first, ..)) = &self.open else { return Ok(false) };
+        let path = segment::path(self.shard.path(), *first);
+        match self.disk.length(&path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => self.open = None,
+            other => return other.map(|_| false).context(|| format!("reading `{}`", path.display())),
+        }
+        Ok(true)
     }
 
     /// Takes from the tiles what no segment holds any more, and opens the segment that holds the next record.

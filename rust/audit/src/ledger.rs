@@ -6,12 +6,14 @@ use crate::commit::{Buffers, wait_durable};
 use crate::disk::{Disk, Machine};
 use crate::encoding::{self, MAX_RECORD};
 use crate::fork;
+use crate::handover::Handover;
 use crate::ids::Ids;
-use crate::publisher::{Published, Publisher, Work};
+use crate::publisher::{Published, Publisher};
 use crate::queue::{Done, Meta, Queue, Stop};
 use crate::reader::Shard;
 use crate::recovery::recover;
-use crate::reserve::Reserve;
+use crate::reserve::{Reserve, Segments};
+use crate::sealer::Sealer;
 use crate::segment::{MAX_FRAME, START};
 use crate::shard::{self, Held};
 use crate::writer::Writer;
@@ -23,7 +25,7 @@ use std::cell::RefCell;
 use std::hash::{BuildHasher, Hasher};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::mpsc::{SyncSender, channel, sync_channel};
+use std::sync::mpsc::{channel, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -61,7 +63,7 @@ pub struct Ledger {
     queue: Arc<Queue>,
     writer: Arc<Mutex<Writer>>,
     published: Arc<Published>,
-    publisher: SyncSender<Work>,
+    handover: Arc<Handover>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     held: Mutex<Option<Held>>,
     path: PathBuf,
@@ -95,13 +97,16 @@ impl Ledger {
         let queue = Arc::new(Queue::default());
         let published = Arc::new(Published::default());
         published.set(recovered.published);
-        let (publisher, work) = sync_channel(64);
+        let handover = Arc::new(Handover::new(next_index));
+        let largest = options.segments.1.max(smallest);
+        let segments = Arc::new(Segments::new(recovered.live, largest));
+        let (sealer, seals) = Sealer::new(&disk, &path, &queue, &published, &segments)?;
         let (ready_sender, ready) = sync_channel(2);
         let (wanted_sender, wanted) = channel();
         let (checkpoint_sender, checkpoints) = sync_channel(1);
         let _ = wanted_sender.send(());
-        let (spare_sender, spare) = channel();
-        queue.add_room(recovered.current.room().saturating_sub(recovered.offset));
+        let counted = recovered.current.room().saturating_sub(recovered.offset);
+        queue.add_room(counted);
         let batches = Arc::new(Batches::new(Arc::clone(&disk), &path));
         let writer = Arc::new(Mutex::new(Writer {
             disk: Arc::clone(&disk),
@@ -110,12 +115,14 @@ impl Ledger {
             batches: Arc::clone(&batches),
             current: recovered.current,
             offset: recovered.offset,
+            begun: recovered.offset,
+            counted,
             next_index,
             ids: Ids::new(clock.now().word()),
             ready,
             wanted: Some(wanted_sender),
-            publisher: publisher.clone(),
-            spare,
+            handover: Arc::clone(&handover),
+            frames: Vec::new(),
             buffers: Buffers::default(),
         }));
         let publishing = Publisher {
@@ -125,13 +132,15 @@ impl Ledger {
             tree: recovered.tree,
             queue: Arc::clone(&queue),
             published: Arc::clone(&published),
-            work,
-            spare: spare_sender,
+            handover: Arc::clone(&handover),
+            segments: Arc::clone(&segments),
+            seals,
             checkpoints: checkpoint_sender,
             asked: recovered.published,
             every: options.every,
             every_records: options.every_records.max(1),
-            unsealed: 0,
+            unsealed: if recovered.ended { recovered.live } else { 0 },
+            ended: recovered.ended,
             due: (next_index > recovered.published).then(Instant::now),
         };
         let reserve = Reserve {
@@ -140,8 +149,8 @@ impl Ledger {
             queue: Arc::clone(&queue),
             wanted,
             ready: ready_sender,
-            capacity: (smallest * 4).min(options.segments.1.max(smallest)),
-            largest: options.segments.1.max(smallest),
+            segments,
+            capacity: (smallest * 4).min(largest),
         };
         let signing = Checkpoints {
             disk: Arc::clone(&disk),
@@ -153,6 +162,7 @@ impl Ledger {
         };
         let threads = vec![
             thread("creto-segments", move || reserve.run())?,
+            thread("creto-seal", move || sealer.run())?,
             thread("creto-sign", move || signing.run())?,
             thread("creto-publish", move || publishing.run())?,
             thread("creto-ledger", {
@@ -168,7 +178,7 @@ impl Ledger {
             queue,
             writer,
             published,
-            publisher,
+            handover,
             threads: Mutex::new(threads),
             held: Mutex::new(Some(held)),
             path,
@@ -284,7 +294,7 @@ impl Ledger {
         if let Some(stop) = self.queue.stopped() {
             return Err(stop.error());
         }
-        self.publisher.send(Work::Publish).map_err(|_| self.ended())?;
+        self.handover.publish();
         if self.published.wait(size, until.saturating_duration_since(Instant::now())) {
             return Ok(size);
         }
@@ -317,7 +327,7 @@ impl Ledger {
             writer.commit();
             writer.wanted = None;
         }
-        let _ = self.publisher.send(Work::Close);
+        self.handover.close();
         let mut panicked = false;
         for thread in threads {
             panicked |= thread.join().is_err();

@@ -11,10 +11,15 @@ const RETRY: Duration = Duration::from_millis(250);
 /// # Errors
 /// That of the step; `LedgerFull` where the ledger is being closed and there is still no space.
 pub fn keep_trying<T>(queue: &Queue, mut step: impl FnMut() -> Result<T>) -> Result<T> {
-    let mut closing = 0;
+    let (mut closing, mut waited) = (0, false);
     loop {
         let error = match step() {
-            Ok(done) => return Ok(done),
+            Ok(done) => {
+                if waited {
+                    queue.set_full(None);
+                }
+                return Ok(done);
+            }
             Err(error) if is_full(&error) => error,
             Err(error) => return Err(error),
         };
@@ -24,6 +29,7 @@ pub fn keep_trying<T>(queue: &Queue, mut step: impl FnMut() -> Result<T>) -> Res
         if closing > 2 {
             return Err(Error::new(ErrorKind::LedgerFull).with_source(error));
         }
+        waited = true;
         std::thread::sleep(RETRY);
     }
 }

@@ -4,7 +4,7 @@
 //! The model grants nothing that POSIX does not promise: after the last sync of a file any subset of its 512-byte sectors may have been
 //! written; a name made, changed or removed may be lost until its folder is synced, independently of every other.
 
-use crate::disk::{Backing, Disk};
+use crate::disk::{Backing, Disk, Whole};
 use crate::ledger::{Ledger, Options};
 use crate::merkle::{Edge, leaf_hash};
 use crate::reader::Shard;
@@ -146,7 +146,31 @@ impl Backing for Open {
     }
 }
 
+impl Whole for Remembering {
+    fn sync(&self) -> io::Result<()> {
+        let mut state = self.state.lock();
+        let (names, folders) = (state.names.clone(), state.folders.clone());
+        for (path, inode) in names {
+            if !self.skips_sync(&path) {
+                state.log.push(Op::Sync { inode });
+            }
+        }
+        if self.planted != Planted::NoFolderSync {
+            state.log.extend(folders.into_iter().map(|path| Op::SyncFolder { path }));
+        }
+        Ok(())
+    }
+}
+
 impl Disk for Remembering {
+    fn length(&self, path: &Path) -> io::Result<u64> {
+        self.read(path).map(|bytes| bytes.len() as u64)
+    }
+
+    fn whole(&self, _folder: &Path) -> io::Result<Box<dyn Whole>> {
+        Ok(Box::new(self.clone()))
+    }
+
     fn open(&self, path: &Path, create: bool) -> io::Result<Box<dyn Backing>> {
         let mut state = self.state.lock();
         let inode = match state.names.get(path) {

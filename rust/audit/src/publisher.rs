@@ -1,36 +1,32 @@
 //! Turns what is on disk into tiles, and has checkpoints over them signed, off the path of those who wait.
 
 use crate::disk::Disk;
+use crate::follow::Follower;
+use crate::handover::{Handover, Work};
 use crate::note::Checkpoint;
 use crate::patience::keep_trying;
 use crate::queue::{Queue, Stop};
-use crate::sealed;
+use crate::reader::Shard;
+use crate::reserve::Segments;
+use crate::sealer::Seals;
 use crate::segment;
 use crate::tree::Tree;
-use creto_enablement_common::{Error, Result, ResultExt};
+use creto_enablement_common::{Error, ErrorKind, Result};
 use parking_lot::{Condvar, Mutex};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender};
+use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 
 /// When to look again whether a checkpoint that is being signed is done.
 const BUSY: Duration = Duration::from_millis(2);
-/// Segments that have ended are sealed once nothing has come for this long, or there are so many bytes of them.
+/// Segments that have ended are sealed once nothing has come for this long, or their records have so many bytes.
 const IDLE: Duration = Duration::from_millis(500);
 const MOST_UNSEALED: u64 = 256 << 20;
-
-/// What the publisher is asked to do, in order.
-pub enum Work {
-    /// Frames that are on disk.
-    Records(Vec<u8>),
-    /// The segment before the present one is complete; it has so many bytes.
-    SegmentEnded(u64),
-    /// Publish all that came before, now.
-    Publish,
-    /// Publish, make durable, end.
-    Close,
-}
+/// How many records are read from segments before due checkpoints are looked after.
+const AT_ONCE: u64 = 8_192;
+/// Segments that are kept to be used again while nothing comes.
+const KEPT_IDLE: usize = 2;
 
 /// How far publishing has come, for those who wait for it.
 #[derive(Default)]
@@ -81,16 +77,19 @@ pub struct Publisher {
     pub tree: Tree,
     pub queue: Arc<Queue>,
     pub published: Arc<Published>,
-    pub work: Receiver<Work>,
-    pub spare: Sender<Vec<u8>>,
+    pub handover: Arc<Handover>,
+    pub segments: Arc<Segments>,
+    pub seals: Seals,
     pub checkpoints: SyncSender<Checkpoint>,
     /// Records of the last checkpoint that was asked for.
     pub asked: u64,
     pub every: Duration,
     pub every_records: u64,
     pub due: Option<Instant>,
-    /// Bytes of segments that have ended and are not sealed.
+    /// Bytes of records that were taken since sealing last began.
     pub unsealed: u64,
+    /// Segments have ended since then.
+    pub ended: bool,
 }
 
 impl Publisher {
@@ -104,31 +103,32 @@ impl Publisher {
     fn work(&mut self) -> Result<()> {
         loop {
             let wait = self.due.map_or(Duration::from_secs(3_600), |due| due.saturating_duration_since(Instant::now()));
-            let wait = if self.unsealed > 0 { wait.min(IDLE) } else { wait };
-            match self.work.recv_timeout(wait) {
-                Ok(Work::Records(frames)) => {
-                    self.take(&frames)?;
-                    let _ = self.spare.send(frames);
-                    let every = self.every;
-                    self.due.get_or_insert_with(|| Instant::now() + every);
+            self.ended |= self.handover.take_segments_ended();
+            let wait = if self.ended || self.seals.is_under_way() { wait.min(IDLE) } else { wait };
+            match self.handover.next(self.tree.size(), wait) {
+                Work::Frames(frames) => {
+                    self.take(&frames.bytes)?;
+                    self.handover.give_back(frames.bytes);
                 }
-                Ok(Work::SegmentEnded(bytes)) => {
-                    self.unsealed += bytes;
-                    if self.unsealed > MOST_UNSEALED {
-                        self.seal()?;
-                    }
-                }
-                Ok(Work::Publish) => self.publish(true)?,
-                Ok(Work::Close) | Err(RecvTimeoutError::Disconnected) => {
+                Work::Behind(until) => self.catch_up(until)?,
+                Work::Publish => self.publish(true)?,
+                Work::Close => {
                     self.publish(true)?;
-                    return self.seal();
+                    return self.seal_at_last();
                 }
-                Err(RecvTimeoutError::Timeout) => {
+                Work::Idle => {
                     self.publish(false)?;
-                    if self.unsealed > 0 {
+                    if self.ended {
                         self.seal()?;
+                        self.segments.trim(&*self.disk, KEPT_IDLE)?;
                     }
                 }
+            }
+            if let Some(size) = self.seals.done() {
+                self.tree.set_sealed(size);
+            }
+            if self.unsealed > MOST_UNSEALED {
+                self.seal()?;
             }
             let late = self.due.is_some_and(|due| due <= Instant::now());
             if late || self.tree.size() - self.asked >= self.every_records {
@@ -140,11 +140,43 @@ impl Publisher {
     fn take(&mut self, frames: &[u8]) -> Result<()> {
         let mut rest = frames;
         while let Some(frame) = segment::frame(rest) {
-            if frame.index != self.tree.size() {
-                return Err(Error::internal(format!("record {} came where {} belongs", frame.index, self.tree.size())));
-            }
-            keep_trying(&self.queue, || self.tree.push(&*self.disk, frame.payload))?;
+            self.push(frame.index, frame.payload)?;
             rest = rest.split_at_checked(frame.length as usize).map_or(&[], |(_, rest)| rest);
+        }
+        Ok(())
+    }
+
+    fn push(&mut self, index: u64, payload: &[u8]) -> Result<()> {
+        if index != self.tree.size() {
+            return Err(Error::internal(format!("record {index} came where {} belongs", self.tree.size())));
+        }
+        keep_trying(&self.queue, || self.tree.push(&*self.disk, payload))?;
+        self.unsealed += segment::frame_length(payload.len());
+        let every = self.every;
+        self.due.get_or_insert_with(|| Instant::now() + every);
+        Ok(())
+    }
+
+    /// Takes from the segments the records up to `until`, which are on disk.
+    fn catch_up(&mut self, until: u64) -> Result<()> {
+        let reader = Shard::open(Arc::clone(&self.disk), &self.shard);
+        let mut follower = Follower::new(reader, Arc::clone(&self.disk), self.tree.size());
+        while self.tree.size() < until {
+            let (mut outcome, before) = (Ok(()), self.tree.size());
+            follower.poll_some((until - before).min(AT_ONCE), |index, payload| {
+                if outcome.is_ok() {
+                    outcome = self.push(index, payload);
+                }
+            })?;
+            outcome?;
+            if self.tree.size() == before {
+                let what = format!("record {before} is on disk, but not in the segments of `{}`", self.shard.display());
+                return Err(Error::new(ErrorKind::Integrity).with_context(what));
+            }
+            self.queue.shows_life();
+            if self.tree.size() - self.asked >= self.every_records || self.unsealed > MOST_UNSEALED {
+                return Ok(());
+            }
         }
         Ok(())
     }
@@ -168,32 +200,29 @@ impl Publisher {
         Ok(())
     }
 
-    /// Makes the tree durable by itself, so that the segments behind it are not needed any more.
+    /// Has the tree made durable by itself, so that the segments behind it are not needed any more; later where that is under way.
     fn seal(&mut self) -> Result<()> {
-        self.unsealed = 0;
-        keep_trying(&Arc::clone(&self.queue), || self.seal_once())
-    }
-
-    fn seal_once(&mut self) -> Result<()> {
-        if self.tree.is_sealed() {
+        if self.seals.is_under_way() {
             return Ok(());
         }
-        self.tree.write_partial(&*self.disk)?;
-        self.tree.sync(&*self.disk)?;
-        sealed::write(&*self.disk, &self.shard, self.tree.size(), &self.tree.root())?;
-        self.tree.set_sealed();
-        self.tree.remove_outgrown(&*self.disk);
-        let mut segments = segment::all(&*self.disk, &self.shard)?;
-        // The last one is the writer's.
-        segments.pop();
-        for first in segments {
-            let path = segment::path(&self.shard, first);
-            let next_is_sealed =
-                segment::all(&*self.disk, &self.shard)?.iter().find(|next| **next > first).is_some_and(|next| *next <= self.tree.size());
-            if next_is_sealed {
-                self.disk.remove(&path).context(|| format!("removing `{}`", path.display()))?;
-            }
+        (self.unsealed, self.ended) = (0, false);
+        if !self.tree.is_sealed() {
+            keep_trying(&self.queue, || self.tree.write_partial(&*self.disk))?;
+            self.seals.begin(self.tree.begin_seal());
         }
         Ok(())
+    }
+
+    /// The same, and waits for it: what is closed is opened again without looking at a segment.
+    fn seal_at_last(&mut self) -> Result<()> {
+        if let Some(size) = self.seals.wait() {
+            self.tree.set_sealed(size);
+        }
+        self.seal()?;
+        if let Some(size) = self.seals.wait() {
+            self.tree.set_sealed(size);
+        }
+        self.tree.remove_outgrown(&*self.disk);
+        self.segments.trim(&*self.disk, 0)
     }
 }

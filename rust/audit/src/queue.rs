@@ -14,7 +14,7 @@ const CAPACITY: usize = 8 << 20;
 /// Relaxed records gather for this long before they are written, unless someone waits or many bytes have gathered.
 const LINGER: Duration = Duration::from_millis(2);
 const MANY: usize = 256 << 10;
-/// How long an enqueue waits for a segment that is being made before the ledger counts as full.
+/// An enqueue waits as long as the ledger shows life; after so long without any it counts as full.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Where it is told how appends ended: all of one write in one call, so that a thousand waiters cost one wake-up.
@@ -93,6 +93,7 @@ pub struct Queue {
     acknowledged: Condvar,
     waiting: Mutex<()>,
     durable: AtomicU64,
+    life: AtomicU64,
 }
 
 impl Queue {
@@ -115,8 +116,12 @@ impl Queue {
             if !wait {
                 return Ok(None);
             }
-            let start = *since.get_or_insert_with(Instant::now);
-            if start.elapsed() > PATIENCE {
+            // A slow disk is no full one: whoever waits gives up only where nothing moves at all.
+            let life = self.life.load(Ordering::Relaxed);
+            let (seen, start) = *since.get_or_insert_with(|| (life, Instant::now()));
+            if seen != life {
+                since = Some((life, Instant::now()));
+            } else if start.elapsed() > PATIENCE {
                 return Err(Error::new(ErrorKind::LedgerFull).with_context(format!("nothing was written for {} s", PATIENCE.as_secs())));
             }
             pending.urgent = true;
@@ -206,11 +211,6 @@ impl Queue {
         self.work.notify_one();
     }
 
-    /// True where much waits: whoever makes a segment then hurries.
-    pub fn is_busy(&self) -> bool {
-        self.pending.lock().bytes.len() > MANY / 4
-    }
-
     /// The last ticket whose record is on disk.
     pub fn durable(&self) -> u64 {
         self.durable.load(Ordering::Acquire)
@@ -219,8 +219,14 @@ impl Queue {
     /// Tells all who wait that this ticket and those before it are on disk.
     pub fn acknowledge(&self, ticket: u64) {
         self.durable.fetch_max(ticket, Ordering::AcqRel);
+        self.shows_life();
         drop(self.waiting.lock());
         self.acknowledged.notify_all();
+    }
+
+    /// Takes note that something has been done towards taking more.
+    pub fn shows_life(&self) {
+        self.life.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Waits a little for an acknowledgement of this ticket.
@@ -237,6 +243,7 @@ impl Queue {
         pending.room += bytes;
         pending.full = None;
         drop(pending);
+        self.shows_life();
         self.space.notify_all();
     }
 

@@ -77,26 +77,46 @@ impl Shard {
         })
     }
 
-    /// The frames behind the first `from` records, which no checkpoint covers yet: calls `each` with index and bytes.
+    /// The records behind the first `from`, which no checkpoint covers yet: calls `each` with index and bytes.
     ///
     /// # Errors
     /// `Integrity` where acknowledged frames are damaged.
     pub fn tail(&self, from: u64, mut each: impl FnMut(u64, &[u8])) -> Result<()> {
+        let mut next = from;
+        while !self.segments_from(&mut next, &mut each)? {}
+        Ok(())
+    }
+
+    /// Reads the segments that there are now; false where one has been sealed meanwhile, and its records were taken from the tiles instead.
+    fn segments_from(&self, next: &mut u64, each: &mut impl FnMut(u64, &[u8])) -> Result<bool> {
         for first in segment::all(&*self.disk, &self.path)? {
             let path = segment::path(&self.path, first);
-            let bytes = match self.disk.read(&path) {
-                // Sealed and removed since it was listed: its records are in the tiles.
-                Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
-                other => other.context(|| format!("reading `{}`", path.display()))?,
-            };
-            segment::scan(&bytes, first, &path, |frame| {
-                if frame.index >= from {
-                    each(frame.index, frame.payload);
+            let read = self.disk.read(&path);
+            let scanned = read.context(|| format!("reading `{}`", path.display())).and_then(|bytes| {
+                segment::scan(&bytes, first, &path, |frame| {
+                    if frame.index >= *next {
+                        each(frame.index, frame.payload);
+                        *next = frame.index + 1;
+                    }
+                    Ok(())
+                })
+            });
+            // What has lost its name is used again, perhaps while it was read.
+            if self.disk.length(&path).is_err_and(|e| e.kind() == io::ErrorKind::NotFound) {
+                *next = (*next).max(first);
+                let size = self.checkpoint()?.map_or(0, |(_, checkpoint)| checkpoint.size);
+                if size > *next {
+                    self.at(size).each_entry(*next, size, |index, entry| {
+                        each(index, entry);
+                        Ok(())
+                    })?;
+                    *next = size;
                 }
-                Ok(())
-            })?;
+                return Ok(false);
+            }
+            scanned?;
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Calls `each` with index, whether the latest checkpoint covers it, and bytes of each of these records, in order; those that are not there are

@@ -2,7 +2,7 @@
 
 use crate::disk::Disk;
 use crate::reader::Shard;
-use crate::reserve::make_segment;
+use crate::reserve::{make_segment, remove_spares};
 use crate::sealed;
 use crate::segment::{self, START};
 use crate::tree::Tree;
@@ -20,6 +20,9 @@ pub struct Recovered {
     pub published: u64,
     /// Records that were taken from segments.
     pub replayed: u64,
+    /// Bytes of all segments, and whether any but the present one is there.
+    pub live: u64,
+    pub ended: bool,
 }
 
 /// Finds the end of a shard and makes it ready.
@@ -31,7 +34,7 @@ pub fn recover(disk: &Arc<dyn Disk>, shard: &Path, smallest: u64) -> Result<Reco
     let (sealed, root) = sealed::read(&**disk, shard)?;
     let mut tree = Tree::load(&**disk, shard, sealed, &root)?;
     let segments = segment::all(&**disk, shard)?;
-    let mut last = None;
+    let (mut last, mut live) = (None, 0);
     for (at, first) in segments.iter().enumerate() {
         let path = segment::path(shard, *first);
         let damaged =
@@ -40,6 +43,7 @@ pub fn recover(disk: &Arc<dyn Disk>, shard: &Path, smallest: u64) -> Result<Reco
             return Err(damaged(format!("the segment begins with record {first}, but what comes before ends with record {}", tree.size())));
         }
         let bytes = disk.read(&path).context(|| format!("reading `{}`", path.display()))?;
+        live += bytes.len() as u64;
         let end =
             segment::scan(
                 &bytes,
@@ -71,6 +75,7 @@ pub fn recover(disk: &Arc<dyn Disk>, shard: &Path, smallest: u64) -> Result<Reco
         Some((_, checkpoint)) if checkpoint.size == sealed => sealed,
         _ => 0,
     };
+    remove_spares(&**disk, shard)?;
     let (current, offset) = match last {
         Some((path, bytes, offset)) => {
             let backing = disk.open(&path, false).context(|| format!("opening `{}`", path.display()))?;
@@ -83,13 +88,14 @@ pub fn recover(disk: &Arc<dyn Disk>, shard: &Path, smallest: u64) -> Result<Reco
         }
         None => (first_segment(&**disk, shard, tree.size(), smallest)?, START),
     };
-    Ok(Recovered { replayed: tree.size() - sealed, published, tree, current, offset })
+    let live = live.max(current.capacity);
+    Ok(Recovered { replayed: tree.size() - sealed, published, tree, current, offset, live, ended: segments.len() > 1 })
 }
 
 fn first_segment(disk: &dyn Disk, shard: &Path, first: u64, capacity: u64) -> Result<Ready> {
     let folder = shard.join(segment::FOLDER);
     disk.make_folder(&folder).context(|| format!("making `{}`", folder.display()))?;
-    let ready = make_segment(disk, shard, capacity, false)?;
+    let ready = make_segment(disk, shard, capacity)?;
     let begun = ready.backing.write_at(&segment::header(first), 0).and_then(|()| ready.backing.sync());
     let named = begun.and_then(|()| disk.rename(&folder.join(segment::NEXT), &segment::path(shard, first)));
     named

@@ -2,17 +2,12 @@
 
 use crate::disk::{self, Disk};
 use crate::merkle::{Edge, leaf_hash, root_of};
+use crate::sealer::Job;
 use crate::tile::{self, HEIGHT, Kind, WIDTH};
 use creto_enablement_common::{Digest, Error, ErrorKind, Result, ResultExt};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
-
-/// What of a tree has been written since it was last made durable.
-#[derive(Default)]
-struct Unsynced {
-    files: BTreeSet<PathBuf>,
-}
 
 /// The right edge of the tiles of one shard.
 pub struct Tree {
@@ -21,11 +16,14 @@ pub struct Tree {
     /// The hashes of the tile of each level that is not full yet.
     levels: Vec<Vec<Digest>>,
     bundle: Vec<u8>,
-    unsynced: Unsynced,
+    /// What has been written since sealing last began.
+    unsynced: BTreeSet<PathBuf>,
     /// Partial tiles whose full tile has been written.
     outgrown: Vec<PathBuf>,
     /// The size that was last sealed: recovery begins with its partial tiles, and their full tiles may not be on disk yet.
     sealed: u64,
+    /// The size that is being sealed, if one is.
+    sealing: Option<u64>,
     /// The partial tile of each kind that was written last, or was sealed: index and width. It is not written again, since that would take
     /// from disk what may have been sealed.
     partial: BTreeMap<Kind, (u64, u64)>,
@@ -39,9 +37,10 @@ impl Tree {
             size: 0,
             levels: Vec::new(),
             bundle: Vec::new(),
-            unsynced: Unsynced::default(),
+            unsynced: BTreeSet::new(),
             outgrown: Vec::new(),
             sealed: 0,
+            sealing: None,
             partial: BTreeMap::new(),
         }
     }
@@ -162,12 +161,12 @@ impl Tree {
         }
         let path = tile::path(&self.shard, kind, index, width);
         disk::write_whole(disk, &path, bytes, false).context(|| format!("writing `{}`", path.display()))?;
-        if width == WIDTH {
-            self.outgrown.push(tile::path(&self.shard, kind, index, 1));
-        } else {
+        if width < WIDTH {
             self.partial.insert(kind, (index, width));
+        } else if self.partial.get(&kind).is_some_and(|(partial, _)| *partial == index) {
+            self.outgrown.push(tile::path(&self.shard, kind, index, 1));
         }
-        self.unsynced.files.insert(path);
+        self.unsynced.insert(path);
         Ok(())
     }
 
@@ -188,28 +187,10 @@ impl Tree {
         Ok(())
     }
 
-    /// Returns once all that was written is on disk, names and all.
-    pub fn sync(&mut self, disk: &dyn Disk) -> Result<()> {
-        let mut folders = BTreeSet::new();
-        for path in &self.unsynced.files {
-            match disk.open(path, false) {
-                // A partial tile that its full tile has replaced in the meantime.
-                Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
-                other => other.and_then(|file| file.sync()).context(|| format!("syncing `{}`", path.display()))?,
-            }
-            let mut folder = path.parent();
-            while let Some(parent) = folder.filter(|parent| parent.starts_with(&self.shard)) {
-                if !folders.insert(parent.to_owned()) {
-                    break;
-                }
-                folder = parent.parent();
-            }
-        }
-        for folder in folders.iter().rev() {
-            disk.sync_folder(folder).context(|| format!("syncing `{}`", folder.display()))?;
-        }
-        self.unsynced.files.clear();
-        Ok(())
+    /// The tree as it is, to be made durable; its partial tiles are written.
+    pub fn begin_seal(&mut self) -> Job {
+        self.sealing = Some(self.size);
+        Job { size: self.size, root: self.root(), files: std::mem::take(&mut self.unsynced) }
     }
 
     /// True where the present size has been sealed.
@@ -217,9 +198,10 @@ impl Tree {
         self.size == self.sealed
     }
 
-    /// Takes note that the present size has been sealed.
-    pub fn set_sealed(&mut self) {
-        let before = std::mem::replace(&mut self.sealed, self.size);
+    /// Takes note that this size has been sealed.
+    pub fn set_sealed(&mut self, size: u64) {
+        self.sealing = None;
+        let before = std::mem::replace(&mut self.sealed, size);
         self.outgrown.extend(partial(before).filter(|(level, index, _)| tile::width(*level, *index, self.size) == WIDTH).flat_map(
             |(level, index, width)| {
                 let bundle = (level == 0).then(|| tile::path(&self.shard, Kind::Entries, index, width));
@@ -228,9 +210,15 @@ impl Tree {
         ));
     }
 
-    /// Removes partial tiles whose full tile is there, but for those of the sealed size.
+    /// Removes partial tiles whose full tile is there, but for those of the size that is sealed, or is being sealed.
     pub fn remove_outgrown(&mut self, disk: &dyn Disk) {
-        let kept: Vec<PathBuf> = partial(self.sealed)
+        if self.outgrown.is_empty() {
+            return;
+        }
+        let kept: Vec<PathBuf> = [Some(self.sealed), self.sealing]
+            .into_iter()
+            .flatten()
+            .flat_map(partial)
             .flat_map(|(level, index, width)| [Kind::Entries, Kind::Hashes(level)].map(|kind| tile::path(&self.shard, kind, index, width)))
             .collect();
         for one in std::mem::take(&mut self.outgrown) {
@@ -239,7 +227,7 @@ impl Tree {
             for name in disk.list(folder).unwrap_or_default() {
                 let path = folder.join(name);
                 if !kept.contains(&path) {
-                    self.unsynced.files.remove(&path);
+                    self.unsynced.remove(&path);
                     let _ = disk.remove(&path);
                 }
             }

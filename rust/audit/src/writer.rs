@@ -5,15 +5,15 @@
 use crate::batch::Batches;
 use crate::commit::Buffers;
 use crate::disk::{Backing, Disk};
+use crate::handover::{Frames, Handover};
 use crate::ids::Ids;
-use crate::publisher::Work;
 use crate::queue::{Meta, Queue};
 use crate::reader::Shard;
 use crate::segment::{self, MAX_FRAME, START};
 use creto_enablement_common::{Error, Result, ResultExt};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, SyncSender};
+use std::sync::mpsc::{Receiver, Sender};
 
 /// A segment that is ready to take frames.
 pub struct Ready {
@@ -36,13 +36,17 @@ pub struct Writer {
     pub batches: Arc<Batches>,
     pub current: Ready,
     pub offset: u64,
+    /// Where the present segment was taken up, and the bytes of frames that were counted as room from there.
+    pub begun: u64,
+    pub counted: u64,
     pub next_index: u64,
     pub ids: Ids,
     pub ready: Receiver<Ready>,
     /// Where the next segment is asked for; none once the ledger is closed.
     pub wanted: Option<Sender<()>>,
-    pub publisher: SyncSender<Work>,
-    pub spare: Receiver<Vec<u8>>,
+    pub handover: Arc<Handover>,
+    /// Empty; kept for its space.
+    pub frames: Vec<u8>,
     pub buffers: Buffers,
 }
 
@@ -57,7 +61,7 @@ impl Writer {
     fn write(&mut self, bytes: &[u8], metas: &[Meta], mut indexes: Option<&mut Vec<Option<u64>>>) -> Result<()> {
         // INVARIANT: the bytes of a batch are on disk before the record that stands for them.
         self.batches.sync()?;
-        let mut frames = self.spare.try_recv().unwrap_or_default();
+        let mut frames = std::mem::take(&mut self.frames);
         frames.clear();
         let mut start = self.next_index;
         let mut rest = bytes;
@@ -85,7 +89,8 @@ impl Writer {
             }
             self.next_index += 1;
         }
-        self.flush(frames, start).map(|_| ())
+        self.frames = self.flush(frames, start)?;
+        Ok(())
     }
 
     fn is_new(&mut self, meta: &Meta) -> Result<bool> {
@@ -98,7 +103,7 @@ impl Writer {
         Shard::open(Arc::clone(&self.disk), &self.shard).appended_since(meta.timestamp, &meta.id).map(|found| !found)
     }
 
-    /// Writes and syncs frames, hands them to the publisher, and returns an empty buffer.
+    /// Writes and syncs frames, hands them to the publisher (who never keeps us waiting), and returns an empty buffer.
     fn flush(&mut self, frames: Vec<u8>, first: u64) -> Result<Vec<u8>> {
         if frames.is_empty() {
             return Ok(frames);
@@ -108,19 +113,11 @@ impl Writer {
         self.current.backing.sync().context(failed)?;
         self.offset += frames.len() as u64;
         // INVARIANT: only what is on disk reaches the publisher, so no checkpoint covers more.
-        self.publisher.send(Work::Records(frames)).map_err(|_| Error::internal("the publisher of the ledger has ended"))?;
-        Ok(self
-            .spare
-            .try_recv()
-            .map(|mut spare| {
-                spare.clear();
-                spare
-            })
-            .unwrap_or_default())
+        Ok(self.handover.offer(Frames { first, next: self.next_index, bytes: frames }))
     }
 
     fn next_segment(&mut self) -> Result<()> {
-        let ready = self.ready.recv().map_err(|_| Error::internal("the publisher of the ledger has ended"))?;
+        let ready = self.ready.recv().map_err(|_| Error::internal("whoever makes segments of the ledger has ended"))?;
         let name = segment::path(&self.shard, self.next_index);
         let failed = || format!("beginning the segment `{}`", name.display());
         ready.backing.write_at(&segment::header(self.next_index), 0).context(failed)?;
@@ -128,12 +125,16 @@ impl Writer {
         let folder = self.shard.join(segment::FOLDER);
         self.disk.rename(&folder.join(segment::NEXT), &name).context(failed)?;
         self.disk.sync_folder(&folder).context(failed)?;
-        let ended = std::mem::replace(&mut self.current, ready).capacity;
+        // It held more than was sure to fit, and others wait for that room: without it a ledger would come to a stand after some hundred segments.
+        self.queue.add_room((self.offset - self.begun).saturating_sub(self.counted));
+        (self.begun, self.counted) = (START, ready.room());
+        self.current = ready;
         self.offset = START;
+        self.handover.segment_ended();
         if let Some(wanted) = &self.wanted {
             // Where the maker has ended the queue says why, and no room is added.
             let _ = wanted.send(());
         }
-        self.publisher.send(Work::SegmentEnded(ended)).map_err(|_| Error::internal("the publisher of the ledger has ended"))
+        Ok(())
     }
 }

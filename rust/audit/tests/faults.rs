@@ -5,7 +5,7 @@
 mod common;
 
 use common::{Folder, id, key, record};
-use creto_audit::disk::{Backing, Disk, Machine};
+use creto_audit::disk::{Backing, Disk, Machine, Whole};
 use creto_audit::{Ledger, Options, Shard, encoding, verify};
 use creto_enablement_common::ports::{AuditSink, Durability};
 use creto_enablement_common::{ErrorKind, RecordRef, Result};
@@ -23,6 +23,8 @@ struct Faults {
     failing: AtomicBool,
     /// Every other call is interrupted, or writes half.
     syncs: AtomicU64,
+    /// Nothing can be written to a tile: it takes as long as this lasts.
+    slow_tiles: AtomicBool,
 }
 
 struct Faulty(Arc<Faults>);
@@ -31,10 +33,14 @@ struct Open {
     inner: Box<dyn Backing>,
     faults: Arc<Faults>,
     reserved: AtomicU64,
+    is_tile: bool,
 }
 
 impl Backing for Open {
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        while self.is_tile && self.faults.slow_tiles.load(Ordering::Relaxed) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
         // A file that was made before keeps its space: writes within it succeed on a full disk.
         if self.faults.full.load(Ordering::Relaxed) && offset + bytes.len() as u64 > self.reserved.load(Ordering::Relaxed) {
             return Err(io::Error::from(io::ErrorKind::StorageFull));
@@ -67,11 +73,19 @@ impl Disk for Faulty {
     fn open(&self, path: &Path, create: bool) -> io::Result<Box<dyn Backing>> {
         let inner = Machine.open(path, create)?;
         let reserved = AtomicU64::new(std::fs::metadata(path)?.len());
-        Ok(Box::new(Open { inner, faults: Arc::clone(&self.0), reserved }))
+        Ok(Box::new(Open { inner, faults: Arc::clone(&self.0), reserved, is_tile: path.to_string_lossy().contains("/tile/") }))
     }
 
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
         Machine.read(path)
+    }
+
+    fn length(&self, path: &Path) -> io::Result<u64> {
+        Machine.length(path)
+    }
+
+    fn whole(&self, folder: &Path) -> io::Result<Box<dyn Whole>> {
+        Machine.whole(folder)
     }
 
     fn list(&self, folder: &Path) -> io::Result<Vec<String>> {
@@ -156,6 +170,27 @@ fn a_ledger_that_is_closed_on_a_full_disk_says_so_and_the_next_holder_derives_wh
     assert_eq!(again.replayed(), 100);
     again.close().unwrap();
     assert_eq!(ids(&folder.shard("0000")), (0..100).map(id).collect::<Vec<_>>());
+}
+
+#[test]
+fn nobody_waits_for_tiles_and_those_that_are_behind_are_derived_from_the_segments() {
+    let (folder, key, faults) = (Folder::new("behind-tiles"), key(), Arc::new(Faults::default()));
+    let (clock, ledger) = (folder.clock(), open(&folder, &key, &faults).unwrap());
+    faults.slow_tiles.store(true, Ordering::Relaxed);
+    // Far more than is held in memory for whoever makes tiles.
+    let body = "x".repeat(60_000);
+    let detail = [("body", body.as_str())];
+    for number in 0..1_000 {
+        let durability = if number % 10 == 0 { Durability::Strict } else { Durability::Relaxed };
+        ledger.append(&RecordRef { detail: &detail, ..record(number, clock.now()) }, durability).unwrap();
+    }
+    assert_eq!(ledger.published(), 0);
+    faults.slow_tiles.store(false, Ordering::Relaxed);
+    assert_eq!(ledger.publish(Duration::from_secs(60)).unwrap(), 1_000);
+    ledger.close().unwrap();
+    let shard = folder.shard("0000");
+    verify(&shard, &[key.verifying_key().clone()], &[], &AtomicU64::new(0)).unwrap();
+    assert_eq!(ids(&shard), (0..1_000).map(id).collect::<Vec<_>>());
 }
 
 #[test]

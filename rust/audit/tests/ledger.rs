@@ -5,7 +5,8 @@
 mod common;
 
 use common::{Folder, id, key, record};
-use creto_audit::{Completions, Done, Proof, encoding, verify};
+use creto_audit::disk::Machine;
+use creto_audit::{Completions, Done, Follower, Proof, encoding, verify};
 use creto_enablement_common::ports::{AuditSink, Durability};
 use creto_enablement_common::{Error, ErrorKind};
 use std::sync::atomic::AtomicU64;
@@ -159,6 +160,31 @@ fn segments_grow_and_those_that_are_sealed_go() {
     ledger.append(&record(6_000, clock.now()), Durability::Strict).unwrap();
     ledger.close().unwrap();
     assert_eq!(ledger.published(), 6_001);
+}
+
+#[test]
+fn whoever_follows_and_falls_behind_by_whole_segments_misses_nothing() {
+    let (folder, key) = (Folder::new("behind-segments"), key());
+    let (clock, ledger) = (folder.clock(), folder.open(&key));
+    let body = "x".repeat(4_000);
+    let detail = [("body", body.as_str())];
+    let mut follower = Follower::new(ledger.reader(), Arc::new(Machine), 0);
+    let mut seen = Vec::new();
+    for number in 0..6_001 {
+        ledger.append(&creto_enablement_common::RecordRef { detail: &detail, ..record(number, clock.now()) }, Durability::Relaxed).unwrap();
+        if number == 100 {
+            ledger.publish(LONG).unwrap();
+            follower.poll(|index, _| seen.push(index)).unwrap();
+            assert_eq!(seen.len(), 101);
+        }
+    }
+    // All segments but the last are gone, and with them the one that the follower holds open.
+    ledger.close().unwrap();
+    follower.poll(|index, _| seen.push(index)).unwrap();
+    assert_eq!(seen, (0..6_001).collect::<Vec<_>>());
+    let mut tail = Vec::new();
+    folder.shard("0000").tail(5_990, |index, _| tail.push(index)).unwrap();
+    assert_eq!(tail, (5_990..6_001).collect::<Vec<_>>());
 }
 
 #[test]
