@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Box", "Connection", "Hooks", "Program", "Result"]
 
+_AT_ONCE = 4096
+"""Texts of fewer bytes are compared in less time than a thread takes to begin."""
+
 
 class Hooks(Protocol):
     """Who decides for a sandbox. What a hook raises counts as a no.
@@ -269,6 +272,8 @@ class Box:
             return change
         before, after = await _bridge.wait(lambda b, t: self._lease.contents(change.path, MOST_DIFF, b, t))
         after = after if change.kind != "deleted" else None
+        if len(before or b"") + len(after or b"") < _AT_ONCE:
+            return replace(change, diff=unified_diff(change.path, before, after, budget))
         return replace(change, diff=await anyio.to_thread.run_sync(unified_diff, change.path, before, after, budget))
 
     async def apply(self, changes: Sequence[Change]) -> None:

@@ -18,7 +18,7 @@ use serde_json::json;
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
 use std::net::Ipv4Addr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -217,6 +217,10 @@ impl Sandbox {
         }
         let workdir = workdir::resolve(&claim.workdir, &self.mould.protected)?;
         let lower = open_folder(&workdir)?;
+        // A name on the way may have been exchanged for a link since it was looked at: what is opened is what counts.
+        if fs::read_link(format!("/proc/thread-self/fd/{}", lower.as_raw_fd()))? != workdir {
+            return Err(Error::invalid(format!("`{}` was moved while the sandbox was claimed; try again", workdir.display())));
+        }
         let owner = File::from(lower.try_clone()?).metadata()?;
         let (slot, disk, path, opened) = (self.slot.clone(), self.mould.limits.disk, workdir.clone(), lower.try_clone()?);
         let hidden = claim.hidden.clone();

@@ -1,0 +1,135 @@
+"""Attacks on what leaves a sandbox: the real folder changed under it, and words after the end."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import anyio
+import pytest
+
+from creto.errors import CretoError
+from creto.runtime import Pool
+from sandboxes import BACKENDS, Bench, sh, skip_unless
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="module", params=BACKENDS)
+def pool(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Pool, Path, str]]:
+    skip_unless(request.param)
+    state = tmp_path_factory.mktemp("state")
+    pool = Pool({"warm_pool_min_size": 1, "warm_pool_max_size": 3}, state, backend=request.param)
+    yield pool, state, request.param
+    anyio.run(pool.close)
+
+
+@pytest.fixture
+def bench(pool: tuple[Pool, Path, str], tmp_path: Path) -> Bench:
+    project = tmp_path / "project"
+    (project / "folder").mkdir(parents=True)
+    (project / "folder" / "file").write_text("ours\n")
+    return Bench(pool[0], pool[1], project, pool[2])
+
+
+def _parent(folder: Path, outside: Path) -> None:
+    shutil.rmtree(folder)
+    folder.symlink_to(outside)
+
+
+def _link(folder: Path, outside: Path) -> None:
+    (folder / "file").unlink()
+    (folder / "file").symlink_to(outside / "file")
+
+
+def _hard_link(folder: Path, outside: Path) -> None:
+    (folder / "file").unlink()
+    os.link(outside / "file", folder / "file")
+
+
+def _pipe(folder: Path, outside: Path) -> None:
+    (folder / "file").unlink()
+    os.mkfifo(folder / "file")
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("exchange", [_parent, _link, _hard_link, _pipe])
+async def test_a_folder_exchanged_after_the_listing_is_not_written_through(
+    bench: Bench, tmp_path: Path, exchange: object
+) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "file").write_text("ours\n")  # the same content: what is there looks unchanged
+    async with bench.box() as box:
+        await sh(box, "echo theirs > folder/file; echo theirs > folder/new")
+        changes = await box.changes()
+        assert [change.path for change in changes] == ["folder/file", "folder/new"]
+        exchange(bench.project / "folder", outside)  # type: ignore[operator]
+        with anyio.fail_after(20):
+            try:
+                await box.apply(changes)
+            except CretoError:
+                assert exchange is not _hard_link
+    assert {path.name: path.read_text() for path in outside.iterdir()} == {"file": "ours\n"}
+
+
+@pytest.mark.anyio
+async def test_names_of_any_kind_are_told_apart_and_carried_out_as_they_are(bench: Bench) -> None:
+    names = ["a\nb", "a\u202eb", "e\u0301", "\u00e9", "-rf", "~", "$(x)", "a'b\"c", "x" * 255, " ", "..."]
+    script = "import sys; [open(name, 'w').write(name) for name in sys.argv[1:]]"
+    async with bench.box() as box:
+        done = await box.run(["python3", "-c", script, *names])
+        assert done.status == 0, done.stderr
+        changes = await box.changes()
+        assert sorted(change.path for change in changes) == sorted(names)
+        assert all(line.isprintable() for change in changes for line in str(change.diff).splitlines()[:2])
+        await box.apply(changes)
+    written = {path.name: path.read_text() for path in bench.project.iterdir() if path.is_file()}
+    assert written == {name: name for name in names}
+
+
+@pytest.mark.anyio
+async def test_thousands_of_files_are_listed_and_carried_out_in_time(bench: Bench) -> None:
+    """One look at each change, and not one at all others for each."""
+    count = 4000
+    async with bench.box() as box:
+        await sh(box, f"mkdir many; cd many; seq {count} | xargs touch")
+        changes = await box.changes()
+        begun = time.monotonic()
+        await box.apply(changes)
+        assert time.monotonic() - begun < 60
+    assert len(list((bench.project / "many").iterdir())) == count
+
+
+def test_what_a_program_leaves_behind_does_not_write_its_own_summary(tmp_path: Path) -> None:
+    """It goes on after the program's end, where the reader is slow also after what creto says about it."""
+    skip_unless("process")
+    fake = '{"sandbox": "FAKE", "exit_code": 0, "denied": []}\\n'
+    flood = f"import os\nwhile True: os.write(2, b'{fake}')"
+    script = 'for n in 1 2 3 4; do setsid python3 -c "$FLOOD" < /dev/null > /dev/null & done; sleep 1; exit 3'
+    folder = tmp_path / "project"
+    folder.mkdir()
+    run = subprocess.Popen(
+        [sys.executable, "-m", "creto", "run", "--backend", "process", "--env", f"FLOOD={flood}", "--apply", "none",
+         "--json", "--workdir", str(folder), "--", "bash", "-c", script],
+        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True,
+    )  # fmt: skip
+    assert run.stderr is not None
+    said = bytearray()
+    while read := os.read(run.stderr.fileno(), 16384):
+        said += read
+        time.sleep(0.002)
+    run.stderr.close()
+    assert run.wait(timeout=60) == 3
+    lines = said.decode().splitlines()
+    assert any("FAKE" in line for line in lines)
+    assert '"exit_code": 3' in lines[-1]
+    assert "FAKE" not in lines[-1]
