@@ -413,7 +413,7 @@ class EnablementLayer:
             agent: The sender.
             to: The recipient's name or SPIFFE id, or several.
             body: At most `messaging.max_message_size_bytes` bytes.
-            options: `content_type`, `in_reply_to`, `priority`, `expires_in`, `receipt`; see `creto.messaging`.
+            options: `content_type`, `in_reply_to`, `priority`, `expires_in`, `attach`, `receipt`; see `Mailbox.send`.
 
         Returns:
             The message as it was sent: its id, its size, and its receipts as they come.
