@@ -13,6 +13,7 @@ from creto.errors import CretoError, InvalidInputError
 
 if TYPE_CHECKING:
     from creto.audit import AuditClient
+    from creto.authz._configured import PolicySet
     from creto.config import Live, Settings
     from creto.memory import Memory
     from creto.metering import QuotaEnforcer
@@ -36,6 +37,7 @@ class Parts:
 
     def __init__(self, state: Path | None = None, config: Iterable[Path] = (), project: Path | None = None) -> None:
         from creto.audit import AuditClient, open_ledger
+        from creto.authz._order import TOPIC
         from creto.config import Live
         from creto.crypto import open_sealer
         from creto.metering import open_quota
@@ -80,6 +82,8 @@ class Parts:
                 reach=self.reach,
             )
             self.policy = _core.PolicyEngine()
+            self._before: tuple[Settings, PolicySet, str | None] | None = None
+            self._served: tuple[Settings, PolicySet, str | None] | None = None
             self._install(settings)
             self.live.follow(self._install)
             self.reach.on("identity", lambda _key: self._refresh_agents())
@@ -98,6 +102,10 @@ class Parts:
             self.desk: Desk = open_desk(self.store, settings, self.reach, sealer=self.sealer)
             closing.callback(self.desk.close)
             self.live.follow(lambda changed: configure_desk(self.desk, changed))
+            # The last to take a change: where one before it refuses, the set before serves on, and is no older.
+            self._keep_order(settings)
+            self.live.follow(self._keep_order)
+            self.reach.on(TOPIC, lambda _key: self.live.look_again())
             upkeep = Upkeep(
                 self.quota,
                 self.folder / "ledger",
@@ -160,17 +168,27 @@ class Parts:
     def _install(self, settings: Settings) -> None:
         """Puts the configured policy set in force; one that is not right raises, and the old one serves."""
         from creto.authz._configured import configured, merged, shadowed
+        from creto.authz._order import require_not_older
+        from creto.authz._signed import moment
 
-        chosen = configured(settings)
+        before = self._before
+        if before is not None and before[0] is settings:
+            # The change is taken back: what served before it serves again, whatever the files hold by now.
+            _, chosen, shadow = before
+        else:
+            chosen, shadow = configured(settings), shadowed(settings)
+            if chosen.signed is not None:
+                require_not_older(self.store, chosen.signed)
         entities = merged(self._agents(), chosen.entities)
-        beside = self._shadow(shadowed(settings), chosen.schema, entities)
+        beside = self._shadow(shadow, chosen.schema, entities)
         digest, _warnings = self.policy.install(chosen.policies, chosen.schema, entities)
         self._entities = chosen.entities
+        self._before, self._served = self._served, (settings, chosen, shadow)
         self.shadow = beside
         self._put_shadow()
         detail = {"files": ", ".join(str(path) for path in chosen.files) or "starter"}
-        if chosen.signed:
-            detail["signed"] = "by a trusted key"
+        if chosen.signed is not None:
+            detail["signed"] = moment(chosen.signed)
         if beside is not None:
             detail["shadow"] = (beside.digest or b"").hex()
         self.record(
@@ -182,6 +200,13 @@ class Parts:
                 "detail": detail,
             }
         )
+
+    def _keep_order(self, _settings: Settings) -> None:
+        """Notes when the set in force was signed: none that was signed before it comes after it."""
+        from creto.authz._order import keep
+
+        if self._served is not None and self._served[1].signed is not None:
+            keep(self.store, self._served[1].signed)
 
     @staticmethod
     def _shadow(policies: str | None, schema: str, entities: str) -> _core.PolicyEngine | None:

@@ -21,7 +21,7 @@ import creto
 from creto import _core
 from creto.authz import starter, starter_schema, starters
 from creto.authz._assertions import Assertions
-from creto.authz._signed import sign_files, verify_files
+from creto.authz._signed import sign_files, signed_at, verify_files
 from creto.authz._solver import solver_command
 from creto.cli import main
 from creto.errors import InvalidInputError, SignatureVerificationFailedError, UnauthorizedError
@@ -48,13 +48,18 @@ def compare(old: str, new: str, schema: str | None = None) -> dict[str, Any]:
     return _core.policy_compare(old, new, schema or starter_schema(), solver_command())
 
 
-def outcome(policies: str, example: dict[str, Any], schema: str | None = None) -> str:
+def decision(policies: str, example: dict[str, Any], schema: str | None = None) -> _core.Decision:
     """What the engine says to a request that a proof showed."""
     engine = _core.PolicyEngine()
     engine.install(policies, schema or starter_schema(), example["entities"])
     context = json.loads(example["context"])
-    decision = engine.check_nowait(example["principal"], example["action"], example["resource"], context)
-    return {"oversight": "ask"}.get(decision.outcome, decision.outcome)
+    return engine.check_nowait(example["principal"], example["action"], example["resource"], context)
+
+
+def outcome(policies: str, example: dict[str, Any], schema: str | None = None) -> str:
+    """The same in a word."""
+    said = decision(policies, example, schema).outcome
+    return {"oversight": "ask"}.get(said, said)
 
 
 # --- analyze ----------------------------------------------------------------------------------------------------------
@@ -66,8 +71,8 @@ def reads(condition: str) -> str:
     return f"{READ} when {{ {condition} }};"
 
 
-def forbids(condition: str, word: str = "when", asked: bool = False) -> str:
-    mark = '@oversight("o")' if asked else ""
+def forbids(condition: str, word: str = "when", asked: bool = False, by: str = "o") -> str:
+    mark = f'@oversight("{by}")' if asked else ""
     return f"{mark}{FORBID} {word} {{ {condition} }};"
 
 
@@ -98,6 +103,58 @@ def test_each_way_in_which_an_answer_changes_is_found_and_no_other(before: str, 
     assert {(change["before"], change["after"]) for change in report["changes"]} == {(before, after)}
     for change in report["changes"]:
         assert (outcome(old, change["example"]), outcome(new, change["example"])) == (before, after)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "newly", "gone"),
+    [
+        # Another takes the place of the one who was asked.
+        (forbids("true", asked=True), forbids("true", asked=True, by="p"), {"p"}, {"o"}),
+        # One more is asked, of some acts.
+        (
+            forbids("true", asked=True),
+            forbids("true", asked=True) + forbids(IS_SECRET, asked=True, by="p"),
+            {"p"},
+            set(),
+        ),
+        # One of two is no longer asked, of some acts.
+        (
+            forbids("true", asked=True) + forbids("true", asked=True, by="p"),
+            forbids("true", asked=True) + forbids(IS_A, "unless", asked=True, by="p"),
+            set(),
+            {"p"},
+        ),
+        # The two share the acts between them otherwise than before.
+        (
+            forbids(IS_A, asked=True) + forbids(IS_A, "unless", asked=True, by="p"),
+            forbids(IS_A, asked=True, by="p") + forbids(IS_A, "unless", asked=True),
+            {"o", "p"},
+            {"o", "p"},
+        ),
+    ],
+)
+def test_a_change_of_who_is_asked_is_found_with_a_request_that_shows_it(
+    run: Any, tmp_path: Path, old: str, new: str, newly: set[str], gone: set[str]
+) -> None:
+    old, new = reads("true") + old, reads("true") + new
+    report = compare(old, new)
+    assert not report["equivalent"]
+    assert not report["undecided"]
+    assert {name for change in report["changes"] for name in change["newly_asked_of"]} == newly
+    assert {name for change in report["changes"] for name in change["no_longer_asked_of"]} == gone
+    for change in report["changes"]:
+        assert (change["before"], change["after"]) == ("ask", "ask")
+        before, after = (set(decision(each, change["example"]).policy_ids) for each in (old, new))
+        assert (after - before, before - after) == (set(change["newly_asked_of"]), set(change["no_longer_asked_of"]))
+    files = tmp_path / "old.cedar", tmp_path / "new.cedar"
+    for file, text in zip(files, (old, new), strict=True):
+        file.write_text(text)
+    out = run("policy", "analyze", *files, code=1 if gone else 0)
+    for name in newly:
+        assert re.search(rf"^newly asked of .*`{name}`", out, re.M)
+    for name in gone:
+        assert re.search(rf"no longer asked of .*`{name}`", out)
+    run("policy", "analyze", "--equivalent", *files, code=1)
 
 
 @pytest.mark.parametrize(
@@ -150,7 +207,9 @@ def test_what_is_proved_agrees_with_the_engine_on_every_small_request(old: str, 
     """An oracle by enumeration: the paths, sizes and teams that these policies can tell apart."""
     report = compare(old, new)
     assert not report["undecided"]
-    proved = {(change["before"], change["after"]) for change in report["changes"]}
+    proved = {(change["before"], change["after"]) for change in report["changes"]} - {("ask", "ask")}
+    proved |= {("newly", name) for change in report["changes"] for name in change["newly_asked_of"]}
+    proved |= {("no longer", name) for change in report["changes"] for name in change["no_longer_asked_of"]}
     for change in report["changes"]:
         assert (outcome(old, change["example"]), outcome(new, change["example"])) == (change["before"], change["after"])
     seen = set()
@@ -163,9 +222,13 @@ def test_what_is_proved_agrees_with_the_engine_on_every_small_request(old: str, 
                     "principal": "spiffe://t/agent/a", "action": "fs:read", "resource": "r",
                     "context": json.dumps({"path": path, **size}), "entities": entities,
                 }  # fmt: skip
-                before, after = outcome(old, example), outcome(new, example)
-                if before != after:
-                    seen.add((before, after))
+                was, now = decision(old, example), decision(new, example)
+                if was.outcome == now.outcome == "oversight":
+                    before, after = set(was.policy_ids), set(now.policy_ids)
+                    seen |= {("newly", name) for name in after - before}
+                    seen |= {("no longer", name) for name in before - after}
+                elif was.outcome != now.outcome:
+                    seen.add(tuple({"oversight": "ask"}.get(each.outcome, each.outcome) for each in (was, now)))
     assert seen == proved
 
 
@@ -436,6 +499,119 @@ def test_a_set_whose_signature_is_not_right_never_comes_into_force(run: Any, tmp
     config.write_text(f'[authz]\ntrusted_keys = ["{public}"]\n')
     with pytest.raises(SignatureVerificationFailedError, match="starter set is signed by nobody"):
         creto.open_blocking(config=[config]).__enter__()
+
+
+def test_a_set_that_was_signed_once_and_replaced_does_not_come_back_unless_an_operator_says_so(
+    run: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The attack: whoever can put files in place brings back the wide set of last year, signature and all."""
+    policy, config, signature = tmp_path / "pay.cedar", tmp_path / "signed.toml", tmp_path / "pay.sig"
+    public = tmp_path / "policy.pub"
+    public.write_text(run("--state", tmp_path / "signer", "policy", "keys"))
+    config.write_text(f'[authz]\npolicies = ["{policy}"]\nsignature = "{signature}"\ntrusted_keys = ["{public}"]\n')
+    sets = {}
+    for name, text in (("wide", "permit (principal, action, resource);"), ("narrow", f"{READ};")):
+        policy.write_text(text)
+        run("--state", tmp_path / "signer", "policy", "sign", policy, "--out", signature)
+        sets[name] = (policy.read_bytes(), signature.read_bytes())
+
+    def place(name: str) -> None:
+        policy.write_bytes(sets[name][0])
+        signature.write_bytes(sets[name][1])
+
+    agent = "spiffe://creto.local/agent/a"
+    older = r"was signed at [\d: .+-]+, and the set that was last in force here at [\d: .+-]+: an older set does not"
+
+    async def story() -> None:
+        place("wide")
+        async with creto.open(config=[config]) as layer:
+            engine = layer.parts.policy
+            assert engine.check_nowait(agent, "secret:use", "KEY")
+            place("narrow")
+            assert layer.parts.live.reload("test").refused is None
+            assert not engine.check_nowait(agent, "secret:use", "KEY")
+            # A process that runs keeps the set that it has,
+            place("wide")
+            assert re.search(older, str(layer.parts.live.reload("test").refused))
+            assert not engine.check_nowait(agent, "secret:use", "KEY")
+        # and one that starts does not start with the older one.
+        with pytest.raises(SignatureVerificationFailedError, match=older):
+            async with creto.open(config=[config]):
+                raise AssertionError("opened")
+        capsys.readouterr()
+        assert main(["--config", str(config), "policy", "accept"]) == 6
+        assert re.search(older, " ".join(capsys.readouterr().err.split()))
+        assert main(["--config", str(config), "doctor", "policy"]) == 1
+        assert "allow-older" in capsys.readouterr().out
+        # The one that was refused as too old is let back on purpose, in a process that runs with the newer one.
+        place("narrow")
+        async with creto.open(config=[config]) as layer:
+            place("wide")
+            assert layer.parts.live.reload("test").refused is not None
+            command = ["--config", str(config), "policy", "accept", "--allow-older", "--reason", "locked out"]
+            assert await anyio.to_thread.run_sync(lambda: main(command)) == 0
+            with anyio.fail_after(10):
+                while not layer.parts.policy.check_nowait(agent, "secret:use", "KEY"):
+                    await anyio.sleep(0.05)
+            # The newer one is the newer one still.
+            place("narrow")
+            assert layer.parts.live.reload("test").refused is None
+            assert not layer.parts.policy.check_nowait(agent, "secret:use", "KEY")
+        # What a command decided reaches the ledger with the next process that opens it.
+        async with creto.open(config=[config]) as layer:
+            (record,) = await layer.parts.audit.query(action="policy:allow-older")
+            assert (record.why, record.resource) == ("locked out", str(policy))
+            assert record.detail["signed"] < record.detail["before"]
+
+    anyio.run(story)
+
+
+def test_a_change_that_is_refused_as_a_whole_does_not_make_the_set_in_force_the_older_one(
+    run: Any, tmp_path: Path
+) -> None:
+    """A newer set comes with quotas that cannot be: nothing of it counts, and the set before it goes on serving."""
+    config, public = tmp_path / "signed.toml", tmp_path / "policy.pub"
+    public.write_text(run("--state", tmp_path / "signer", "policy", "keys"))
+    for name, text in (("one", f"{READ};"), ("two", "permit (principal, action, resource);")):
+        (tmp_path / f"{name}.cedar").write_text(text)
+        run("--state", tmp_path / "signer", "policy", "sign", f"{name}.cedar", "--out", f"{name}.sig")
+
+    def configure(name: str, more: str = "") -> None:
+        config.write_text(
+            f'[authz]\npolicies = ["{tmp_path}/{name}.cedar"]\nsignature = "{tmp_path}/{name}.sig"\n'
+            f'trusted_keys = ["{public}"]\n{more}'
+        )
+
+    configure("one")
+    with creto.open_blocking(config=[config]) as layer:
+        first = layer.parts.policy.digest
+
+        def refuse(_settings: object) -> None:
+            raise InvalidInputError("not this one")
+
+        layer.parts.live._takers.insert(1, refuse)
+        configure("two")
+        assert "not this one" in str(layer.parts.live.reload("test").refused)
+        assert layer.parts.policy.digest == first
+        # The same where it is the files themselves that changed.
+        configure("one")
+        kept = [(tmp_path / f"one.{end}", (tmp_path / f"one.{end}").read_bytes()) for end in ("cedar", "sig")]
+        (tmp_path / "one.cedar").write_text(f"{READ}; {READ};")
+        run("--state", tmp_path / "signer", "policy", "sign", "one.cedar", "--out", "one.sig")
+        assert "not this one" in str(layer.parts.live.reload("test").refused)
+        assert layer.parts.policy.digest == first
+        for file, content in kept:
+            file.write_bytes(content)
+        configure("two")
+        layer.parts.live._takers.remove(refuse)
+        assert layer.parts.live.reload("test").refused is None
+        assert layer.parts.policy.digest != first
+
+
+def test_a_signature_without_its_time_is_refused(tmp_path: Path) -> None:
+    for predicate in ({}, {"signed": "yesterday"}, {"signed": 5}, {"signed": "2026-01-01T00:00:00"}):
+        with pytest.raises(SignatureVerificationFailedError, match="does not say when it was made"):
+            signed_at({"predicate": predicate})
 
 
 def test_files_added_left_out_or_moved_are_told_apart() -> None:

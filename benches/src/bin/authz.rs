@@ -170,7 +170,7 @@ fn decide(schema: &str, entity_text: &str) {
     let cedar_asks = cedar_requests(&asks);
     // What a caller would have beside its call anyway: the context, borrowed.
     let contexts = contexts(&asks);
-    for count in [10, 1_000, 10_000] {
+    for count in [10, 100, 1_000, 10_000] {
         let text = policies(count);
         let engine = installed(&text, schema, entity_text);
         let prepared: Vec<_> =
@@ -182,6 +182,7 @@ fn decide(schema: &str, entity_text: &str) {
         let authorizer = Authorizer::new();
         let cedar_samples = match count {
             10 => 20_000,
+            100 => 5_000,
             1_000 => 1_000,
             _ => 60,
         };
@@ -192,7 +193,7 @@ fn decide(schema: &str, entity_text: &str) {
         let note = format!("decision, reasons and errors; context of 3 fields; p50 of single calls; {}", tail(&ours));
         print(&format!("rust/prepared/{count}"), "ns", ours.p50, Some(cedar), samples, &note);
         let strings = distribution(samples, |i| engine.view().outcome(&asks[i % REQUESTS].check(&contexts[i % REQUESTS])));
-        if count != 1_000 {
+        if count == 10 || count == 10_000 {
             let note = format!("three borrowed strings looked up in the call; {}", tail(&strings));
             print(&format!("rust/strings/{count}"), "ns", strings.p50, Some(cedar), samples, &note);
         }

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from creto.authz._signed import read_keys, verify_files
+from creto.authz._signed import read_keys, signed_at, verify_files
 from creto.authz._starter import starter, starter_schema
 from creto.errors import InvalidInputError, SignatureVerificationFailedError
 
@@ -27,14 +27,14 @@ class PolicySet:
         schema: Their schema.
         entities: Entities from files, in Cedar's JSON form.
         files: Where the policies came from; empty for the starter set.
-        signed: True where a trusted key signed it.
+        signed: When a trusted key signed it, in microseconds since the epoch; None where no signature is asked for.
     """
 
     policies: str
     schema: str
     entities: list[dict[str, Any]]
     files: tuple[Path, ...] = ()
-    signed: bool = False
+    signed: int | None = None
 
 
 def configured(settings: Settings) -> PolicySet:
@@ -54,6 +54,7 @@ def configured(settings: Settings) -> PolicySet:
     schema = [(authz.schema_file, settings.read("authz.schema_file", authz.schema_file))] if authz.schema_file else []
     entities = settings.files("authz.entities", authz.entities)
     keys = settings.files("authz.trusted_keys", authz.trusted_keys)
+    signed: int | None = None
     if keys:
         if not policies:
             raise SignatureVerificationFailedError(
@@ -65,13 +66,14 @@ def configured(settings: Settings) -> PolicySet:
                 "`authz.trusted_keys` is set and `authz.signature` is not; name what `creto policy sign` wrote"
             )
         signature = settings.read("authz.signature", authz.signature).decode()
-        verify_files([*policies, *schema, *entities], signature, read_keys(text.decode() for _, text in keys))
+        trusted = read_keys(text.decode() for _, text in keys)
+        signed = signed_at(verify_files([*policies, *schema, *entities], signature, trusted))
     return PolicySet(
         policies="\n".join(text.decode() for _, text in policies) if policies else starter(),
         schema=schema[0][1].decode() if schema else starter_schema(),
         entities=[entity for path, text in entities for entity in _entities(path, text)],
         files=tuple(path for path, _ in policies),
-        signed=bool(keys),
+        signed=signed,
     )
 
 

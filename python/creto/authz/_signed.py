@@ -5,18 +5,20 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from creto import _core
 from creto.errors import CretoError, SignatureVerificationFailedError
 
-__all__ = ["PREDICATE", "read_keys", "sign_files", "verify_files"]
+__all__ = ["PREDICATE", "moment", "read_keys", "sign_files", "signed_at", "verify_files"]
 
 PREDICATE = "urn:creto:policy-set:1"
 _PAYLOAD = "application/vnd.in-toto+json"
 _STATEMENT = "https://in-toto.io/Statement/v1"
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 File = tuple[Path, bytes]
 
@@ -43,7 +45,8 @@ def sign_files(files: Iterable[File], key: _core.SigningKey) -> str:
         "_type": _STATEMENT,
         "subject": _subjects(files),
         "predicateType": PREDICATE,
-        "predicate": {"signed": datetime.now(UTC).isoformat(timespec="seconds")},
+        # What the order of sets goes by (`_order`): fine enough that a set signed right after another is newer.
+        "predicate": {"signed": datetime.now(UTC).isoformat(timespec="microseconds")},
     }
     return _core.dsse_sign(key, _PAYLOAD, json.dumps(statement, separators=(",", ":")).encode())
 
@@ -76,6 +79,34 @@ def verify_files(files: Sequence[File], signature: str, keys: Sequence[_core.Ver
         "no key of `authz.trusted_keys` signed this policy set; sign it with `creto policy sign`, "
         "or add its signer's key"
     )
+
+
+def signed_at(statement: dict[str, Any]) -> int:
+    """When a set was signed, as its signer says: microseconds since the epoch.
+
+    Args:
+        statement: What `verify_files` gave.
+
+    Raises:
+        SignatureVerificationFailedError: It does not say, so nobody can tell whether the set is the newer one.
+
+    Example:
+        >>> signed_at({"predicate": {"signed": "1970-01-01T00:00:01.000002+00:00"}})
+        1000002
+    """
+    try:
+        said = datetime.fromisoformat(statement["predicate"]["signed"])
+        return (said - _EPOCH) // timedelta(microseconds=1)
+    except (KeyError, TypeError, ValueError):
+        raise SignatureVerificationFailedError(
+            "the policy set's signature does not say when it was made, so it cannot be told from an older one; "
+            "sign it anew with `creto policy sign`"
+        ) from None
+
+
+def moment(micros: int) -> str:
+    """A time of `signed_at`, for people."""
+    return (_EPOCH + timedelta(microseconds=micros)).isoformat(sep=" ", timespec="microseconds")
 
 
 def read_keys(texts: Iterable[str]) -> list[_core.VerifyingKey]:

@@ -92,6 +92,7 @@ class Live:
         self._record = record
         self._takers: list[Callable[[Settings], None]] = []
         self._reloading = threading.Lock()
+        self._again = threading.Event()
         self._current = load(**self._sources)
         # Never changes under a running agent: an absent or untrusted file stays absent, too.
         self._sources["pinned"] = self._current._project or False
@@ -175,14 +176,19 @@ class Live:
         while True:
             await anyio.sleep(interval)
             now = await anyio.to_thread.run_sync(self._look)
-            if now == seen:
+            if now == seen and not self._again.is_set():
                 continue
+            self._again.clear()
             # A file that is being written settles first.
             await anyio.sleep(min(interval, 0.1))
             seen = await anyio.to_thread.run_sync(self._look)
             outcome = await anyio.to_thread.run_sync(self.reload, "file watch")
             if told and (outcome.changes or outcome.refused):
                 told(outcome)
+
+    def look_again(self) -> None:
+        """Has `watch` reload at its next look though no file has changed: what was refused may be taken in now."""
+        self._again.set()
 
     def _watched(self) -> set[Path]:
         paths = {Path(file) for file in self._sources["files"]} | set(self._current.sources)

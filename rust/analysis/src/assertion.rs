@@ -92,9 +92,9 @@ fn claim(questions: &mut Questions<'_>, parsed: &Parsed, region: &Policy, never:
             match within(questions, &side, region, *wanted, &env)? {
                 Ok(None) => {}
                 Ok(Some(found)) => {
-                    let (given, why) = answer(&parsed.policies, &found);
-                    if given == *wanted {
-                        return Ok(Claim::Broken(Box::new((Counterexample::of(&found), given, why))));
+                    let given = answer(&parsed.policies, &found);
+                    if given.answer == *wanted {
+                        return Ok(Claim::Broken(Box::new((Counterexample::of(&found), given.answer, given.why))));
                     }
                     unknown = Some(format!("{}: only requests were found for which a policy errs", name(&env)));
                 }

@@ -1,13 +1,14 @@
 //! What a change of policies changes, for every request that there can be.
 
-use crate::counterexample::{Answer, Counterexample, answer};
-use crate::rules::{Questions, Side, Undecided, name};
+use crate::counterexample::{Answer, Answered, Counterexample, answer};
+use crate::rules::{Questions, Side, Undecided, alike, name};
 use crate::solver::{Process, SolverCommand};
 use crate::{on_large_stack, read};
 use cedar_policy::RequestEnv;
 use cedar_policy_symcc::Env;
 use creto_authz::Parsed;
 use creto_enablement_common::Result;
+use std::collections::BTreeSet;
 
 /// One way in which the answer changes, for one kind of request.
 #[derive(Clone, Debug, PartialEq)]
@@ -20,6 +21,8 @@ pub struct Change {
     pub after: Answer,
     /// Why it was so before, and why after.
     pub reasons: (String, String),
+    /// Of whom it is newly asked and of whom no longer, by the names of oversight policies, where a human is asked before and after.
+    pub asked: (Vec<String>, Vec<String>),
     /// A request that shows it.
     pub example: Counterexample,
 }
@@ -66,6 +69,54 @@ pub fn compare(old: &str, new: &str, schema: &str, solver: &SolverCommand<'_>) -
     })
 }
 
+/// What is looked for in one kind of request, and what came of it.
+struct Look<'a> {
+    old: &'a Parsed,
+    new: &'a Parsed,
+    env: &'a RequestEnv,
+    changes: Vec<Change>,
+    undecided: Vec<Undecided>,
+}
+
+impl Look<'_> {
+    /// Takes in an answer of the solver: a request that it found counts where cedar-policy says of it what was `wanted`.
+    fn take(&mut self, found: core::result::Result<Option<Env>, String>, what: &str, wanted: impl Fn(&Answered, &Answered) -> bool) {
+        let why = match found {
+            Ok(None) => return,
+            Ok(Some(found)) => {
+                let (before, after) = (answer(&self.old.policies, &found), answer(&self.new.policies, &found));
+                if wanted(&before, &after) {
+                    return self.changes.push(Change {
+                        environment: name(self.env),
+                        before: before.answer,
+                        after: after.answer,
+                        asked: moved(&before, &after),
+                        reasons: (before.why, after.why),
+                        example: Counterexample::of(&found),
+                    });
+                }
+                // A forbid that errs is passed over by Cedar and denies at the gate: the solver speaks of the former.
+                "only requests were found for which a policy errs".to_owned()
+            }
+            Err(why) => why,
+        };
+        self.undecided.push(Undecided { environment: name(self.env), why: format!("{what}: {why}") });
+    }
+
+    fn answers(&mut self, found: core::result::Result<Option<Env>, String>, before: Answer, after: Answer) {
+        self.take(found, &format!("{} to {}", before.word(), after.word()), |was, is| (was.answer, is.answer) == (before, after));
+    }
+}
+
+/// Of whom it is newly asked, and of whom no longer.
+fn moved(before: &Answered, after: &Answered) -> (Vec<String>, Vec<String>) {
+    if (before.answer, after.answer) != (Answer::Ask, Answer::Ask) {
+        return Default::default();
+    }
+    let without = |of: &Answered, other: &Answered| of.asked.iter().filter(|name| !other.asked.contains(name)).cloned().collect();
+    (without(after, before), without(before, after))
+}
+
 fn kind(
     questions: &mut Questions<'_>,
     (old, new): (&Parsed, &Parsed),
@@ -75,45 +126,52 @@ fn kind(
 ) -> Result<()> {
     let (allowed_before, allowed_after) = (was.allowed()?, is.allowed()?);
     let (open_before, open_after) = (was.not_denied()?, is.not_denied()?);
-    let mut look = |found: core::result::Result<Option<Env>, String>, wanted: (Answer, Answer)| match found {
-        Ok(None) => {}
-        Ok(Some(env_found)) => {
-            let (before, why_before) = answer(&old.policies, &env_found);
-            let (after, why_after) = answer(&new.policies, &env_found);
-            if (before, after) == wanted {
-                comparison.changes.push(Change {
-                    environment: name(env),
-                    before,
-                    after,
-                    reasons: (why_before, why_after),
-                    example: Counterexample::of(&env_found),
-                });
-            } else {
-                // A forbid that errs is passed over by Cedar and denies at the gate: the solver speaks of the former.
-                comparison.undecided.push(Undecided {
-                    environment: name(env),
-                    why: format!("{} to {}: only requests were found for which a policy errs", wanted.0.word(), wanted.1.word()),
-                });
-            }
-        }
-        Err(why) => comparison
-            .undecided
-            .push(Undecided { environment: name(env), why: format!("{} to {}: {why}", wanted.0.word(), wanted.1.word()) }),
-    };
-    look(questions.apart(&allowed_after, &open_before, env), (Answer::Deny, Answer::Allow));
-    look(questions.apart(&allowed_before, &open_after, env), (Answer::Allow, Answer::Deny));
+    let mut look = Look { old, new, env, changes: Vec::new(), undecided: Vec::new() };
+    look.answers(questions.apart(&allowed_after, &open_before, env), Answer::Deny, Answer::Allow);
+    look.answers(questions.apart(&allowed_before, &open_after, env), Answer::Allow, Answer::Deny);
     if let Some(asked) = was.asked(&[&was.plain])? {
-        look(questions.apart(&asked, &open_after, env), (Answer::Ask, Answer::Deny));
+        look.answers(questions.apart(&asked, &open_after, env), Answer::Ask, Answer::Deny);
     }
     if let Some(asked) = is.asked(&[&is.plain])? {
-        look(questions.apart(&asked, &open_before, env), (Answer::Deny, Answer::Ask));
+        look.answers(questions.apart(&asked, &open_before, env), Answer::Deny, Answer::Ask);
     }
     // Asked before, and now permitted with nothing against it; and the other way round.
     if let Some(asked) = was.asked(&[&was.plain, &is.plain, &is.oversight])? {
-        look(questions.apart(&asked, &is.unpermitted()?, env), (Answer::Ask, Answer::Allow));
+        look.answers(questions.apart(&asked, &is.unpermitted()?, env), Answer::Ask, Answer::Allow);
     }
     if let Some(asked) = is.asked(&[&is.plain, &was.plain, &was.oversight])? {
-        look(questions.apart(&asked, &was.unpermitted()?, env), (Answer::Allow, Answer::Ask));
+        look.answers(questions.apart(&asked, &was.unpermitted()?, env), Answer::Allow, Answer::Ask);
+    }
+    approvers(questions, &mut look, was, is)?;
+    comparison.changes.append(&mut look.changes);
+    comparison.undecided.append(&mut look.undecided);
+    Ok(())
+}
+
+/// Asked before and after, and by a name that one of the two does not ask by.
+fn approvers(questions: &mut Questions<'_>, look: &mut Look<'_>, was: &Side, is: &Side) -> Result<()> {
+    let names: BTreeSet<&str> = was.names().union(&is.names()).copied().collect();
+    let env = look.env;
+    for name in names {
+        let (before, after) = (was.named(name), is.named(name));
+        if alike(&before, &after) {
+            continue;
+        }
+        // One request often shows who takes whose place: it answers for both.
+        let shown = |look: &Look<'_>, newly: bool| {
+            look.changes.iter().any(|change| (if newly { &change.asked.0 } else { &change.asked.1 }).iter().any(|other| other == name))
+        };
+        for (newly, side, own, other, others) in [(true, is, &after, was, &before), (false, was, &before, is, &after)] {
+            if shown(look, newly) {
+                continue;
+            }
+            let Some(asked) = side.asked_by(own, &[&side.plain, &other.plain, others])? else { continue };
+            let what = format!("{} of `{name}`", if newly { "newly asked" } else { "no longer asked" });
+            look.take(questions.apart(&asked, &other.unasked()?, env), &what, |was, is| {
+                let (to, from) = moved(was, is);
+                (if newly { to } else { from }).iter().any(|found| found == name)
+            });
+        }
     }
     Ok(())
 }

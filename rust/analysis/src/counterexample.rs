@@ -79,24 +79,40 @@ impl Counterexample {
     }
 }
 
+/// How a set answers a request.
+pub(crate) struct Answered {
+    pub(crate) answer: Answer,
+    /// In words.
+    pub(crate) why: String,
+    /// The oversight policies that are asked, sorted; empty unless a human has to agree.
+    pub(crate) asked: Vec<String>,
+}
+
+impl Answered {
+    fn without_asking(answer: Answer, why: String) -> Self {
+        Self { answer, why, asked: Vec::new() }
+    }
+}
+
 /// How the gate answers: cedar-policy's answer, with oversight, and a forbid that errs denies.
-pub(crate) fn answer(set: &PolicySet, env: &Env) -> (Answer, String) {
+pub(crate) fn answer(set: &PolicySet, env: &Env) -> Answered {
+    let denied = |why: String| Answered::without_asking(Answer::Deny, why);
     let response = Authorizer::new().is_authorized(&env.request, set, &env.entities);
     for error in response.diagnostics().errors() {
         let AuthorizationError::PolicyEvaluationError(error) = error;
         let policy = set.policy(error.policy_id());
         if policy.is_some_and(|policy| policy.effect() == Effect::Forbid) {
-            return (Answer::Deny, format!("forbid `{}` errs", error.policy_id()));
+            return denied(format!("forbid `{}` errs", error.policy_id()));
         }
     }
     let mut reasons: Vec<_> = response.diagnostics().reason().filter_map(|id| set.policy(id)).collect();
     reasons.sort_by_key(|policy| policy.id().to_string());
     if response.decision() == cedar_policy::Decision::Allow {
         let permit = reasons.first().map_or_else(|| "?".to_owned(), |policy| policy.id().to_string());
-        return (Answer::Allow, format!("policy `{permit}` permits it"));
+        return Answered::without_asking(Answer::Allow, format!("policy `{permit}` permits it"));
     }
     if let Some(plain) = reasons.iter().find(|policy| policy.annotation("oversight").is_none()) {
-        return (Answer::Deny, format!("policy `{}` forbids it", plain.id()));
+        return denied(format!("policy `{}` forbids it", plain.id()));
     }
     // Only oversight forbids apply, or none does: what stays is whether anything permits it.
     let lifted: Vec<_> = reasons.iter().map(|policy| policy.id().clone()).collect();
@@ -106,8 +122,13 @@ pub(crate) fn answer(set: &PolicySet, env: &Env) -> (Answer, String) {
         let _ = rest.remove_static(id);
     }
     if Authorizer::new().is_authorized(&env.request, &rest, &env.entities).decision() == cedar_policy::Decision::Allow {
-        let names: Vec<_> = reasons.iter().filter_map(|policy| policy.annotation("oversight").map(|name| format!("`{name}`"))).collect();
-        return (Answer::Ask, format!("oversight policy {} asks", names.join(", ")));
+        let mut asked: Vec<String> = reasons.iter().filter_map(|policy| policy.annotation("oversight")).map(str::to_owned).collect();
+        asked.sort_unstable();
+        asked.dedup();
+        let named: Vec<_> = asked.iter().map(|name| format!("`{name}`")).collect();
+        let word = if asked.len() == 1 { "oversight policy" } else { "oversight policies" };
+        let asks = if asked.len() == 1 { "asks" } else { "ask" };
+        return Answered { answer: Answer::Ask, why: format!("{word} {} {asks}", named.join(", ")), asked };
     }
-    (Answer::Deny, "no policy permits it".to_owned())
+    denied("no policy permits it".to_owned())
 }

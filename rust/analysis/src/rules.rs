@@ -10,6 +10,7 @@ use cedar_policy_core::ast;
 use cedar_policy_symcc::{CedarSymCompiler, CompiledPolicySet, Env, implies_asserts};
 use creto_authz::Parsed;
 use creto_enablement_common::{Error, Result};
+use std::collections::BTreeSet;
 
 /// A kind of request about which nothing could be proved.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,22 +59,50 @@ impl Side {
 
     /// Satisfied where a permit and an oversight forbid apply, and none of `forbids`: none where there is no such pair.
     pub(crate) fn asked(&self, forbids: &[&[Policy]]) -> Result<Option<PolicySet>> {
-        let pairs = self.permits.len() * self.oversight.len();
-        if pairs == 0 {
+        self.asked_by(&self.oversight, forbids)
+    }
+
+    /// The same of these oversight forbids only.
+    pub(crate) fn asked_by(&self, oversight: &[Policy], forbids: &[&[Policy]]) -> Result<Option<PolicySet>> {
+        let both = self.pairs(Effect::Permit, oversight)?;
+        if both.is_empty() {
             return Ok(None);
         }
+        let mut lists: Vec<&[Policy]> = vec![&both];
+        lists.extend_from_slice(forbids);
+        set(&lists).map(Some)
+    }
+
+    /// Denied where a permit and an oversight forbid apply, and permitted otherwise.
+    pub(crate) fn unasked(&self) -> Result<PolicySet> {
+        let mut flipped = self.pairs(Effect::Forbid, &self.oversight)?;
+        flipped.push(written(Effect::Permit, "true")?);
+        set(&[&flipped])
+    }
+
+    /// One policy for each pair of a permit and one of these, satisfied where both are.
+    fn pairs(&self, effect: Effect, oversight: &[Policy]) -> Result<Vec<Policy>> {
+        let pairs = self.permits.len() * oversight.len();
         if pairs > PAIRS {
             return Err(Error::invalid(format!("{pairs} pairs of a permit and an oversight policy are too many to look at")));
         }
         let mut both = Vec::with_capacity(pairs);
         for permit in &self.permits {
-            for forbid in &self.oversight {
-                both.push(written(Effect::Permit, &format!("({}) && ({})", condition(permit), condition(forbid)))?);
+            for forbid in oversight {
+                both.push(written(effect, &format!("({}) && ({})", condition(permit), condition(forbid)))?);
             }
         }
-        let mut lists: Vec<&[Policy]> = vec![&both];
-        lists.extend_from_slice(forbids);
-        set(&lists).map(Some)
+        Ok(both)
+    }
+
+    /// The names by which oversight is asked, sorted.
+    pub(crate) fn names(&self) -> BTreeSet<&str> {
+        self.oversight.iter().filter_map(|policy| policy.annotation("oversight")).collect()
+    }
+
+    /// The oversight forbids of one name.
+    pub(crate) fn named(&self, name: &str) -> Vec<Policy> {
+        self.oversight.iter().filter(|policy| policy.annotation("oversight") == Some(name)).cloned().collect()
     }
 
     /// Denied where a permit applies, and permitted otherwise.
@@ -85,17 +114,22 @@ impl Side {
         set(&[&flipped])
     }
 
-    /// True where both hold the same policies, whatever they are named.
+    /// True where both hold the same policies and ask by the same names, whatever the policies' own ids.
     pub(crate) fn same(&self, other: &Self) -> bool {
-        let text = |side: &Self| {
-            [&side.permits, &side.plain, &side.oversight].map(|list| {
-                let mut texts: Vec<_> = list.iter().map(condition).collect();
-                texts.sort_unstable();
-                texts
-            })
-        };
-        text(self) == text(other)
+        [(&self.permits, &other.permits), (&self.plain, &other.plain), (&self.oversight, &other.oversight)]
+            .iter()
+            .all(|(one, other)| alike(one, other))
     }
+}
+
+/// True where both lists say the same, in whatever order.
+pub(crate) fn alike(one: &[Policy], other: &[Policy]) -> bool {
+    let texts = |list: &[Policy]| {
+        let mut texts: Vec<_> = list.iter().map(|policy| (condition(policy), policy.annotation("oversight").map(str::to_owned))).collect();
+        texts.sort_unstable();
+        texts
+    };
+    texts(one) == texts(other)
 }
 
 /// True where the policy's action scope holds the kind of request.

@@ -2,7 +2,7 @@
 
 use crate::extension::{Call, Ext};
 use crate::pattern::Pattern;
-use crate::program::{Kids, Node, NodeId, Program};
+use crate::program::{Kids, Node, NodeId, Program, Text};
 use crate::value::{Stored, fold_extension};
 use cedar_policy_core::ast::{self, BinaryOp, ExprKind, Literal, UnaryOp, Var};
 use creto_enablement_common::{Error, Result};
@@ -22,10 +22,20 @@ const DEEPEST: usize = 256;
 
 type Known<K> = HashMap<K, u32, RandomState>;
 
+/// A program that grows.
+#[derive(Default)]
+struct Draft {
+    nodes: Vec<Node>,
+    kids: Vec<u32>,
+    texts: String,
+    constants: Vec<Stored>,
+    patterns: Vec<Pattern>,
+}
+
 /// Takes conditions in, one after the other.
 #[derive(Default)]
 pub struct Compiler {
-    program: Program,
+    draft: Draft,
     nodes: Known<Node>,
     runs: Known<Vec<u32>>,
     constants: Known<Stored>,
@@ -36,7 +46,8 @@ pub struct Compiler {
 impl Compiler {
     /// What was taken in.
     pub fn finish(self) -> Program {
-        self.program
+        let Draft { nodes, kids, texts, constants, patterns } = self.draft;
+        Program { nodes: nodes.into(), kids: kids.into(), texts: texts.into(), constants: constants.into(), patterns: patterns.into() }
     }
 
     /// Takes in a condition.
@@ -48,11 +59,11 @@ impl Compiler {
     }
 
     fn push(&mut self, node: Node) -> NodeId {
-        *self.nodes.entry(node).or_insert_with(|| added(&mut self.program.nodes, node))
+        *self.nodes.entry(node).or_insert_with(|| added(&mut self.draft.nodes, node))
     }
 
     fn run(&mut self, children: &[u32]) -> Kids {
-        let kids = &mut self.program.kids;
+        let kids = &mut self.draft.kids;
         let start = *self.runs.entry_ref(children).or_insert_with(|| {
             kids.extend_from_slice(children);
             (kids.len() - children.len()) as u32
@@ -60,27 +71,60 @@ impl Compiler {
         Kids { start, len: children.len() as u32 }
     }
 
-    fn constant_node(&mut self, value: Stored) -> NodeId {
+    fn constant_node(&mut self, value: Stored) -> Result<NodeId> {
+        let short = match &value {
+            Stored::Bool(b) => Some(Node::Bool(*b)),
+            Stored::Long(n) => Some(Node::Long(*n)),
+            Stored::Str(text) => Some(Node::Text(self.text(text)?)),
+            Stored::Known(number) => Some(Node::Known(*number)),
+            _ => None,
+        };
+        if let Some(node) = short {
+            return Ok(self.push(node));
+        }
         let constant = match self.constants.get(&value) {
             Some(constant) => *constant,
             None => {
-                self.constants.insert(value.clone(), self.program.constants.len() as u32);
-                added(&mut self.program.constants, value)
+                self.constants.insert(value.clone(), self.draft.constants.len() as u32);
+                added(&mut self.draft.constants, value)
             }
         };
-        self.push(Node::Constant(constant))
+        Ok(self.push(Node::Constant(constant)))
     }
 
-    fn text_id(&mut self, text: &str) -> u32 {
-        *self.texts.entry_ref(text).or_insert_with(|| added(&mut self.program.texts, text.into()))
+    fn text(&mut self, text: &str) -> Result<Text> {
+        let start = match self.texts.get(text) {
+            Some(start) => *start,
+            None => {
+                let start = u32::try_from(self.draft.texts.len())
+                    .ok()
+                    .filter(|start| start.checked_add(u32::try_from(text.len()).unwrap_or(u32::MAX)).is_some())
+                    .ok_or_else(|| Error::invalid("the names and texts of the conditions take more than 4 GiB"))?;
+                self.draft.texts.push_str(text);
+                self.texts.insert(text.to_owned(), start);
+                start
+            }
+        };
+        Ok(Text { start, len: text.len() as u32 })
     }
 
-    fn stored(&self, id: NodeId) -> Option<&Stored> {
-        if let Node::Constant(constant) = self.program.node(id) { self.program.constant(constant) } else { None }
+    fn node(&self, id: NodeId) -> Option<Node> {
+        self.draft.nodes.get(id as usize).copied()
+    }
+
+    fn stored(&self, id: NodeId) -> Option<Stored> {
+        Some(match self.node(id)? {
+            Node::Bool(b) => Stored::Bool(b),
+            Node::Long(n) => Stored::Long(n),
+            Node::Text(text) => Stored::Str(self.draft.texts.get(text.start as usize..)?.get(..text.len as usize)?.into()),
+            Node::Known(number) => Stored::Known(number),
+            Node::Constant(constant) => self.draft.constants.get(constant as usize)?.clone(),
+            _ => return None,
+        })
     }
 
     fn all_stored(&self, ids: &[u32]) -> Option<Vec<Stored>> {
-        ids.iter().map(|id| self.stored(*id).cloned()).collect()
+        ids.iter().map(|id| self.stored(*id)).collect()
     }
 
     fn expr(&mut self, expr: &ast::Expr, numbers: &mut dyn Numbers, depth: usize) -> Result<NodeId> {
@@ -96,7 +140,7 @@ impl Compiler {
                     Literal::String(text) => Stored::Str(text.as_str().into()),
                     Literal::EntityUID(uid) => numbers.entity(uid),
                 };
-                return Ok(self.constant_node(value));
+                return self.constant_node(value);
             }
             ExprKind::Var(Var::Principal) => Node::Principal,
             ExprKind::Var(Var::Action) => Node::Action,
@@ -137,22 +181,26 @@ impl Compiler {
             ExprKind::ExtensionFunctionApp { fn_name, args } => return self.call(expr, &fn_name.to_string(), args, numbers, deeper),
             ExprKind::GetAttr { expr, attr } => {
                 let of = self.expr(expr, numbers, deeper)?;
-                let name = self.text_id(attr);
-                if matches!(self.program.node(of), Node::Context) { Node::ContextField(name) } else { Node::Field(of, name) }
+                let name = self.text(attr)?;
+                if matches!(self.node(of), Some(Node::Context)) { Node::ContextField(name) } else { Node::Field(of, name) }
             }
             ExprKind::HasAttr { expr, attr } => {
                 let of = self.expr(expr, numbers, deeper)?;
-                Node::HasField(of, self.text_id(attr))
+                Node::HasField(of, self.text(attr)?)
             }
             ExprKind::ExtHasAttr { expr, attrs } => {
                 let of = self.expr(expr, numbers, deeper)?;
-                let names: Vec<u32> = attrs.iter().map(|attr| self.text_id(attr)).collect();
+                let mut names = Vec::with_capacity(attrs.len() * 2);
+                for attr in attrs {
+                    let Text { start, len } = self.text(attr)?;
+                    names.extend([start, len]);
+                }
                 Node::HasPath(of, self.run(&names))
             }
             ExprKind::Like { expr, pattern } => {
                 let of = self.expr(expr, numbers, deeper)?;
                 let pattern = Pattern::new(pattern.get_elems());
-                let known = &mut self.program.patterns;
+                let known = &mut self.draft.patterns;
                 Node::Like(of, *self.patterns.entry(pattern.clone()).or_insert_with(|| added(known, pattern)))
             }
             ExprKind::Is { expr, entity_type } => {
@@ -160,30 +208,31 @@ impl Compiler {
                 let name = entity_type.to_string();
                 match numbers.kind(&name) {
                     Some(kind) => Node::Is(of, kind),
-                    None => Node::IsNamed(of, self.text_id(&name)),
+                    None => Node::IsNamed(of, self.text(&name)?),
                 }
             }
             ExprKind::Set(items) => {
                 let ids = items.iter().map(|item| self.expr(item, numbers, deeper)).collect::<Result<Vec<_>>>()?;
                 if let Some(members) = self.all_stored(&ids) {
-                    return Ok(self.constant_node(Stored::set(members)));
+                    return self.constant_node(Stored::set(members));
                 }
                 Node::Set(self.run(&ids))
             }
             ExprKind::Record(fields) => {
-                let mut pairs = Vec::with_capacity(fields.len() * 2);
+                let mut triples = Vec::with_capacity(fields.len() * 3);
                 let mut ids = Vec::with_capacity(fields.len());
                 for (name, value) in fields.iter() {
                     let id = self.expr(value, numbers, deeper)?;
-                    pairs.extend([self.text_id(name), id]);
+                    let Text { start, len } = self.text(name)?;
+                    triples.extend([start, len, id]);
                     ids.push(id);
                 }
                 if let Some(values) = self.all_stored(&ids) {
                     // The map gives its names in order, as stored records keep them.
                     let fields = fields.keys().map(|name| Box::from(name.as_str())).zip(values).collect();
-                    return Ok(self.constant_node(Stored::Record(fields)));
+                    return self.constant_node(Stored::Record(fields));
                 }
-                Node::Record(self.run(&pairs))
+                Node::Record(self.run(&triples))
             }
             ExprKind::Slot(_) | ExprKind::Unknown(_) => {
                 return Err(Error::invalid("a condition holds a slot or an unknown, which no finished policy does"));
@@ -217,10 +266,10 @@ impl Compiler {
             && matches!(text.expr_kind(), ExprKind::Lit(Literal::String(_)))
         {
             let folded: Option<Ext> = fold_extension(expr);
-            return Ok(match folded {
+            return match folded {
                 Some(ext) => self.constant_node(Stored::Ext(ext)),
-                None => self.push(Node::Erring),
-            });
+                None => Ok(self.push(Node::Erring)),
+            };
         }
         let node = match args {
             [only] if call.arity() == 1 => Node::Call1(call, self.expr(only, numbers, depth)?),

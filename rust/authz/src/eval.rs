@@ -2,7 +2,7 @@
 
 use crate::entities::Entities;
 use crate::extension::{Call, Given};
-use crate::program::{Node, NodeId, Program};
+use crate::program::{Node, NodeId, Program, Text};
 use crate::value::{Ent, Erred, RecordVal, SetVal, Val, same_entity, stored_field};
 use creto_enablement_common::Fields;
 use std::rc::Rc;
@@ -23,6 +23,7 @@ impl<'a> Scene<'a> {
     #[inline]
     pub fn truth(&self, id: NodeId) -> Result<bool, Erred> {
         match self.program.node(id) {
+            Node::Bool(b) => Ok(b),
             Node::Not(of) => Ok(!self.truth(of)?),
             Node::And(kids) => {
                 for kid in self.program.kids(kids) {
@@ -71,8 +72,9 @@ impl<'a> Scene<'a> {
             Node::HasField(of, name) => Ok(self.step(&self.value(of)?, self.program.text(name))?.is_some()),
             Node::HasPath(of, names) => {
                 let mut at = self.value(of)?;
-                for name in self.program.kids(names) {
-                    match self.step(&at, self.program.text(*name))? {
+                for name in self.program.kids(names).chunks_exact(2) {
+                    let &[start, len] = name else { return Err(Erred) };
+                    match self.step(&at, self.program.text(Text { start, len }))? {
                         Some(next) => at = next?,
                         None => return Ok(false),
                     }
@@ -110,6 +112,9 @@ impl<'a> Scene<'a> {
     /// What a node is worth.
     fn value(&self, id: NodeId) -> Result<Val<'a>, Erred> {
         match self.program.node(id) {
+            Node::Long(n) => Ok(Val::Long(n)),
+            Node::Text(text) => Ok(Val::Str(self.program.text(text))),
+            Node::Known(number) => Ok(Val::Ent(Ent::Known(number))),
             Node::Constant(constant) => self.program.constant(constant).map(|stored| stored.view()).ok_or(Erred),
             Node::ContextField(name) => {
                 let name = self.program.text(name);
@@ -140,9 +145,14 @@ impl<'a> Scene<'a> {
                 Ok(Val::Set(SetVal::Built(members)))
             }
             Node::Record(kids) => {
-                let pairs = self.program.kids(kids).chunks_exact(2);
-                let fields = pairs
-                    .filter_map(|pair| if let [name, value] = pair { Some((self.program.text(*name), *value)) } else { None })
+                let fields = self
+                    .program
+                    .kids(kids)
+                    .chunks_exact(3)
+                    .filter_map(|field| {
+                        let &[start, len, value] = field else { return None };
+                        Some((self.program.text(Text { start, len }), value))
+                    })
                     .map(|(name, value)| Ok((name, self.value(value)?)))
                     .collect::<Result<Rc<[_]>, _>>()?;
                 Ok(Val::Record(RecordVal::Built(fields)))

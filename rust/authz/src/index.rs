@@ -6,6 +6,7 @@
 
 use crate::entities::Entities;
 use crate::hierarchy::Numbers;
+use crate::program::NodeId;
 use crate::standing::{NONE, Run, Standing};
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
@@ -91,14 +92,26 @@ impl Side {
     }
 }
 
-/// One policy as a slice of principals holds it.
+/// What is asked of a policy whose slice fits.
 #[derive(Clone, Copy, Debug)]
-struct Head {
+pub struct Rule {
+    /// Its condition, or `NONE`.
+    pub condition: NodeId,
+    /// The type that `is .. in` asks for, or `NONE`.
+    pub principal_kind: u32,
+    pub resource_kind: u32,
+    pub forbid: bool,
+}
+
+/// One policy as a slice of principals holds it: half a cache line with all that a check reads of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Head {
     /// One bit for each row that it is for, folded to 64.
     rows: u64,
     /// Its slice of resources.
     resource: u32,
-    policy: u32,
+    pub policy: u32,
+    pub rule: Rule,
 }
 
 /// Sets of rows, each kept once.
@@ -131,27 +144,32 @@ impl RowSets {
     }
 }
 
-/// Policies by what they apply to.
+/// Policies by what they apply to. What a check reads stands first.
 #[derive(Debug)]
+#[repr(C)]
 pub struct Index {
+    heads: Vec<Head>,
+    /// What is for every principal.
+    everybody: Run,
+    /// How many rows there are.
+    row_count: u32,
+    /// For each divided slice: the run of what is for every row, then one for each row.
+    divided: Vec<Run>,
+    /// Where those stand that nothing names, by type, and last who has no type.
+    strangers: Vec<Standing>,
+    sets: RowSets,
     principals: Side,
     resources: Side,
     actions_equal: Map<u32, u32>,
     actions_within: Map<u32, u32>,
     rows: Map<Signature, u32>,
-    sets: RowSets,
     /// By slice of principals.
     runs: Vec<Run>,
-    heads: Vec<Head>,
-    /// For each divided slice: the run of what is for every row, then one for each row.
-    divided: Vec<Run>,
-    /// Where those stand that nothing names, by type, and last who has no type.
-    strangers: Vec<Standing>,
 }
 
 impl Index {
     /// Slices the policies; `entities` says which actions there are.
-    pub fn new<'a>(scopes: impl Iterator<Item = &'a Scope> + Clone, entities: &Entities) -> Self {
+    pub fn new<'a>(scopes: impl Iterator<Item = &'a Scope> + Clone, rules: &[Rule], entities: &Entities) -> Self {
         let mut index = Self {
             principals: Side::new(),
             resources: Side::new(),
@@ -161,6 +179,8 @@ impl Index {
             sets: RowSets::default(),
             runs: Vec::new(),
             heads: Vec::new(),
+            everybody: Run::default(),
+            row_count: 0,
             divided: Vec::new(),
             strangers: Vec::new(),
         };
@@ -179,7 +199,9 @@ impl Index {
         }
         let rows_of = index.number_rows(keys, entities);
         let slices = index.take_sets(scopes, &rows_of);
-        index.lay(&slices);
+        index.row_count = index.rows.len() as u32;
+        index.lay(&slices, rules);
+        index.everybody = index.runs.first().copied().unwrap_or_default();
         index.strangers =
             (0..entities.types().len() as u32).map(Some).chain([None]).map(|kind| index.standing(kind, None, 0, &[])).collect();
         index
@@ -232,12 +254,12 @@ impl Index {
         slices
     }
 
-    fn lay(&mut self, slices: &[(u32, u32)]) {
+    fn lay(&mut self, slices: &[(u32, u32)], rules: &[Rule]) {
         let mut by_principal: Vec<Vec<Head>> = vec![Vec::new(); self.principals.count as usize];
-        for ((principal, resource), policy) in slices.iter().zip(0_u32..) {
+        for (((principal, resource), rule), policy) in slices.iter().zip(rules).zip(0_u32..) {
             let rows = self.sets.set(policy).iter().fold(0, |folded, word| folded | word);
             if let Some(heads) = by_principal.get_mut(*principal as usize) {
-                heads.push(Head { rows, resource: *resource, policy });
+                heads.push(Head { rows, resource: *resource, policy, rule: *rule });
             }
         }
         for heads in by_principal {
@@ -297,14 +319,14 @@ impl Index {
     fn standing(&self, kind: Option<u32>, number: Option<u32>, row: u32, ancestors: &[u32]) -> Standing {
         let as_resource = self.resources.of(kind, number, ancestors);
         let mine = self.principals.of(kind, number, ancestors);
-        let runs = mine.iter().chain(&[0]).filter_map(|slice| self.runs.get(*slice as usize).copied());
+        let runs = mine.iter().filter_map(|slice| self.runs.get(*slice as usize).copied());
         Standing {
             row,
             shape: NONE,
             // Everybody's slice is everyone's.
             resource_bits: as_resource.iter().fold(bit(0), |bits, slice| bits | bit(*slice)),
             as_principal: runs.filter(|run| run.len != 0).collect(),
-            as_resource,
+            as_resource: as_resource.iter().copied().collect(),
         }
     }
 
@@ -317,10 +339,10 @@ impl Index {
 
     /// Every policy whose scope, but for the types of `is .. in`, is fulfilled; each once.
     #[inline]
-    pub fn visit(&self, principal: &Standing, row: u32, resource: &Standing, mut policy: impl FnMut(u32)) {
-        for run in &principal.as_principal {
+    pub fn visit(&self, principal: &Standing, row: u32, resource: &Standing, mut policy: impl FnMut(&Head)) {
+        for run in principal.as_principal.iter().chain(std::iter::once(&self.everybody)) {
             if run.len == DIVIDED {
-                let base = run.start as usize * (self.rows.len() + 1);
+                let base = run.start as usize * (self.row_count as usize + 1);
                 for part in [base, base + 1 + row as usize] {
                     if let Some(run) = self.divided.get(part) {
                         self.scan(*run, row, resource, &mut policy);
@@ -333,7 +355,7 @@ impl Index {
     }
 
     #[inline]
-    fn scan(&self, run: Run, row: u32, resource: &Standing, policy: &mut impl FnMut(u32)) {
+    fn scan(&self, run: Run, row: u32, resource: &Standing, policy: &mut impl FnMut(&Head)) {
         let heads = self.heads.get(run.start as usize..(run.start + run.len) as usize).unwrap_or_default();
         if run.len > SCAN {
             return self.search(heads, row, resource, policy);
@@ -346,19 +368,19 @@ impl Index {
     }
 
     #[inline]
-    fn fulfilled(&self, head: &Head, row: u32, resource: &Standing, policy: &mut impl FnMut(u32)) {
+    fn fulfilled(&self, head: &Head, row: u32, resource: &Standing, policy: &mut impl FnMut(&Head)) {
         // The bits are folded: a hit has to be confirmed.
         if (head.resource == 0 || resource.as_resource.contains(&head.resource))
-            && (self.rows.len() <= 64 || self.sets.contains(head.policy, row))
+            && (self.row_count <= 64 || self.sets.contains(head.policy, row))
         {
-            policy(head.policy);
+            policy(head);
         }
     }
 
     /// A long run, by halving: it is sorted by resource.
     #[inline(never)]
-    fn search(&self, heads: &[Head], row: u32, resource: &Standing, policy: &mut impl FnMut(u32)) {
-        for slice in [0].iter().chain(&resource.as_resource) {
+    fn search(&self, heads: &[Head], row: u32, resource: &Standing, policy: &mut impl FnMut(&Head)) {
+        for slice in [0].iter().chain(&*resource.as_resource) {
             let from = heads.partition_point(|head| head.resource < *slice);
             for head in heads.iter().skip(from).take_while(|head| head.resource == *slice) {
                 if head.rows & bit(row) != 0 {

@@ -12,6 +12,7 @@ mod entities;
 mod eval;
 mod explain;
 mod extension;
+mod few;
 mod finding;
 mod hierarchy;
 mod hop;

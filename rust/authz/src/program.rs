@@ -3,6 +3,7 @@
 use crate::extension::Call;
 use crate::pattern::Pattern;
 use crate::value::Stored;
+use std::sync::Arc;
 
 /// A node's number.
 pub type NodeId = u32;
@@ -14,9 +15,21 @@ pub struct Kids {
     pub len: u32,
 }
 
-/// One step of a condition.
+/// A name, as a part of the text that holds all of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Text {
+    pub start: u32,
+    pub len: u32,
+}
+
+/// One step of a condition: a quarter of a cache line, short constants and all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Node {
+    Bool(bool),
+    Long(i64),
+    Text(Text),
+    Known(u32),
+    /// Any other constant.
     Constant(u32),
     Principal,
     Action,
@@ -41,15 +54,16 @@ pub enum Node {
     GetTag(NodeId, NodeId),
     HasTag(NodeId, NodeId),
     /// A field of the context, the most frequent of all.
-    ContextField(u32),
-    Field(NodeId, u32),
-    HasField(NodeId, u32),
+    ContextField(Text),
+    Field(NodeId, Text),
+    HasField(NodeId, Text),
+    /// Children are pairs: where each name starts, and its length.
     HasPath(NodeId, Kids),
     Like(NodeId, u32),
     Is(NodeId, u32),
-    IsNamed(NodeId, u32),
+    IsNamed(NodeId, Text),
     Set(Kids),
-    /// Children are pairs: a text's number, and a node.
+    /// Children come by three: where a name starts, its length, and a node.
     Record(Kids),
     Call1(Call, NodeId),
     Call2(Call, NodeId, NodeId),
@@ -57,14 +71,14 @@ pub enum Node {
     Erring,
 }
 
-/// The conditions of a policy set.
-#[derive(Debug, Default)]
+/// The conditions of a policy set; cheap to clone.
+#[derive(Clone, Debug)]
 pub struct Program {
-    pub(crate) nodes: Vec<Node>,
-    pub(crate) kids: Vec<u32>,
-    pub(crate) constants: Vec<Stored>,
-    pub(crate) texts: Vec<Box<str>>,
-    pub(crate) patterns: Vec<Pattern>,
+    pub(crate) nodes: Arc<[Node]>,
+    pub(crate) kids: Arc<[u32]>,
+    pub(crate) texts: Arc<str>,
+    pub(crate) constants: Arc<[Stored]>,
+    pub(crate) patterns: Arc<[Pattern]>,
 }
 
 impl Program {
@@ -84,8 +98,8 @@ impl Program {
     }
 
     #[inline]
-    pub fn text(&self, id: u32) -> &str {
-        self.texts.get(id as usize).map_or("", |text| text)
+    pub fn text(&self, text: Text) -> &str {
+        self.texts.get(text.start as usize..(text.start + text.len) as usize).unwrap_or_default()
     }
 
     #[inline]
@@ -95,6 +109,16 @@ impl Program {
 
     /// How many bytes it takes, for reports.
     pub fn bytes(&self) -> usize {
-        self.nodes.len() * size_of::<Node>() + self.kids.len() * 4 + self.constants.len() * size_of::<Stored>()
+        self.nodes.len() * size_of::<Node>() + self.kids.len() * 4 + self.texts.len() + self.constants.len() * size_of::<Stored>()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn four_nodes_fill_a_cache_line() {
+        assert_eq!(size_of::<Node>(), 16);
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::answer::Ruling;
 use crate::roster::code;
-use crate::set::Policy;
+use crate::set::{Policy, Set};
 use crate::tally::Tally;
 use creto_enablement_common::ports::AuditWhen;
 use creto_enablement_common::{Decision, Digest};
@@ -10,34 +10,35 @@ use std::sync::Arc;
 
 impl Ruling {
     /// A denial by no version.
-    pub fn denied(reason: String, policy_set: Digest) -> Self {
+    pub fn denied(reason: Arc<str>, policy_set: Digest) -> Self {
         Self { decision: Decision::Deny { reason }, oversight: Vec::new(), permit: None, audit: AuditWhen::Before, policy_set, made: 0 }
     }
 
     /// A plain forbid denies, then the lack of a permit, then oversight asks; a forbid that erred counts as one that forbids.
     #[inline]
-    pub(crate) fn of<'a>(tally: &Tally, policy: impl Fn(u32) -> Option<&'a Policy>, policy_set: Digest, made: u64) -> Self {
+    pub(crate) fn of<'a>(tally: &Tally, policy: impl Fn(u32) -> Option<&'a Policy>, set: &Set, made: u64) -> Self {
+        let policy_set = set.digest;
         let permit = match *tally.permits {
             [] => None,
             [only] => policy(only).map(|policy| Arc::clone(&policy.id)),
             [..] => first(&tally.permits, &policy, |_| true),
         };
         if !tally.forbids.is_empty() || !tally.erring.is_empty() || permit.is_none() {
-            return Self { policy_set, made, ..Self::of_doubt(tally, &policy, permit) };
+            return Self { policy_set, made, ..Self::of_doubt(tally, &policy, permit, set) };
         }
         Self { decision: Decision::Allow, oversight: Vec::new(), permit, audit: audit(tally, &policy), policy_set, made }
     }
 
-    fn of_doubt<'a>(tally: &Tally, policy: &impl Fn(u32) -> Option<&'a Policy>, permit: Option<Arc<str>>) -> Self {
-        let deny = |reason: String| Self::denied(reason, [0; 32]);
+    fn of_doubt<'a>(tally: &Tally, policy: &impl Fn(u32) -> Option<&'a Policy>, permit: Option<Arc<str>>, set: &Set) -> Self {
+        let deny = |reason: Arc<str>| Self::denied(reason, [0; 32]);
         if let Some(id) = first(&tally.erring, policy, |policy| policy.forbid) {
-            return deny(format!("policy `{id}` forbids by a condition that erred"));
+            return deny(format!("policy `{id}` forbids by a condition that erred").into());
         }
         if let Some(id) = first(&tally.forbids, policy, |policy| policy.oversight.is_none()) {
-            return deny(format!("policy `{id}` forbids it"));
+            return deny(format!("policy `{id}` forbids it").into());
         }
         if permit.is_none() {
-            return deny("no policy permits it".to_owned());
+            return deny(Arc::clone(&set.unpermitted));
         }
         let mut oversight: Vec<Arc<str>> =
             tally.forbids.iter().filter_map(|n| policy(*n)).filter_map(|policy| policy.oversight.clone()).collect();

@@ -5,10 +5,10 @@ use crate::compile::{Compiler, Numbers};
 use crate::entities::Entities;
 use crate::eval::Scene;
 use crate::hierarchy::Hierarchy;
-use crate::index::{ActionLimit, Index, Limit, Scope};
+use crate::index::{ActionLimit, Index, Limit, Rule, Scope};
 use crate::intake::{Numbering, take_in};
 use crate::party::Party;
-use crate::program::{NodeId, Program};
+use crate::program::Program;
 use crate::shape::{Action, Shapes};
 use crate::source::Parsed;
 use crate::standing::{NONE, Standing};
@@ -16,7 +16,7 @@ use crate::tally::Tally;
 use crate::value::Stored;
 use cedar_policy_core::ast::{self, ActionConstraint, EntityReference, PrincipalOrResourceConstraint, SlotId};
 use creto_enablement_common::ports::AuditWhen;
-use creto_enablement_common::{Error, Fields, Result};
+use creto_enablement_common::{Digest, Error, Fields, Result};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -30,32 +30,25 @@ pub struct Policy {
     pub id: Arc<str>,
 }
 
-/// What a check reads of a policy whose slice fits: a quarter of a cache line.
-#[derive(Clone, Copy, Debug)]
-struct Rule {
-    /// Or `NONE`.
-    condition: NodeId,
-    /// The type that `is .. in` asks for, or `NONE`.
-    principal_kind: u32,
-    resource_kind: u32,
-    forbid: bool,
-}
-
-/// A compiled policy set.
+/// A compiled policy set. What a check reads stands first, close together.
 #[derive(Debug)]
+#[repr(C)]
 pub struct Set {
     /// Unlike that of every other set of this process.
     pub epoch: u64,
-    pub parsed: Arc<Parsed>,
-    pub shapes: Option<Arc<Shapes>>,
     pub agent_kind: u32,
     pub approver_kind: u32,
     pub action_kind: u32,
-    program: Arc<Program>,
+    program: Program,
+    index: Index,
     policies: Arc<[Policy]>,
+    pub shapes: Option<Arc<Shapes>>,
+    pub digest: Digest,
+    /// What is said where no policy permits.
+    pub unpermitted: Arc<str>,
+    pub parsed: Arc<Parsed>,
     scopes: Arc<[Scope]>,
     rules: Arc<[Rule]>,
-    index: Index,
 }
 
 static EPOCHS: AtomicU64 = AtomicU64::new(1);
@@ -104,15 +97,17 @@ impl Set {
                 record.facts = Arc::new(taken.facts);
             }
         }
-        let index = slice(&scopes, &hierarchy, &mut entities);
+        let index = slice(&scopes, &rules, &hierarchy, &mut entities);
         let set = Self {
             epoch: EPOCHS.fetch_add(1, Ordering::Relaxed),
+            digest: parsed.digest,
+            unpermitted: "no policy permits it".into(),
             parsed: Arc::new(parsed),
             shapes,
             agent_kind,
             approver_kind,
             action_kind,
-            program: Arc::new(compiler.finish()),
+            program: compiler.finish(),
             policies: policies.into(),
             scopes: scopes.into(),
             rules: rules.into(),
@@ -131,16 +126,18 @@ impl Set {
     pub fn sliced_again(&self, hierarchy: &Hierarchy, entities: &mut Entities) -> Result<Self> {
         let set = Self {
             epoch: self.epoch,
+            digest: self.digest,
+            unpermitted: Arc::clone(&self.unpermitted),
             parsed: Arc::clone(&self.parsed),
             shapes: self.shapes.clone(),
             agent_kind: self.agent_kind,
             approver_kind: self.approver_kind,
             action_kind: self.action_kind,
-            program: Arc::clone(&self.program),
+            program: self.program.clone(),
             policies: Arc::clone(&self.policies),
             scopes: Arc::clone(&self.scopes),
             rules: Arc::clone(&self.rules),
-            index: slice(&self.scopes, hierarchy, entities),
+            index: slice(&self.scopes, &self.rules, hierarchy, entities),
         };
         for number in 0..entities.count() {
             set.settle(number, entities)?;
@@ -203,12 +200,12 @@ impl Set {
         let row = action.number().and_then(|number| entities.record(number)).map_or(0, |record| record.standing.row);
         let scene =
             Scene { program: &self.program, entities, principal: principal.ent, action: action.ent, resource: resource.ent, context };
-        self.index.visit(of_principal, row, of_resource, |number| {
-            let Some(rule) = self.rules.get(number as usize) else { return };
+        self.index.visit(of_principal, row, of_resource, |head| {
+            let rule = &head.rule;
             let is = |wanted: u32, kind: Option<u32>| wanted == NONE || kind == Some(wanted);
             if is(rule.principal_kind, principal.kind) && is(rule.resource_kind, resource.kind) {
                 let holds = if rule.condition == NONE { Ok(true) } else { scene.truth(rule.condition) };
-                tally.add(number, rule.forbid, holds);
+                tally.add(head.policy, rule.forbid, holds);
             }
         });
         tally
@@ -216,14 +213,14 @@ impl Set {
 }
 
 /// Slices policies by the actions that there are, every entity's ancestors having been worked out first.
-fn slice(scopes: &[Scope], hierarchy: &Hierarchy, entities: &mut Entities) -> Index {
+fn slice(scopes: &[Scope], rules: &[Rule], hierarchy: &Hierarchy, entities: &mut Entities) -> Index {
     for number in 0..entities.count() {
         let ancestors = hierarchy.ancestors(number);
         if let Some(record) = entities.record_mut(number) {
             record.ancestors = if record.present { ancestors } else { crate::hierarchy::Numbers::new() };
         }
     }
-    Index::new(scopes.iter(), entities)
+    Index::new(scopes.iter(), rules, entities)
 }
 
 fn scope_of(policy: &ast::Policy, numbering: &mut Numbering<'_>) -> Result<Scope> {

@@ -128,8 +128,8 @@ impl Snapshot {
 
     /// A denial by this version.
     #[cold]
-    pub fn denied(&self, reason: String) -> Ruling {
-        Ruling { made: self.made, ..Ruling::denied(reason, self.set.parsed.digest) }
+    pub fn denied(&self, reason: impl Into<Arc<str>>) -> Ruling {
+        Ruling { made: self.made, ..Ruling::denied(reason.into(), self.set.digest) }
     }
 
     /// What is to be done about a request given as text.
@@ -145,6 +145,6 @@ impl Snapshot {
     /// What the policies said, as a ruling.
     #[inline]
     pub fn ruling<'a>(&self, tally: &Tally, policy: impl Fn(u32) -> Option<&'a Policy>) -> Ruling {
-        Ruling::of(tally, policy, self.set.parsed.digest, self.made)
+        Ruling::of(tally, policy, &self.set, self.made)
     }
 }

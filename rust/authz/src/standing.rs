@@ -1,6 +1,6 @@
 //! Where an entity stands: which policies can concern it, as a principal, as an action and as a resource.
 
-use smallvec::SmallVec;
+use crate::few::Few;
 
 /// No number.
 pub const NONE: u32 = u32::MAX;
@@ -22,14 +22,14 @@ pub struct Standing {
     pub shape: u32,
     /// One bit for each slice of resources that it belongs to, folded to 64.
     pub resource_bits: u64,
-    /// Runs of policies that name it, or what it belongs to, as the principal.
-    pub as_principal: SmallVec<[Run; 3]>,
+    /// Runs of policies that name it, or what it belongs to, as the principal; what is for everybody is not among them.
+    pub as_principal: Few<Run, 2>,
     /// Slices that it belongs to as a resource.
-    pub as_resource: SmallVec<[u32; 4]>,
+    pub as_resource: Few<u32, 3>,
 }
 
 impl Default for Standing {
     fn default() -> Self {
-        Self { row: 0, shape: NONE, resource_bits: 0, as_principal: SmallVec::new(), as_resource: SmallVec::new() }
+        Self { row: 0, shape: NONE, resource_bits: 0, as_principal: Few::default(), as_resource: Few::default() }
     }
 }

@@ -20,7 +20,7 @@ pub(crate) const NOTHING_INSTALLED: &str = "no policy set is installed";
 pub struct View(pub(crate) Guard<Option<Arc<Snapshot>>>);
 
 fn nothing() -> Ruling {
-    Ruling::denied(NOTHING_INSTALLED.to_owned(), [0; 32])
+    Ruling::denied(NOTHING_INSTALLED.into(), [0; 32])
 }
 
 impl View {
@@ -49,7 +49,7 @@ impl View {
                 }
             }
             None if prepared.with_resource => own,
-            None => return snapshot.denied("no resource was named".to_owned()),
+            None => return snapshot.denied("no resource was named"),
         };
         snapshot.decide([principal, action, resource], context)
     }

@@ -1,6 +1,7 @@
 //! What is asked before an act, and what is answered.
 
 use crate::{AgentId, Fields};
+use std::sync::Arc;
 
 /// What is asked, owned, as on the public face. Inside, `CheckRef` is handed down instead.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,8 +41,8 @@ pub enum Decision {
     Allow,
     /// Do not.
     Deny {
-        /// Which policy, or the lack of one.
-        reason: String,
+        /// Which policy, or the lack of one; shared, since most denials say the same.
+        reason: Arc<str>,
     },
     /// A human has to agree first.
     RequiresOversight {

@@ -216,7 +216,7 @@ impl Gate {
 
 /// Deny over RequiresOversight over Allow, for every link and the agent itself. What a hop was narrowed to is asked of `serving`, which its
 /// compiled form belongs to, where that is another version than the one that is asked.
-pub(crate) fn combine(view: &View, serving: Option<&View>, principal: &Principal, act: &Act<'_>) -> Result<Combined, (String, Digest)> {
+pub(crate) fn combine(view: &View, serving: Option<&View>, principal: &Principal, act: &Act<'_>) -> Result<Combined, (Arc<str>, Digest)> {
     // One version of policies and entities for the whole chain, and the act read once.
     let (mut buffers, mut others) = (QuestionBuffers::default(), QuestionBuffers::default());
     let Some(question) = view.question(act.action, act.resource, act.context, &mut buffers) else {
@@ -224,7 +224,7 @@ pub(crate) fn combine(view: &View, serving: Option<&View>, principal: &Principal
         let ruling = view.rule(&check);
         return Err(match ruling.decision {
             Decision::Deny { reason } => (reason, ruling.policy_set),
-            _ => ("the act cannot be read".to_owned(), ruling.policy_set),
+            _ => ("the act cannot be read".into(), ruling.policy_set),
         });
     };
     let hops = serving.and_then(|serving| serving.question(act.action, act.resource, act.context, &mut others));
@@ -239,7 +239,7 @@ pub(crate) fn combine(view: &View, serving: Option<&View>, principal: &Principal
         if *link.id != *principal.agent() {
             let ruling: Ruling = question.rule(&link.actor);
             if let Decision::Deny { reason } = ruling.decision {
-                return Err((format!("`{}`, for whom the agent acts, may not: {reason}", link.id), policy_set));
+                return Err((format!("`{}`, for whom the agent acts, may not: {reason}", link.id).into(), policy_set));
             }
             combined.oversight.extend(ruling.oversight);
             if ruling.audit == AuditWhen::Before {
@@ -249,7 +249,7 @@ pub(crate) fn combine(view: &View, serving: Option<&View>, principal: &Principal
         if let Some(attenuation) = &link.attenuation {
             let ruling = hops.rule_attenuation(attenuation, principal.actor());
             if let Decision::Deny { reason } = ruling.decision {
-                return Err((format!("the delegation to `{}` does not cover it: {reason}", link.id), policy_set));
+                return Err((format!("the delegation to `{}` does not cover it: {reason}", link.id).into(), policy_set));
             }
             combined.oversight.extend(ruling.oversight);
         }

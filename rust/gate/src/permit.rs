@@ -92,8 +92,9 @@ impl Permit {
         };
         // The record is written even where metering fails: what happened, happened.
         let quota = self.reservation.map_or(Ok(()), |id| match charged {
+            Usages::Reserved => self.parts.quota.commit_held(id, now),
             Usages::Actual([]) => self.parts.quota.release(id, now),
-            _ => self.with_usage(charged, |usage| self.parts.quota.commit(id, usage, now)),
+            Usages::Actual(usage) => self.parts.quota.commit(id, usage, now),
         });
         let ticket = self.record(RecordKind::Outcome, 2, now, Some(outcome), charged)?;
         quota?;

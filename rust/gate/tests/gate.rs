@@ -85,6 +85,11 @@ impl QuotaEnforcer for Counting {
         Ok(())
     }
 
+    fn commit_held(&self, id: ReservationId, _: Timestamp) -> Result<()> {
+        self.held.lock().remove(&id.0);
+        Ok(())
+    }
+
     fn release(&self, id: ReservationId, now: Timestamp) -> Result<()> {
         self.commit(id, &[], now)
     }
@@ -335,6 +340,9 @@ fn a_panic_inside_is_a_denial() {
             panic!("quota")
         }
         fn commit(&self, _: ReservationId, _: Usage<'_>, _: Timestamp) -> Result<()> {
+            Ok(())
+        }
+        fn commit_held(&self, _: ReservationId, _: Timestamp) -> Result<()> {
             Ok(())
         }
         fn release(&self, _: ReservationId, _: Timestamp) -> Result<()> {

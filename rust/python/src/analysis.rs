@@ -47,6 +47,8 @@ pub fn policy_compare<'py>(
             dict.set_item("after", change.after.word())?;
             dict.set_item("reason_before", &change.reasons.0)?;
             dict.set_item("reason_after", &change.reasons.1)?;
+            dict.set_item("newly_asked_of", &change.asked.0)?;
+            dict.set_item("no_longer_asked_of", &change.asked.1)?;
             dict.set_item("example", example(py, &change.example)?)?;
             Ok(dict)
         })

@@ -22,17 +22,37 @@ pub enum Held<'py, 'a> {
     Record(Vec<(Bound<'py, PyString>, Held<'py, 'a>)>, OnceCell<Box<[(&'a str, Value<'a>)]>>),
 }
 
-/// The named values of one context; a `Vec`, since the borrow lasts until it is dropped, which only the standard library's types may promise.
-pub type HeldFields<'py, 'a> = Vec<(Bound<'py, PyString>, Held<'py, 'a>)>;
+/// The named values of one context. Nearly all are text, numbers and booleans, and taking hold of those allocates nothing.
+pub struct HeldFields<'py, 'a> {
+    named: SmallVec<[(Bound<'py, PyString>, Place<'py>); 4]>,
+    /// A `Vec`, since the borrow lasts until it is dropped, which only the standard library's types may promise.
+    nested: Vec<Held<'py, 'a>>,
+}
+
+/// A value of a context, or where it lies among the nested ones.
+enum Place<'py> {
+    Bool(bool),
+    Long(i64),
+    Text(Bound<'py, PyString>),
+    Nested(usize),
+}
 
 /// Takes hold of a context.
 pub fn hold<'py, 'a>(context: Option<&Bound<'py, PyDict>>) -> PyResult<HeldFields<'py, 'a>> {
-    let mut held = Vec::with_capacity(context.map_or(0, PyDictMethods::len));
+    let mut held = HeldFields { named: SmallVec::new(), nested: Vec::new() };
     if let Some(context) = context {
         for (name, value) in context.iter() {
             let name = key(name)?;
-            let value = value_of(&value, &name, 1)?;
-            held.push((name, value));
+            let place = match value_of(&value, &name, 1)? {
+                Held::Text(text) => Place::Text(text),
+                Held::Long(n) => Place::Long(n),
+                Held::Bool(b) => Place::Bool(b),
+                nested => {
+                    held.nested.push(nested);
+                    Place::Nested(held.nested.len() - 1)
+                }
+            };
+            held.named.push((name, place));
         }
     }
     Ok(held)
@@ -40,7 +60,20 @@ pub fn hold<'py, 'a>(context: Option<&Bound<'py, PyDict>>) -> PyResult<HeldField
 
 /// Borrows what is held.
 pub fn borrow<'py, 'a>(held: &'a HeldFields<'py, 'a>) -> PyResult<SmallVec<[(&'a str, Value<'a>); 4]>> {
-    held.iter().map(|(name, value)| Ok((name.to_str()?, value.borrow()?))).collect()
+    let mut fields = SmallVec::new();
+    for (name, place) in &held.named {
+        let value = match place {
+            Place::Bool(b) => Value::Bool(*b),
+            Place::Long(n) => Value::Long(*n),
+            Place::Text(text) => Value::Str(text.to_str()?),
+            Place::Nested(at) => match held.nested.get(*at) {
+                Some(nested) => nested.borrow()?,
+                None => continue,
+            },
+        };
+        fields.push((name.to_str()?, value));
+    }
+    Ok(fields)
 }
 
 impl<'py, 'a> Held<'py, 'a> {
@@ -69,6 +102,7 @@ fn key(name: Bound<'_, PyAny>) -> PyResult<Bound<'_, PyString>> {
         .map_err(|e| to_py(py, &Error::invalid(format!("context: a name is text, and this is not: {}", e.into_inner()))))
 }
 
+#[inline]
 fn value_of<'py, 'a>(value: &Bound<'py, PyAny>, name: &Bound<'py, PyString>, depth: usize) -> PyResult<Held<'py, 'a>> {
     let py = value.py();
     let refuse = |why: String| to_py(py, &Error::invalid(format!("context `{name}`: {why}")));

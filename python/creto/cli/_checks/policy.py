@@ -25,12 +25,18 @@ def _denial(bench: Bench) -> str:
 def _installed(bench: Bench) -> str:
     from creto import _core
     from creto.authz._configured import configured
+    from creto.authz._order import require_not_older
+    from creto.store import Store
 
     chosen = configured(bench.settings)
+    if chosen.signed is not None:
+        url = bench.settings.common.store_url
+        with Store(url.get_secret_value() if url else bench.folder) as store:
+            require_not_older(store, chosen.signed)
     engine = _core.PolicyEngine()
     digest, warnings = engine.install(chosen.policies, chosen.schema, json.dumps(chosen.entities))
     source = f"{len(chosen.files)} file{'s' * (len(chosen.files) != 1)}" if chosen.files else "the starter set"
-    signed = ", signed by a trusted key" if chosen.signed else ""
+    signed = ", signed by a trusted key" if chosen.signed is not None else ""
     noted = f", {len(warnings)} warnings (`creto policy check`)" if warnings else ""
     return f"{source}{signed}, sha256 {digest.hex()[:12]}{noted}"
 

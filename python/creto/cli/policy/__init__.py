@@ -18,3 +18,4 @@ def command() -> None:
 for _module in (new, check, test, explain, analyze, prove, replay, shadow, sign):
     command.add_command(_module.command)
 command.add_command(sign.keys)
+command.add_command(sign.accept)

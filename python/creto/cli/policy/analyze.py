@@ -32,7 +32,8 @@ def command(frame: Frame, old: Path, new: Path, schema: Path | None, seconds: fl
 
     Every request that the schema allows is looked at, with every set of entities that there can be, by
     cedar-policy-symcc and the solver cvc5 (`pip install 'creto[analyze]'`): what is not shown does not change.
-    Exits with 1 where something is newly allowed, or could not be decided.
+    Exits with 1 where something is newly allowed, where somebody who was asked no longer is, or where it could not be
+    decided.
 
     \b
     Example:
@@ -49,8 +50,8 @@ def command(frame: Frame, old: Path, new: Path, schema: Path | None, seconds: fl
         frame.show(report)
     else:
         _print(frame, report)
-    allowed = any(change["after"] == "allow" for change in changes)
-    if allowed or report["undecided"] or (equivalent and not report["equivalent"]):
+    looser = any(change["after"] == "allow" or change["no_longer_asked_of"] for change in changes)
+    if looser or report["undecided"] or (equivalent and not report["equivalent"]):
         raise click.exceptions.Exit(1)
 
 
@@ -58,19 +59,34 @@ def _print(frame: Frame, report: dict[str, Any]) -> None:
     if report["equivalent"]:
         frame.say(f"both sets answer every request alike: proved for all {report['environments']} kinds of request")
         return
-    kinds = {(change["before"], change["after"]) for change in report["changes"]}
-    for before, after in sorted(kinds, key=lambda each: (each[1] != "allow", each)):
-        color = "red" if after == "allow" else None
-        frame.say(click.style(f"newly {_WORDS[after]}, {_WORDS[before]} before:", fg=color, bold=True))
-        for change in report["changes"]:
-            if (change["before"], change["after"]) == (before, after):
-                for line in shown(change["example"]):
-                    frame.say(f"  {line}")
-                frame.say(f"    before: {change['reason_before']}; after: {change['reason_after']}")
+    headed: dict[tuple[bool, str], list[dict[str, Any]]] = {}
+    for change in report["changes"]:
+        looser = change["after"] == "allow" or bool(change["no_longer_asked_of"])
+        headed.setdefault((not looser, _heading(change)), []).append(change)
+    for (stricter, heading), changes in sorted(headed.items(), key=lambda each: each[0]):
+        frame.say(click.style(f"{heading}:", fg=None if stricter else "red", bold=True))
+        for change in changes:
+            for line in shown(change["example"]):
+                frame.say(f"  {line}")
+            frame.say(f"    before: {change['reason_before']}; after: {change['reason_after']}")
     for environment, why in report["undecided"]:
         frame.say(click.style(f"not decided for {environment}: {why}", fg="yellow"))
     count = len({change["environment"] for change in report["changes"]})
     frame.say(f"{count} of {report['environments']} kinds of request change; the others are proved to stay as they are")
+
+
+def _heading(change: dict[str, Any]) -> str:
+    if (change["before"], change["after"]) != ("ask", "ask"):
+        return f"newly {_WORDS[change['after']]}, {_WORDS[change['before']]} before"
+    parts = [
+        f"{words} {', '.join(f'`{name}`' for name in names)}"
+        for words, names in (
+            ("newly asked of", change["newly_asked_of"]),
+            ("no longer asked of", change["no_longer_asked_of"]),
+        )
+        if names
+    ]
+    return ", ".join(parts)
 
 
 def shown(example: dict[str, Any]) -> list[str]:

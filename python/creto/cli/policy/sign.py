@@ -1,4 +1,4 @@
-"""`creto policy sign` and `creto policy keys`: policy sets that only come into force with a signature."""
+"""`creto policy sign`, `keys` and `accept`: policy sets that only come into force with a signature."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from creto.cli._frame import Frame, json_option, pass_frame
 from creto.cli.policy._sets import FILE
 from creto.errors import InvalidInputError
 
-__all__ = ["command", "keys"]
+__all__ = ["accept", "command", "keys"]
 
 _LABEL = "policy"
 
@@ -41,7 +41,8 @@ def command(
 
     What is written is an in-toto statement over the files' digests, in DSSE, signed by the key of this state folder;
     `creto policy keys` prints its public half. Where `authz.trusted_keys` names keys, only a set that one of them
-    signed (`authz.signature`) comes into force; the one before it serves on otherwise.
+    signed (`authz.signature`) comes into force; the one before it serves on otherwise. A set that was signed before the
+    one in force is refused too.
 
     \b
     Example:
@@ -88,3 +89,44 @@ def keys(frame: Frame) -> None:
     """
     public = _key(frame).verifying_key
     frame.show({"fingerprint": public.fingerprint, "key": public.to_text()}, public.to_text())
+
+
+@click.command("accept")
+@click.option("--allow-older", is_flag=True, help="Take the configured set in though a newer one was in force here.")
+@click.option("--reason", default="", help="Why, for the record.")
+@json_option
+@pass_frame
+def accept(frame: Frame, allow_older: bool, reason: str) -> None:
+    """Say whether the configured signed set may come into force here, and let an older one do so.
+
+    A set that was signed before the one that was last in force is refused: a signature does not say that nothing
+    replaced it since. To go back on purpose, put the older files and their signature in place, and run this with
+    `--allow-older`; it goes on record, and processes that run take the set in.
+
+    \b
+    Example:
+      creto policy accept --allow-older --reason "the new set locks the buyers out"
+    """
+    import getpass
+
+    from creto.authz import _order
+    from creto.authz._configured import configured
+    from creto.authz._signed import moment
+
+    chosen = configured(frame.settings)
+    if chosen.signed is None:
+        raise InvalidInputError("`authz.trusted_keys` names no key: no signature is asked for, and no order is kept")
+    before = None
+    with frame.store() as store:
+        if allow_older:
+            names = ", ".join(str(path) for path in chosen.files)
+            before = _order.allow_older(store, chosen.signed, resource=names, who=getpass.getuser(), why=reason)
+        else:
+            _order.require_not_older(store, chosen.signed)
+    text = f"signed at {moment(chosen.signed)}: " + (
+        "not older than the set that was last in force here; it may come into force"
+        if before is None
+        else f"older than the set that was last in force here (signed at {moment(before)}), and allowed back"
+    )
+    allowed = None if before is None else moment(before)
+    frame.show({"signed": moment(chosen.signed), "allowed_back_before": allowed}, text)

@@ -14,6 +14,8 @@ pub trait QuotaEnforcer: Send + Sync {
     fn reserve(&self, path: &[&str], usage: Usage<'_>, now: Timestamp) -> Result<ReservationId>;
     /// Turns what is held into what was used; a second commit of the same reservation changes nothing.
     fn commit(&self, id: ReservationId, actual: Usage<'_>, now: Timestamp) -> Result<()>;
+    /// Turns all that is held into what was used; a second commit of the same reservation changes nothing.
+    fn commit_held(&self, id: ReservationId, now: Timestamp) -> Result<()>;
     /// Gives back what is held.
     fn release(&self, id: ReservationId, now: Timestamp) -> Result<()>;
 }

@@ -139,10 +139,13 @@ impl QuotaEnforcer {
         Ok(made)
     }
 
-    fn of_hold(&self, id: ReservationId) -> Result<Arc<Guarded>> {
+    fn of_hold<T>(&self, id: ReservationId, work: impl FnOnce(&mut Organisation) -> Result<T>) -> Result<T> {
         let (_, _, organisation) = split(id.0);
-        let found = self.organisations.read().list.get(organisation as usize).cloned();
-        found.ok_or_else(|| Error::new(ErrorKind::NotFound).with_context(format!("reservation {}", id.0)))
+        // As in `with`: the read lock is held across the work.
+        let organisations = self.organisations.read();
+        let found = organisations.list.get(organisation as usize);
+        let found = found.ok_or_else(|| Error::new(ErrorKind::NotFound).with_context(format!("reservation {}", id.0)))?;
+        work(&mut found.lock.lock())
     }
 
     fn each(&self, mut visit: impl FnMut(&str, &mut Organisation)) {
@@ -226,7 +229,7 @@ impl QuotaEnforcer {
     /// # Errors
     /// `NotFound` for a number that was never given out.
     pub fn commit_held(&self, id: ReservationId, now: Timestamp) -> Result<()> {
-        self.of_hold(id)?.lock.lock().settle(id.0, None, now.micros())
+        self.of_hold(id, |org| org.settle(id.0, None, now.micros()))
     }
 
     /// Installs another set of rules; counts go on where the scope, meter and window are the same.
@@ -380,11 +383,15 @@ impl ports::QuotaEnforcer for QuotaEnforcer {
     }
 
     fn commit(&self, id: ReservationId, actual: Usage<'_>, now: Timestamp) -> Result<()> {
-        self.of_hold(id)?.lock.lock().settle(id.0, Some(actual), now.micros())
+        self.of_hold(id, |org| org.settle(id.0, Some(actual), now.micros()))
+    }
+
+    fn commit_held(&self, id: ReservationId, now: Timestamp) -> Result<()> {
+        Self::commit_held(self, id, now)
     }
 
     fn release(&self, id: ReservationId, now: Timestamp) -> Result<()> {
-        self.of_hold(id)?.lock.lock().release(id.0, now.micros())
+        self.of_hold(id, |org| org.release(id.0, now.micros()))
     }
 }
 
