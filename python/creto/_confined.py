@@ -28,7 +28,7 @@ _NOT_WALKED = {".tools", ".venv", "__pycache__", "node_modules", "site-packages"
 
 # The history itself; configuration, hooks and credentials are beside these.
 _NOT_WALKED_IN_GIT = {"objects", "refs", "logs", "lfs"}
-_GIT_CREDENTIALS = re.compile(rb"://[^/@\s]*:[^/@\s]+@|extraheader\s*=|(password|token)\s*=", re.IGNORECASE)
+_GIT_CREDENTIALS = re.compile(rb"://[^/@\s:]*:[^/@\s]+@|extraheader\s*=|(password|token)\s*=", re.IGNORECASE)
 
 
 class _StatusError(Exception):

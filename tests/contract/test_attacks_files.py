@@ -16,17 +16,20 @@ from typing import Any
 
 import pytest
 
+from creto._confined import _is_credential
 from creto.authz._cases import read_table
 from creto.authz._solver import solver_command
 from creto.config import Price, Trust, load
 from creto.config._load import named_files
-from creto.errors import IntegrityError, InvalidInputError
+from creto.errors import CretoError, IntegrityError, InvalidInputError
 from creto.metering import verify_invoice
 from creto.metering._llm import ModelPrices
 from creto.nhi._bundle import read_bundle
 from creto.runtime import _runsc, install_runsc
 from creto.runtime._changes import DiffBudget, unified_diff
 from creto.runtime._runsc import GO_AT_LEAST, RUNSC_VERSION, _go_version
+from creto.store import Store
+from creto.store.tables import meta
 
 CRETO = [sys.executable, "-m", "creto"]
 
@@ -251,6 +254,29 @@ def test_documents_nested_without_end_are_clear_errors(state: Path, tmp_path: Pa
     assert (done.returncode, "is not JSON: it is nested too deeply" in done.stderr) == (2, True), done.stderr
     with pytest.raises(InvalidInputError, match="nested too deeply"):
         ModelPrices.load(file)
+
+
+def test_a_configuration_of_git_made_to_be_slow_to_read_is_read_in_time(project: Path) -> None:
+    """Where a password is looked for: a name that may hold the sign that ends it is tried at every such sign."""
+    (project / ".git").mkdir()
+    begun = time.monotonic()
+    for text in ("://" + ":" * (1 << 20), "://:" * (1 << 18), "token" + " " * (1 << 20)):
+        (project / ".git" / "config").write_text(text)
+        assert not _is_credential(project / ".git" / "config")
+    assert time.monotonic() - begun < 20
+    for text in ("url = https://user:secret@host/x", "url = https://:secret@host/x", "token = x"):
+        (project / ".git" / "config").write_text(text)
+        assert _is_credential(project / ".git" / "config")
+
+
+def test_what_a_row_holds_is_in_no_error_and_none_of_its_causes(state: Path) -> None:
+    with Store(state) as store, pytest.raises(CretoError) as refused, store.begin() as tx:
+        for _ in range(2):
+            tx.insert(meta, name="twice", value="hunter2-x9")
+    error: BaseException | None = refused.value
+    while error is not None:
+        assert "hunter2-x9" not in str(error)
+        error = error.__cause__ or error.__context__
 
 
 # --- diffs ------------------------------------------------------------------------------------------------------------

@@ -26,7 +26,10 @@ def engine_for_file(file: Path, timeout: float) -> Engine:
         timeout: Seconds to wait for another process's transaction.
     """
     engine = create_engine(
-        f"sqlite+pysqlite:///{file}", connect_args={"timeout": timeout, "check_same_thread": False}, **_POOL
+        f"sqlite+pysqlite:///{file}",
+        connect_args={"timeout": timeout, "check_same_thread": False},
+        hide_parameters=True,  # an error's text goes to logs and terminals, and rows hold what people wrote
+        **_POOL,
     )
 
     @event.listens_for(engine, "connect")
@@ -68,7 +71,9 @@ def engine_for_url(url: str, timeout: float) -> Engine:
             f"the store cannot use `{parsed.drivername}`; give a folder for SQLite or a `postgresql://` URL"
         )
     try:
-        engine = create_engine(parsed.set(drivername="postgresql+psycopg"), pool_pre_ping=True, **_POOL)
+        engine = create_engine(
+            parsed.set(drivername="postgresql+psycopg"), pool_pre_ping=True, hide_parameters=True, **_POOL
+        )
     except ModuleNotFoundError as error:
         raise InvalidInputError("PostgreSQL needs an extra: run `pip install 'creto[postgres]'`") from error
 
