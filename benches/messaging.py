@@ -194,7 +194,7 @@ def peers() -> None:
     """What sealing 1 KiB costs by others, with less promised: classical keys, and nobody's signature.
 
     Two that one would look for cannot be had: liboqs-python 0.16 brings no liboqs, and the one that registries have
-    (0.13, in the crate oqs-sys) lacks symbols that it asks for; and no MLS for Python is kept well enough to stand for it.
+    (0.13, in the crate oqs-sys) lacks symbols that it asks for; and no MLS for Python is well kept.
     """
     import nacl
     import nacl.public
