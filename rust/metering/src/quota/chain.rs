@@ -147,12 +147,23 @@ impl Organisation {
 
     /// The counter of (node, rule), if there is one.
     pub(super) fn find_counter(&self, node: u32, rule: u32) -> Option<u32> {
-        let hash = Self::counter_hash(&self.hasher, node, rule);
-        self.counters.find(hash, |n| self.line(*n).node == node && self.line(*n).rule == rule).copied()
+        let is = |number: u32| self.line(number).node == node && self.line(number).rule == rule;
+        if let Some(first) = self.first.get(node as usize).copied().filter(|first| is(*first)) {
+            return Some(first);
+        }
+        self.counters.find(Self::counter_hash(&self.hasher, node, rule), |n| is(*n)).copied()
     }
 
     fn index_counter(&mut self, number: u32) {
         let (node, rule) = (self.line(number).node, self.line(number).rule);
+        while self.first.len() <= node as usize {
+            make_room(&mut self.first);
+            self.first.push(NONE);
+        }
+        if let Some(first) = self.first.get_mut(node as usize).filter(|first| **first == NONE) {
+            *first = number;
+            return;
+        }
         let Self { counters, lines, hasher, .. } = self;
         counters.insert_unique(Self::counter_hash(hasher, node, rule), number, |n| {
             lines.get(*n as usize).map_or(0, |line| Self::counter_hash(hasher, line.node, line.rule))

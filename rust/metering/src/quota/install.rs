@@ -48,7 +48,9 @@ impl Organisation {
             }
         }
         let lines = &self.lines;
-        self.counters.retain(|number| lines.get(*number as usize).is_some_and(|line| line.rule != NONE));
+        let counts = |number: u32| lines.get(number as usize).is_some_and(|line| line.rule != NONE);
+        self.counters.retain(|number| counts(*number));
+        self.first.iter_mut().filter(|first| !counts(**first)).for_each(|first| *first = NONE);
         for chain in 0..self.chains.len() as u32 {
             for (meter, line) in self.lines_of(chain) {
                 self.wire(line, chain, &meter);

@@ -47,7 +47,9 @@ pub struct Organisation {
     pub(super) chain_index: HashTable<u32>,
     /// Lines of the second and later meters of chains: (meter, line).
     pub(super) spread: Vec<Vec<(u16, u32)>>,
-    /// Lines by (node, rule).
+    /// The first counter of each node: most have no other.
+    pub(super) first: Vec<u32>,
+    /// Further counters of nodes, by (node, rule).
     pub(super) counters: HashTable<u32>,
     pub(super) holds: Holds,
     pub(super) notices: Vec<Notice>,
@@ -71,6 +73,7 @@ impl Organisation {
             chains: Vec::new(),
             chain_index: HashTable::new(),
             spread: Vec::new(),
+            first: Vec::new(),
             counters: HashTable::new(),
             holds: Holds::default(),
             notices: Vec::new(),
