@@ -1,6 +1,7 @@
 //! Who does the arithmetic: a plain struct of trait objects, filled in by two libraries that give the same bytes.
 
 mod aws_lc;
+mod derivation;
 mod rustcrypto;
 mod self_test;
 
