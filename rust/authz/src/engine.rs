@@ -171,7 +171,7 @@ impl Engine {
         Ok(took)
     }
 
-    /// The ids of the policies that serve, in the set's order.
+    /// The ids of the policies that serve, sorted.
     pub fn policy_ids(&self) -> Vec<Arc<str>> {
         let view = self.current.load();
         let Some(snapshot) = &*view else { return Vec::new() };

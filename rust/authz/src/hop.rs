@@ -6,7 +6,7 @@ use crate::entities::Entities;
 use crate::eval::Scene;
 use crate::party::Party;
 use crate::program::{NodeId, Program};
-use crate::set::Policy;
+use crate::set::{Policy, by_id};
 use crate::source::on_large_stack;
 use crate::tally::Tally;
 use crate::value::Stored;
@@ -83,7 +83,7 @@ impl Attenuation {
 impl Hop {
     fn new(policies: &PolicySet, epoch: u64, entities: &Entities) -> Result<Self> {
         let (mut compiler, mut own, mut conditions) = (Compiler::default(), Vec::new(), Vec::new());
-        for policy in policies.policies() {
+        for policy in by_id(policies) {
             let id: Arc<str> = policy.id().to_string().into();
             let Marks { oversight, audit } = marks(&id, policy.effect(), |key| policy.annotation(key));
             let policy: &ast::Policy = policy.as_ref();

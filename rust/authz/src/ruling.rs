@@ -21,7 +21,8 @@ impl Ruling {
         let permit = match *tally.permits {
             [] => None,
             [only] => policy(only).map(|policy| Arc::clone(&policy.id)),
-            [..] => first(&tally.permits, &policy, |_| true),
+            // Numbers go by the order of the ids.
+            [..] => tally.permits.iter().min().and_then(|least| policy(*least)).map(|policy| Arc::clone(&policy.id)),
         };
         if !tally.forbids.is_empty() || !tally.erring.is_empty() || permit.is_none() {
             return Self { policy_set, made, ..Self::of_doubt(tally, &policy, permit, set) };
@@ -52,9 +53,10 @@ impl Ruling {
     }
 }
 
-/// The first id, in sorted order, of the policies wanted.
+/// The first id, in sorted order, of the policies wanted: numbers go by the order of the ids.
 fn first<'a>(numbers: &[u32], policy: &impl Fn(u32) -> Option<&'a Policy>, wanted: impl Fn(&Policy) -> bool) -> Option<Arc<str>> {
-    numbers.iter().filter_map(|n| policy(*n)).filter(|p| wanted(p)).map(|p| &p.id).min().cloned()
+    let least = numbers.iter().filter(|n| policy(**n).is_some_and(&wanted)).min()?;
+    policy(*least).map(|policy| Arc::clone(&policy.id))
 }
 
 fn audit<'a>(tally: &Tally, policy: &impl Fn(u32) -> Option<&'a Policy>) -> AuditWhen {

@@ -67,7 +67,8 @@ impl Set {
         let mut numbering = Numbering::new(&mut entities);
         let (mut policies, mut scopes, mut rules) = (Vec::new(), Vec::new(), Vec::new());
         let mut compiler = Compiler::default();
-        for policy in parsed.policies.policies() {
+        // INVARIANT: numbers go by the order of the ids, so that of several policies the least number is the first id.
+        for policy in by_id(&parsed.policies) {
             let Marks { oversight, audit } = marks(policy.id().as_ref(), policy.effect(), |key| policy.annotation(key));
             let policy: &ast::Policy = policy.as_ref();
             let scope = scope_of(policy, &mut numbering)?;
@@ -210,6 +211,13 @@ impl Set {
         });
         tally
     }
+}
+
+/// The policies, sorted by id.
+pub fn by_id(set: &cedar_policy::PolicySet) -> Vec<&cedar_policy::Policy> {
+    let mut sorted: Vec<_> = set.policies().collect();
+    sorted.sort_by(|a, b| AsRef::<str>::as_ref(a.id()).cmp(b.id().as_ref()));
+    sorted
 }
 
 /// Slices policies by the actions that there are, every entity's ancestors having been worked out first.
