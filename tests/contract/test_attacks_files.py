@@ -5,23 +5,31 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import socket
 import subprocess
 import sys
+import threading
 import time
 import zipfile
 from base64 import b64encode
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from decimal import Decimal
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import pytest
 
 from creto._confined import _is_credential
+from creto.audit._fetch import fetch
+from creto.audit._serve import serve
 from creto.authz._cases import read_table
 from creto.authz._solver import solver_command
 from creto.config import Price, Trust, load
 from creto.config._load import named_files
-from creto.errors import CretoError, IntegrityError, InvalidInputError
+from creto.errors import ConnectionFailedError, CretoError, IntegrityError, InvalidInputError
 from creto.metering import verify_invoice
 from creto.metering._llm import ModelPrices
 from creto.nhi._bundle import read_bundle
@@ -300,3 +308,70 @@ def test_many_diffs_together_take_no_more_than_they_may() -> None:
     text = hashlib.sha256(b"x").hexdigest().encode() * 1000
     made = [unified_diff("x", None, text, budget) for _ in range(10)]
     assert [diff is not None for diff in made] == [True] + [False] * 9
+
+
+# --- a foreign ledger -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", ["-5", "1_0", "٣", "", "9" * 400])
+def test_a_ledger_of_an_impossible_size_is_not_fetched(tmp_path: Path, size: str) -> None:
+    """Below nothing there is no last tile: the list of them never ends."""
+    answers = {"/": b"0000 x 1\n", "/0000/checkpoint": f"x\n{size}\nroot\n".encode()}
+    with _answering(answers) as (url, _), pytest.raises(InvalidInputError, match="is no checkpoint"):
+        fetch(url, tmp_path / "ledger")
+
+
+def test_a_foreign_ledger_does_not_choose_what_is_asked_from_here(tmp_path: Path) -> None:
+    with _answering({"/": b"secret"}) as (inner, seen), _answering({}, elsewhere=inner) as (url, _):
+        with pytest.raises(ConnectionFailedError, match="answers 302"):
+            fetch(url, tmp_path / "ledger")
+        assert seen == []
+    for names in ("../..", "\u0660\u0660\u0660\u0660", "0000/../.."):
+        with (
+            _answering({"/": names.encode()}) as (url, _),
+            pytest.raises(InvalidInputError, match="no ledger does"),
+        ):
+            fetch(url, tmp_path / "ledger")
+
+
+@contextmanager
+def _answering(answers: dict[str, bytes], elsewhere: str = "") -> Iterator[tuple[str, list[str]]]:
+    """A server of these answers, or one that sends everybody elsewhere; and what it was asked."""
+    seen: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            seen.append(self.path)
+            content = answers.get(self.path, b"")
+            self.send_response(302 if elsewhere else 200)
+            if elsewhere:
+                self.send_header("location", elsewhere)
+            self.send_header("content-length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}", seen
+        server.shutdown()
+
+
+def test_connections_that_ask_for_nothing_keep_nobody_from_a_served_ledger(tmp_path: Path) -> None:
+    """One thread each, for as long as they like: hundreds of them would be all that the machine does."""
+    ports: list[int] = []
+    (tmp_path / "ledger").mkdir()
+    threading.Thread(target=serve, args=(tmp_path / "ledger", "127.0.0.1:0", ports.append), daemon=True).start()
+    while not ports:
+        time.sleep(0.01)
+    before = threading.active_count()
+    with ExitStack() as stack:
+        for number in range(300):
+            held = stack.enter_context(socket.create_connection(("127.0.0.1", ports[0]), timeout=10))
+            if number % 2:
+                held.sendall(b"GET / HTTP/1.1\r\nx: ")
+        with urlopen(f"http://127.0.0.1:{ports[0]}/", timeout=10) as answer:
+            assert answer.status == 200
+        assert threading.active_count() - before < 200

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import anyio
 import anyio.from_thread
@@ -391,3 +393,21 @@ def test_oversight_required_is_what_an_agent_gets_when_nobody_serves(inbox: Inbo
     inbox.ask(7, timeout=0.3)
     assert "nobody answered in time" in inbox.outcome()
     assert OversightRequiredError.category == "oversight"
+
+
+def test_connections_that_ask_for_nothing_do_not_shut_the_inbox(inbox: Inbox) -> None:
+    """Whoever can connect may open hundreds and say nothing, or their request a letter at a time: approvers get in."""
+    address = urlsplit(inbox.url)
+    with ExitStack() as stack:
+        for number in range(260):
+            held = stack.enter_context(socket.create_connection((address.hostname, address.port), timeout=10))
+            if number % 2:
+                held.sendall(b"POST /login HTTP/1.1\r\nHost: localhost\r\nx: ")
+        inbox.sign_in()
+        assert inbox.browser.get("/").status_code == 200
+
+
+@pytest.mark.parametrize("name", ["[", "localhost:1@evil", "127.0.0.1.evil.example"])
+def test_a_host_that_is_none_is_an_answer_and_no_fault(inbox: Inbox, name: str) -> None:
+    assert inbox.browser.get("/login", headers={"host": name}).status_code == 421
+    assert inbox.browser.post("/login", headers={"origin": "http://["}, data={"token": "x"}).status_code == 403

@@ -21,6 +21,7 @@ class BoundedServer(ThreadingHTTPServer):
     """
 
     daemon_threads = True
+    request_queue_size = MOST_CONNECTIONS
 
     def __init__(self, address: tuple[str, int], handler: Any) -> None:
         self._open: dict[Any, None] = {}

@@ -10,6 +10,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from creto import _core
 from creto.errors import ConnectionFailedError, InvalidInputError, NotFoundError
@@ -20,8 +21,9 @@ _SECONDS = 30.0
 _MOST = 64 << 20  # bytes of one answer: a tile of entries has at most 256 records of 64 KiB
 _WIDTH = 256
 _CHUNK = 4096
-_NAME = re.compile(r"\d{4}")
-_PLACE = re.compile(r"(\d{1,6}):(\d{1,12}):(\d{1,10})")
+_NAME = re.compile(r"[0-9]{4}")
+_PLACE = re.compile(r"([0-9]{1,6}):([0-9]{1,12}):([0-9]{1,10})")
+_SIZE = re.compile(rb"[0-9]{1,12}")
 
 
 def fetch(url: str, folder: Path) -> list[str]:
@@ -47,7 +49,8 @@ def fetch(url: str, folder: Path) -> list[str]:
     """
     if not re.match(r"https?://[^/]", url):
         raise InvalidInputError(f"`{url}` is no address of a ledger; write http://HOST:PORT or https://HOST")
-    names = [line.split(" ")[0] for line in _get(url, "/").decode(errors="replace").splitlines()]
+    told = _get(url, "/").decode(errors="replace").splitlines()
+    names = list(dict.fromkeys(line.split(" ")[0] for line in told))
     if not all(_NAME.fullmatch(name) for name in names):
         raise InvalidInputError(f"{url} answers what no ledger does")
     for name in names:
@@ -57,10 +60,11 @@ def fetch(url: str, folder: Path) -> list[str]:
 
 def _log(url: str, name: str, folder: Path) -> None:
     note = _get(url, f"/{name}/checkpoint")
-    try:
-        size = int(note.split(b"\n")[1])
-    except (IndexError, ValueError) as error:
-        raise InvalidInputError(f"{url}/{name}/checkpoint is no checkpoint") from error
+    stated = note.split(b"\n", 2)[1:2]
+    # Not `int` alone: a size below nothing has no end of tiles.
+    if not (stated and _SIZE.fullmatch(stated[0])):
+        raise InvalidInputError(f"{url}/{name}/checkpoint is no checkpoint")
+    size = int(stated[0])
     for tile in _tiles(size):
         try:
             _put(folder / name / tile, _get(url, f"/{name}/{tile}"))
@@ -124,11 +128,22 @@ def _put(path: Path, content: bytes) -> None:
     path.write_bytes(content)
 
 
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """Whoever serves a ledger does not choose what else is asked from here."""
+
+    def redirect_request(self, *_: Any) -> None:
+        """Follows none."""
+        return
+
+
+_opener = urllib.request.build_opener(_NoRedirect)
+
+
 def _get(url: str, path: str, part: str = "") -> bytes:
     whole = url.rstrip("/") + path
     request = urllib.request.Request(whole, headers={"range": part} if part else {})  # noqa: S310 - checked
     try:
-        with urllib.request.urlopen(request, timeout=_SECONDS) as answer:  # noqa: S310
+        with _opener.open(request, timeout=_SECONDS) as answer:
             content: bytes = answer.read(_MOST + 1)
     except urllib.error.HTTPError as error:
         if error.code == 404:
