@@ -122,7 +122,67 @@ def sizes(rows: Rows) -> bool:
     return True
 
 
-PLOTTED: dict[str, Callable[[Rows], bool]] = {"audit-appends": appends, "audit-sizes": sizes}
+def checks(rows: Rows) -> bool:
+    """How long a check of a quota takes against the number of agents, ours and governor's."""
+    counts = {"1000": 1_000, "10k/uniform": 10_000, "100k/uniform": 100_000, "1M/uniform": 1_000_000}
+    found = {n: rows["metering", f"rust/4-level/{name}"] for name, n in counts.items() if _measured(rows, name)}
+    if len(found) < 2:
+        return False
+    lines = {
+        "creto": {n: row["ours"] for n, row in found.items()},
+        f"governor {next(iter(found.values()))['peer_version']}": {n: row["peer_value"] for n, row in found.items()},
+    }
+    drawn, axes = figure("A check of a quota on four levels, uniform agents", "agents", "ns a check")
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    for mark, colour, (name, points) in zip(MARKS, (OURS, PEERS[0]), lines.items(), strict=False):
+        axes.plot(*zip(*sorted(points.items()), strict=True), marker=mark, color=colour, label=name, linewidth=2)
+        for n, value in points.items():
+            axes.annotate(
+                f"{value:.3g}", (n, value), textcoords="offset points", xytext=(0, 7), ha="center", fontsize=9
+            )
+    axes.set_xticks(list(found), [f"{n:,}" for n in found])
+    axes.minorticks_off()
+    axes.legend(frameon=False)
+    save(drawn, "metering-checks")
+    return True
+
+
+def _measured(rows: Rows, name: str) -> bool:
+    return (rows.get(("metering", f"rust/4-level/{name}")) or {}).get("peer_value") is not None
+
+
+def threads(rows: Rows) -> bool:
+    """What a second thread adds, by what the two have in common."""
+    cases = {
+        "organisations of their own": "many-organisations",
+        "one organisation": "one-organisation",
+        "one agent": "one-agent",
+    }
+    bars = {
+        label: rows["metering", f"rust/2-threads/{case}"]["ours"]
+        for label, case in cases.items()
+        if ("metering", f"rust/2-threads/{case}") in rows
+    }
+    if len(bars) < len(cases):
+        return False
+    drawn, axes = figure(
+        "Checks a second by two threads", "what the threads have in common", "times those of one thread"
+    )
+    drawn_bars = axes.bar(list(bars), list(bars.values()), color=[PEERS[3], OURS, PEERS[0]], width=0.55)
+    axes.bar_label(drawn_bars, fmt="{:.2f}")
+    axes.axhline(1, color="#57606a", linewidth=1, linestyle="--")
+    axes.set_ylim(0, 2.2)
+    save(drawn, "metering-threads")
+    return True
+
+
+PLOTTED: dict[str, Callable[[Rows], bool]] = {
+    "audit-appends": appends,
+    "audit-sizes": sizes,
+    "metering-checks": checks,
+    "metering-threads": threads,
+}
 
 
 def main() -> int:

@@ -265,6 +265,8 @@ fn main() -> Result<()> {
     let wanted = |case: &str| case.starts_with(&only) || only.starts_with(case);
     if wanted("rust/4-level") {
         checks("rust/4-level/1000", 1_000, &uniform(1_000, 1 << 20), true);
+        checks("rust/4-level/10k/uniform", 10_000, &uniform(10_000, 1 << 20), true);
+        checks("rust/4-level/100k/uniform", 100_000, &uniform(100_000, 1 << 20), true);
         checks("rust/4-level/1M/uniform", 1_000_000, &uniform(1_000_000, 1 << 20), true);
         checks("rust/4-level/1M/zipf", 1_000_000, &zipf(1_000_000, 1 << 20), false);
     }
