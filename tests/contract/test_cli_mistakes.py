@@ -160,6 +160,15 @@ def test_money_is_meant_in_the_currency_whether_its_kind_is_said_or_not(tmp_path
         ('[common]\nstore_url = "mysql://x"', "write a `postgresql://` URL"),
         ('[metering]\ncurrency = "usd"', "write three capital letters, by ISO 4217, such as `USD`"),
         ('[runtime]\nhosts = {"a" = "b"}', "`a` leads to `b`: write an address and a port, such as `127.0.0.1:8080`"),
+        (
+            '[[approvers]]\nname="Bad Name"',
+            "`approvers[1].name` (file c.toml): write letters, digits, `.`",
+        ),
+        ('[[approvers]]\nname="a"\nemail="here"', "write an address, such as `release-desk@example.org`"),
+        (
+            '[[approvers]]\nname="a"\n[[approvers]]\nname="a"',
+            "`a` is there twice: give each approver a name",
+        ),
         ('[[quotas]]\nscope="agent"\nmeter="m"\nlimit=1\nwindow="x"', "`quotas[1]` (file c.toml): window `x`: write"),
     ],
 )

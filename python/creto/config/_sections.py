@@ -81,6 +81,18 @@ def _hosts(value: dict[str, str]) -> dict[str, str]:
     return value
 
 
+def _approver(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", value):
+        raise ValueError("write letters, digits, `.`, `_` and `-`, at most 64 of them")
+    return value
+
+
+def _address(value: str) -> str:
+    if not re.fullmatch(r"[^@\s]+@[^@\s]+", value):
+        raise ValueError("write an address, such as `release-desk@example.org`")
+    return value
+
+
 Currency = Annotated[str, Field(json_schema_extra={"pattern": "^[A-Z]{3}$"}), AfterValidator(_currency)]
 Endpoint = Annotated[str, AfterValidator(_endpoint)]
 TimeZone = Annotated[str, AfterValidator(_time_zone)]
@@ -246,7 +258,7 @@ class Quota(Section):
     scope: Name
     """`organisation`, `team` or `agent` for each of that floor; `team:research` for that one."""
     meter: Annotated[str, Field(max_length=128)] = ""
-    """What is counted, such as `tool_calls`; for money left out, and then `cost:` with the currency."""
+    """What is counted, such as `tool_calls`; `cost:` with a currency is money, and stands here by itself for `money`."""
     limit: Decimal = Field(ge=0, allow_inf_nan=False)
     """How much, in the meter's smallest unit; money in the currency's unit."""
     kind: Literal["fixed", "sliding", "gcra", "calendar", "concurrent", "cumulative", "money"] | None = None
@@ -364,11 +376,11 @@ class Price(Section):
 class Approver(Section):
     """A human who may answer."""
 
-    name: Name
+    name: Annotated[str, AfterValidator(_approver)]
     """The last part of `spiffe://<trust domain>/approver/<name>`."""
     policies: list[Name] = []
     """The oversight policies this one may answer for; all where there are none."""
-    email: str | None = None
+    email: Annotated[str, AfterValidator(_address)] | None = None
     """Where announcements go."""
 
 
@@ -383,7 +395,7 @@ class Channel(Section):
     """For webhook and slack."""
     secret: SecretStr | None = None
     """The key that signs webhooks, `whsec_...`."""
-    to: list[str] = []
+    to: list[Annotated[str, AfterValidator(_address)]] = []
     """Addresses, for email."""
     policies: list[Name] = []
     """Only requests under these policies; all where there are none."""

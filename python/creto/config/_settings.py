@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, Field, PrivateAttr, SecretStr, TypeAdapter, ValidationError
+from pydantic import BaseModel, Field, PrivateAttr, SecretStr, TypeAdapter, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from creto.config._sections import (
@@ -69,6 +69,15 @@ class Settings(BaseSettings):
     prices: list[Price] = Field(default=[], json_schema_extra={"reload": True})
     approvers: list[Approver] = Field(default=[], json_schema_extra={"reload": True})
     channels: list[Channel] = Field(default=[], json_schema_extra={"reload": True})
+
+    @field_validator("approvers")
+    @classmethod
+    def _each_once(cls, value: list[Approver]) -> list[Approver]:
+        names = [one.name for one in value]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise ValueError(f"`{twice}` is there twice: give each approver a name of its own")
+        return value
 
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)
     _project: Project | None = PrivateAttr(default=None)
