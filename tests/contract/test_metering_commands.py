@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from creto import open_blocking
 from creto.cli import main
 
 CONFIG = """
@@ -297,3 +298,18 @@ def test_processes_that_invoice_at_once_make_one_invoice_a_customer_and_numbers_
 )
 def test_what_cannot_be_is_refused_with_what_to_write(creto: Command, arguments: list[str], text: str) -> None:
     assert text in " ".join(creto(*arguments, code=1 if "INV-1" in arguments else 2).split())
+
+
+def test_an_acts_page_prices_what_one_act_can_have_a_share_of_and_names_the_rest(
+    config: Path, tmp_path: Path, creto: Command
+) -> None:
+    steps = 'tiers = [{up_to = 1000, unit_price = "0.002"}, {unit_price = "0.001"}]'
+    config.write_text(CONFIG + f'\n[[prices]]\nmeter = "tokens"\nmodel = "graduated"\n{steps}\n')
+    with open_blocking(config=config) as layer:
+        agent = layer.agent("reader")
+        used = {"tool_calls": 2, "tokens": 1500}
+        layer.perform_blocking(agent, "tool:call", "add", lambda: 1, usage=used)
+    found = creto("audit", "query", "--outcome", "success", "--action", "tool:*", "--json")[-1]
+    creto("audit", "show", f"{found['shard']}/{found['index']}", "--html", str(tmp_path / "act.html"))
+    page = (tmp_path / "act.html").read_text()
+    assert "0.2 USD, at the prices of now; not in it, since priced over the whole period: tokens (graduated)" in page

@@ -258,7 +258,7 @@ class Quota(Section):
     scope: Name
     """`organisation`, `team` or `agent` for each of that floor; `team:research` for that one."""
     meter: Annotated[str, Field(max_length=128)] = ""
-    """What is counted, such as `tool_calls`; `cost:` with a currency is money, and stands here by itself for `money`."""
+    """What is counted, such as `tool_calls`; `cost:` with a currency is money, and meant where `money` names none."""
     limit: Decimal = Field(ge=0, allow_inf_nan=False)
     """How much, in the meter's smallest unit; money in the currency's unit."""
     kind: Literal["fixed", "sliding", "gcra", "calendar", "concurrent", "cumulative", "money"] | None = None
