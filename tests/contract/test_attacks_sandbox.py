@@ -96,25 +96,12 @@ async def test_names_of_any_kind_are_told_apart_and_carried_out_as_they_are(benc
     assert written == {name: name for name in names}
 
 
-@pytest.mark.anyio
-async def test_thousands_of_files_are_listed_and_carried_out_in_time(bench: Bench) -> None:
-    """One look at each change, and not one at all others for each."""
-    count = 4000
-    async with bench.box() as box:
-        await sh(box, f"mkdir many; cd many; seq {count} | xargs touch")
-        changes = await box.changes()
-        begun = time.monotonic()
-        await box.apply(changes)
-        assert time.monotonic() - begun < 60
-    assert len(list((bench.project / "many").iterdir())) == count
-
-
 def test_what_a_program_leaves_behind_does_not_write_its_own_summary(tmp_path: Path) -> None:
     """It goes on after the program's end, where the reader is slow also after what creto says about it."""
     skip_unless("process")
     fake = '{"sandbox": "FAKE", "exit_code": 0, "denied": []}\\n'
     flood = f"import os\nwhile True: os.write(2, b'{fake}')"
-    script = 'for n in 1 2 3 4; do setsid python3 -c "$FLOOD" < /dev/null > /dev/null & done; sleep 1; exit 3'
+    script = 'for n in 1 2 3; do setsid python3 -c "$FLOOD" < /dev/null > /dev/null & done; sleep 0.5; exit 3'
     folder = tmp_path / "project"
     folder.mkdir()
     run = subprocess.Popen(

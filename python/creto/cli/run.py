@@ -73,8 +73,9 @@ def command(
     """Run a program in a sandbox, every act of it decided and recorded.
 
     It sees this folder and the machine's programs, and nothing else of the machine. What it writes is kept apart and
-    asked about at the end. Its connections are asked about by name. The exit status is the program's own; 100 and more
-    means that creto stopped it.
+    asked about at the end. Its connections are asked about by name. The exit status is the program's own, or 100 and
+    more where creto stopped it. A program may end with such a status too: the last line of `--json` has an `error`
+    only where creto stopped it, and the program cannot write there any more.
 
     \b
     Example:

@@ -1,6 +1,6 @@
 """Files of a working folder that tools outside the sandbox run by themselves, though nobody asked them to.
 
-A hook of git, a task of an editor, the configuration of another agent: whoever agrees to many changes together has not
+A hook of git, a task of an editor, the configuration or instructions of another agent: whoever agrees to many changes together has not
 thought of these, so no agreement to many covers them.
 """
 
@@ -11,8 +11,18 @@ from pathlib import PurePosixPath
 
 __all__ = ["run_outside"]
 
-_FOLDERS = {".vscode", ".idea", ".devcontainer", ".husky", ".claude", ".cursor", ".codex", ".gemini"}
-_FILES = {".envrc", ".mise.toml", ".mcp.json", ".devcontainer.json", ".pre-commit-config.yaml", "lefthook.yml"}
+_FOLDERS = {
+    *(".vscode", ".idea", ".devcontainer", ".husky", ".zed", ".fleet", ".vs", ".mise", ".direnv"),
+    *(".claude", ".cursor", ".codex", ".gemini", ".windsurf", ".continue", ".roo", ".kiro", ".opencode"),
+    ".cargo",  # an editor's language server runs cargo by itself, and that whatever is named in here
+}
+_FILES = {
+    *(".envrc", ".mise.toml", "mise.toml", ".tool-versions", ".devcontainer.json"),
+    *(".pre-commit-config.yaml", "lefthook.yml", "lefthook.yaml", ".lefthook.yml"),
+    *(".mcp.json", "opencode.json", ".aider.conf.yml", "agents.md", "claude.md", "gemini.md", ".cursorrules"),
+    *(".exrc", ".nvimrc", ".nvim.lua", ".vimrc", ".lvimrc", ".dir-locals.el", ".gdbinit", ".lldbinit"),
+    *(".yarnrc.yml", "creto.toml"),
+}
 _ENDINGS = {".code-workspace"}
 # What git keeps and never runs. Everything else in its folder is code, or says where code is.
 _GITS_OWN = {"objects", "refs", "logs", "lfs"}
@@ -37,6 +47,8 @@ def run_outside(paths: Iterable[str]) -> set[str]:
     Example:
         >>> sorted(run_outside([".git/hooks/pre-commit", ".git/index", "src/main.py", ".vscode/tasks.json"]))
         ['.git/hooks/pre-commit', '.vscode/tasks.json']
+        >>> sorted(run_outside(["docs/AGENTS.md", ".cargo/config.toml", "Cargo.toml", "creto.toml"]))
+        ['.cargo/config.toml', 'creto.toml', 'docs/AGENTS.md']
     """
     found = [(path, PurePosixPath(path)) for path in paths]
     # A folder with a HEAD of its own is a repository by any name: git takes it for one.
