@@ -83,7 +83,8 @@ pub struct Machine;
 
 struct Plain(File);
 
-fn uninterrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+/// Makes a call again where a signal came between.
+pub fn uninterrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     loop {
         match call() {
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
@@ -157,7 +158,7 @@ impl Disk for Machine {
 
     fn list(&self, folder: &Path) -> io::Result<Vec<String>> {
         let mut names = Vec::new();
-        for entry in std::fs::read_dir(folder)? {
+        for entry in uninterrupted(|| std::fs::read_dir(folder))? {
             if let Ok(name) = entry?.file_name().into_string() {
                 names.push(name);
             }

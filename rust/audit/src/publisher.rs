@@ -10,6 +10,7 @@ use crate::reader::Shard;
 use crate::reserve::Segments;
 use crate::sealer::Seals;
 use crate::segment;
+use crate::tile::WIDTH;
 use crate::tree::Tree;
 use creto_enablement_common::{Error, ErrorKind, Result};
 use parking_lot::{Condvar, Mutex};
@@ -130,8 +131,8 @@ impl Publisher {
             if self.unsealed > MOST_UNSEALED {
                 self.seal()?;
             }
-            let late = self.due.is_some_and(|due| due <= Instant::now());
-            if late || self.tree.size() - self.asked >= self.every_records {
+            let many = self.every_records < 2 * WIDTH && self.tree.size() - self.asked >= self.every_records;
+            if many || self.due.is_some_and(|due| due <= Instant::now()) {
                 self.publish(false)?;
             }
         }
@@ -154,6 +155,12 @@ impl Publisher {
         self.unsealed += segment::frame_length(payload.len());
         let every = self.every;
         self.due.get_or_insert_with(|| Instant::now() + every);
+        // Where a bundle has just been filled a checkpoint needs no partial one; each that is written is removed soon after, and file systems
+        // are slow to make files where many have just been removed.
+        let filled = self.tree.size().is_multiple_of(WIDTH);
+        if filled && self.tree.size() + WIDTH > self.asked + self.every_records && self.published.size() >= self.asked {
+            self.publish(false)?;
+        }
         Ok(())
     }
 
@@ -174,7 +181,7 @@ impl Publisher {
                 return Err(Error::new(ErrorKind::Integrity).with_context(what));
             }
             self.queue.shows_life();
-            if self.tree.size() - self.asked >= self.every_records || self.unsealed > MOST_UNSEALED {
+            if self.unsealed > MOST_UNSEALED || self.due.is_some_and(|due| due <= Instant::now()) {
                 return Ok(());
             }
         }

@@ -1,9 +1,10 @@
 //! Which shard this process writes: a free one is taken over, else a new one made. The lock file's flock says whose it is.
 
+use crate::disk::uninterrupted;
 use crate::fork;
 use creto_enablement_common::{Error, ErrorKind, Result, ResultExt};
 use rustix::fs::{FlockOperation, flock};
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::fd::AsRawFd;
@@ -38,7 +39,7 @@ impl Drop for Held {
 /// The names of all shards of a ledger folder, in order.
 pub fn names(folder: &Path) -> Result<Vec<String>> {
     let mut names = Vec::new();
-    let entries = match fs::read_dir(folder) {
+    let entries = match uninterrupted(|| fs::read_dir(folder)) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(names),
         other => other.context(|| format!("listing `{}`", folder.display()))?,
     };
@@ -69,7 +70,7 @@ fn take(folder: &Path, name: &str) -> Result<Option<Held>> {
         .mode(0o600)
         .open(path.join(LOCK))
         .context(|| format!("opening the lock of shard `{name}`"))?;
-    match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+    match retry_on_intr(|| flock(&lock, FlockOperation::NonBlockingLockExclusive)) {
         Ok(()) => {}
         Err(Errno::WOULDBLOCK) => return Ok(None),
         Err(e) => return Err(Error::from(io::Error::from(e)).with_context(format!("locking shard `{name}`"))),

@@ -4,6 +4,7 @@
 
 use memmap2::{MmapOptions, MmapRaw};
 use rustix::fs::{FlockOperation, flock};
+use rustix::io::retry_on_intr;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
@@ -47,7 +48,7 @@ impl Page {
     /// Maps the file, made if it is missing; `settle` runs under a lock on the file, once for each opening.
     pub fn open(path: &Path, settle: impl FnOnce(&Words, bool)) -> io::Result<Self> {
         let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
-        flock(&file, FlockOperation::LockExclusive)?;
+        retry_on_intr(|| flock(&file, FlockOperation::LockExclusive))?;
         let new = file.metadata()?.size() < LENGTH as u64;
         if new {
             // Written, not merely sized: a sparse page would need space at the worst moment.
@@ -66,7 +67,7 @@ impl Page {
         settle(page.words(), magic == 0);
         page.words().magic.store(MAGIC, Ordering::Release);
         page.sync()?;
-        flock(&page.file, FlockOperation::Unlock)?;
+        retry_on_intr(|| flock(&page.file, FlockOperation::Unlock))?;
         Ok(page)
     }
 
