@@ -1,7 +1,7 @@
 """Files of a working folder that tools outside the sandbox run by themselves, though nobody asked them to.
 
-A hook of git, a task of an editor, the configuration or instructions of another agent: whoever agrees to many changes together has not
-thought of these, so no agreement to many covers them.
+A hook of git, a task of an editor, the configuration or instructions of another agent: whoever agrees to many changes
+together has not thought of these, so no agreement to many covers them.
 """
 
 from __future__ import annotations
