@@ -313,3 +313,16 @@ def test_an_acts_page_prices_what_one_act_can_have_a_share_of_and_names_the_rest
     creto("audit", "show", f"{found['shard']}/{found['index']}", "--html", str(tmp_path / "act.html"))
     page = (tmp_path / "act.html").read_text()
     assert "0.2 USD, at the prices of now; not in it, since priced over the whole period: tokens (graduated)" in page
+
+
+def test_an_invoice_can_be_verified_as_soon_as_it_has_its_number_though_nothing_else_runs(
+    config: Path, tmp_path: Path, creto: Command
+) -> None:
+    with open_blocking(config=config) as layer:
+        layer.perform_blocking(layer.agent("reader"), "tool:call", "add", lambda: 1, usage={"tool_calls": 1})
+    draft = creto("invoice", "run", "--period", "this-month", "--draft", "--json")[0]
+    number = creto("invoice", "finalize", draft["id"], "--json")["number"]
+    creto("invoice", "show", number, "-o", str(tmp_path / "invoice.json"))
+    assert "FAIL" not in creto("invoice", "verify", str(tmp_path / "invoice.json"))
+    assert "has no line 9; its lines are 1 to 1" in creto("invoice", "prove", number, "9", "1", code=1)
+    assert "has 1 events, and none is number 99" in creto("invoice", "prove", number, "1", "99", code=1)

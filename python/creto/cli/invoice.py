@@ -19,6 +19,7 @@ from creto.cli._group import Group
 
 if TYPE_CHECKING:
     from creto import _core
+    from creto.store import Store
 
 
 @click.group(cls=Group)
@@ -59,7 +60,7 @@ def run(frame: Frame, period: str, customer: str | None, draft: bool, recount: b
     book = PriceBook.from_settings(frame.settings)
     # Only what a checkpoint covers can be proved, so only that is invoiced; what comes later is adjusted.
     evidence = LedgerEvidence(frame.folder / "ledger", recount=recount)
-    with frame.store() as store:
+    with frame.store() if draft else _recorded(frame) as store:
         made = Invoices(store, _who(frame)).run(
             book,
             start,
@@ -71,6 +72,32 @@ def run(frame: Frame, period: str, customer: str | None, draft: bool, recount: b
             refuse_empty=True,
         )
     _table(frame, made, empty=f"nobody used anything in {period}")
+
+
+@contextmanager
+def _recorded(frame: Frame) -> Iterator[Store]:
+    """The store; what was decided in it is in the ledger at the end, under a checkpoint, so that it can be verified."""
+    from creto import _core
+    from creto.audit import AuditClient, open_ledger
+    from creto.errors import CretoError
+
+    with frame.store() as store:
+        yield store
+        try:
+            ledger = open_ledger(
+                frame.folder,
+                _core.HybridLogicalClock(frame.folder / "clock"),
+                frame.sealer(),
+                trust_domain=frame.settings.common.trust_domain,
+                settings=frame.settings,
+            )
+            try:
+                store.settle(AuditClient(ledger, frame.folder))
+            finally:
+                ledger.close_blocking()
+        except CretoError as error:
+            # It is decided and stays so; whoever opens the ledger next records it.
+            frame.warn(f"it is not in the ledger yet: {error}")
 
 
 def _who(frame: Frame) -> str:
@@ -249,11 +276,19 @@ def prove(frame: Frame, number: str, line: int, event: int) -> None:
     Example:
       creto invoice prove INV-2026-000001 1 1
     """
+    from creto.errors import NotFoundError
     from creto.metering import Invoices
     from creto.metering._proof import prove_event
 
     with frame.store() as store:
         document = Invoices(store).find(number).document
+    lines = {found["line"]: found for found in document["lines"]}
+    if line not in lines:
+        raise NotFoundError(f"invoice {number} has no line {line}; its lines are 1 to {len(lines)}")
+    if not 1 <= event <= lines[line]["events"]:
+        raise NotFoundError(
+            f"line {line} of invoice {number} has {lines[line]['events']} events, and none is number {event}"
+        )
     click.echo(_json(prove_event(document, line, event, frame.folder / "ledger")))
 
 
@@ -276,7 +311,7 @@ def finalize(frame: Frame, number: str) -> None:
     """
     from creto.metering import Invoices
 
-    with frame.store() as store:
+    with _recorded(frame) as store:
         _moved(frame, Invoices(store, _who(frame)).finalize(number))
 
 
@@ -293,7 +328,7 @@ def pay(frame: Frame, number: str) -> None:
     """
     from creto.metering import Invoices
 
-    with frame.store() as store:
+    with _recorded(frame) as store:
         _moved(frame, Invoices(store, _who(frame)).pay(number))
 
 
@@ -310,7 +345,7 @@ def void(frame: Frame, number: str) -> None:
     """
     from creto.metering import Invoices
 
-    with frame.store() as store:
+    with _recorded(frame) as store:
         _moved(frame, Invoices(store, _who(frame)).void(number))
 
 
@@ -341,7 +376,7 @@ def credit(frame: Frame, number: str, amount: str | None, reason: str) -> None:
     """
     from creto.metering import Invoices
 
-    with frame.store() as store:
+    with _recorded(frame) as store:
         note = Invoices(store, _who(frame)).credit(number, reason, None if amount is None else _decimal(amount))
     frame.show(note.document, f"{note.number}: {note.document['total']} {note.document['currency']}")
 
