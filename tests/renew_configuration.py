@@ -20,11 +20,11 @@ HEAD = """\
 
 This page is printed from the settings by `make docs`, and a test compares the two.
 
-A setting is looked for in the environment, then in files given by `--config`, then in `./creto.toml` if it is trusted,
-then in `~/.config/creto/*.toml` or `*.yaml`, then in `/etc/creto/`; else its default holds. In the environment the name
-is upper case, with `CRETO_` before it and `__` between section and setting: `CRETO_RUNTIME__DEFAULT_BACKEND=process`;
-lists and tables are JSON there. Inside files `${NAME}` stands for that variable of the environment. An unknown name is
-an error that shows the nearest known one.
+A setting is looked for in the environment, then in files given by `--config`, then in the one that `CRETO_CONFIG`
+names, then in `./creto.toml` if it is trusted, then in `~/.config/creto/*.toml` or `*.yaml`, then in `/etc/creto/`;
+else its default holds. In the environment the name is upper case, with `CRETO_` before it and `__` between section and
+setting: `CRETO_RUNTIME__DEFAULT_BACKEND=process`; lists and tables are JSON there. Inside files `${NAME}` stands for
+that variable of the environment. An unknown name is an error that shows the nearest known one.
 
 `./creto.toml` counts only after `creto config trust` has recorded what it, and the policies that it names, hold now.
 Whoever changes it afterwards, an agent for instance, makes it count no more. `creto config show` prints every value
