@@ -1472,7 +1472,7 @@ def _round_trip(exception: Exception) -> BaseException:
     Raises the exception of a kind by way of Rust; the tests walk every kind through it.
     """
 
-def attachment_check(key: bytes, piece: bytes, number: int, last: bool) -> None:
+def attachment_check(key: bytes, piece: bytes, number: SupportsIndex, last: bool) -> None:
     """
     Raises EncryptionFailedError unless a piece is the chunk of this number: the sealed blob's 7 first bytes, then the chunk.
     """
@@ -1783,6 +1783,7 @@ __all__ = [
     "VerifyingKey",
     "__version__",
     "_round_trip",
+    "attachment_check",
     "attachment_open",
     "attachment_seal",
     "check_quota_rules",

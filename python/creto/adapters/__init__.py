@@ -2,5 +2,3 @@
 
 They translate, and decide nothing: every act goes through `creto.layer`.
 """
-
-__all__ = ["mcp"]

@@ -131,7 +131,7 @@ def _put(path: Path, content: bytes) -> None:
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
     """Whoever serves a ledger does not choose what else is asked from here."""
 
-    def redirect_request(self, *_: Any) -> None:
+    def redirect_request(self, *_: Any, **__: Any) -> None:
         """Follows none."""
         return
 
