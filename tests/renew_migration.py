@@ -3,6 +3,8 @@
 Run: .tools/bin/python tests/renew_migration.py
 """
 
+import hashlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -21,7 +23,7 @@ from alembic import op
 
 import creto.store.tables
 
-revision = "0001"
+revision = "{revision}"
 down_revision = None
 
 
@@ -40,7 +42,11 @@ def main() -> None:
     steps = "\n".join(line for line in steps.splitlines() if not line.strip().startswith("#")).strip()
     target = Path(creto.store.__file__).parent / "migrations" / "versions" / "0001_first.py"
     target.parent.mkdir(exist_ok=True)
-    target.write_text(HEADER.format(steps=steps))
+    # Until the first release the steps change in place: their digest tells what was made by other steps.
+    revision = f"0001_{hashlib.sha256(steps.encode()).hexdigest()[:8]}"
+    target.write_text(HEADER.format(steps=steps, revision=revision))
+    schema = target.parents[2] / "_schema.py"
+    schema.write_text(re.sub(r'^HEAD = ".*"$', f'HEAD = "{revision}"', schema.read_text(), flags=re.MULTILINE))
     subprocess.run([Path(sys.executable).parent / "ruff", "format", "-q", target], check=True)
 
 

@@ -383,14 +383,17 @@ def test_the_watch_takes_up_a_change_by_itself(live: tuple[Live, Path, list[dict
         async with anyio.create_task_group() as group:
             heard = anyio.Event()
             with anyio.fail_after(20):
-                group.start_soon(lambda: follower.watch(interval=0.05, told=lambda _: heard.set()))
-                await anyio.sleep(0.2)
+                # Before the watch begins: what changed since the configuration was loaded is taken up too.
                 file.write_text('[common]\nlog_level = "error"\n')
+                group.start_soon(lambda: follower.watch(interval=0.05, told=lambda _: heard.set()))
+                await heard.wait()
+                heard = anyio.Event()
+                file.write_text('[common]\nlog_level = "debug"\n')
                 await heard.wait()
             group.cancel_scope.cancel()
         return follower.current.common.log_level
 
-    assert anyio.run(main, backend=backend) == "error"
+    assert anyio.run(main, backend=backend) == "debug"
 
 
 # --- the command -----------------------------------------------------------------------------------------------------

@@ -73,7 +73,8 @@ def test_a_store_that_a_newer_creto_wrote_is_refused_and_left_alone(state: Path)
     with Store(state) as store, store.begin() as tx:
         tx.execute(text("UPDATE alembic_version SET version_num = '9999'"))
     with pytest.raises(
-        InvalidInputError, match=r"written by a newer creto \(schema 9999, this one knows up to .*update"
+        InvalidInputError,
+        match=r"written by another creto \(schema 9999, this one knows up to .*use the version that wrote it",
     ):
         Store(state)
 

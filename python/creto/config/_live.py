@@ -97,6 +97,8 @@ class Live:
         # Never changes under a running agent: an absent or untrusted file stays absent, too.
         self._sources["pinned"] = self._current._project or False
         self._contents = self._fingerprint(self._current)
+        # Here, not when `watch` begins: what changes between the two is a change.
+        self._seen = self._look()
         _set_level(self._current)
 
     @property
@@ -172,16 +174,15 @@ class Live:
             interval: Seconds between looks.
             told: Called with each reload that changed something or was refused.
         """
-        seen = await anyio.to_thread.run_sync(self._look)
         while True:
             await anyio.sleep(interval)
             now = await anyio.to_thread.run_sync(self._look)
-            if now == seen and not self._again.is_set():
+            if now == self._seen and not self._again.is_set():
                 continue
             self._again.clear()
             # A file that is being written settles first.
             await anyio.sleep(min(interval, 0.1))
-            seen = await anyio.to_thread.run_sync(self._look)
+            self._seen = await anyio.to_thread.run_sync(self._look)
             outcome = await anyio.to_thread.run_sync(self.reload, "file watch")
             if told and (outcome.changes or outcome.refused):
                 told(outcome)

@@ -1,4 +1,4 @@
-"""The schema of a store: brought up to this version's when opened, refused where a newer creto made it."""
+"""The schema of a store: brought up to this version's when opened, refused where an unknown version made it."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from creto.store._engine import WRITE
 
 __all__ = ["HEAD", "migrate"]
 
-HEAD = "0001"
+HEAD = "0001_4acc5f5d"
 
 
 def migrate(engine: Engine, place: str) -> None:
     """Brings the database to the schema of this version, in one transaction.
 
     Raises:
-        InvalidInputError: A newer creto wrote it.
+        InvalidInputError: A version that this one does not know wrote it.
     """
     with engine.connect() as connection, connection.begin():
         if _version(connection) == HEAD:
@@ -46,8 +46,8 @@ def _upgrade(connection: Connection, found: str | None, place: str) -> None:
     known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
     if found is not None and found not in known:
         raise InvalidInputError(
-            f"the store `{place}` was written by a newer creto (schema {found}, this one knows up to {HEAD}); "
-            "update creto"
+            f"the store `{place}` was written by another creto (schema {found}, this one knows up to {HEAD}); "
+            "use the version that wrote it, or move the state folder away"
         )
     config.attributes["connection"] = connection
     command.upgrade(config, "head")

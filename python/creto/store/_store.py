@@ -52,7 +52,7 @@ class Store:
         timeout: Seconds to wait for the transaction of another process.
 
     Raises:
-        InvalidInputError: The place cannot be used, or a newer creto wrote it.
+        InvalidInputError: The place cannot be used, or a version that this one does not know wrote it.
         UnauthorizedError: Other users can get at the folder.
         ConnectionFailedError: The database cannot be reached.
 

@@ -11,6 +11,7 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A segment ends once it holds so many events: fewer make more groups to visit, more take more memory to put in order (350 MB for these).
 const FULL: usize = 1 << 21;
@@ -103,9 +104,10 @@ impl Index {
         if let Some(folder) = path.parent() {
             fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).context(failed)?;
         }
-        // Two processes may make the same one at once; each its own file, and either name is as good. Not synced: it can be made again,
-        // and one that a loss of power left short is told by its head or its length.
-        let new = path.with_extension(format!("new-{}", std::process::id()));
+        // Two may make the same one at once, in one process or in two; each its own file, and either is as good. Not synced: it can be made
+        // again, and one that a loss of power left short is told by its head or its length.
+        static MADE: AtomicU64 = AtomicU64::new(0);
+        let new = path.with_extension(format!("new-{}-{}", std::process::id(), MADE.fetch_add(1, Ordering::Relaxed)));
         let mut file = File::create(&new).context(failed)?;
         file.write_all(&bytes).context(failed)?;
         fs::rename(&new, &path).context(failed)

@@ -5,7 +5,7 @@ from alembic import op
 
 import creto.store.tables
 
-revision = "0001"
+revision = "0001_4acc5f5d"
 down_revision = None
 
 
