@@ -48,6 +48,7 @@ bench: setup-bench develop $(VENV)/bench/.stamp ## measure ours and the peers in
 
 plots: venv ## draw docs/plots anew from benches/report.json
 	@$(BIN)/python benches/plot.py
+	@$(BIN)/python benches/plot_policy.py
 
 fuzz: ## search every decoder for faults: make fuzz [TARGET=name] [SECONDS=60]
 	@tests/fuzz/run "$(TARGET)" "$(or $(SECONDS),60)"
