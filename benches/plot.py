@@ -90,6 +90,16 @@ def appends(rows: Rows) -> bool:
     return True
 
 
+def _curves(axes: Any, lines: dict[str, dict[int, float]]) -> None:
+    """Two curves, each point with its figure."""
+    for mark, colour, (name, points) in zip(MARKS, (OURS, PEERS[0]), lines.items(), strict=False):
+        axes.plot(*zip(*sorted(points.items()), strict=True), marker=mark, color=colour, label=name, linewidth=2)
+        for n, value in points.items():
+            axes.annotate(
+                f"{value:.3g}", (n, value), textcoords="offset points", xytext=(0, 7), ha="center", fontsize=9
+            )
+
+
 def sizes(rows: Rows) -> bool:
     """How long opening and proving take against the number of records."""
     counts = {"100k": 100_000, "1M": 1_000_000, "10M": 10_000_000}
@@ -107,12 +117,7 @@ def sizes(rows: Rows) -> bool:
         return False
     drawn, axes = figure("Opening and proving, by the size of the ledger", "records", "ms to open, µs to prove")
     axes.set_xscale("log")
-    for mark, colour, (name, points) in zip(MARKS, (OURS, PEERS[0]), lines.items(), strict=False):
-        axes.plot(*zip(*sorted(points.items()), strict=True), marker=mark, color=colour, label=name, linewidth=2)
-        for n, value in points.items():
-            axes.annotate(
-                f"{value:.3g}", (n, value), textcoords="offset points", xytext=(0, 7), ha="center", fontsize=9
-            )
+    _curves(axes, lines)
     axes.set_ylim(0, 1.25 * max(value for points in lines.values() for value in points.values()))
     measured = {name: n for name, n in counts.items() if any(n in points for points in lines.values())}
     axes.set_xticks(list(measured.values()), list(measured))
@@ -135,12 +140,7 @@ def checks(rows: Rows) -> bool:
     drawn, axes = figure("A check of a quota on four levels, uniform agents", "agents", "ns a check")
     axes.set_xscale("log")
     axes.set_yscale("log")
-    for mark, colour, (name, points) in zip(MARKS, (OURS, PEERS[0]), lines.items(), strict=False):
-        axes.plot(*zip(*sorted(points.items()), strict=True), marker=mark, color=colour, label=name, linewidth=2)
-        for n, value in points.items():
-            axes.annotate(
-                f"{value:.3g}", (n, value), textcoords="offset points", xytext=(0, 7), ha="center", fontsize=9
-            )
+    _curves(axes, lines)
     axes.set_xticks(list(found), [f"{n:,}" for n in found])
     axes.minorticks_off()
     axes.legend(frameon=False)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import datetime
 import json
-import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -16,8 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 import creto
-from creto.audit import AuditClient, trusted_keys
-from creto.errors import CretoError
+from creto.audit import tampered_copy, trusted_keys
 from creto.metering import Invoices, LedgerEvidence, PriceBook, verify_invoice
 from creto.metering._proof import prove_event, verify_event
 from creto.report import Report, acts, differences, page
@@ -51,7 +49,7 @@ async def tell(out: Path, started: float, transcript: Sequence[str], sites: Mapp
         proof = prove_event(invoice.document, 1, 1, state / "ledger")
         findings += verify_event(proof, keys)
     quota = await _quota(state)
-    tampered = await _tampered(state, out)
+    tampered = await tampered_copy(state / "ledger", out / "tampered", trusted_keys(state))
 
     counts = Report("", done).counts()
     _table(console, "acts", ("ended", "number"), list(counts.items()))
@@ -149,24 +147,6 @@ def _invoice(layer: creto.EnablementLayer, started: float) -> Any:
     return Invoices(parts.store).run(
         book, begin, end, "UTC", LedgerEvidence(parts.folder / "ledger"), customers=[customer]
     )[0]
-
-
-async def _tampered(state: Path, out: Path) -> str:
-    """What the verifier says of a copy in which one byte of a record was changed; empty if it says nothing."""
-    copy = out / "tampered"
-    shutil.rmtree(copy, ignore_errors=True)
-    shutil.copytree(state / "ledger", copy / "ledger")
-    # The largest: no later file stands in its place.
-    bundles = (file for file in (copy / "ledger").glob("*/tile/entries/**/*") if file.is_file())
-    bundle = max(bundles, key=lambda file: file.stat().st_size)
-    content = bytearray(bundle.read_bytes())
-    content[len(content) // 2] ^= 1
-    bundle.write_bytes(content)
-    try:
-        await AuditClient.reading(copy).verify(trusted_keys(state))
-    except CretoError as found:
-        return str(found)
-    return ""
 
 
 def _table(console: Console, title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:

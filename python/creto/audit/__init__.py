@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from creto.audit._reading import Verified as Verified
     from creto.audit._record import AuditRecord as AuditRecord
     from creto.audit._subject import Subjects as Subjects
+    from creto.audit._tampering import tampered_copy as tampered_copy
 
 _HOMES = {
     "AuditClient": "creto.audit._client",
@@ -24,6 +25,7 @@ _HOMES = {
     "Verified": "creto.audit._reading",
     "open_ledger": "creto.audit._keys",
     "signing_key": "creto.audit._keys",
+    "tampered_copy": "creto.audit._tampering",
     "trusted_keys": "creto.audit._keys",
 }
 
@@ -35,6 +37,7 @@ __all__ = [
     "Verified",
     "open_ledger",
     "signing_key",
+    "tampered_copy",
     "trusted_keys",
 ]
 

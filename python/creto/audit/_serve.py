@@ -94,18 +94,8 @@ def serve(folder: Path, listen: str, told: Callable[[int], None], *, entries: bo
         def _send(self, content: bytes, media: str, caching: str) -> None:
             tag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
             same = tag in [one.strip().removeprefix("W/") for one in self.headers.get("if-none-match", "").split(",")]
-            self.send_response(HTTPStatus.NOT_MODIFIED if same else HTTPStatus.OK)
-            self.send_header("etag", tag)
-            self.send_header("cache-control", caching)
-            self.send_header("x-content-type-options", "nosniff")
-            # Pages of other origins may read what anybody may read.
-            self.send_header("access-control-allow-origin", "*")
-            if not same:
-                self.send_header("content-type", media)
-                self.send_header("content-length", str(len(content)))
-            self.end_headers()
-            if not same and self.command == "GET":
-                self.wfile.write(content)
+            status = HTTPStatus.NOT_MODIFIED if same else HTTPStatus.OK
+            self._answer(status, None if same else content, media, caching, ("etag", tag))
 
         def _part(self, file: Path) -> None:
             """A stretch of a file of batches, as a record tells where its batch lies."""
@@ -121,15 +111,23 @@ def serve(folder: Path, listen: str, told: Callable[[int], None], *, entries: bo
             except OSError:
                 self._refuse(HTTPStatus.NOT_FOUND)
                 return
-            self.send_response(HTTPStatus.PARTIAL_CONTENT)
-            self.send_header("content-range", f"bytes {first}-{first + len(content) - 1}/*")
-            self.send_header("cache-control", "no-cache")
+            place = ("content-range", f"bytes {first}-{first + len(content) - 1}/*")
+            self._answer(HTTPStatus.PARTIAL_CONTENT, content, _TILE, "no-cache", place)
+
+        def _answer(
+            self, status: HTTPStatus, content: bytes | None, media: str, caching: str, header: tuple[str, str]
+        ) -> None:
+            self.send_response(status)
+            self.send_header(*header)
+            self.send_header("cache-control", caching)
             self.send_header("x-content-type-options", "nosniff")
+            # Pages of other origins may read what anybody may read.
             self.send_header("access-control-allow-origin", "*")
-            self.send_header("content-type", _TILE)
-            self.send_header("content-length", str(len(content)))
+            if content is not None:
+                self.send_header("content-type", media)
+                self.send_header("content-length", str(len(content)))
             self.end_headers()
-            if self.command == "GET":
+            if content is not None and self.command == "GET":
                 self.wfile.write(content)
 
         def _refuse(self, status: HTTPStatus) -> None:

@@ -172,7 +172,7 @@ def delegate(
       creto agent delegate planner researcher --policy reads.cedar --seconds 600 --out chain.jsonl
     """
     with identities_of(frame) as identities:
-        _known(identities, delegator)
+        identities.find(delegator)  # a name that was misspelt makes no agent
         hops = identities.delegate_blocking(
             delegator,
             delegatee,
@@ -199,7 +199,7 @@ def export(frame: Frame, names: tuple[str, ...], out: Path | None) -> None:
     """
     with identities_of(frame) as identities:
         for name in names:
-            _known(identities, name)
+            identities.find(name)  # a name that was misspelt makes no agent
         _write(identities.export(*names) + "\n", out)
         click.echo(f"fingerprint of this trust domain: {identities.domain().verifying_key.fingerprint}", err=True)
 
@@ -219,11 +219,6 @@ def import_(frame: Frame, bundle: Any, fingerprint: str | None) -> None:
     with identities_of(frame) as identities:
         found = identities.import_blocking(bundle.read(), fingerprint=fingerprint)
         frame.show(found, "known now: " + ", ".join(found))
-
-
-def _known(identities: Identities, name: str) -> None:
-    """Does nothing where there is such an agent: here a name that was misspelt makes none."""
-    identities.find(name)
 
 
 def _show(frame: Frame, identities: Identities, name: str) -> None:

@@ -11,6 +11,7 @@ import click
 
 from creto.cli._frame import Frame, json_option, pass_frame
 from creto.cli._group import Group
+from creto.config._patterns import EMAIL
 from creto.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def add(frame: Frame, name: str, policies: tuple[str, ...], email: str | None) -
     Example:
       creto approver add release-desk --policy payments --email release-desk@example.org
     """
-    if email is not None and not re.fullmatch(r"[^@\s]+@[^@\s]+", email):
+    if email is not None and not re.fullmatch(EMAIL, email):
         raise InvalidInputError(f"--email `{email}`: write an address, such as release-desk@example.org")
     with _people(frame) as people:
         made, token = people.add(name, policies=policies or ("*",), channels={"email": email} if email else {})

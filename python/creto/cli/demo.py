@@ -83,6 +83,7 @@ async def _demo(frame: Frame, folder: Path, page: Path | None) -> int:
 
     import creto
     from creto import report
+    from creto.audit import tampered_copy, trusted_keys
     from creto.errors import CretoError
 
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # noqa: ASYNC240 - before anything runs beside it
@@ -120,7 +121,9 @@ async def _demo(frame: Frame, folder: Path, page: Path | None) -> int:
         records = await layer.parts.audit.query()
         verified = await layer.parts.audit.verify()
         told += [(f"ledger {v.origin}", f"{v.size} records verified, root {v.root}") for v in verified]
-        told.append(("a copy with one byte changed", await _tampered(layer, folder)))
+        state = layer.parts.folder
+        said = await tampered_copy(state / "ledger", folder / "tampered", trusted_keys(state))
+        told.append(("a copy with one byte changed", f"found out: {said}" if said else "NOT found out"))
     story = report.Report("creto demo", report.acts(records), dict(told))
     if page is not None:
         await anyio.Path(page).write_text(report.page(story))
@@ -142,22 +145,3 @@ async def _approve(layer: creto.EnablementLayer, *, task_status: TaskStatus[None
         async for _ in keys:
             for request in await anyio.to_thread.run_sync(desk.pending):
                 await anyio.to_thread.run_sync(desk.approve, request, operator, "agreed to by the demo")
-
-
-async def _tampered(layer: creto.EnablementLayer, folder: Path) -> str:
-    from creto.audit import AuditClient, trusted_keys
-    from creto.errors import IntegrityError
-
-    copy = folder / "tampered"
-    shutil.copytree(layer.parts.folder / "ledger", copy / "ledger")
-    # The largest: no later file stands in its place.
-    bundles = (file for file in (copy / "ledger").glob("*/tile/entries/**/*") if file.is_file())
-    bundle = max(bundles, key=lambda file: file.stat().st_size)
-    content = bytearray(bundle.read_bytes())
-    content[len(content) // 2] ^= 1
-    bundle.write_bytes(content)
-    try:
-        await AuditClient.reading(copy).verify(trusted_keys(layer.parts.folder))
-    except IntegrityError as found:
-        return f"found out: {found}"
-    return "NOT found out"

@@ -102,7 +102,7 @@ def _named(quota: Quota) -> str:
 
 def _wrong(item: Any) -> str:
     """What pydantic found, with the option that it is about."""
-    said = item["msg"].removeprefix("Value error, ").removeprefix("quota rule 1: ").removeprefix("invalid input: ")
+    said = item["msg"].removeprefix("Value error, ")
     if not item["loc"]:
         return str(said)
     option = str(item["loc"][0])

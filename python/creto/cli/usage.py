@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Iterator
@@ -160,10 +159,11 @@ def _events(file: Path, *, progress: bool = False) -> Iterator[UsageEvent]:
 
 
 def _list(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    from creto._foreign import json_value
     from creto.errors import InvalidInputError
 
     try:
-        documents = json.loads(file.read_text(encoding="utf-8"))
+        documents = json_value(file.read_text(encoding="utf-8"))
     except ValueError as error:
         raise InvalidInputError(f"{file} is not JSON: {error}") from error
     share = file.stat().st_size // max(1, len(documents))
@@ -172,13 +172,14 @@ def _list(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def _lines(file: Path, lines: Any) -> Iterator[tuple[int, dict[str, Any]]]:
+    from creto._foreign import json_value
     from creto.errors import InvalidInputError
 
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:
-            document = json.loads(line)
+            document = json_value(line)
         except ValueError as error:
             raise InvalidInputError(f"{file}, line {number}, is not JSON: {error}") from error
         yield len(line), _object(file, f"line {number}", document)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,9 @@ MOST_NAMED = 256 * 1024 * 1024
 _MOST_VALUES = 100_000
 
 
-def contents(path: Path, most: int = MOST_SETTINGS) -> bytes:
+def contents(
+    path: Path, most: int = MOST_SETTINGS, *, require: Callable[[os.stat_result], None] | None = None
+) -> bytes:
     """What is in a file.
 
     A repository can hold a `creto.toml` that is a pipe or leads to `/dev/zero`, and every command in that folder reads
@@ -27,6 +30,7 @@ def contents(path: Path, most: int = MOST_SETTINGS) -> bytes:
     Args:
         path: The file, or a link to one.
         most: The most bytes that it may have.
+        require: Called with what the system says of the file before it is read; raises where that will not do.
 
     Raises:
         OSError: It cannot be read.
@@ -38,8 +42,11 @@ def contents(path: Path, most: int = MOST_SETTINGS) -> bytes:
     except ValueError as error:
         raise InvalidInputError(f"`{path}` cannot name a file: {error}") from error
     with os.fdopen(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
             raise InvalidInputError(f"`{path}` is no plain file")
+        if require is not None:
+            require(found)
         content = file.read(most + 1)
     if len(content) > most:
         raise InvalidInputError(f"`{path}` is larger than {most} bytes")

@@ -14,6 +14,8 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
 
+from creto.config._patterns import APPROVER, EMAIL
+
 __all__ = [
     "Approver",
     "Audit",
@@ -61,12 +63,6 @@ def _currency(value: str) -> str:
     return value
 
 
-def _trust_domain(value: str) -> str:
-    if not re.fullmatch(r"[a-z0-9]([a-z0-9._-]{0,253}[a-z0-9])?", value):
-        raise ValueError("write small letters, digits, `.`, `-` and `_`, as in `example.org`")
-    return value
-
-
 def _store_url(value: SecretStr) -> SecretStr:
     if not value.get_secret_value().startswith(("postgresql://", "postgresql+psycopg://", "postgres://")):
         raise ValueError("write a `postgresql://` URL; where there is none, the store is a file in the state folder")
@@ -81,18 +77,22 @@ def _hosts(value: dict[str, str]) -> dict[str, str]:
     return value
 
 
-def _approver(value: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", value):
-        raise ValueError("write letters, digits, `.`, `_` and `-`, at most 64 of them")
-    return value
+def _matching(pattern: str, otherwise: str) -> AfterValidator:
+    """Text of a pattern; `otherwise` says what to write."""
+
+    def check(value: str) -> str:
+        if not re.fullmatch(pattern, value):
+            raise ValueError(otherwise)
+        return value
+
+    return AfterValidator(check)
 
 
-def _address(value: str) -> str:
-    if not re.fullmatch(r"[^@\s]+@[^@\s]+", value):
-        raise ValueError("write an address, such as `release-desk@example.org`")
-    return value
-
-
+_trust_domain = _matching(
+    r"[a-z0-9]([a-z0-9._-]{0,253}[a-z0-9])?", "write small letters, digits, `.`, `-` and `_`, as in `example.org`"
+)
+_approver = _matching(APPROVER, "write letters, digits, `.`, `_` and `-`, at most 64 of them")
+_address = _matching(EMAIL, "write an address, such as `release-desk@example.org`")
 Currency = Annotated[str, Field(json_schema_extra={"pattern": "^[A-Z]{3}$"}), AfterValidator(_currency)]
 Endpoint = Annotated[str, AfterValidator(_endpoint)]
 TimeZone = Annotated[str, AfterValidator(_time_zone)]
@@ -103,7 +103,7 @@ Name = Annotated[str, Field(min_length=1, max_length=256)]
 class Common(Section):
     """What every part shares."""
 
-    trust_domain: Annotated[str, AfterValidator(_trust_domain)] = _setting("creto.local")
+    trust_domain: Annotated[str, _trust_domain] = _setting("creto.local")
     """The SPIFFE trust domain that agents and approvers are named in."""
     authz_endpoint: Endpoint = _setting("embedded:")
     """Where decisions are made."""
@@ -376,11 +376,11 @@ class Price(Section):
 class Approver(Section):
     """A human who may answer."""
 
-    name: Annotated[str, AfterValidator(_approver)]
+    name: Annotated[str, _approver]
     """The last part of `spiffe://<trust domain>/approver/<name>`."""
     policies: list[Name] = []
     """The oversight policies this one may answer for; all where there are none."""
-    email: Annotated[str, AfterValidator(_address)] | None = None
+    email: Annotated[str, _address] | None = None
     """Where announcements go."""
 
 
@@ -395,7 +395,7 @@ class Channel(Section):
     """For webhook and slack."""
     secret: SecretStr | None = None
     """The key that signs webhooks, `whsec_...`."""
-    to: list[Annotated[str, AfterValidator(_address)]] = []
+    to: list[Annotated[str, _address]] = []
     """Addresses, for email."""
     policies: list[Name] = []
     """Only requests under these policies; all where there are none."""

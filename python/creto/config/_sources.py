@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import stat
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ from pydantic import BaseModel
 from pydantic_settings import EnvSettingsSource
 from pydantic_settings.exceptions import SettingsError
 
-from creto.config._contents import MOST_SETTINGS, yaml_value
+from creto.config._contents import contents, yaml_value
 from creto.config._settings import PREFIX, Settings, nearest
 from creto.errors import InvalidInputError
 
@@ -76,21 +75,16 @@ def from_file(path: Path, environment: Mapping[str, str], content: bytes | None 
 def _content(path: Path) -> bytes:
     if path.suffix not in _SUFFIXES:
         raise InvalidInputError(f"`{path}` is no configuration file: its name must end in {', '.join(_SUFFIXES)}")
+
+    def own(found: os.stat_result) -> None:
+        if found.st_mode & 0o002 or found.st_uid not in {0, os.geteuid()}:
+            raise InvalidInputError(
+                f"`{path}` could have been changed by another user (owner {found.st_uid}, mode "
+                f"{found.st_mode & 0o777:04o}); make it your own, and run `chmod o-w {path}`"
+            )
+
     try:
-        # A pipe would be waited for, and a device never ends.
-        with os.fdopen(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY), "rb") as file:
-            found = os.fstat(file.fileno())
-            if not stat.S_ISREG(found.st_mode):
-                raise InvalidInputError(f"`{path}` is no plain file")
-            if found.st_mode & 0o002 or found.st_uid not in {0, os.geteuid()}:
-                raise InvalidInputError(
-                    f"`{path}` could have been changed by another user (owner {found.st_uid}, mode "
-                    f"{found.st_mode & 0o777:04o}); make it your own, and run `chmod o-w {path}`"
-                )
-            content = file.read(MOST_SETTINGS + 1)
-            if len(content) > MOST_SETTINGS:
-                raise InvalidInputError(f"`{path}` is larger than {MOST_SETTINGS} bytes")
-            return content
+        return contents(path, require=own)
     except OSError as error:
         raise InvalidInputError(f"the configuration file `{path}` cannot be read: {error.strerror}") from error
 

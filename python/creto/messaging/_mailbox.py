@@ -21,6 +21,7 @@ from creto.messaging._message import Message, Sent
 from creto.messaging._news import News, Wake
 from creto.messaging._receiving import Receiving
 from creto.messaging._sending import Draft, Sending
+from creto.reach import EVERYTHING
 
 if TYPE_CHECKING:
     from sqlalchemy import Row
@@ -35,7 +36,6 @@ __all__ = ["Authorize", "Mailbox"]
 Authorize = Callable[["Agent", str, Mapping[str, Any]], Awaitable[None]]
 """Decides whether the agent may send to, or receive from, the other; raises UnauthorizedError where it may not."""
 
-EVERYTHING = "*"  # what reach says where more changed than it can tell
 _POLL = 0.25  # seconds between looks at what became of a message
 _NET = 1.0  # the same where reach brings the word of other processes: the net below it
 _SEALERS = 2  # threads that seal a batch: sealing releases the GIL

@@ -13,13 +13,14 @@ from typing import Any, Protocol
 from sqlalchemy import Row, select
 
 from creto import _core
+from creto.config._patterns import APPROVER
 from creto.errors import AlreadyExistsError, InvalidInputError, NotFoundError, UnauthorizedError
 from creto.store import Store, Transaction
 from creto.store.tables import approvers as table
 
 __all__ = ["Approver", "Approvers"]
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_NAME = re.compile(APPROVER)
 
 
 @dataclass(frozen=True, slots=True)
