@@ -1,4 +1,4 @@
-"""An act under way: what its operation sees of it, and what the layer holds until it has ended."""
+"""An act under way, as its operation sees it."""
 
 from __future__ import annotations
 
@@ -9,39 +9,38 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 if TYPE_CHECKING:
-    from creto import _core
-    from creto.oversight import Clearance
+    from creto._course import Course
 
-__all__ = ["Act", "Under", "failure", "nothing", "takes_act"]
+__all__ = ["Act", "failure", "nothing", "takes_act"]
 
 
 class Act:
     """An act under way, handed to an operation that wants to say what it really used.
 
     Args:
-        under: What the layer holds of it.
+        course: What the layer holds of it.
     """
 
-    __slots__ = ("_under",)
+    __slots__ = ("_course",)
 
-    def __init__(self, under: Under) -> None:
-        self._under = under
+    def __init__(self, course: Course) -> None:
+        self._course = course
 
     @property
     def id(self) -> str:
         """32 hexadecimal digits that the act's records share."""
-        return self._under.permit.act.hex()
+        return self._course.permit.act.hex()
 
     @property
     def approvers(self) -> tuple[str, ...]:
         """Who agreed to it, where a human was asked."""
-        clearance = self._under.clearance
+        clearance = self._course.clearance
         return clearance.approvers if clearance is not None else ()
 
     @property
     def used(self) -> Mapping[str, int] | None:
         """What it used, by meter: what was reserved, until `charge` says otherwise."""
-        return self._under.used
+        return self._course.used
 
     def charge(self, **usage: int) -> None:
         """Says what was really used, in place of what was reserved.
@@ -49,27 +48,7 @@ class Act:
         Args:
             usage: Quantities by meter, in the meter's smallest unit; meters that are not named keep what was reserved.
         """
-        self._under.used = {**(self._under.used or {}), **usage}
-
-
-class Under:
-    """An act that was let in and has not ended."""
-
-    __slots__ = ("clearance", "executing", "permit", "strict", "usage", "used")
-
-    def __init__(
-        self, permit: _core.Permit, usage: Mapping[str, int] | None, strict: bool, clearance: Clearance | None = None
-    ) -> None:
-        self.permit = permit
-        self.usage = self.used = usage or None
-        self.strict = strict
-        self.clearance = clearance
-        self.executing = False
-
-    @property
-    def act(self) -> Act:
-        """Its face for the operation; nothing is made for who does not ask."""
-        return Act(self)
+        self._course.used = {**(self._course.used or {}), **usage}
 
 
 def nothing() -> None:

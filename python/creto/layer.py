@@ -11,22 +11,16 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import anyio
 import anyio.to_thread
 
 from creto import _bridge, _core
-from creto._act import Act, Under, failure, nothing, takes_act
+from creto._act import Act, nothing, takes_act
+from creto._course import Course, Durability
 from creto._guard import acting, guard
-from creto.errors import (
-    CretoError,
-    InvalidInputError,
-    OversightRequiredError,
-    QuotaExceededError,
-    UnauthorizedError,
-)
+from creto.errors import InvalidInputError
 from creto.messaging import Mailbox
 
 if TYPE_CHECKING:
@@ -39,14 +33,12 @@ if TYPE_CHECKING:
     from creto.messaging import Inbox, Message, Sent
     from creto.metering import Ingest
     from creto.nhi import Agent
-    from creto.oversight import Clearance
     from creto.runtime import Box, Result
 
 __all__ = ["Act", "Durability", "EnablementLayer", "open", "open_blocking"]
 
 R = TypeVar("R")
 _PRINCIPALS = 10_000
-Durability = Literal["strict", "relaxed"]
 
 
 @asynccontextmanager
@@ -137,11 +129,9 @@ class EnablementLayer:
 
     def __init__(self, parts: Parts) -> None:
         self.parts = parts
-        self._gate = parts.gate
-        self._ledger = parts.ledger
-        self._strict = parts.settings.audit.durability == "strict"
+        self.strict = parts.settings.audit.durability == "strict"
+        """Whether acts that do not say otherwise are on disk before they start and before they end."""
         self._principals: dict[tuple[str, tuple[tuple[str, str], ...]], tuple[int, _core.Principal]] = {}
-        self._suite = parts.settings.common.suite
         self._portal: BlockingPortal | None = None
         self.mailbox = Mailbox(
             parts.store,
@@ -218,7 +208,7 @@ class EnablementLayer:
             return held[1]
         for link, _ in ((agent.id, ""), *agent.chain):
             identities.find(link)  # raises where it was revoked
-        made = self._gate.principal(agent.id, self.parts.quota_path(agent), list(agent.chain))
+        made = self.parts.gate.principal(agent.id, self.parts.quota_path(agent), list(agent.chain))
         if len(self._principals) >= _PRINCIPALS:
             self._principals.clear()
         self._principals[key] = (epoch, made)
@@ -274,21 +264,21 @@ class EnablementLayer:
         """
         if not callable(operation):
             raise _no_operation(operation)
-        context, usage = _circumstances(action, resource, context), _dict("usage", usage)
-        under = self._go_in(agent, action, resource, context, usage, durability)
-        if not isinstance(under, Under) or under.permit.wants_intent:
-            under = await self._made_ready(under, agent, action, resource, context, usage, durability, timeout, preview)
+        course = Course(self, agent, action, resource, context, usage, durability)
+        lacks = course.enter()
+        if lacks is not None or course.permit.wants_intent:  # else there is nothing to wait for
+            await course.make_ready(lacks, timeout, preview)
         try:
-            result = operation(under.act) if takes_act(operation) else operation()
+            result = operation(course.act) if takes_act(operation) else operation()
             if inspect.isawaitable(result):
                 result = await result
         except BaseException as error:
-            await self._finish(under, error)
+            await course.finish(error)
             raise
-        if under.strict or under.executing:
-            await self._finish(under, None)
+        if course.strict or course.executing:
+            await course.finish(None)
         else:
-            self._settle(under, None)
+            course.settle(None)
         return cast("R", result)  # awaited above where it could be
 
     def perform_blocking(
@@ -320,13 +310,14 @@ class EnablementLayer:
             raise InvalidInputError(
                 f"`{operation.__qualname__}` is async, and nothing here would await it: use `perform`"
             )
-        begin = self.call_blocking(self._begin, agent, action, resource, context, usage, durability, timeout, preview)
+        course = Course(self, agent, action, resource, context, usage, durability)
+        self.call_blocking(course.begin, timeout, preview)
         try:
-            result = operation(begin.act) if takes_act(operation) else operation()
+            result = operation(course.act) if takes_act(operation) else operation()
         except BaseException as error:
-            self.call_blocking(self._finish, begin, error)
+            self.call_blocking(course.finish, error)
             raise
-        self.call_blocking(self._finish, begin, None)
+        self.call_blocking(course.finish, None)
         return result
 
     def guard(
@@ -383,7 +374,7 @@ class EnablementLayer:
             UnauthorizedError: Policy, or a human, said no; without a policy that permits it, it is.
             NotFoundError: There is no such namespace.
         """
-        await _bridge.wait(self._ledger.flushed)  # what this process did is among it
+        await _bridge.wait(self.parts.ledger.flushed)  # what this process did is among it
 
         async def search() -> list[Recalled]:
             return await anyio.to_thread.run_sync(lambda: self.parts.memory.recall(agent.id, namespace, what, most))
@@ -541,203 +532,8 @@ class EnablementLayer:
     async def _may_receive(self, agent: Agent, other: str, context: Mapping[str, Any]) -> None:
         await self.perform(agent, "message:receive", other, nothing, context=context)
 
-    # --- inside -------------------------------------------------------------------------------------------------------
-
-    async def _ask(
-        self,
-        agent: Agent,
-        asked: OversightRequiredError,
-        action: str,
-        resource: str,
-        context: dict[str, Any] | None,
-        usage: dict[str, int] | None,
-        timeout: float | None,
-        preview: str | None,
-    ) -> tuple[_core.Permit, Clearance]:
-        """Asks humans, then goes in again: policy and quota may have changed while they thought."""
-        principal = self.principal(agent)
-        act = _core.Act(
-            principal.agent,
-            action,
-            resource,
-            chain=principal.chain,
-            context=dict(context or {}),
-            usage=dict(usage or {}),
-            suite=self._suite,
-        )
-        policies = list(asked.policy_ids)
-        while True:
-            clearance = await self.parts.desk.ask(
-                act,
-                policies,
-                timeout=timeout,
-                preview=preview,
-                policy_version=(self.parts.policy.digest or b"").hex() or None,
-            )
-            # Hours may have passed: who was revoked meanwhile, or whose delegation ended, is not let in by an old yes.
-            self.parts.reach.require_fresh()
-            try:
-                permit = await self._enter(agent, action, resource, context, usage, list(clearance.grants))
-                return permit, clearance
-            except OversightRequiredError as again:
-                if set(again.policy_ids) <= set(policies):
-                    raise
-                policies = sorted({*policies, *again.policy_ids})
-
-    def _go_in(
-        self,
-        agent: Agent,
-        action: str,
-        resource: str,
-        context: dict[str, Any] | None,
-        usage: dict[str, int] | None,
-        durability: Durability | None,
-    ) -> Under | OversightRequiredError | QuotaExceededError:
-        """Goes in where nothing has to be waited for; else what lacks: a human's answer, or leased units of a quota."""
-        strict = self._strict if durability is None else _strictly(durability)
-        self.parts.reach.require_fresh()
-        try:
-            permit = self._gate.enter(self.principal(agent), action, resource, context, usage)
-        except OversightRequiredError as asked:
-            return asked
-        except QuotaExceededError as refused:
-            if self.parts.quota.short(refused):
-                return refused
-            raise
-        return Under(permit, usage, strict)
-
-    async def _made_ready(
-        self,
-        under: Under | OversightRequiredError | QuotaExceededError,
-        agent: Agent,
-        action: str,
-        resource: str,
-        context: dict[str, Any] | None,
-        usage: dict[str, int] | None,
-        durability: Durability | None,
-        timeout: float | None,
-        preview: str | None,
-    ) -> Under:
-        """What has to be waited for before the operation; where it does not get to its end, all is given back."""
-        if not isinstance(under, Under):
-            clearance: Clearance | None = None
-            try:
-                if isinstance(under, OversightRequiredError):
-                    raise under
-                permit = await self._enter_leasing(agent, action, resource, context, usage)
-            except OversightRequiredError as asked:
-                permit, clearance = await self._ask(agent, asked, action, resource, context, usage, timeout, preview)
-            under = Under(permit, usage, self._strict if durability is None else _strictly(durability), clearance)
-        try:
-            if under.clearance is not None:
-                await self.parts.desk.execute(under.clearance, act=under.act.id)
-                under.executing = True
-            if under.permit.wants_intent:
-                ticket = under.permit.intent()
-                if under.strict:
-                    await self._durable(ticket)
-        except BaseException as error:
-            await self._finish(under, error)
-            raise
-        return under
-
-    async def _begin(
-        self,
-        agent: Agent,
-        action: str,
-        resource: str,
-        context: Mapping[str, Any] | None,
-        usage: Mapping[str, int] | None,
-        durability: Durability | None,
-        timeout: float | None,
-        preview: str | None,
-    ) -> Under:
-        """All that comes before the operation."""
-        context, usage = _circumstances(action, resource, context), _dict("usage", usage)
-        under = self._go_in(agent, action, resource, context, usage, durability)
-        return await self._made_ready(under, agent, action, resource, context, usage, durability, timeout, preview)
-
-    def _settle(self, under: Under, error: BaseException | None) -> int:
-        """Charges or gives back, and enqueues the outcome; its ticket."""
-        if error is None and under.used is under.usage:
-            return under.permit.settle()
-        used = under.used if under.used != under.usage else None
-        return under.permit.settle(None if error is None else failure(error), _dict("usage", used))
-
-    async def _finish(self, under: Under, error: BaseException | None) -> None:
-        """Charges or gives back, and records; before anything is awaited, so that a cancelled act holds nothing."""
-        ticket = self._settle(under, error)
-        if not under.strict and not under.executing:
-            return
-        with anyio.CancelScope(shield=True):
-            if under.strict:
-                await self._durable(ticket)
-            if under.clearance is not None and under.executing:
-                if error is None:
-                    await self.parts.desk.settle(under.clearance, "executed")
-                else:
-                    await self.parts.desk.settle(under.clearance, "failed", failure(error))
-
-    async def _enter(self, agent: Agent, *act: Any) -> _core.Permit:
-        """Goes in; where only leased units of a shared quota lack, leases some and goes in again."""
-        try:
-            return self._gate.enter(self.principal(agent), *act)
-        except QuotaExceededError as refused:
-            if not self.parts.quota.short(refused):
-                raise
-        return await self._enter_leasing(agent, *act)
-
-    async def _enter_leasing(self, agent: Agent, *act: Any) -> _core.Permit:
-        """Leases units and goes in, until it is in or there are no more."""
-
-        def enter() -> _core.Permit:
-            # The wait for units may be long: who was revoked meanwhile, or whose delegation ended, does not go in.
-            self.parts.reach.require_fresh()
-            return self._gate.enter(self.principal(agent), *act)
-
-        try:
-            return await self.parts.quota.enter(enter)
-        except (OversightRequiredError, UnauthorizedError):
-            raise
-        except CretoError as refused:
-            # No units came in time, or their authority does not answer: the gate, which only saw that some lacked, has
-            # not recorded it.
-            if getattr(refused, "ticket", None) is None:
-                action, resource, _, usage, *_ = act
-                self._gate.refused(self.principal(agent), action, resource, usage, str(refused))
-            raise
-
-    async def _durable(self, ticket: int) -> None:
-        ledger = self._ledger
-        await _bridge.wait(lambda bridge, token: ledger.durable(ticket, bridge, token))
-
-
-def _dict(what: str, mapping: Mapping[str, R] | None) -> dict[str, R] | None:
-    if mapping is None or type(mapping) is dict:
-        return mapping
-    if not isinstance(mapping, Mapping):
-        raise InvalidInputError(f"{what}: give values by name, as a dict, not `{mapping!r}`")
-    return dict(mapping)
-
 
 def _no_operation(given: object) -> InvalidInputError:
     return InvalidInputError(
         f"`{given!r}` cannot be called: give the function that does it, such as `lambda: fetch(url)`"
     )
-
-
-def _strictly(durability: str) -> bool:
-    if durability not in ("strict", "relaxed"):
-        raise InvalidInputError(f"durability `{durability}`: write `strict` or `relaxed`")
-    return durability == "strict"
-
-
-def _circumstances(action: str, resource: str, context: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """The context that policies decide on: of an HTTP request, its host too."""
-    if not (isinstance(action, str) and isinstance(resource, str)):
-        name, given = ("resource", resource) if isinstance(action, str) else ("action", action)
-        raise InvalidInputError(f"{name} `{given!r}`: write text, as `http:get` on `https://example.org`")
-    context = _dict("context", context)
-    if action.startswith("http:") and (context is None or "host" not in context):
-        return {**(context or {}), "host": urlsplit(resource).hostname or ""}
-    return context

@@ -1,0 +1,242 @@
+"""The course of one act, from the door to its record; it never runs the operation itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from urllib.parse import urlsplit
+
+import anyio
+
+from creto import _bridge, _core
+from creto._act import Act, failure
+from creto.errors import CretoError, InvalidInputError, OversightRequiredError, QuotaExceededError, UnauthorizedError
+
+if TYPE_CHECKING:
+    from creto.layer import EnablementLayer
+    from creto.nhi import Agent
+    from creto.oversight import Clearance
+
+__all__ = ["Course", "Durability"]
+
+Durability = Literal["strict", "relaxed"]
+V = TypeVar("V")
+
+
+class Course:
+    """One act on its way: `enter`, `make_ready` where that has to wait for something, the operation, `finish`.
+
+    Args:
+        layer: What it goes through.
+        agent: Who acts.
+        action: `namespace:verb`.
+        resource: On what.
+        context: The circumstances, by name.
+        usage: What is reserved, by meter.
+        durability: `strict`, `relaxed`, or the layer's own.
+
+    Raises:
+        InvalidInputError: One of these is not what it has to be.
+    """
+
+    __slots__ = (
+        "action",
+        "agent",
+        "clearance",
+        "context",
+        "executing",
+        "layer",
+        "permit",
+        "resource",
+        "strict",
+        "usage",
+        "used",
+    )
+
+    def __init__(
+        self,
+        layer: EnablementLayer,
+        agent: Agent,
+        action: str,
+        resource: str,
+        context: Mapping[str, Any] | None,
+        usage: Mapping[str, int] | None,
+        durability: Durability | None,
+    ) -> None:
+        if durability is not None and durability not in ("strict", "relaxed"):
+            raise InvalidInputError(f"durability `{durability}`: write `strict` or `relaxed`")
+        self.layer = layer
+        self.agent = agent
+        self.action = action
+        self.resource = resource
+        self.context = _circumstances(action, resource, context)
+        self.usage = self.used = _dict("usage", usage) or None
+        self.strict = layer.strict if durability is None else durability == "strict"
+        self.permit: _core.Permit
+        self.clearance: Clearance | None = None
+        self.executing = False
+
+    @property
+    def act(self) -> Act:
+        """Its face for the operation; nothing is made for who does not ask."""
+        return Act(self)
+
+    # --- before the operation -----------------------------------------------------------------------------------------
+
+    def enter(self) -> OversightRequiredError | QuotaExceededError | None:
+        """Goes in where nothing has to be waited for; else what lacks: a human's answer, or leased units of a quota."""
+        layer = self.layer
+        layer.parts.reach.require_fresh()
+        try:
+            self.permit = layer.parts.gate.enter(
+                layer.principal(self.agent), self.action, self.resource, self.context, self.usage
+            )
+        except OversightRequiredError as asked:
+            return asked
+        except QuotaExceededError as refused:
+            if layer.parts.quota.short(refused):
+                return refused
+            raise
+        return None
+
+    async def make_ready(
+        self, lacks: OversightRequiredError | QuotaExceededError | None, timeout: float | None, preview: str | None
+    ) -> None:
+        """Waits for what has to be there before the operation; where it does not get to its end, all is given back."""
+        if isinstance(lacks, QuotaExceededError):
+            try:
+                self.permit = await self._enter_leasing()
+                lacks = None
+            except OversightRequiredError as asked:
+                lacks = asked
+        if lacks is not None:
+            await self._ask(lacks, timeout, preview)
+        try:
+            if self.clearance is not None:
+                await self.layer.parts.desk.execute(self.clearance, act=self.act.id)
+                self.executing = True
+            if self.permit.wants_intent:
+                ticket = self.permit.intent()
+                if self.strict:
+                    await self._durable(ticket)
+        except BaseException as error:
+            await self.finish(error)
+            raise
+
+    async def begin(self, timeout: float | None, preview: str | None) -> None:
+        """All that comes before the operation."""
+        lacks = self.enter()
+        if lacks is not None or self.permit.wants_intent:
+            await self.make_ready(lacks, timeout, preview)
+
+    async def _ask(self, asked: OversightRequiredError, timeout: float | None, preview: str | None) -> None:
+        """Asks humans, then goes in again: policy and quota may have changed while they thought."""
+        parts = self.layer.parts
+        principal = self.layer.principal(self.agent)
+        act = _core.Act(
+            principal.agent,
+            self.action,
+            self.resource,
+            chain=principal.chain,
+            context=dict(self.context or {}),
+            usage=dict(self.usage or {}),
+            suite=parts.settings.common.suite,
+        )
+        policies = list(asked.policy_ids)
+        while True:
+            version = (parts.policy.digest or b"").hex() or None
+            clearance = await parts.desk.ask(act, policies, timeout=timeout, preview=preview, policy_version=version)
+            # Hours may have passed: who was revoked meanwhile, or whose delegation ended, is not let in by an old yes.
+            parts.reach.require_fresh()
+            try:
+                self.permit = await self._enter(clearance.grants)
+            except OversightRequiredError as again:
+                if set(again.policy_ids) <= set(policies):
+                    raise
+                policies = sorted({*policies, *again.policy_ids})
+            else:
+                self.clearance = clearance
+                return
+
+    def _enter_with(self, grants: Sequence[_core.Grant]) -> _core.Permit:
+        principal = self.layer.principal(self.agent)
+        return self.layer.parts.gate.enter(
+            principal, self.action, self.resource, self.context, self.usage, list(grants)
+        )
+
+    async def _enter(self, grants: Sequence[_core.Grant]) -> _core.Permit:
+        """Goes in; where only leased units of a shared quota lack, leases some and goes in again."""
+        try:
+            return self._enter_with(grants)
+        except QuotaExceededError as refused:
+            if not self.layer.parts.quota.short(refused):
+                raise
+        return await self._enter_leasing(grants)
+
+    async def _enter_leasing(self, grants: Sequence[_core.Grant] = ()) -> _core.Permit:
+        """Leases units and goes in, until it is in or there are no more."""
+        layer = self.layer
+
+        def enter() -> _core.Permit:
+            # The wait for units may be long: who was revoked meanwhile, or whose delegation ended, does not go in.
+            layer.parts.reach.require_fresh()
+            return self._enter_with(grants)
+
+        try:
+            return await layer.parts.quota.enter(enter)
+        except (OversightRequiredError, UnauthorizedError):
+            raise
+        except CretoError as refused:
+            # No units came in time, or their authority does not answer: the gate, which only saw that some lacked, has
+            # not recorded it.
+            if getattr(refused, "ticket", None) is None:
+                principal = layer.principal(self.agent)
+                layer.parts.gate.refused(principal, self.action, self.resource, self.usage, str(refused))
+            raise
+
+    # --- after it -----------------------------------------------------------------------------------------------------
+
+    def settle(self, error: BaseException | None) -> int:
+        """Charges or gives back, and enqueues the outcome; its ticket."""
+        if error is None and self.used is self.usage:
+            return self.permit.settle()
+        used = self.used if self.used != self.usage else None
+        return self.permit.settle(None if error is None else failure(error), _dict("usage", used))
+
+    async def finish(self, error: BaseException | None) -> None:
+        """Charges or gives back, and records; before anything is awaited, so that a cancelled act holds nothing."""
+        ticket = self.settle(error)
+        if not self.strict and not self.executing:
+            return
+        with anyio.CancelScope(shield=True):
+            if self.strict:
+                await self._durable(ticket)
+            if self.clearance is not None and self.executing:
+                desk = self.layer.parts.desk
+                if error is None:
+                    await desk.settle(self.clearance, "executed")
+                else:
+                    await desk.settle(self.clearance, "failed", failure(error))
+
+    async def _durable(self, ticket: int) -> None:
+        ledger = self.layer.parts.ledger
+        await _bridge.wait(lambda bridge, token: ledger.durable(ticket, bridge, token))
+
+
+def _dict(what: str, mapping: Mapping[str, V] | None) -> dict[str, V] | None:
+    if mapping is None or type(mapping) is dict:
+        return mapping
+    if not isinstance(mapping, Mapping):
+        raise InvalidInputError(f"{what}: give values by name, as a dict, not `{mapping!r}`")
+    return dict(mapping)
+
+
+def _circumstances(action: str, resource: str, context: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """The context that policies decide on: of an HTTP request, its host too."""
+    if not (isinstance(action, str) and isinstance(resource, str)):
+        name, given = ("resource", resource) if isinstance(action, str) else ("action", action)
+        raise InvalidInputError(f"{name} `{given!r}`: write text, as `http:get` on `https://example.org`")
+    context = _dict("context", context)
+    if action.startswith("http:") and (context is None or "host" not in context):
+        return {**(context or {}), "host": urlsplit(resource).hostname or ""}
+    return context
