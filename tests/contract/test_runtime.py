@@ -378,7 +378,7 @@ async def test_a_killed_process_leaves_nothing_behind(bench: Bench, tmp_path: Pa
     child.kill()
     child.wait()
     child.stdout.close()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while _processes_of(owner) and time.monotonic() < deadline:
         await anyio.sleep(0.05)
     assert _processes_of(owner) == []
@@ -527,8 +527,18 @@ def _processes_of(mark: str) -> list[str]:
             except OSError:
                 continue
             if mark in line:
-                found.append(line)
+                status = dict(part.split(":", 1) for part in _of(entry, "status").splitlines())
+                told = {key: status.get(key, "").strip() for key in ("State", "PPid", "NSpid", "SigPnd", "ShdPnd")}
+                found.append(f"{line} {told} {_of(entry, 'wchan')} {_of(entry, 'stack')}")
     return found
+
+
+def _of(process: Path, name: str) -> str:
+    """What the kernel tells of a process; nothing, where it is gone."""
+    try:
+        return (process / name).read_text()
+    except OSError:
+        return ""
 
 
 async def _until(tried: Any) -> None:

@@ -23,13 +23,26 @@ pub fn transparent(socket: &OwnedFd) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Makes the calling process end when the thread that started it does.
+pub fn die_with_parent() -> io::Result<()> {
+    Ok(rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?)
+}
+
+/// The same, and fails where `parent` was dead before the kernel was told: then nothing would end it. For use between fork and exec.
+pub fn die_with(parent: u32) -> io::Result<()> {
+    die_with_parent()?;
+    let now = rustix::process::getppid().map_or(0, |process| process.as_raw_nonzero().get().unsigned_abs());
+    if now == parent { Ok(()) } else { Err(io::ErrorKind::BrokenPipe.into()) }
+}
+
 /// Makes the command die with the thread that starts it, out of reach of the terminal's signals, lets it inherit `keep`, and takes it into
 /// the control group of `doors`.
 pub fn bound_to_this_thread(command: &mut Command, keep: Vec<i32>, doors: Vec<OwnedFd>) {
+    let parent = std::process::id();
     // SAFETY: between fork and exec only plain system calls are made, on memory that was allocated before the fork.
     unsafe {
         command.pre_exec(move || {
-            rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
+            die_with(parent)?;
             rustix::process::setsid()?;
             crate::cgroup::enter(&doors)?;
             for fd in &keep {

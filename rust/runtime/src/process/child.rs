@@ -106,11 +106,12 @@ impl Mounts {
 
 /// Makes the command the first process of a sandbox: in its own namespaces and root, nobody on the machine, bound to this thread's life.
 pub fn enter(command: &mut Command, mounts: Mounts, network: i32, users: i32, control: i32, doors: Vec<OwnedFd>) {
+    let parent = std::process::id();
     // SAFETY: everything that `become_first` touches was allocated before the fork; it makes system calls only.
     unsafe {
         command.pre_exec(move || {
             crate::cgroup::enter(&doors)?;
-            become_first(&mounts, network, users, control)
+            become_first(&mounts, network, users, control, parent)
         });
     }
 }
@@ -127,22 +128,31 @@ fn pointer(text: Option<&CString>) -> *const libc::c_char {
     text.map_or(core::ptr::null(), |text| text.as_ptr())
 }
 
-fn die_with_parent() -> io::Result<()> {
-    // SAFETY: no memory is passed.
-    check(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0) }).map(drop)
+/// Ends when what waits for it does, also where that was over before this call: `outside` is a pipe of which it alone holds the other end.
+fn die_with_outside(outside: libc::c_int) -> io::Result<()> {
+    crate::sys::die_with_parent()?;
+    // The parent is in another process namespace, so its number says nothing here.
+    let mut end = libc::pollfd { fd: outside, events: 0, revents: 0 };
+    // SAFETY: one struct on this stack, and its count.
+    check(unsafe { libc::poll(&raw mut end, 1, 0) })?;
+    if end.revents == 0 { Ok(()) } else { Err(io::ErrorKind::BrokenPipe.into()) }
 }
 
-fn become_first(mounts: &Mounts, network: i32, users: i32, control: i32) -> io::Result<()> {
-    die_with_parent()?;
+fn become_first(mounts: &Mounts, network: i32, users: i32, control: i32, parent: u32) -> io::Result<()> {
+    crate::sys::die_with(parent)?;
     // SAFETY: plain system calls; every pointer is to memory that lives in `mounts` or on this stack.
     unsafe {
         check(libc::setns(network, libc::CLONE_NEWNET))?;
         check(libc::unshare(libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS))?;
+        let mut pipe = [-1; 2];
+        check(libc::pipe2(pipe.as_mut_ptr(), libc::O_CLOEXEC))?;
+        let [outside, held] = pipe;
         let first = check(libc::fork())?;
         if first != 0 {
-            wait_for(first);
+            wait_for(first, held);
         }
-        die_with_parent()?;
+        libc::close(held);
+        die_with_outside(outside)?;
         build_root(mounts)?;
         check(libc::sethostname(c"sandbox".as_ptr(), 7))?;
         // Descriptor 3 is the control socket, and there is no other; the one that tells of a failed exec closes itself there.
@@ -155,17 +165,21 @@ fn become_first(mounts: &Mounts, network: i32, users: i32, control: i32) -> io::
         check(libc::setresgid(0, 0, 0))?;
         check(libc::setresuid(0, 0, 0))?;
         // Changing users has undone it.
-        die_with_parent()?;
+        die_with_outside(outside)?;
         check_long(libc::syscall(libc::SYS_close_range, 4, u32::MAX, 4 /* CLOSE_RANGE_CLOEXEC */))?;
     }
     Ok(())
 }
 
-/// What remains outside: holds nothing, waits for the first process, and ends with it.
-fn wait_for(first: libc::pid_t) -> ! {
+/// What remains outside: holds nothing but `held`, waits for the first process, and ends with it.
+fn wait_for(first: libc::pid_t, held: libc::c_int) -> ! {
     // SAFETY: plain system calls; `status` outlives them.
     unsafe {
-        libc::syscall(libc::SYS_close_range, 0, u32::MAX, 0);
+        let held = held.unsigned_abs();
+        if held > 0 {
+            libc::syscall(libc::SYS_close_range, 0, held - 1, 0);
+        }
+        libc::syscall(libc::SYS_close_range, held + 1, u32::MAX, 0);
         let mut status = 0;
         while libc::waitpid(first, &raw mut status, 0) < 0 && io::Error::last_os_error().raw_os_error() == Some(libc::EINTR) {}
         libc::_exit(if libc::WIFEXITED(status) { libc::WEXITSTATUS(status) } else { 128 })
