@@ -19,6 +19,15 @@ class Act:
 
     Args:
         course: What the layer holds of it.
+
+    Example:
+        >>> import tempfile, creto
+        >>> with creto.open_blocking(tempfile.mkdtemp()) as layer:
+        ...     def ask(act):
+        ...         act.charge(tokens=321)
+        ...         return len(act.id), act.used
+        ...     layer.perform_blocking(layer.agent("writer"), "model:call", "small", ask, usage={"tokens": 500})
+        (32, {'tokens': 321})
     """
 
     __slots__ = ("_course",)
@@ -47,6 +56,13 @@ class Act:
 
         Args:
             usage: Quantities by meter, in the meter's smallest unit; meters that are not named keep what was reserved.
+
+        Example:
+            >>> import tempfile, creto
+            >>> with creto.open_blocking(tempfile.mkdtemp()) as layer:
+            ...     ask = lambda act: act.charge(tokens=321) or act.used["tokens"]
+            ...     layer.perform_blocking(layer.agent("writer"), "model:call", "small", ask, usage={"tokens": 500})
+            321
         """
         self._course.used = {**(self._course.used or {}), **usage}
 

@@ -208,7 +208,15 @@ class ChainCache:
 @final
 class Decision:
     """
-    What policy says about one act.
+    What policy says about one act; it is true where the act is allowed.
+
+    Example:
+        >>> import creto
+        >>> authz = creto.AuthzClient()
+        >>> _ = authz.install('@id("tools") permit (principal, action == Action::"tool:call", resource);')
+        >>> decision = authz.check_nowait("spiffe://creto.local/agent/a", "tool:call", "search")
+        >>> bool(decision), decision.outcome, decision.permit
+        (True, 'allow', 'tools')
     """
     def __bool__(self, /) -> bool: ...
     def __repr__(self, /) -> str: ...
@@ -1500,6 +1508,13 @@ def check_section(section: str, json: str) -> tuple[str, str] | None:
 def consensus_timestamp() -> int:
     """
     A word later than every one that this process was given before; the folder's own once its clock is installed.
+
+    Its upper 52 bits are microseconds since the Unix epoch, the lower 12 count within one (hybrid logical clock, Kulkarni et al., 2014).
+
+    Example:
+        >>> import creto
+        >>> creto.consensus_timestamp() < creto.consensus_timestamp()
+        True
     """
 
 def crypto_providers() -> list[tuple[str, bool, str | None]]:

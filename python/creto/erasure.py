@@ -32,6 +32,10 @@ class Erased:
         key: True where there was a key to erase: False where it was erased before, or nothing was ever recorded.
         requests: How many past oversight requests named the person, and were emptied.
         still_open: How many open ones do; erase again once they have ended.
+
+    Example:
+        >>> Erased("p-0f2c", key=True, requests=2, still_open=0).requests
+        2
     """
 
     pseudonym: str
@@ -66,6 +70,20 @@ async def erase(
     Raises:
         UnauthorizedError: Something was recorded about the person within that time, and no reason is given.
         TimeoutError: Another process holds the store; what was erased may be in its log of changes still.
+
+    Example:
+        >>> import asyncio, tempfile, creto
+        >>> from creto.audit import Subjects
+        >>> from creto.memory import Precedents
+        >>> async def main():
+        ...     async with creto.open(tempfile.mkdtemp()) as layer:
+        ...         parts = layer.parts
+        ...         subjects = Subjects(parts.folder, parts.sealer)
+        ...         held = {"audit": parts.audit, "store": parts.store, "precedents": Precedents(parts.store)}
+        ...         erased = await erase("anna@example.org", subjects=subjects, **held)
+        ...         return erased.key, erased.requests
+        >>> asyncio.run(main())  # nothing was recorded about her
+        (False, 0)
     """
     pseudonym = subjects.pseudonym(subject)
     latest = await audit.query(subject=pseudonym, limit=1)

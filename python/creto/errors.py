@@ -91,13 +91,34 @@ def _extra(error: CretoError) -> dict[str, Any] | None:
 
 
 class NotFoundError(CretoError):
-    """There is no such agent, record, invoice or file; the text says which, and often what lists those there are."""
+    """There is no such agent, record, invoice or file; the text says which, and often what lists those there are.
+
+    Example:
+        >>> import tempfile, creto
+        >>> with creto.open_blocking(tempfile.mkdtemp()) as layer:
+        ...     try:
+        ...         layer.send_blocking(layer.agent("writer"), "nobody", b"hello")
+        ...     except creto.NotFoundError as error:
+        ...         print(error.category, error.should_retry)
+        permanent False
+    """
 
     kind = "NotFound"
 
 
 class AlreadyExistsError(CretoError):
-    """There is one already: an invoice of the same period, keys of another agent, a source of usage in use."""
+    """There is one already: an invoice of the same period, keys of another agent, a source of usage in use.
+
+    Example:
+        >>> import tempfile, creto
+        >>> with creto.open_blocking(tempfile.mkdtemp()) as layer:
+        ...     _ = layer.parts.desk.approvers.add("release-desk")
+        ...     try:
+        ...         layer.parts.desk.approvers.add("release-desk")
+        ...     except creto.AlreadyExistsError as error:
+        ...         print(error.category)
+        permanent
+    """
 
     kind = "AlreadyExists"
 
@@ -207,14 +228,27 @@ class OversightRequiredError(CretoError):
 
 
 class SandboxSpawnFailedError(CretoError):
-    """A sandbox did not start; another try may help. `creto doctor sandbox` says what is missing."""
+    """A sandbox did not start; another try may help. `creto doctor sandbox` says what is missing.
+
+    Example:
+        >>> import creto
+        >>> error = creto.SandboxSpawnFailedError("the sandbox did not answer within 10 s", retry_after=1.0)
+        >>> error.should_retry, error.retry_after
+        (True, 1.0)
+    """
 
     kind = "SandboxSpawnFailed"
     category = "transient"
 
 
 class AttestationFailedError(CretoError):
-    """An attestation does not hold: it is not signed by the key it names, or says other than what was asked for."""
+    """An attestation does not hold: it is not signed by the key it names, or says other than what was asked for.
+
+    Example:
+        >>> import creto
+        >>> creto.AttestationFailedError("the statement names another image").should_retry
+        False
+    """
 
     kind = "AttestationFailed"
 
@@ -251,19 +285,56 @@ class EgressDeniedError(CretoError):
 
 
 class EncryptionFailedError(CretoError):
-    """Sealing or opening failed: the key is another one, or what was sealed has been changed."""
+    """Sealing or opening failed: the key is another one, or what was sealed has been changed.
+
+    Example:
+        >>> import creto
+        >>> from creto.crypto import Sealer
+        >>> sealed = Sealer.ephemeral().seal(b"secret", "label")
+        >>> try:
+        ...     Sealer.ephemeral().open_sealed(sealed, "label")  # another key
+        ... except creto.EncryptionFailedError as error:
+        ...     print(error.category)
+        permanent
+    """
 
     kind = "EncryptionFailed"
 
 
 class SignatureVerificationFailedError(CretoError):
-    """A signature is missing, added or not valid, or by a key that is not trusted."""
+    """A signature is missing, added or not valid, or by a key that is not trusted.
+
+    Example:
+        >>> import creto
+        >>> from creto.crypto import SigningKey
+        >>> key = SigningKey.generate("standard")
+        >>> try:
+        ...     key.verifying_key.verify(b"another text", key.sign(b"a text"))
+        ... except creto.SignatureVerificationFailedError as error:
+        ...     print(error.category)
+        permanent
+    """
 
     kind = "SignatureVerificationFailed"
 
 
 class DeliveryDeniedError(CretoError):
-    """A message may not be sent or received: policy says so, or its recipient does not know the sender."""
+    """A message may not be sent or received: policy says so, or its recipient does not know the sender.
+
+    Example:
+        >>> import tempfile, creto
+        >>> from pathlib import Path
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> _ = (folder / "policies.cedar").write_text('permit (principal, action == Action::"tool:call", resource);')
+        >>> _ = (folder / "settings.toml").write_text(f'authz.policies = ["{folder}/policies.cedar"]')
+        >>> with creto.open_blocking(folder / "state", config=folder / "settings.toml") as layer:
+        ...     writer, reader = layer.agent("writer"), layer.agent("reader")
+        ...     try:
+        ...         layer.send_blocking(writer, "reader", b"hello")
+        ...     except creto.DeliveryDeniedError as error:
+        ...         print(error.category)
+        authorization
+    """
 
     kind = "DeliveryDenied"
     category = "authorization"
@@ -296,23 +367,48 @@ class ConnectionFailedError(CretoError, ConnectionError):
 
 
 class InternalError(CretoError):
-    """A fault of creto, or of the machine: report it with what `--verbose` prints."""
+    """A fault of creto, or of the machine: report it with what `--verbose` prints.
+
+    Example:
+        >>> import creto
+        >>> creto.InternalError("the loop ended early").kind
+        'Internal'
+    """
 
 
 class IntegrityError(CretoError):
-    """Stored data contradicts its own proof: it was changed, removed or put in another's place."""
+    """Stored data contradicts its own proof: it was changed, removed or put in another's place.
+
+    Example:
+        >>> import creto
+        >>> creto.IntegrityError("record 7 of shard `0000` is not the one that was signed").category
+        'permanent'
+    """
 
     kind = "Integrity"
 
 
 class ForkedError(CretoError):
-    """The process was forked since this was opened; open it again in the child."""
+    """The process was forked since this was opened; open it again in the child.
+
+    Example:
+        >>> import creto
+        >>> issubclass(creto.ForkedError, creto.CretoError), creto.ForkedError("opened by the parent").category
+        (True, 'permanent')
+    """
 
     kind = "Forked"
 
 
 class LedgerFullError(CretoError):
-    """The ledger cannot take more: the disk or the queue is full; the act was not done."""
+    """The ledger cannot take more: the disk or the queue is full; the act was not done.
+
+    Example:
+        >>> import creto
+        >>> error = creto.LedgerFullError("the ledger cannot take more: no space left on the device")
+        >>> error.kind, error.should_retry
+        ('LedgerFull', False)
+    """
 
     kind = "LedgerFull"
 

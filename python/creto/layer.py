@@ -191,7 +191,14 @@ class EnablementLayer:
             acting.reset(token)
 
     def principal(self, agent: Agent) -> _core.Principal:
-        """The prepared form of an agent: its chain and the path of its quotas."""
+        """The prepared form of an agent: its chain and the path of its quotas.
+
+        Example:
+            >>> import tempfile, creto
+            >>> with creto.open_blocking(tempfile.mkdtemp()) as layer:
+            ...     layer.principal(layer.agent("researcher")).agent
+            'spiffe://creto.local/agent/researcher'
+        """
         identities = self.parts.identities
         try:
             delegation = agent.delegation
@@ -373,6 +380,19 @@ class EnablementLayer:
         Raises:
             UnauthorizedError: Policy, or a human, said no; without a policy that permits it, it is.
             NotFoundError: There is no such namespace.
+
+        Example:
+            >>> import tempfile, creto
+            >>> from pathlib import Path
+            >>> folder = Path(tempfile.mkdtemp())
+            >>> _ = (folder / "policies.cedar").write_text("permit (principal, action, resource);")
+            >>> _ = (folder / "settings.toml").write_text(f'authz.policies = ["{folder}/policies.cedar"]')
+            >>> with creto.open_blocking(folder / "state", config=folder / "settings.toml") as layer:
+            ...     buyer = layer.agent("buyer")
+            ...     layer.perform_blocking(buyer, "tool:call", "pay_supplier", lambda: None)
+            ...     found = layer.call_blocking(layer.recall, buyer, "acts", "paying a supplier")
+            ...     layer.call_blocking(layer.parts.audit.find, found[0].key)[0].resource
+            'pay_supplier'
         """
         await _bridge.wait(self.parts.ledger.flushed)  # what this process did is among it
 
@@ -428,7 +448,15 @@ class EnablementLayer:
         return await self.mailbox.send(agent, to, body, **options)
 
     def send_blocking(self, agent: Agent, to: str | Sequence[str], body: bytes, **options: Any) -> Sent:
-        """`send` for code without an event loop; the layer must come from `creto.open_blocking()`."""
+        """`send` for code without an event loop; the layer must come from `creto.open_blocking()`.
+
+        Example:
+            >>> import tempfile, creto
+            >>> with creto.open_blocking(tempfile.mkdtemp()) as layer:
+            ...     _ = layer.agent("reader")
+            ...     len(layer.send_blocking(layer.agent("writer"), "reader", b"done").id)
+            32
+        """
 
         async def send() -> Sent:
             return await self.send(agent, to, body, **options)
@@ -442,11 +470,34 @@ class EnablementLayer:
         Args:
             agent: The recipient.
             options: `hold`, the seconds for which a message that was handed out belongs to this process.
+
+        Example:
+            >>> import asyncio, tempfile, creto
+            >>> async def main():
+            ...     async with creto.open(tempfile.mkdtemp()) as layer:
+            ...         reader = layer.agent("reader")
+            ...         await layer.send(layer.agent("writer"), "reader", b"done")
+            ...         async for message in layer.inbox(reader):
+            ...             await message.ack()
+            ...             return message.sender, message.body
+            >>> asyncio.run(main())
+            ('spiffe://creto.local/agent/writer', b'done')
         """
         return self.mailbox.inbox(agent, **options)
 
     def inbox_blocking(self, agent: Agent, **options: Any) -> Iterator[Message]:
-        """`inbox` for code without an event loop; acknowledge by `layer.call_blocking(message.ack)`."""
+        """`inbox` for code without an event loop; acknowledge by `layer.call_blocking(message.ack)`.
+
+        Example:
+            >>> import tempfile, creto
+            >>> with creto.open_blocking(tempfile.mkdtemp()) as layer:
+            ...     reader = layer.agent("reader")
+            ...     _ = layer.send_blocking(layer.agent("writer"), "reader", b"done")
+            ...     message = next(layer.inbox_blocking(reader))
+            ...     layer.call_blocking(message.ack)
+            ...     message.text
+            'done'
+        """
         inbox = self.inbox(agent, **options)
         try:
             while True:
@@ -513,6 +564,13 @@ class EnablementLayer:
 
         Raises:
             InvalidInputError: The layer does not come from `creto.open_blocking()`.
+
+        Example:
+            >>> import tempfile, creto
+            >>> async def later(): return 7
+            >>> with creto.open_blocking(tempfile.mkdtemp()) as layer:
+            ...     layer.call_blocking(later)
+            7
         """
         if self._portal is None:
             raise InvalidInputError("a `_blocking` method needs a layer from `creto.open_blocking()`")

@@ -39,6 +39,17 @@ class Follower(AsyncIterator[str]):
     """The keys of one topic that change from now on; iterate it, and close it when done.
 
     A key that changes twice before it is taken comes once. `EVERYTHING` comes where too much was missed.
+
+    Example:
+        >>> import asyncio, tempfile
+        >>> from creto.store import Store
+        >>> async def main():
+        ...     with Store(tempfile.mkdtemp()) as store, Reach(store) as reach:
+        ...         async with reach.follow("policy") as changed:
+        ...             reach.publish("policy", "installed")
+        ...             return await anext(changed)
+        >>> asyncio.run(main())
+        'installed'
     """
 
     def __init__(self, reach: Reach, topic: str | None) -> None:

@@ -38,6 +38,11 @@ class Act:
         end: Likewise; equal to `start` for an act of one record.
         asked: True where a human was asked.
         usage: Quantities used, by meter.
+
+    Example:
+        >>> act = Act("01", "spiffe://a/agent/b", "http:get", "https://example.org", "done", "read-web", 0, 1500)
+        >>> act.status, act.end - act.start
+        ('done', 1500)
     """
 
     id: str
@@ -61,6 +66,11 @@ class Report:
         acts: In order of time.
         sections: Further tables: heading, columns, rows.
         facts: Short facts by name, such as the ledger's root.
+
+    Example:
+        >>> denied = Act("01", "spiffe://a/agent/b", "http:get", "https://example.org", "denied", "no permit", 0, 0)
+        >>> Report("Today", [denied]).counts()
+        {'acts': 1, 'denied': 1, 'asked about': 0}
     """
 
     title: str

@@ -40,7 +40,13 @@ _FREE = {
 
 
 class Receives(Protocol):
-    """Where bytes come from; anyio's byte streams are such."""
+    """Where bytes come from; anyio's byte streams are such.
+
+    Example:
+        >>> class Nothing:
+        ...     async def receive(self, max_bytes=65536): raise anyio.EndOfStream
+        >>> source: Receives = Nothing()
+    """
 
     async def receive(self, max_bytes: int = ...) -> bytes:
         """At least one byte; `anyio.EndOfStream` at the end."""
@@ -48,7 +54,15 @@ class Receives(Protocol):
 
 
 class Sends(Protocol):
-    """Where bytes go to; anyio's byte streams are such."""
+    """Where bytes go to; anyio's byte streams are such.
+
+    Example:
+        >>> class Printed:
+        ...     async def send(self, item): print(item)
+        ...     async def aclose(self): ...
+        >>> anyio.run(Printed().send, b"a line")
+        b'a line'
+    """
 
     async def send(self, item: bytes) -> None:
         """Sends all of it."""
@@ -58,7 +72,13 @@ class Sends(Protocol):
 
 
 class Performs(Protocol):
-    """What is needed of the layer."""
+    """What is needed of the layer.
+
+    Example:
+        >>> import tempfile, creto
+        >>> with creto.open_blocking(tempfile.mkdtemp()) as layer:
+        ...     performs: Performs = layer
+    """
 
     async def perform(
         self,
@@ -316,5 +336,32 @@ async def proxy(
     Raises:
         InvalidInputError: A side sent what is not MCP; the session ends.
         ConnectionFailedError: A side went away in the middle of a message.
+
+    Example:
+        >>> import anyio, json, sys, tempfile, creto
+        >>> answer = json.dumps({"jsonrpc": "2.0", "id": 1, "result": {"content": []}})
+        >>> tool = f"import sys; input(); print('{answer}', flush=True); sys.stdin.read()"
+        >>> class Client:
+        ...     answered = anyio.Event()
+        ...     call = {"name": "search", "arguments": {}}
+        ...     lines = [{"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": call}]
+        ...     async def receive(self, max_bytes=65536):
+        ...         if self.lines:
+        ...             return json.dumps(self.lines.pop()).encode() + bytes([10])
+        ...         await self.answered.wait()
+        ...         raise anyio.EndOfStream
+        ...     async def send(self, item):
+        ...         print(json.loads(item)["result"])
+        ...         self.answered.set()
+        ...     async def aclose(self): ...
+        >>> async def main():
+        ...     client = Client()
+        ...     async with creto.open(tempfile.mkdtemp()) as layer:
+        ...         async with await anyio.open_process([sys.executable, "-c", tool]) as run:
+        ...             await proxy(layer, layer.agent("researcher"), "web", (client, client), (run.stdout, run.stdin))
+        ...         return [record.resource for record in await layer.parts.audit.query(action="tool:call")]
+        >>> anyio.run(main)
+        {'content': []}
+        ['web/search', 'web/search']
     """
     await _Session(layer, agent, server_name, client, server).run()

@@ -28,7 +28,12 @@ _log = logging.getLogger("creto.config")
 
 @dataclass(frozen=True)
 class Change:
-    """One setting that differs."""
+    """One setting that differs.
+
+    Example:
+        >>> Change("oversight.default_timeout_seconds", 3600.0, 60.0, "/etc/creto/a.toml", applied=True).new
+        60.0
+    """
 
     setting: str
     old: Any
@@ -40,7 +45,12 @@ class Change:
 
 @dataclass(frozen=True)
 class Reload:
-    """What one reload came to."""
+    """What one reload came to.
+
+    Example:
+        >>> Reload((Change("common.suite", "standard", "cnsa2", "/etc/creto/a.toml", applied=False),)).waiting
+        ['common.suite']
+    """
 
     changes: tuple[Change, ...] = ()
     refused: str | None = None

@@ -253,7 +253,13 @@ class Messaging(Section):
 
 
 class Quota(Section):
-    """One limit, on one name of the path from organisation to agent, or on each of a floor."""
+    """One limit, on one name of the path from organisation to agent, or on each of a floor.
+
+    Example:
+        >>> quota = Quota(scope="agent", meter="tool_calls", limit=100, window="day")
+        >>> quota.overage, quota.soft
+        ('deny', [50, 80, 100])
+    """
 
     scope: Name
     """`organisation`, `team` or `agent` for each of that floor; `team:research` for that one."""
@@ -322,7 +328,12 @@ class Tier(Section):
 
 
 class Price(Section):
-    """What the use of a meter costs, from a date on."""
+    """What the use of a meter costs, from a date on.
+
+    Example:
+        >>> Price(meter="tool_calls", unit_price="0.05").model
+        'per_unit'
+    """
 
     meter: Name
     """What is priced."""

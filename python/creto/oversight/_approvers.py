@@ -31,6 +31,11 @@ class Approver:
         id: `spiffe://<trust domain>/approver/<name>`.
         policies: Oversight policies that this approver may answer for; `*` is every one.
         channels: Where to announce, by channel: `{"email": "release-desk@example.org"}`.
+
+    Example:
+        >>> ann = Approver("spiffe://creto.local/approver/ann", "ann", True, frozenset({"payments"}), "")
+        >>> ann.may_answer("payments"), ann.may_answer("deploys")
+        (True, False)
     """
 
     id: str

@@ -65,6 +65,23 @@ class Clearance:
     Args:
         request: The request that was approved.
         grants: One for each policy that asked.
+
+    Example:
+        >>> import asyncio, tempfile, creto
+        >>> from creto import _core
+        >>> async def main():
+        ...     async with creto.open(tempfile.mkdtemp()) as layer:
+        ...         desk, buyer = layer.parts.desk, layer.agent("buyer")
+        ...         act = _core.Act(buyer.id, "tool:call", "send_money", context={"amount": 250})
+        ...         asked = asyncio.create_task(desk.ask(act, ["payments"]))
+        ...         async with desk.changes() as changed:
+        ...             request = desk.find(await anext(changed))
+        ...         ann, _token = desk.approvers.add("ann")
+        ...         desk.approve(request, ann)
+        ...         clearance = await asked
+        ...         return clearance.approvers, clearance.grants[0].covers(act)
+        >>> asyncio.run(main())
+        (('spiffe://creto.local/approver/ann',), True)
     """
 
     request: Request
@@ -86,6 +103,23 @@ class Desk:
         timeout: Seconds that a request waits for an answer, where `ask` says nothing else.
         precedents: Recalls past decisions for the approver, if any.
         announcer: Tells approvers over channels, if any.
+
+    Example:
+        >>> import asyncio, tempfile, creto
+        >>> from creto import _core
+        >>> async def main():
+        ...     async with creto.open(tempfile.mkdtemp()) as layer:
+        ...         desk, buyer = layer.parts.desk, layer.agent("buyer")
+        ...         act = _core.Act(buyer.id, "tool:call", "send_money", context={"amount": 250})
+        ...         asked = asyncio.create_task(desk.ask(act, ["payments"]))
+        ...         async with desk.changes() as changed:
+        ...             request = desk.find(await anext(changed))
+        ...         ann, _token = desk.approvers.add("ann", policies=["payments"])
+        ...         desk.approve(request, ann, "invoice checked")
+        ...         await desk.execute(await asked)
+        ...         return desk.find(request.id).state
+        >>> asyncio.run(main())
+        'executing'
     """
 
     def __init__(

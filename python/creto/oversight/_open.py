@@ -28,6 +28,15 @@ def open_approvers(store: Store, settings: Settings, sealer: _core.Sealer | None
 
     Raises:
         InvalidInputError: The store has no state folder, and no sealer was given.
+
+    Example:
+        >>> import tempfile
+        >>> from creto.config import load
+        >>> from creto.store import Store
+        >>> with Store(tempfile.mkdtemp()) as store:
+        ...     people = open_approvers(store, load(state=store.folder, environment={}, system=False))
+        ...     people.add("ann")[0].id
+        'spiffe://creto.local/approver/ann'
     """
     if sealer is None:
         if store.folder is None:
@@ -51,6 +60,21 @@ def configure_desk(desk: Desk, settings: Settings) -> None:
 
     Raises:
         InvalidInputError: A channel or approver cannot be; nothing has changed then.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from creto.config import load
+        >>> from creto.reach import Reach
+        >>> from creto.store import Store
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> changed = folder / "changed.toml"
+        >>> _ = changed.write_text("oversight.default_timeout_seconds = 60")
+        >>> with Store(folder) as store, Reach(store) as reach:
+        ...     desk = open_desk(store, load(state=folder, environment={}, system=False), reach)
+        ...     configure_desk(desk, load([changed], state=folder, environment={}, system=False))
+        ...     desk.timeout
+        60.0
     """
     from creto.oversight.channels import Announcements
 
@@ -70,6 +94,16 @@ def open_desk(store: Store, settings: Settings, reach: Reach, sealer: _core.Seal
         settings: The configuration.
         reach: Wakes waiters in all processes.
         sealer: Seals approvers' keys; the state folder's own where none is given.
+
+    Example:
+        >>> import tempfile
+        >>> from creto.config import load
+        >>> from creto.reach import Reach
+        >>> from creto.store import Store
+        >>> with Store(tempfile.mkdtemp()) as store, Reach(store) as reach:
+        ...     desk = open_desk(store, load(state=store.folder, environment={}, system=False), reach)
+        ...     desk.pending(), desk.timeout
+        ([], 3600.0)
     """
     from creto.memory import Precedents
     from creto.oversight.channels import Announcements

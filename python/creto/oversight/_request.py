@@ -26,6 +26,21 @@ class Request:
         state: requested, pending, approved, denied, expired, cancelled, executing, executed, failed or unknown.
         core: The act's document (RFC 8785) without the request's own terms.
         expiry_us: The end of every grant for it, in microseconds since the epoch; answers count until `answer_by_us`.
+
+    Example:
+        >>> import asyncio, tempfile, creto
+        >>> from creto import _core
+        >>> async def main():
+        ...     async with creto.open(tempfile.mkdtemp()) as layer:
+        ...         desk, buyer = layer.parts.desk, layer.agent("buyer")
+        ...         act = _core.Act(buyer.id, "tool:call", "send_money", context={"amount": 250})
+        ...         try:
+        ...             await desk.ask(act, ["payments"], hold=0)  # the request lives on
+        ...         except creto.OversightRequiredError:
+        ...             (request,) = desk.pending()
+        ...         return request.open, request.policies, request.context
+        >>> asyncio.run(main())
+        (True, ('payments',), {'amount': 250})
     """
 
     id: str

@@ -25,7 +25,7 @@ _ANSWER = re.compile(r"\s*(yes|no|skip)\b[\s,:]*(.*)", re.IGNORECASE | re.DOTALL
 
 
 class Terminal:
-    """Shows each request at the terminal and takes the answer of the person there.
+    r"""Shows each request at the terminal and takes the answer of the person there.
 
     Args:
         desk: Where the requests are.
@@ -34,6 +34,27 @@ class Terminal:
 
     Raises:
         InvalidInputError: There is no terminal.
+
+    Example:
+        >>> import asyncio, os, pty, tempfile, creto
+        >>> from creto import _core
+        >>> ours, theirs = pty.openpty()
+        >>> async def main():
+        ...     async with creto.open(tempfile.mkdtemp()) as layer:
+        ...         desk = layer.parts.desk
+        ...         act = _core.Act(layer.agent("buyer").id, "tool:call", "send_money", context={"amount": 250})
+        ...         asked = asyncio.create_task(desk.ask(act, ["payments"]))
+        ...         terminal = Terminal(desk, desk.approvers.add("ann")[0], device=os.ttyname(theirs))
+        ...         asking = asyncio.create_task(terminal.serve())
+        ...         shown = b""
+        ...         while b"type yes" not in shown:
+        ...             shown += await asyncio.to_thread(os.read, ours, 4096)
+        ...         os.write(ours, b"yes invoice checked\n")
+        ...         (grant,) = (await asked).grants
+        ...         asking.cancel()
+        ...         return grant.reason
+        >>> asyncio.run(main())
+        'invoice checked'
     """
 
     def __init__(self, desk: Desk, approver: Approver, *, device: str = "/dev/tty") -> None:

@@ -29,6 +29,13 @@ class Hooks(Protocol):
 
     Hooks that have a method `connection(connection)` are asked by that in place of `egress`; those that have a method
     `request(connection, method, target)` are asked about each plain HTTP request too.
+
+    Example:
+        >>> class OneHost:
+        ...     async def egress(self, host, port, scheme): return (host, port) == ("example.org", 443)
+        ...     async def command(self, argv): return True
+        ...     async def changes(self, changes): return [change for change in changes if change.path.endswith(".md")]
+        >>> hooks: Hooks = OneHost()
     """
 
     async def egress(self, host: str, port: int, scheme: str | None) -> bool:
@@ -50,7 +57,12 @@ class Hooks(Protocol):
 
 @dataclass(slots=True)
 class Connection:
-    """One connection that a program tried to make, and what became of it."""
+    """One connection that a program tried to make, and what became of it.
+
+    Example:
+        >>> Connection("example.org", 443, "tls", allowed=False, reason="no policy permits it").reason
+        'no policy permits it'
+    """
 
     host: str
     port: int
@@ -67,7 +79,12 @@ class Connection:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """How a program ended."""
+    """How a program ended.
+
+    Example:
+        >>> Result(-9, b"", b"", truncated=False).exit_code
+        137
+    """
 
     status: int
     """Exit status; negative for the signal that ended it."""

@@ -52,6 +52,11 @@ def running(state_folder: str | os.PathLike[str]) -> list[dict[str, Any]]:
 
     Args:
         state_folder: creto's state folder.
+
+    Example:
+        >>> import tempfile
+        >>> running(tempfile.mkdtemp())
+        []
     """
     return [entry for path, entry in _entries(Path(state_folder)) if _owner_lives(path.stem)]
 
@@ -71,6 +76,11 @@ def clean(state_folder: str | os.PathLike[str]) -> list[int]:
 
     Returns:
         The process ids that were ended.
+
+    Example:
+        >>> import tempfile
+        >>> clean(tempfile.mkdtemp())
+        []
     """
     folder = Path(state_folder).resolve()
     for path, _ in _entries(folder):

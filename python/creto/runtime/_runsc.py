@@ -53,6 +53,13 @@ def find_runsc() -> Path:
 
     Raises:
         NotFoundError: There is none; the text says how to get it.
+
+    Example:
+        >>> import os, sys
+        >>> os.environ["CRETO_RUNSC"] = sys.executable  # whatever is named there is taken
+        >>> find_runsc() == Path(sys.executable)
+        True
+        >>> del os.environ["CRETO_RUNSC"]
     """
     named = os.environ.get("CRETO_RUNSC")
     if named:

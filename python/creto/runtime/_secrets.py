@@ -20,7 +20,18 @@ _TAKEN = re.compile(r"PATH|HOME|SHELL|IFS|ENV|BASH_ENV|(LD|DYLD|PYTHON|CRETO)_.*
 
 
 class Secret(NamedTuple):
-    """A secret by name; its value is not told."""
+    """A secret by name; its value is not told.
+
+    Example:
+        >>> import tempfile
+        >>> from creto.crypto import Sealer
+        >>> from creto.store import Store
+        >>> with Store(tempfile.mkdtemp()) as store:
+        ...     secrets = Secrets(store, Sealer.ephemeral())
+        ...     secrets.set("API_TOKEN", "s3cret", agent="spiffe://creto.local/agent/researcher")
+        ...     [secret.name for secret in secrets.all()]
+        ['API_TOKEN']
+    """
 
     name: str
     agent: str
@@ -49,6 +60,16 @@ class Secrets:
     Args:
         store: Where they are, sealed.
         sealer: Seals and opens them.
+
+    Example:
+        >>> import tempfile
+        >>> from creto.crypto import Sealer
+        >>> from creto.store import Store
+        >>> with Store(tempfile.mkdtemp()) as store:
+        ...     secrets = Secrets(store, Sealer.ephemeral())
+        ...     secrets.set("API_TOKEN", "s3cret", agent="spiffe://creto.local/agent/researcher")
+        ...     secrets.of("spiffe://creto.local/agent/researcher"), secrets.of("spiffe://creto.local/agent/writer")
+        ({'API_TOKEN': 's3cret'}, {})
     """
 
     def __init__(self, store: Store, sealer: _core.Sealer) -> None:

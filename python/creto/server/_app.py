@@ -62,6 +62,22 @@ def inbox_app(desk: Desk, *, hosts: Iterable[str] = (), secure: bool = False) ->
         desk: Where the requests are.
         hosts: `host:port` names that it answers to, beside this machine's own.
         secure: It is reached over https only: cookies say so.
+
+    Example:
+        >>> import anyio, httpx, tempfile
+        >>> from creto.config import load
+        >>> from creto.oversight import open_desk
+        >>> from creto.reach import Reach
+        >>> from creto.store import Store
+        >>> async def main():
+        ...     with Store(tempfile.mkdtemp()) as store, Reach(store) as reach:
+        ...         desk = open_desk(store, load(state=store.folder, environment={}, system=False), reach)
+        ...         app = inbox_app(desk)
+        ...         inside = httpx.ASGITransport(app)
+        ...         async with httpx.AsyncClient(transport=inside, base_url="http://localhost") as browser:
+        ...             return (await browser.get("/healthz")).text, (await browser.get("/")).headers["location"]
+        >>> anyio.run(main)
+        ('ok\\n', '/login?next=/')
     """
     access = Access(desk.approvers, hosts, secure=secure)
     pages, api, events = Pages(desk, access), Api(desk, access), Events(desk, access)

@@ -47,6 +47,23 @@ async def serve_inbox(
 
     Raises:
         InvalidInputError: It would be reached from elsewhere without TLS, or the port is taken.
+
+    Example:
+        >>> import anyio, tempfile
+        >>> from creto.config import load
+        >>> from creto.oversight import open_desk
+        >>> from creto.reach import Reach
+        >>> from creto.store import Store
+        >>> async def main():
+        ...     with Store(tempfile.mkdtemp()) as store, Reach(store) as reach:
+        ...         desk = open_desk(store, load(state=store.folder, environment={}, system=False), reach)
+        ...         async with anyio.create_task_group() as tasks:
+        ...             def started(url):
+        ...                 print(url.rpartition(":")[0])
+        ...                 tasks.cancel_scope.cancel()
+        ...             await serve_inbox(desk, started=started)
+        >>> anyio.run(main)
+        http://127.0.0.1
     """
     reached = urlsplit(url) if url else None
     if host not in _LOOPBACK and (reached is None or reached.scheme != "https"):

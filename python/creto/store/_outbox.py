@@ -35,7 +35,21 @@ _FIELDS = frozenset(_DEFAULTS) | {"id", "act", "timestamp"}
 
 
 class LedgerPort(Protocol):
-    """What the store needs of a ledger."""
+    """What the store needs of a ledger.
+
+    Example:
+        >>> import tempfile
+        >>> from creto.store import Store
+        >>> class Printed:
+        ...     shard = "0000"
+        ...     def append_records(self, records, /):
+        ...         print([record["what"] for record in records])
+        >>> with Store(tempfile.mkdtemp()) as store:
+        ...     _ = store.attach(Printed())
+        ...     with store.begin() as tx:
+        ...         _ = tx.outbox({"who": "creto", "what": "agent:create"})
+        ['agent:create']
+    """
 
     @property
     def shard(self) -> str:

@@ -37,7 +37,16 @@ _BATCH = 1000
 
 @dataclass(frozen=True)
 class Commit:
-    """What one transaction did that others want to know of."""
+    """What one transaction did that others want to know of.
+
+    Example:
+        >>> import tempfile
+        >>> with Store(tempfile.mkdtemp()) as store:
+        ...     store.listeners.append(lambda commit: print(commit.notices))
+        ...     with store.begin() as tx:
+        ...         tx.publish("policy", "installed")
+        (('policy', 'installed'),)
+    """
 
     notices: tuple[tuple[str, str], ...]
     records: int

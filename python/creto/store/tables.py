@@ -54,7 +54,12 @@ __all__ = [
 
 
 class Word(TypeDecorator[int]):
-    """A hybrid logical timestamp, an unsigned 64-bit word, in a signed column of the same order."""
+    """A hybrid logical timestamp, an unsigned 64-bit word, in a signed column of the same order.
+
+    Example:
+        >>> Word().process_result_value(Word().process_bind_param(2**63 + 5, None), None) == 2**63 + 5
+        True
+    """
 
     impl = BigInteger
     cache_ok = True

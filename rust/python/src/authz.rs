@@ -12,7 +12,15 @@ use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes, PyDict};
 use std::sync::Arc;
 
-/// What policy says about one act.
+/// What policy says about one act; it is true where the act is allowed.
+///
+/// Example:
+///     >>> import creto
+///     >>> authz = creto.AuthzClient()
+///     >>> _ = authz.install('@id("tools") permit (principal, action == Action::"tool:call", resource);')
+///     >>> decision = authz.check_nowait("spiffe://creto.local/agent/a", "tool:call", "search")
+///     >>> bool(decision), decision.outcome, decision.permit
+///     (True, 'allow', 'tools')
 #[pyclass(frozen, module = "creto._core")]
 pub struct Decision {
     ruling: Ruling,

@@ -55,6 +55,13 @@ impl HybridLogicalClock {
 }
 
 /// A word later than every one that this process was given before; the folder's own once its clock is installed.
+///
+/// Its upper 52 bits are microseconds since the Unix epoch, the lower 12 count within one (hybrid logical clock, Kulkarni et al., 2014).
+///
+/// Example:
+///     >>> import creto
+///     >>> creto.consensus_timestamp() < creto.consensus_timestamp()
+///     True
 #[pyfunction]
 pub fn consensus_timestamp() -> u64 {
     creto_consensus::consensus_timestamp().word()

@@ -41,6 +41,16 @@ class Announcements:
         store: Where outcomes are written.
         channels: The channels.
         url: The inbox as approvers reach it; where none is given, where it was last served.
+
+    Example:
+        >>> import tempfile
+        >>> from creto.config import load
+        >>> from creto.store import Store
+        >>> with Store(tempfile.mkdtemp()) as store:
+        ...     announcements = Announcements(store, [Slack("ops", "https://hooks.example.org/T0/B0/x")])
+        ...     announcements.resume()  # what another process had left unsent
+        ...     announcements.close()
+        0
     """
 
     def __init__(self, store: Store, channels: Sequence[Channel], *, url: str | None = None) -> None:

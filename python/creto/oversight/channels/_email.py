@@ -32,6 +32,22 @@ class Email:
         tls: `starttls` (refused where the server offers none), `tls` from the first byte, or `none`.
         login: User and password, if the server wants them.
         alerts: Addresses that are told of quotas that run low.
+
+    Example:
+        >>> import asyncio, tempfile, creto
+        >>> from creto import _core
+        >>> with creto.open_blocking(tempfile.mkdtemp()) as layer:
+        ...     desk = layer.parts.desk
+        ...     act = _core.Act(layer.agent("buyer").id, "tool:call", "send_money", context={"amount": 250})
+        ...     async def ask():
+        ...         try:
+        ...             await desk.ask(act, ["payments"], hold=0)
+        ...         except creto.OversightRequiredError:
+        ...             return desk.pending()[0]
+        ...     request = layer.call_blocking(ask)
+        >>> mail = Email("desk", lambda request: ["desk@example.org"], "creto@example.org", "smtp.example.org")
+        >>> mail.letter(Message(request, None))["To"]
+        'desk@example.org'
     """
 
     def __init__(

@@ -19,6 +19,21 @@ class Message:
 
     Args:
         link: The request's page in the inbox; None where no inbox is known.
+
+    Example:
+        >>> import asyncio, tempfile, creto
+        >>> from creto import _core
+        >>> with creto.open_blocking(tempfile.mkdtemp()) as layer:
+        ...     desk = layer.parts.desk
+        ...     act = _core.Act(layer.agent("buyer").id, "tool:call", "send_money", context={"amount": 250})
+        ...     async def ask():
+        ...         try:
+        ...             await desk.ask(act, ["payments"], hold=0)
+        ...         except creto.OversightRequiredError:
+        ...             return desk.pending()[0]
+        ...     request = layer.call_blocking(ask)
+        >>> Message(request, None).title
+        'buyer asks to tool:call: send_money'
     """
 
     request: Request
@@ -60,7 +75,16 @@ class Message:
 
 
 class Channel(Protocol):
-    """A way to announce."""
+    """A way to announce.
+
+    Example:
+        >>> class Printed:
+        ...     name, alerts = "printed", False
+        ...     def wants(self, request): return "payments" in request.policies
+        ...     def send(self, message): print(message.title); return "printed"
+        ...     def send_alert(self, alert): raise NotImplementedError
+        >>> channel: Channel = Printed()
+    """
 
     @property
     def name(self) -> str:

@@ -22,6 +22,22 @@ class Slack:
         url: The incoming webhook's URL, which is a secret.
         policies: Only requests under these; all where there are none.
         alerts: Whether quotas that run low are told too.
+
+    Example:
+        >>> import asyncio, tempfile, creto
+        >>> from creto import _core
+        >>> with creto.open_blocking(tempfile.mkdtemp()) as layer:
+        ...     desk = layer.parts.desk
+        ...     act = _core.Act(layer.agent("buyer").id, "tool:call", "send_money", context={"amount": 250})
+        ...     async def ask():
+        ...         try:
+        ...             await desk.ask(act, ["payments"], hold=0)
+        ...         except creto.OversightRequiredError:
+        ...             return desk.pending()[0]
+        ...     request = layer.call_blocking(ask)
+        >>> slack = Slack("ops", "https://hooks.example.org/T0/B0/x", ["payments"])
+        >>> slack.wants(request), len(slack.blocks(Message(request, "https://inbox.example.org/r/1"))["blocks"]) > 1
+        (True, True)
     """
 
     def __init__(self, name: str, url: str, policies: Sequence[str] = (), *, alerts: bool = False) -> None:
