@@ -474,7 +474,7 @@ def test_a_message_handed_over_in_memory_is_sealed_all_the_same_and_recorded(sta
                 assert (message.body, message.sender) == (b"x", WRITER)
                 await message.ack()
                 # The same envelope again is a replay.
-                inbox._put_direct(message._envelope)
+                inbox._put_direct((message._envelope, b""))
                 assert await inbox.ready() is None
 
         run(main)

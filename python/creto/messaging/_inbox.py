@@ -36,7 +36,7 @@ class Inbox(AsyncIterator[Message]):
         self._mailbox = mailbox
         self._agent = agent
         self._hold = hold
-        self._direct: deque[bytes] = deque()
+        self._direct: deque[tuple[bytes, bytes]] = deque()
         self._seen: dict[tuple[str, str], int] = {}
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._closer = weakref.finalize(self, os.close, self._wake)
@@ -58,13 +58,17 @@ class Inbox(AsyncIterator[Message]):
 
     async def ready(self) -> Message | None:
         """The next message that is here already, or None."""
-        self._drain()
-        return await self._next_direct() or await self._next_stored()
+        message = await self._next_direct()
+        if message is None:
+            # What comes from here on wakes again, and is seen by the looks below or after them.
+            self._drain()
+            message = await self._next_direct() or await self._next_stored()
+        return message
 
     async def _next_direct(self) -> Message | None:
         while self._direct:
-            envelope = self._direct.popleft()
-            message = await self._mailbox._receiving.open_direct(self._agent, envelope, self._seen)
+            envelope, digest = self._direct.popleft()
+            message = await self._mailbox._receiving.open_direct(self._agent, envelope, digest, self._seen)
             if message is not None:
                 return message
         return None
@@ -104,11 +108,11 @@ class Inbox(AsyncIterator[Message]):
         if self._closer.alive:
             os.eventfd_write(self._wake, 1)
 
-    def _put_direct(self, envelope: bytes) -> bool:
-        """Hands over an envelope in memory; False where too many wait already."""
+    def _put_direct(self, handed: tuple[bytes, bytes]) -> bool:
+        """Hands over an envelope, and its digest, in memory; False where too many wait already."""
         if len(self._direct) >= _DIRECT:
             return False
-        self._direct.append(envelope)
+        self._direct.append(handed)
         self._notify()
         return True
 

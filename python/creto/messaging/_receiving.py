@@ -57,7 +57,9 @@ class Receiving:
                 with self._store.begin() as tx:
                     self._end(tx, held, "refused", str(error))
 
-    async def open_direct(self, agent: Agent, envelope: bytes, seen: dict[tuple[str, str], int]) -> Message | None:
+    async def open_direct(
+        self, agent: Agent, envelope: bytes, digest: bytes, seen: dict[tuple[str, str], int]
+    ) -> Message | None:
         """Opens what was handed over in memory; None where it is refused."""
         now = int(self._mailbox._clock())
         sender = ""
@@ -75,9 +77,9 @@ class Receiving:
             message = self._message(agent, header, body, None, envelope)
             await self.authorize(agent, message)
         except CretoError as error:
-            self._tell(agent.id, sender, "", envelope, {"failure": str(error)})
+            self._tell(agent.id, sender, "", envelope, digest, {"failure": str(error)})
             return None
-        self._tell(agent.id, sender, message.id, envelope, "success")
+        self._tell(agent.id, sender, message.id, envelope, digest, "success")
         return message
 
     def verified(self, agent: Agent, envelope: bytes, now: int, max_life: int) -> _core.VerifiedEnvelope:
@@ -168,6 +170,6 @@ class Receiving:
             failure = {"failure": reason}
             tx.outbox(record(held.recipient, "message:receive", held.sender, held.message_id, held.envelope, failure))
 
-    def _tell(self, who: str, sender: str, message_id: str, envelope: bytes, outcome: Any) -> None:
+    def _tell(self, who: str, sender: str, message_id: str, envelope: bytes, digest: bytes, outcome: Any) -> None:
         if self._mailbox._recorder is not None:
-            self._mailbox._recorder(record(who, "message:receive", sender, message_id, envelope, outcome))
+            self._mailbox._recorder(record(who, "message:receive", sender, message_id, envelope, outcome, digest))

@@ -5,10 +5,23 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
-__all__ = ["record"]
+__all__ = ["digest_of", "record"]
 
 
-def record(who: str, what: str, other: str, message_id: str, envelope: bytes, outcome: Any) -> dict[str, Any]:
+def digest_of(envelope: bytes) -> bytes:
+    """What the ledger keeps of an envelope."""
+    return hashlib.sha256(envelope).digest()
+
+
+def record(
+    who: str,
+    what: str,
+    other: str,
+    message_id: str,
+    envelope: bytes,
+    outcome: Any,
+    digest: bytes | None = None,
+) -> dict[str, Any]:
     """A record of `message:send` or `message:receive`.
 
     Args:
@@ -18,12 +31,13 @@ def record(who: str, what: str, other: str, message_id: str, envelope: bytes, ou
         message_id: 32 hexadecimal digits; empty where it could not be read.
         envelope: Whose digest is recorded.
         outcome: `success`, or `{"failure": why}`.
+        digest: Of the envelope, where it is known already.
     """
     return {
         "who": who,
         "what": what,
         "resource": other,
         "outcome": outcome,
-        "digest": hashlib.sha256(envelope).digest(),
+        "digest": digest_of(envelope) if digest is None else digest,
         "detail": {"message_id": message_id, "bytes": len(envelope)},
     }

@@ -26,7 +26,7 @@ from creto.messaging import _attachment, _outgoing, _rows
 from creto.messaging._message import Sent
 from creto.messaging._news import News
 from creto.messaging._receiving import DIRECT_SECONDS, MAILBOX_SECONDS
-from creto.messaging._record import record
+from creto.messaging._record import digest_of, record
 
 if TYPE_CHECKING:
     from creto.messaging._mailbox import Mailbox
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["Draft", "Sending"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Draft:
     """A message that was composed and authorized, and is not sealed yet."""
 
@@ -50,11 +50,7 @@ class Draft:
     in_reply_to: str | None
     blobs: list[_attachment.Blob]
     news: News = field(repr=False, compare=False)
-
-    @property
-    def recipients(self) -> tuple[str, ...]:
-        """Their ids."""
-        return tuple(identity.id for identity in self.to)
+    recipients: tuple[str, ...]
 
     def seal(self) -> bytes:
         """The envelope; the GIL is released meanwhile."""
@@ -122,9 +118,10 @@ class Sending:
         """Checks a message and asks policy; arguments and errors are those of `Mailbox.send`."""
         sender = self._identities.current(sender)
         content, media = _content(body, content_type)
-        size = len(content) + sum(map(len, (attach or {}).values()))
+        size = len(content)
         blobs: list[_attachment.Blob] = []
         if attach:
+            size += sum(map(len, attach.values()))
             if not durable:
                 raise InvalidInputError("attachments lie in the store; send them with `durable=True`")
             content, blobs = await anyio.to_thread.run_sync(_attachment.pack, content, media, attach)
@@ -148,7 +145,10 @@ class Sending:
         now = int(self._mailbox._clock())
         # What is handed over in memory has no receipt to wait for.
         expires, news = now + life, self._mailbox._expect(message_id) if durable else News()
-        return Draft(sender, identities, content, media, message_id, now, expires, priority, in_reply_to, blobs, news)
+        recipients = tuple([identity.id for identity in identities])
+        return Draft(
+            sender, identities, content, media, message_id, now, expires, priority, in_reply_to, blobs, news, recipients
+        )
 
     async def _authorize(self, sender: Agent, to: Sequence[_core.Identity], context: Mapping[str, Any]) -> None:
         if self._mailbox._authorize_send is None:
@@ -229,9 +229,9 @@ class Sending:
             for draft, envelope in sealed:
                 self._sort(draft, envelope, here, letters, leaving)
                 _attachment.keep(tx, draft.blobs, draft.expires)
-                told = _record(draft, envelope)
+                digest = digest_of(envelope)
                 for recipient in draft.recipients:
-                    tx.outbox({**told, "resource": recipient})
+                    tx.outbox(_record(draft, recipient, envelope, digest))
             for denial in _rows.put(tx, letters):
                 if denial is not None:
                     raise denial
@@ -276,11 +276,11 @@ class Sending:
             if not inboxes:
                 raise NotFoundError(f"no inbox of `{recipient}` is open in this process; send it with `durable=True`")
         envelope = draft.seal()
-        told = _record(draft, envelope)
+        digest = digest_of(envelope)
         for recipient, inboxes in opened.items():
             if self._mailbox._recorder is not None:
-                self._mailbox._recorder({**told, "resource": recipient})
-            while not inboxes[0]._put_direct(envelope):  # noqa: ASYNC110 - its reader may be on another loop
+                self._mailbox._recorder(_record(draft, recipient, envelope, digest))
+            while not inboxes[0]._put_direct((envelope, digest)):  # noqa: ASYNC110 - its reader may be on another loop
                 await anyio.sleep(0.001)  # the reader is behind: so is the writer
         return self.sent(draft, envelope, "")
 
@@ -298,9 +298,8 @@ class Sending:
         )
 
 
-def _record(draft: Draft, envelope: bytes) -> dict[str, Any]:
-    # Without its recipient: the digest is one for all of them.
-    return record(draft.sender.id, "message:send", "", draft.message_id, envelope, "success")
+def _record(draft: Draft, recipient: str, envelope: bytes, digest: bytes) -> dict[str, Any]:
+    return record(draft.sender.id, "message:send", recipient, draft.message_id, envelope, "success", digest)
 
 
 def _content(body: bytes | str, content_type: str | None) -> tuple[bytes, str]:

@@ -81,9 +81,10 @@ pub fn put_oid(out: &mut Vec<u8>, oid: ObjectIdentifier) {
 pub fn nest(out: &mut Vec<u8>, tag: u8, inside: impl FnOnce(&mut Vec<u8>)) {
     let start = out.len();
     inside(out);
-    let mut header = Vec::with_capacity(6);
-    put_header(&mut header, tag, out.len() - start);
-    out.splice(start..start, header);
+    let content = out.len() - start;
+    put_header(out, tag, content);
+    // The header stands at the end now; turned to the front, it moves the content behind it.
+    out.get_mut(start..).unwrap_or_default().rotate_left(content);
 }
 
 /// A walk over the elements inside one.

@@ -9,6 +9,8 @@ use der::asn1::ObjectIdentifier;
 pub const WRAPPED: usize = 40;
 /// Bytes of a nonce.
 pub const NONCE: usize = 12;
+/// Bytes of the digest that is signed.
+pub const DIGEST: usize = 64;
 /// Bytes of a tag.
 pub const TAG: usize = 16;
 /// What names the use of the commitment's derivation.
@@ -132,8 +134,8 @@ impl Profile {
         out
     }
 
-    /// The content of a SignerInfo's `signedAttrs`, in the order of a SET OF.
-    pub fn signed_attributes(date: u64, digest: &[u8; 64]) -> creto_enablement_common::Result<Vec<u8>> {
+    /// The content of a SignerInfo's `signedAttrs`, in the order of a SET OF; it ends with the digest.
+    pub fn signed_attributes(date: u64, digest: &[u8; DIGEST]) -> creto_enablement_common::Result<Vec<u8>> {
         let mut time = Vec::with_capacity(17);
         crate::time::put_signing_time(&mut time, date)?;
         let mut out = Vec::with_capacity(160);

@@ -2,7 +2,7 @@
 
 use crate::header::{Header, Priority};
 use crate::oid;
-use crate::profile::{NONCE, Profile, TAG, attribute};
+use crate::profile::{DIGEST, NONCE, Profile, TAG, attribute};
 use creto_crypto::asn1::{self, element_len};
 use creto_crypto::{Hash, KemPublicKey, Provider, Secret, SigningKey};
 use creto_enablement_common::{AgentId, Error, ErrorKind, Result};
@@ -80,8 +80,9 @@ pub fn seal(message: &Outgoing<'_>, key: &SigningKey) -> Result<Vec<u8>> {
     let inner_len = element_len(oid::AUTH_ENVELOPED_DATA.as_bytes().len()) + element_len(element_len(enveloped_len));
     let content_len = element_len(inner_len);
     let wrapped_content_len = element_len(oid::CONTENT_INFO.as_bytes().len()) + element_len(element_len(content_len));
-    // The attributes have one length whatever the digest, for one date.
-    let attributes_len = Profile::signed_attributes(message.date, &[0; 64])?.len();
+    // The digest is known last, and is what they end with.
+    let mut signed_attributes = Profile::signed_attributes(message.date, &[0; DIGEST])?;
+    let attributes_len = signed_attributes.len();
     let signer_len = |algorithm: &(creto_crypto::Algorithm, Vec<u8>)| {
         3 + 22 + profile.digest.len() + element_len(attributes_len) + algorithm.1.len() + element_len(algorithm.0.signature_len())
     };
@@ -122,9 +123,9 @@ pub fn seal(message: &Outgoing<'_>, key: &SigningKey) -> Result<Vec<u8>> {
     asn1::put(&mut out, asn1::OCTET_STRING, &tag);
 
     let digest = provider.derivation.digest(Hash::Sha512, &[out.get(content_start..).unwrap_or_default()]);
-    let attributes = Profile::signed_attributes(message.date, &digest)?;
-    let mut to_sign = Vec::with_capacity(element_len(attributes.len()));
-    asn1::put(&mut to_sign, asn1::SET, &attributes);
+    *signed_attributes.last_chunk_mut().ok_or_else(|| Error::internal("signed attributes without room for their digest"))? = digest;
+    let mut to_sign = Vec::with_capacity(element_len(attributes_len));
+    asn1::put(&mut to_sign, asn1::SET, &signed_attributes);
     asn1::put_header(&mut out, asn1::SET, signers_len);
     for signer in &profile.signers {
         let (algorithm, identifier) = signer;
@@ -133,7 +134,7 @@ pub fn seal(message: &Outgoing<'_>, key: &SigningKey) -> Result<Vec<u8>> {
         asn1::put(&mut out, asn1::INTEGER, &[3]);
         asn1::put(&mut out, asn1::implicit(0), &key_id.0);
         out.extend_from_slice(&profile.digest);
-        asn1::put(&mut out, asn1::explicit(0), &attributes);
+        asn1::put(&mut out, asn1::explicit(0), &signed_attributes);
         out.extend_from_slice(identifier);
         asn1::put_header(&mut out, asn1::OCTET_STRING, algorithm.signature_len());
         key.sign_with(*algorithm, &to_sign, &mut out).map_err(failed)?;
