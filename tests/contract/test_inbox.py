@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -21,7 +22,7 @@ import pytest
 from creto.cli import main
 from creto.errors import CretoError, InvalidInputError, OversightRequiredError, UnauthorizedError
 from creto.oversight import Request
-from creto.server import serve_inbox
+from creto.server import inbox_app, serve_inbox
 from desks import AGENT, Office, act, wait_until
 from servers import Start
 
@@ -59,8 +60,7 @@ class Inbox:
         return "cleared"
 
     def sign_in(self) -> None:
-        answer = self.browser.post("/login", data={"token": self.office.token, "next": "/"})
-        assert (answer.status_code, answer.headers["location"]) == (303, "/")
+        signed_in(self.browser, self.url, self.office.token)
 
     def form(self, request: Request) -> dict[str, str]:
         """The fields of the page's form."""
@@ -69,6 +69,15 @@ class Inbox:
 
     def state(self, request: Request) -> str:
         return self.office.desk.find(request.id).state
+
+
+def signed_in(browser: httpx.Client, url: str, token: str) -> None:
+    """Signs in; from then on what is asked for lies under the session's own path."""
+    answer = browser.post(f"{url}/login", data={"token": token, "next": "/"})
+    place = re.fullmatch(r"(/s/[\w-]{22})/", answer.headers["location"])
+    assert answer.status_code == 303
+    assert place is not None
+    browser.base_url = httpx.URL(f"{url}{place[1]}")
 
 
 def _field(page: str, name: str) -> str:
@@ -153,15 +162,16 @@ def test_a_sign_in_ends_with_the_token_it_was_made_from(inbox: Inbox) -> None:
     inbox.sign_in()
     assert inbox.browser.get("/").status_code == 200
     inbox.office.desk.approvers.renew_token("ann")
-    assert inbox.browser.get("/").headers["location"] == "/login?next=/"
+    assert inbox.browser.get("/").headers["location"] == "/login?next=/&ended"
 
 
 def test_signing_out_ends_the_session_on_the_server(inbox: Inbox) -> None:
     inbox.sign_in()
-    cookie = dict(inbox.browser.cookies)
+    cookie, own = dict(inbox.browser.cookies), f"{inbox.browser.base_url}"
     csrf = _field(inbox.browser.get("/").text, "csrf")
+    assert httpx.get(own, cookies=cookie).status_code == 200
     assert inbox.browser.post("/logout", data={"csrf": csrf}).status_code == 303
-    assert httpx.get(inbox.url + "/", cookies=cookie).status_code == 303
+    assert httpx.get(own, cookies=cookie).status_code == 303
 
 
 # --- programs --------------------------------------------------------------------------------------------------------
@@ -259,7 +269,7 @@ def test_another_sessions_form_counts_for_nothing(inbox: Inbox) -> None:
     inbox.sign_in()
     form = inbox.form(request)
     with httpx.Client(base_url=inbox.url) as other:
-        other.post("/login", data={"token": inbox.office.desk.approvers.renew_token("eve")})
+        signed_in(other, inbox.url, inbox.office.desk.approvers.renew_token("eve"))
         assert other.post(f"/r/{request.id}/approve", data=form).status_code == 403
     assert inbox.state(request) == "pending"
 
@@ -295,7 +305,7 @@ def test_an_approver_cannot_answer_for_what_is_not_theirs_or_is_their_own(inbox:
     answer = httpx.post(f"{inbox.url}/api/requests/{theirs.id}/approve", json=body, headers=headers)
     assert (answer.status_code, answer.json()["detail"][:38]) == (403, "`dev` may not answer for the policy `p")
     with httpx.Client(base_url=inbox.url) as browser:
-        browser.post("/login", data={"token": token})
+        signed_in(browser, inbox.url, token)
         page = browser.get(f"/r/{theirs.id}").text
         assert "not yours to answer for" in page
         assert "Approve, once" not in page
@@ -307,7 +317,8 @@ def test_an_approver_cannot_answer_for_what_is_not_theirs_or_is_their_own(inbox:
 def test_a_sign_in_sends_nobody_elsewhere(inbox: Inbox) -> None:
     for onward in ("https://evil.example", "//evil.example", "/\\evil.example", "javascript:alert(1)", "/a\nb"):
         answer = httpx.post(inbox.url + "/login", data={"token": inbox.office.token, "next": onward})
-        assert (answer.status_code, answer.headers["location"]) == (303, "/"), onward
+        assert answer.status_code == 303
+        assert re.fullmatch(r"/s/[\w-]{22}/", answer.headers["location"]), onward
 
 
 def test_every_answer_forbids_frames_foreign_scripts_and_keeping(inbox: Inbox) -> None:
@@ -323,6 +334,59 @@ def test_every_answer_forbids_frames_foreign_scripts_and_keeping(inbox: Inbox) -
     cookie = inbox.browser.post("/login", data={"token": inbox.office.token}).headers["set-cookie"].lower()
     assert "httponly" in cookie
     assert "samesite=lax" in cookie
+
+
+def test_a_neighbour_on_another_port_collects_no_session(inbox: Inbox) -> None:
+    """Cookies know no ports: what is set for `/` on one port of a host, browsers send to every other."""
+    seen: list[str] = []
+
+    class Neighbour(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            seen.append(self.headers.get("cookie", ""))
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    inbox.sign_in()
+    with ThreadingHTTPServer(("127.0.0.1", 0), Neighbour) as neighbour:
+        thread = threading.Thread(target=neighbour.serve_forever, args=(0.02,))
+        thread.start()
+        inbox.browser.cookies.set("naive", "collected", domain="127.0.0.1", path="/")
+        for path in ("/", "/s/", "/r/1", f"/s/{'A' * 22}/", "/login"):
+            inbox.browser.get(f"http://127.0.0.1:{neighbour.server_port}{path}")
+        neighbour.shutdown()
+        thread.join()
+    assert seen == ["naive=collected"] * 5
+
+
+def test_a_cookie_counts_under_the_path_of_its_session_alone(inbox: Inbox) -> None:
+    inbox.sign_in()
+    ((name, value),) = inbox.browser.cookies.items()
+    place = urlsplit(f"{inbox.browser.base_url}").path.rstrip("/")
+    elsewhere = f"/s/{'A' * 22}"
+    signed = {"cookie": f"{name}={value}; creto_inbox={value}; creto_inbox_{'A' * 22}={value}"}
+    for path, status in ((f"{place}/", 200), ("/", 303), (f"{elsewhere}/", 303), (f"{place}", 404)):
+        assert httpx.get(inbox.url + path, headers=signed).status_code == status, path
+    assert httpx.get(f"{inbox.url}{place}/").status_code == 303, "the path alone opens nothing"
+
+
+def test_behind_https_the_cookie_is_bound_to_the_host_and_pages_have_no_path_of_their_own(inbox: Inbox) -> None:
+    app = inbox_app(inbox.office.desk, hosts=["inbox.example"], secure=True)
+
+    async def visit() -> None:
+        inside = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=inside, base_url="https://inbox.example") as browser:
+            answer = await browser.post("/login", data={"token": inbox.office.token, "next": "/history"})
+            assert answer.headers["location"] == "/history"
+            cookie = answer.headers["set-cookie"]
+            assert cookie.startswith("__Host-creto_inbox=")
+            assert "Path=/;" in cookie
+            assert "Secure" in cookie
+            assert (await browser.get("/history")).status_code == 200
+
+    anyio.run(visit)
 
 
 def test_the_inbox_listens_elsewhere_only_behind_tls(inbox: Inbox) -> None:

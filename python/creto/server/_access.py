@@ -1,11 +1,16 @@
 """Who may do what at the inbox: tokens, sessions, the limit on guesses, and the checks against other sites.
 
 A page is for a session (a cookie, made from the token); the API is for a token in each request and reads no cookie.
+
+Browsers send a cookie to every port of a host, so on plain http a neighbour on this machine could collect it. There,
+each session lives under a path of its own, `/s/<128 random bits>`, and its cookie is for that path alone: no page of
+another port knows what to ask for. Over https the cookie's prefix `__Host-` and the name do the same.
 """
 
 from __future__ import annotations
 
 import hmac
+import re
 import secrets
 import threading
 import time
@@ -16,6 +21,7 @@ from urllib.parse import urlsplit
 
 import anyio
 from starlette.requests import Request
+from starlette.responses import Response
 
 from creto.errors import CretoError, InvalidInputError, UnauthorizedError
 from creto.oversight import Approver, Approvers
@@ -24,6 +30,7 @@ __all__ = ["Access", "Session", "TooManyGuessesError"]
 
 _SESSION_SECONDS = 12 * 3600
 _MOST_SESSIONS = 1000
+_PLACE = re.compile(r"(/s/[A-Za-z0-9_-]{22})(/.*)", re.DOTALL)
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -37,6 +44,8 @@ class Session:
 
     approver: Approver
     token: str = field(repr=False)
+    place: str = ""
+    """The path that it lives under; empty over https."""
     csrf: str = field(repr=False, default_factory=lambda: secrets.token_urlsafe(32))
     until: float = field(default_factory=lambda: time.monotonic() + _SESSION_SECONDS)
 
@@ -72,8 +81,6 @@ class Access:
         self._approvers = approvers
         self._hosts = {host.lower() for host in hosts}
         self.secure = secure
-        # Browsers take a cookie of this prefix from the very host alone: no neighbour under the same domain sets one.
-        self.cookie = "__Host-creto_inbox" if secure else "creto_inbox"
         self._sessions: OrderedDict[str, Session] = OrderedDict()
         self._guesses: OrderedDict[str, _Bucket] = OrderedDict()
         self._everyone = _Bucket(100, 0.6)
@@ -118,20 +125,42 @@ class Access:
 
     # --- sessions -----------------------------------------------------------------------------------------------------
 
-    def open(self, approver: Approver, token: str) -> str:
-        """Begins a session and returns the cookie's value."""
-        id = secrets.token_urlsafe(32)
+    def open(self, approver: Approver, token: str) -> tuple[str, str]:
+        """Begins a session: the cookie's value, and the path that it lives under."""
+        id, place = secrets.token_urlsafe(32), "" if self.secure else f"/s/{secrets.token_urlsafe(16)}"
         with self._lock:
-            self._sessions[id] = Session(approver, token)
+            self._sessions[id] = Session(approver, token, place)
             while len(self._sessions) > _MOST_SESSIONS:
                 self._sessions.popitem(last=False)
-        return id
+        return id, place
+
+    def cookie(self, place: str) -> str:
+        """The name of the cookie: nobody who does not know the path can set one that is taken for it."""
+        # Browsers take a cookie of this prefix from the very host alone: no neighbour under the same domain sets one.
+        return "__Host-creto_inbox" if self.secure else f"creto_inbox_{place.rpartition('/')[2]}"
+
+    def remember(self, response: Response, id: str, place: str) -> None:
+        """Sets the cookie of a session."""
+        response.set_cookie(
+            self.cookie(place),
+            id,
+            httponly=True,
+            samesite="lax",  # strict would sign people out who follow a link from their mail
+            secure=self.secure,
+            max_age=_SESSION_SECONDS,
+            path=place or "/",
+        )
+
+    def split(self, path: str) -> tuple[str, str]:
+        """A path in two: that of a session, where it begins with one, and the page."""
+        found = None if self.secure else _PLACE.match(path)
+        return (found[1], found[2]) if found else ("", path)
 
     async def session(self, request: Request) -> Session | None:
         """The session of a request; it ends with the approver's right to answer, and with its token."""
         with self._lock:
-            session = self._sessions.get(request.cookies.get(self.cookie, ""))
-        if session is None or time.monotonic() > session.until:
+            session = self._sessions.get(self._id(request))
+        if session is None or time.monotonic() > session.until or session.place != place_of(request):
             return None
         approver = await anyio.to_thread.run_sync(self._approvers.by_token, session.token)
         if approver is None or approver.id != session.approver.id:
@@ -143,7 +172,10 @@ class Access:
     def close(self, request: Request) -> None:
         """Ends the session of a request."""
         with self._lock:
-            self._sessions.pop(request.cookies.get(self.cookie, ""), None)
+            self._sessions.pop(self._id(request), None)
+
+    def _id(self, request: Request) -> str:
+        return request.cookies.get(self.cookie(place_of(request)), "")
 
     # --- other sites --------------------------------------------------------------------------------------------------
 
@@ -185,6 +217,11 @@ class Access:
         """
         if not hmac.compare_digest(session.csrf.encode(), given.encode("utf-8", "surrogatepass")):
             raise UnauthorizedError("this form is not from your page of the inbox; open the request again")
+
+
+def place_of(request: Request) -> str:
+    """The path of the session that a request was sent under; empty where there is none."""
+    return str(request.scope.get("root_path", ""))
 
 
 def status_of(error: CretoError) -> int:

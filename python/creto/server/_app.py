@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from creto.errors import CretoError, NotFoundError
 from creto.oversight import Desk
-from creto.server._access import Access
+from creto.server._access import Access, place_of
 from creto.server._api import Api
 from creto.server._events import Events
 from creto.server._pages import Pages
@@ -85,7 +85,8 @@ def inbox_app(desk: Desk, *, hosts: Iterable[str] = (), secure: bool = False) ->
     async def failed(request: Request, error: Exception) -> Response:
         if not isinstance(error, CretoError):
             raise error
-        return api.problem(error) if request.url.path.startswith("/api/") else pages.problem(error)
+        program = request.url.path.removeprefix(place_of(request)).startswith("/api/")
+        return api.problem(error) if program else pages.problem(request, error)
 
     async def refused(request: Request, error: Exception) -> Response:
         if isinstance(error, HTTPException) and error.status_code != 404:
@@ -120,7 +121,9 @@ class _Doorman:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
-        cached = scope["path"].startswith("/static/")
+        place, page = self._access.split(scope["path"])
+        scope = {**scope, "root_path": place}
+        cached = page.startswith("/static/")
 
         async def headed(message: Message) -> None:
             if message["type"] == "http.response.start":

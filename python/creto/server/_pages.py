@@ -15,7 +15,7 @@ from starlette.routing import Route
 from creto.errors import CretoError, InvalidInputError, UnauthorizedError
 from creto.oversight import Desk
 from creto.server import _view as view
-from creto.server._access import Access, Session, status_of
+from creto.server._access import Access, Session, place_of, status_of
 
 __all__ = ["Pages"]
 
@@ -65,7 +65,9 @@ class Pages:
         cards = [view.card(one, session.approver) for one in pending]
         recent = [one for one in await anyio.to_thread.run_sync(self._desk.all, _RECENT) if not one.open]
         name = "_waiting.html" if request.query_params.get("part") == "waiting" else "waiting.html"
-        return self._page(name, session, waiting=cards, recent=[view.card(one, session.approver) for one in recent[:8]])
+        return self._page(
+            request, name, session, waiting=cards, recent=[view.card(one, session.approver) for one in recent[:8]]
+        )
 
     async def history(self, request: Request) -> Response:
         """Everything that was asked, the newest first."""
@@ -73,23 +75,28 @@ class Pages:
         if session is None:
             return self._to_login(request)
         found = await anyio.to_thread.run_sync(self._desk.all, 200)
-        return self._page("history.html", session, requests=[view.card(one, session.approver) for one in found])
+        cards = [view.card(one, session.approver) for one in found]
+        return self._page(request, "history.html", session, requests=cards)
 
     async def request(self, request: Request) -> Response:
         """One request, whole."""
         session = await self._access.session(request)
         if session is None:
             return self._to_login(request)
-        return await self._request(session, request.path_params["id"])
+        return await self._request(request, session)
 
-    async def _request(self, session: Session, id: str, problem: str | None = None, status: int = 200) -> Response:
-        found = await anyio.to_thread.run_sync(self._desk.find, id)
+    async def _request(
+        self, request: Request, session: Session, problem: str | None = None, status: int = 200
+    ) -> Response:
+        found = await anyio.to_thread.run_sync(self._desk.find, request.path_params["id"])
         shown = await anyio.to_thread.run_sync(view.page, self._desk, found, session.approver)
-        return self._page("request.html", session, status=status, request=shown, problem=problem)
+        return self._page(request, "request.html", session, status=status, shown=shown, problem=problem)
 
     async def login(self, request: Request) -> Response:
-        """The page that asks for the token."""
-        return self._page("login.html", None, next=_inside(request.query_params.get("next", "/")), problem=None)
+        """The page that asks for the token; a browser that has a session under a path of its own goes there."""
+        onward = _inside(request.query_params.get("next", "/"))
+        known = "ended" if "ended" in request.query_params else "look"
+        return self._page(request, "login.html", None, next=onward, known=known, problem=None)
 
     # --- what changes something ---------------------------------------------------------------------------------------
 
@@ -103,22 +110,14 @@ class Pages:
             approver = await self._access.by_token(request, token)
         except UnauthorizedError as error:
             status = status_of(error)
-            page = self._page(
-                "login.html", None, status=401 if status == 403 else status, next=onward, problem=str(error)
-            )
+            shown = {"next": onward, "known": "", "problem": str(error)}
+            page = self._page(request, "login.html", None, status=401 if status == 403 else status, **shown)
             if error.retry_after is not None:
                 page.headers["Retry-After"] = str(int(error.retry_after) + 1)
             return page
-        response = RedirectResponse(onward, status_code=303)
-        response.set_cookie(
-            self._access.cookie,
-            self._access.open(approver, token),
-            httponly=True,
-            samesite="lax",  # strict would sign people out who follow a link from their mail
-            secure=self._access.secure,
-            max_age=12 * 3600,
-            path="/",
-        )
+        id, place = self._access.open(approver, token)
+        response = RedirectResponse(f"{place}{onward}", status_code=303)
+        self._access.remember(response, id, place)
         return response
 
     async def sign_out(self, request: Request) -> Response:
@@ -126,8 +125,9 @@ class Pages:
         session, _ = await self._of_our_form(request)
         if session is not None:
             self._access.close(request)
-        response = RedirectResponse("/login", status_code=303)
-        response.delete_cookie(self._access.cookie, path="/", secure=self._access.secure)
+        response = RedirectResponse("/login?ended", status_code=303)
+        place = place_of(request)
+        response.delete_cookie(self._access.cookie(place), path=place or "/", secure=self._access.secure)
         return response
 
     async def decide(self, request: Request) -> Response:
@@ -145,8 +145,8 @@ class Pages:
             reason = form.get("reason", "").strip()[:2000]
             await anyio.to_thread.run_sync(partial(answer, found, session.approver, reason))
         except CretoError as error:
-            return await self._request(session, found.id, str(error), status_of(error))
-        return RedirectResponse(f"/r/{found.id}", status_code=303)
+            return await self._request(request, session, str(error), status_of(error))
+        return RedirectResponse(f"{place_of(request)}/r/{found.id}", status_code=303)
 
     async def _of_our_form(self, request: Request) -> tuple[Session | None, dict[str, str]]:
         self._access.require_same_site(request)
@@ -159,21 +159,28 @@ class Pages:
 
     # --- rendering ----------------------------------------------------------------------------------------------------
 
-    def _page(self, name: str, session: Session | None, *, status: int = 200, **values: Any) -> HTMLResponse:
+    def _page(
+        self, request: Request, name: str, session: Session | None, *, status: int = 200, **values: Any
+    ) -> HTMLResponse:
         text = self._templates.get_template(name).render(
-            approver=session.approver.name if session else None, csrf=session.csrf if session else None, **values
+            approver=session.approver.name if session else None,
+            csrf=session.csrf if session else None,
+            at=place_of(request),
+            **values,
         )
         return HTMLResponse(text, status_code=status)
 
-    def problem(self, error: CretoError) -> HTMLResponse:
+    def problem(self, request: Request, error: CretoError) -> HTMLResponse:
         """The page for an error."""
-        return self._page("problem.html", None, status=status_of(error), problem=str(error))
+        return self._page(request, "problem.html", None, status=status_of(error), problem=str(error))
 
     @staticmethod
     def _to_login(request: Request, onward: str | None = None) -> Response:
         from urllib.parse import quote
 
-        return RedirectResponse(f"/login?next={quote(onward or request.url.path)}", status_code=303)
+        place = place_of(request)
+        onward = quote(onward or request.url.path.removeprefix(place))
+        return RedirectResponse(f"/login?next={onward}{'&ended' if place else ''}", status_code=303)
 
 
 def _inside(path: str) -> str:
