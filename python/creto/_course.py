@@ -159,10 +159,8 @@ class Course:
                 return
 
     def _enter_with(self, grants: Sequence[_core.Grant]) -> _core.Permit:
-        principal = self.layer.principal(self.agent)
-        return self.layer.parts.gate.enter(
-            principal, self.action, self.resource, self.context, self.usage, list(grants)
-        )
+        principal, held = self.layer.principal(self.agent), list(grants) or None  # none: nobody was asked
+        return self.layer.parts.gate.enter(principal, self.action, self.resource, self.context, self.usage, held)
 
     async def _enter(self, grants: Sequence[_core.Grant]) -> _core.Permit:
         """Goes in; where only leased units of a shared quota lack, leases some and goes in again."""

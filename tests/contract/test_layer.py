@@ -95,6 +95,16 @@ async def test_a_denied_act_is_not_started_and_the_refusal_is_recorded(layer: cr
 
 
 @on_both_loops
+async def test_an_act_that_waited_for_units_of_a_quota_is_not_shown_as_one_that_a_human_agreed_to(
+    layer: creto.EnablementLayer,
+) -> None:
+    for _ in range(2):  # the first leases units, and so goes in twice
+        await layer.perform(layer.agent("a"), "tool:call", "search", lambda: None, usage={"tool_calls": 1})
+    found = await layer.parts.audit.query(action="tool:call")
+    assert [(record.kind, record.digest) for record in found] == [("intent", None), ("outcome", None)] * 2
+
+
+@on_both_loops
 async def test_an_act_over_quota_is_not_started_and_takes_nothing(layer: creto.EnablementLayer) -> None:
     agent = layer.agent("a")
     await layer.perform(agent, "tool:call", "hammer", lambda: None, usage={"tool_calls": 2})
