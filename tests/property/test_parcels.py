@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from creto.errors import InvalidInputError
 from creto.messaging import _parcel
 
-ITEMS = st.lists(st.tuples(st.text(max_size=40), st.binary(max_size=300)), max_size=40)
+IDS = st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), max_size=40)
+ITEMS = st.lists(st.tuples(IDS, st.binary(max_size=300)), max_size=40)
 
 
 @given(items=ITEMS, limit=st.integers(1, 2000))
@@ -38,3 +39,15 @@ def test_a_parcel_of_a_million_empty_messages_is_refused() -> None:
         _parcel.unpack(bytes(6) * 174_762)
     [first, second] = _parcel.pack([("", b"")] * 513, 1 << 20)
     assert (len(_parcel.unpack(first)), len(_parcel.unpack(second))) == (512, 1)
+
+
+@given(name=st.binary(max_size=3000))
+def test_a_name_that_cannot_be_an_agents_is_refused_with_its_parcel(name: bytes) -> None:
+    parcel = len(name).to_bytes(2, "big") + bytes(4) + name
+    possible = len(name) <= 2048 and all(0x20 <= byte < 0x7F for byte in name)
+    try:
+        assert _parcel.unpack(parcel) == [(name.decode("ascii"), b"")]
+    except InvalidInputError:
+        assert not possible
+    else:
+        assert possible

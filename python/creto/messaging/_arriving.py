@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Any
 from creto.errors import CretoError, InvalidInputError
 from creto.messaging import _attachment, _outgoing, _pieces, _receipt, _rows
 from creto.messaging._receiving import MAILBOX_SECONDS
+from creto.messaging._record import record
 
 if TYPE_CHECKING:
     from creto.messaging._attachment import Attachment
     from creto.messaging._mailbox import Mailbox
     from creto.messaging._receipt import Receipt
     from creto.nhi import Agent
+    from creto.store import Transaction
 
 __all__ = ["Answer", "Arriving", "Incomplete"]
 
@@ -36,9 +38,13 @@ class Answer:
 class Incomplete:
     """A message whose attachments are not here yet, so that it is not filed, nor answered."""
 
-    key: tuple[str, str, str]
+    letter: _rows.Letter
     attachments: Sequence[Attachment]
-    expires: int
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """Recipient, sender and message id."""
+        return self.letter.recipient, self.letter.sender, self.letter.message_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +74,7 @@ class _Arrival:
 
     def incomplete(self, here: set[bytes]) -> Incomplete | None:
         missing = [attachment for attachment in self.attachments if attachment.digest not in here]
-        key = (self.agent.id, self.header["sender"], self.header["message_id"])
-        return Incomplete(key, missing, self.header["expires"]) if missing else None
+        return Incomplete(self.letter(), missing) if missing else None
 
 
 class Arriving:
@@ -89,7 +94,7 @@ class Arriving:
 
     def take_in(self, found: Sequence[tuple[str, bytes]]) -> list[Answer | Incomplete | CretoError]:
         """Files (recipient, envelope) that verify, all in one transaction; what each comes to."""
-        read: list[_Arrival | Incomplete | CretoError] = []
+        read: list[_Arrival | Answer | Incomplete | CretoError] = []
         for recipient, envelope in found:
             try:
                 read.append(self._verified(recipient, envelope))
@@ -99,11 +104,34 @@ class Arriving:
         if digests:
             with self._store.read() as tx:
                 here = _pieces.whole(tx, digests)
-            read = [(one.incomplete(here) or one) if isinstance(one, _Arrival) else one for one in read]
+                read = [self._awaited(tx, one, here) if isinstance(one, _Arrival) else one for one in read]
         arrived = [one for one in read if isinstance(one, _Arrival)]
         if arrived:
             self._file(arrived, read)
         return [self._answer(one) if isinstance(one, _Arrival) else one for one in read]
+
+    def _awaited(self, tx: Transaction, one: _Arrival, here: set[bytes]) -> _Arrival | Answer | Incomplete:
+        """The arrival where all of its attachments are here; what it waits for; or the answer that it had before."""
+        incomplete = one.incomplete(here)
+        if incomplete is None:
+            return one
+        refusal = _rows.refusal(tx, incomplete.letter)
+        return incomplete if refusal is None else Answer(incomplete.letter.sender, refusal)
+
+    def refuse(self, one: Incomplete, reason: str) -> Answer:
+        """Ends a message that is not what it says: its sender is answered, and the ledger has it."""
+        letter = one.letter
+        agent = self._identities.agent(letter.recipient)
+        receipt = _receipt.sign(
+            agent, letter.sender, letter.message_id, letter.envelope, "refused", self._now(), reason
+        )
+        with self._store.begin() as tx:
+            if _rows.refuse(tx, letter, reason, receipt):
+                failure = {"failure": reason}
+                tx.outbox(
+                    record(agent.id, "message:receive", letter.sender, letter.message_id, letter.envelope, failure)
+                )
+        return Answer(letter.sender, receipt)
 
     def _verified(self, recipient: str, envelope: bytes) -> _Arrival:
         # Only an agent that is here already: a name on the wire, whoever wrote it, makes none.
@@ -118,9 +146,10 @@ class Arriving:
             _, _, attached = _attachment.unpack(body, self._store)
         return _Arrival(agent, header, envelope, list(attached.values()))
 
-    def _file(self, arrived: Sequence[_Arrival], read: list[_Arrival | Incomplete | CretoError]) -> None:
+    def _file(self, arrived: Sequence[_Arrival], read: list[_Arrival | Answer | Incomplete | CretoError]) -> None:
         recipients = sorted({one.agent.id for one in arrived})
         with self._store.begin() as tx:
+            self._mailbox._sweep(tx)
             denials = _rows.put(tx, [one.letter() for one in arrived])
             for one in arrived:
                 if one.attachments:
@@ -174,7 +203,7 @@ class Arriving:
         carried: list[tuple[str, list[bytes]]] = []
         if ended:
             with self._store.begin() as tx:
-                _outgoing.received(tx, ended)
+                _outgoing.answered(tx, ended)
                 carried = _outgoing.carried(tx, [receipt.message_id for receipt in ended])
             for receipt in ended:
                 self._mailbox._answered(receipt)

@@ -26,6 +26,7 @@ MANIFEST = "application/vnd.creto.manifest+json"
 _LARGEST = 64 * 1024 * 1024
 _MOST = 256 * 1024 * 1024  # of one message: what it can have its recipient keep
 _NAME = 200
+_DIGEST, _KEY = 64, 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +88,7 @@ def pack(body: bytes, content_type: str, attach: Mapping[str, bytes]) -> tuple[b
     blobs: list[Blob] = []
     listed = []
     for name, content in attach.items():
-        if not name or len(name) > _NAME or "/" in name or not name.isprintable():
+        if not _can_name(name):
             raise InvalidInputError(
                 f"`{name}` cannot name an attachment: 1 to {_NAME} printable characters without `/`"
             )
@@ -109,20 +110,30 @@ def unpack(manifest: bytes, store: Store) -> tuple[bytes, str, dict[str, Attachm
     """
     try:
         read = json_value(manifest)
-        found = {
-            str(one["name"]): Attachment(
-                str(one["name"]), int(one["length"]), bytes.fromhex(one["sha512"]), _bytes(one["key"]), store
-            )
-            for one in read["attachments"]
-        }
-        lengths = [one.length for one in found.values()]
-        if any(not 0 <= length <= _LARGEST for length in lengths) or sum(lengths) > _MOST:
+        listed = [_listed(one, store) for one in read["attachments"]]
+        found = {one.name: one for one in listed}
+        if len(found) < len(listed) or sum(one.length for one in listed) > _MOST:
             raise ValueError("more than any sender of ours would attach")
-        return _bytes(read["body"]), str(read["content_type"]), found
+        content_type = read["content_type"]
+        if not isinstance(content_type, str) or not content_type.isprintable():
+            raise ValueError("a content type that is none")
+        return _bytes(read["body"]), content_type, found
     except (ValueError, KeyError, TypeError) as error:
         raise InvalidInputError(
             "the message says that it has attachments, and its list of them cannot be read"
         ) from error
+
+
+def _listed(one: Any, store: Store) -> Attachment:
+    name, length, digest, key = one["name"], one["length"], bytes.fromhex(one["sha512"]), _bytes(one["key"])
+    possible = isinstance(name, str) and _can_name(name) and type(length) is int and 0 <= length <= _LARGEST
+    if not possible or len(digest) != _DIGEST or len(key) != _KEY:
+        raise ValueError("not as any sender of ours would list it")
+    return Attachment(name, length, digest, key, store)
+
+
+def _can_name(name: str) -> bool:
+    return 0 < len(name) <= _NAME and "/" not in name and name.isprintable()
 
 
 def keep(tx: Transaction, blobs: list[Blob], expires: int) -> None:

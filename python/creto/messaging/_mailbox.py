@@ -339,7 +339,8 @@ class Mailbox:
         """Hands a receipt that was verified, and is committed, to whoever waits for it in this process."""
         news = self._news.get(receipt.message_id)
         if news is not None:
-            news.tell(receipt)
+            # A refusal is an error for whoever waits, made where the store's other refusals are.
+            news.tell(receipt if receipt.outcome != "refused" else None)
 
     def carry(self, url: str) -> AbstractAsyncContextManager[None]:
         """Carries messages between machines by NATS while the context is open; one process of a machine is enough.
@@ -387,6 +388,7 @@ class Mailbox:
         if now - self._swept >= _SWEEP_SECONDS:
             self._swept = now
             _rows.forget_expired(tx, now)
+            _outgoing.forget_expired(tx, now - _rows.GRACE)
 
 
 def _states(tx: Transaction, sender: str, message_id: str, to: Sequence[str] = ()) -> list[Row[Any]]:

@@ -7,6 +7,7 @@ from the store until the recipient's signed receipt is here, and what comes twic
 from __future__ import annotations
 
 import hashlib
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ import anyio
 import anyio.to_thread
 import sniffio
 
-from creto.errors import ConnectionFailedError, CretoError, InvalidInputError
+from creto.errors import ConnectionFailedError, CretoError, IntegrityError, InvalidInputError, NotFoundError
 from creto.messaging import _outgoing, _parcel, _pieces
 from creto.messaging._arriving import Answer, Arriving, Incomplete
 from creto.messaging._nats_blobs import Blobs
@@ -35,9 +36,11 @@ _PARCEL = 1 << 20  # bytes
 _FLUSH_SECONDS = 5
 _UNDER_WAY = 64  # messages with attachments that are sent or completed at once; more wait for their next sending
 _PARCELS = 16  # taken in together
+_DOUBTED = 1024
 _FETCH_SECONDS = 1.0
 _BEHIND_SECONDS = 0.005
 _CONNECT_SECONDS = 5
+_TOO_LARGE = "no transport can carry it: it is larger than the NATS server's max_payload"
 
 
 def _token(trust_domain: str) -> str:
@@ -108,6 +111,7 @@ class _Carrier:
         self._blobs = Blobs(mailbox._store, stream)
         self._tasks = tasks
         self._under_way: set[Any] = set()
+        self._doubted: deque[tuple[str, str, str]] = deque(maxlen=_DOUBTED)  # whose attachments were not theirs once
         self._own = _token(mailbox._identities.trust_domain)
         self._threads = anyio.CapacityLimiter(2)  # its own: what comes in never waits behind what is sent
 
@@ -132,7 +136,7 @@ class _Carrier:
                 rows = await self._store.run(_outgoing.due, self._now(), _BATCH)
                 for row in rows:
                     if not self._carries(row):
-                        await self._store.run(_outgoing.refuse, row)
+                        await self._store.run(_outgoing.refuse, row, _TOO_LARGE)
             except CretoError as error:
                 if not error.should_retry:
                     raise
@@ -156,7 +160,12 @@ class _Carrier:
 
     async def _send_with_attachments(self, row: Row[Any]) -> None:
         # First what it names, then the message: whoever has it is to find all of it.
-        await self._blobs.upload(_token(_domain_of(row.recipient)), [bytes.fromhex(one) for one in row.attachments])
+        digests = [bytes.fromhex(one) for one in row.attachments]
+        try:
+            await self._blobs.upload(_token(_domain_of(row.recipient)), digests)
+        except (IntegrityError, NotFoundError) as error:
+            await self._store.run(_outgoing.refuse, row, str(error))
+            return
         await self._publish("mail", [(row.recipient, row.recipient, bytes(row.envelope))])
 
     def _start(self, key: Any, work: Callable[..., Awaitable[None]], *arguments: Any) -> None:
@@ -272,9 +281,20 @@ class _Carrier:
         return [again if isinstance(one, Answer) else one if isinstance(one, CretoError) else None for one in taken]
 
     async def _complete(self, incomplete: Incomplete, recipient: str, envelope: bytes) -> None:
-        for attachment in incomplete.attachments:
-            await self._blobs.download(self._own, attachment, incomplete.expires)
-        await self.take_in([(recipient, envelope)])
+        try:
+            for attachment in incomplete.attachments:
+                await self._blobs.download(self._own, attachment, incomplete.letter.expires)
+        except IntegrityError as error:
+            if incomplete.key not in self._doubted:
+                self._doubted.append(incomplete.key)
+                return
+            # Put there anew it is no better: it is the message that does not hold.
+            answer = await anyio.to_thread.run_sync(
+                self._arriving.refuse, incomplete, str(error), limiter=self._threads
+            )
+            await self._publish("receipt", [(answer.sender, recipient, answer.statement.encode())])
+        else:
+            await self.take_in([(recipient, envelope)])
 
     async def take_receipts(self, found: Sequence[tuple[str, bytes]]) -> list[CretoError | None]:
         """Ends the sending of what receipts are about, once they verify."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from creto.errors import EncryptionFailedError
+from creto.errors import EncryptionFailedError, IntegrityError
 from creto.messaging import _pieces
 
 if TYPE_CHECKING:
@@ -60,11 +60,11 @@ class Blobs:
 
         Raises:
             nats.errors.Error: The server could not be reached, or did not take a piece.
+            NotFoundError: One is not in the store.
+            IntegrityError: One is not what it was.
         """
         for digest in digests:
             blob = await self._store.fetch(_pieces.sealed, digest)
-            if blob is None:
-                continue  # it has expired, and so has its message
             there = await self._numbers(domain, digest)
             missing = [(n, piece) for n, piece in enumerate(_pieces.cut(blob)) if n not in there]
             for start in range(0, len(missing), _AT_ONCE):
@@ -113,7 +113,14 @@ class Blobs:
                     await self._stream.purge_stream(_STREAM, subject=f"{_subject(domain, attachment.digest)}.{number}")
                     raise
             await self._store.run(_pieces.add, attachment.digest, found, expires)
-        await self._store.run(_pieces.assemble, attachment, expires)
+        try:
+            await self._store.run(_pieces.assemble, attachment, expires)
+        except IntegrityError:
+            # Each piece is under the message's key and the whole is not its blob. All of them go, so that the sender
+            # puts them there anew: somebody else who has the key may have changed one.
+            await self._store.run(_pieces.drop, attachment.digest)
+            await self._stream.purge_stream(_STREAM, subject=f"{_subject(domain, attachment.digest)}.*")
+            raise
 
     async def forget(self, domain: str, digests: Sequence[bytes]) -> None:
         """Takes blobs off the server, once their recipient has them."""

@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import bindparam, insert, literal, or_, select, update
+from sqlalchemy import bindparam, delete, insert, or_, select, update
 
 from creto.messaging._rows import RECEIPT, TOPIC
 from creto.store.tables import outgoing
@@ -17,7 +17,18 @@ if TYPE_CHECKING:
     from creto.messaging._receipt import Receipt
     from creto.store import Transaction
 
-__all__ = ["OUTGOING", "any_due", "carried", "due", "keep", "received", "refuse", "state", "unanswered"]
+__all__ = [
+    "OUTGOING",
+    "answered",
+    "any_due",
+    "carried",
+    "due",
+    "forget_expired",
+    "keep",
+    "refuse",
+    "state",
+    "unanswered",
+]
 
 OUTGOING = "outgoing"  # what a message for another machine is announced under
 _FIRST = 1  # seconds until an unanswered message is sent again; doubles, with full jitter
@@ -35,7 +46,11 @@ def _key(sender: Any, message_id: Any, recipient: Any) -> tuple[Any, ...]:
 
 _THIS = _key(bindparam("s"), bindparam("m"), bindparam("r"))
 _TRIED = update(outgoing).where(*_THIS).values(attempts=bindparam("tried"), next_attempt=bindparam("again"))
-_RECEIVED = update(outgoing).where(*_THIS).values(state="received", receipt=bindparam("statement"), envelope=b"")
+_ANSWERED = (
+    update(outgoing)
+    .where(*_THIS)
+    .values(state=bindparam("became"), reason=bindparam("why"), receipt=bindparam("statement"), envelope=b"")
+)
 
 
 def keep(tx: Transaction, messages: Sequence[Mapping[str, Any]], now: int) -> None:
@@ -103,19 +118,31 @@ def carried(tx: Transaction, message_ids: Sequence[str]) -> list[tuple[str, list
     ]
 
 
-def received(tx: Transaction, receipts: Sequence[Receipt]) -> None:
-    """Ends the sending of messages whose verified receipts are here."""
+def answered(tx: Transaction, receipts: Sequence[Receipt]) -> None:
+    """Ends the sending of messages whose verified receipts are here: they were received, or refused."""
     tx.execute(
-        _RECEIVED,
-        [{"s": r.sender, "m": r.message_id, "r": r.recipient, "statement": r.statement} for r in receipts],
+        _ANSWERED,
+        [
+            {
+                "s": r.sender,
+                "m": r.message_id,
+                "r": r.recipient,
+                "became": "refused" if r.outcome == "refused" else "received",
+                "why": r.reason,
+                "statement": r.statement,
+            }
+            for r in receipts
+        ],
     )
     tx.publish(TOPIC, *(f"{RECEIPT}{receipt.message_id}" for receipt in receipts))
 
 
-def refuse(tx: Transaction, row: Row[Any]) -> None:
-    """Ends the sending of a message that no transport can carry."""
+def refuse(tx: Transaction, row: Row[Any], reason: str) -> None:
+    """Ends the sending of a message that cannot be carried."""
     tx.execute(
-        update(outgoing).where(*_key(row.sender, row.message_id, row.recipient)).values(state="refused", envelope=b"")
+        update(outgoing)
+        .where(*_key(row.sender, row.message_id, row.recipient))
+        .values(state="refused", reason=reason, envelope=b"")
     )
     tx.publish(TOPIC, f"{RECEIPT}{row.message_id}")
 
@@ -126,10 +153,15 @@ def state(tx: Transaction, sender: str, message_id: str) -> list[Row[Any]]:
         select(
             outgoing.c.recipient,
             outgoing.c.state,
-            literal("no transport can carry it: it is larger than the NATS server's max_payload").label("reason"),
+            outgoing.c.reason,
             outgoing.c.receipt,
             outgoing.c.attempts,
         )
         .where(outgoing.c.sender == sender, outgoing.c.message_id == message_id)
         .order_by(outgoing.c.recipient)
     )
+
+
+def forget_expired(tx: Transaction, before: int) -> None:
+    """Removes what expired before that time, whatever became of it."""
+    tx.execute(delete(outgoing).where(outgoing.c.expires < before))

@@ -14,7 +14,8 @@ from creto.errors import InvalidInputError
 __all__ = ["OVERHEAD", "pack", "unpack"]
 
 _SIZES = struct.Struct(">HI")  # of the agent's id, in bytes, and of the data
-OVERHEAD = _SIZES.size + 2048  # that an id adds to its data, at most
+_LONGEST = 2048  # bytes of an id
+OVERHEAD = _SIZES.size + _LONGEST  # that an id adds to its data, at most
 _MOST = 512  # in one parcel: nobody is to be kept busy with a million empty ones
 
 
@@ -53,8 +54,15 @@ def unpack(parcel: bytes) -> list[tuple[str, bytes]]:
             at += _SIZES.size
             if at + name + data > len(parcel):
                 raise ValueError("cut short")
-            items.append((parcel[at : at + name].decode(), parcel[at + name : at + name + data]))
+            items.append((_id(parcel[at : at + name]), parcel[at + name : at + name + data]))
             at += name + data
     except (struct.error, ValueError) as error:
         raise InvalidInputError("a parcel of messages that cannot be read") from error
     return items
+
+
+def _id(name: bytes) -> str:
+    # Whether there is such an agent is the store's to say; it is only asked for what could be the id of one.
+    if len(name) > _LONGEST or not (id := name.decode("ascii")).isprintable():
+        raise ValueError("not the id of an agent")
+    return id

@@ -13,20 +13,21 @@ from typing import TYPE_CHECKING
 from sqlalchemy import delete, select, update
 
 from creto import _core
-from creto.errors import IntegrityError
+from creto.errors import IntegrityError, NotFoundError
 from creto.store.tables import attachment_pieces, attachments
 
 if TYPE_CHECKING:
     from creto.messaging._attachment import Attachment
     from creto.store import Transaction
 
-__all__ = ["PIECE", "add", "assemble", "check", "count", "cut", "kept", "prolong", "sealed", "whole"]
+__all__ = ["PIECE", "add", "assemble", "check", "count", "cut", "drop", "kept", "prolong", "sealed", "whole"]
 
 _PREFIX = 7
 _TEXT = 64 * 1024
 _CHUNK = _TEXT + 16
 PIECE = _PREFIX + _CHUNK
 """Bytes of the largest piece."""
+_ASKED_FOR = 500  # digests in one question: databases bound what a statement may hold
 
 
 def count(length: int) -> int:
@@ -49,25 +50,40 @@ def check(attachment: Attachment, number: int, piece: bytes) -> None:
     _core.attachment_check(attachment._key, piece, number, number + 1 == count(attachment.length))
 
 
-def sealed(tx: Transaction, digest: bytes) -> bytes | None:
-    """The whole sealed blob, where it is here."""
+def sealed(tx: Transaction, digest: bytes) -> bytes:
+    """The whole sealed blob.
+
+    Raises:
+        NotFoundError: It is not in this store.
+        IntegrityError: It is there, and not what it was.
+    """
     blob = tx.scalar(select(attachments.c.blob).where(attachments.c.digest == digest))
-    return None if blob is None else bytes(blob)
+    if blob is None:
+        raise NotFoundError("an attachment of the message is no longer in its sender's store")
+    if hashlib.sha512(blob).digest() != digest:
+        raise IntegrityError("an attachment of the message was changed in its sender's store")
+    return bytes(blob)
 
 
 def whole(tx: Transaction, digests: Sequence[bytes]) -> set[bytes]:
     """Which of these blobs are here, to their last byte."""
-    rows = tx.all(select(attachments.c.digest).where(attachments.c.digest.in_(digests)))
-    return {bytes(digest) for (digest,) in rows}
+    found: set[bytes] = set()
+    for start in range(0, len(digests), _ASKED_FOR):
+        asked = digests[start : start + _ASKED_FOR]
+        rows = tx.all(select(attachments.c.digest).where(attachments.c.digest.in_(asked)))
+        found.update(bytes(digest) for (digest,) in rows)
+    return found
 
 
 def prolong(tx: Transaction, digests: Sequence[bytes], expires: int) -> None:
     """Keeps blobs until then, or for as long as they would have been kept."""
-    tx.execute(
-        update(attachments)
-        .where(attachments.c.digest.in_(digests), attachments.c.expires < expires)
-        .values(expires=expires)
-    )
+    for start in range(0, len(digests), _ASKED_FOR):
+        asked = digests[start : start + _ASKED_FOR]
+        tx.execute(
+            update(attachments)
+            .where(attachments.c.digest.in_(asked), attachments.c.expires < expires)
+            .values(expires=expires)
+        )
 
 
 def kept(tx: Transaction, digest: bytes) -> set[int]:
@@ -97,6 +113,11 @@ def assemble(tx: Transaction, attachment: Attachment, expires: int) -> None:
         raise IntegrityError(f"the attachment `{attachment.name}` is not what its message says")
     tx.insert_once(attachments, digest=attachment.digest, blob=blob, expires=expires)
     tx.execute(delete(attachment_pieces).where(mine))
+
+
+def drop(tx: Transaction, digest: bytes) -> None:
+    """Forgets the pieces of a blob that is not whole."""
+    tx.execute(delete(attachment_pieces).where(attachment_pieces.c.digest == digest))
 
 
 def _joined(pieces: Iterable[bytes]) -> bytes:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from creto.store import Transaction
 
 __all__ = [
+    "GRACE",
     "MOST_WAITING",
     "PRIORITIES",
     "RECEIPT",
@@ -34,11 +35,14 @@ __all__ = [
     "give_back",
     "owned",
     "put",
+    "refusal",
+    "refuse",
     "state",
     "take",
 ]
 
 TOPIC = "mailbox"
+GRACE = 120  # seconds after which what has expired is forgotten
 RECEIPT = "receipt/"  # what a message's end is announced under, before its id
 MOST_WAITING = 10_000  # messages of one sender that may wait in one mailbox: what a flood can take of the store
 PRIORITIES = {"non-urgent": -1, "normal": 0, "urgent": 1}
@@ -146,6 +150,39 @@ class _Standing:
         )
 
 
+def refuse(tx: Transaction, letter: Letter, reason: str, receipt: str) -> bool:
+    """Files what is not handed out, so that it is refused once; False where it was filed before."""
+    return tx.insert_once(
+        mailbox,
+        recipient=letter.recipient,
+        sender=letter.sender,
+        message_id=letter.message_id,
+        in_reply_to=letter.in_reply_to,
+        envelope=b"",
+        state="refused",
+        reason=reason,
+        receipt=receipt,
+        attempts=0,
+        priority=PRIORITIES[letter.priority],
+        turn=0,
+        arrived=tx.now,
+        expires=letter.expires,
+    )
+
+
+def refusal(tx: Transaction, letter: Letter) -> str | None:
+    """The receipt of a message that came before and was refused."""
+    receipt: str | None = tx.scalar(
+        select(mailbox.c.receipt).where(
+            mailbox.c.recipient == letter.recipient,
+            mailbox.c.sender == letter.sender,
+            mailbox.c.message_id == letter.message_id,
+            mailbox.c.state == "refused",
+        )
+    )
+    return receipt
+
+
 def take(tx: Transaction, recipient: str, holder: str, now: int, hold: int, reply_to: str | None = None) -> Held | None:
     """Takes the next message for a recipient: urgent ones first, then by turn; what a dead process held comes again.
 
@@ -230,12 +267,12 @@ def state(tx: Transaction, sender: str, message_id: str) -> list[Row[Any]]:
     )
 
 
-def forget_expired(tx: Transaction, now: int, grace: int = 120) -> None:
+def forget_expired(tx: Transaction, now: int) -> None:
     """Removes what expired; a little later than it does, so that clocks that differ cannot bring a replay in."""
-    tx.execute(delete(mailbox).where(mailbox.c.expires < now - grace))
-    tx.execute(delete(attachments).where(attachments.c.expires < now - grace))
-    tx.execute(delete(attachment_pieces).where(attachment_pieces.c.expires < now - grace))
-    tx.execute(delete(questions).where(questions.c.until < now - grace))
+    tx.execute(delete(mailbox).where(mailbox.c.expires < now - GRACE))
+    tx.execute(delete(attachments).where(attachments.c.expires < now - GRACE))
+    tx.execute(delete(attachment_pieces).where(attachment_pieces.c.expires < now - GRACE))
+    tx.execute(delete(questions).where(questions.c.until < now - GRACE))
 
 
 def owned(tx: Transaction, ids: list[str]) -> set[str]:

@@ -9,7 +9,7 @@ from creto.store._engine import WRITE
 
 __all__ = ["HEAD", "migrate"]
 
-HEAD = "0001_4acc5f5d"
+HEAD = "0001_6ecce62f"
 
 
 def migrate(engine: Engine, place: str) -> None:

@@ -312,6 +312,7 @@ outgoing = Table(
     Column("envelope", LargeBinary, nullable=False),
     Column("attachments", JSON, nullable=False),  # digests of the blobs that go ahead of it, hexadecimal
     Column("state", Text, nullable=False),  # waiting, received, refused, expired
+    Column("reason", Text),  # of refused
     Column("attempts", Integer, nullable=False, default=0),
     Column("next_attempt", BigInteger, nullable=False),  # seconds since the epoch
     Column("receipt", Text),  # DSSE, signed by the recipient

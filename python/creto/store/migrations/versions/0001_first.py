@@ -5,7 +5,7 @@ from alembic import op
 
 import creto.store.tables
 
-revision = "0001_4acc5f5d"
+revision = "0001_6ecce62f"
 down_revision = None
 
 
@@ -193,6 +193,7 @@ def upgrade() -> None:
         sa.Column("envelope", sa.LargeBinary(), nullable=False),
         sa.Column("attachments", sa.JSON(), nullable=False),
         sa.Column("state", sa.Text(), nullable=False),
+        sa.Column("reason", sa.Text(), nullable=True),
         sa.Column("attempts", sa.Integer(), nullable=False),
         sa.Column("next_attempt", sa.BigInteger(), nullable=False),
         sa.Column("receipt", sa.Text(), nullable=True),

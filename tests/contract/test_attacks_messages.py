@@ -1,0 +1,297 @@
+"""What hostile senders, recipients and carriers of messages achieve: an error of their own, and nothing else."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from sqlalchemy import delete, select, update
+
+from creto import _core
+from creto.errors import DeliveryDeniedError
+from creto.messaging import Mailbox, Message, _attachment, _nats, _parcel, _pieces, _receipt
+from creto.messaging._arriving import Arriving, Incomplete
+from creto.nhi import Identities
+from creto.store import Store, tables
+
+
+class Machine:
+    """A store, a trust domain and one agent."""
+
+    def __init__(self, store: Store, name: str) -> None:
+        self.store = store
+        self.identities = Identities(store, trust_domain=f"{name}.test")
+        self.mailbox = Mailbox(store, self.identities, remote=True)
+        self.agent = self.identities.agent(name)
+        self.token = _nats._token(f"{name}.test")
+
+    def knows(self, other: Machine) -> None:
+        fingerprint = other.identities.domain().verifying_key.fingerprint
+        self.identities.import_blocking(other.identities.export(), fingerprint=fingerprint)
+
+    def rows(self, table: Any) -> list[Any]:
+        with self.store.read() as tx:
+            return tx.all(select(table))
+
+    def seal(self, to: Machine, body: bytes, content_type: str) -> bytes:
+        """An envelope by a sender who does not use our mailbox."""
+        now = int(time.time())
+        return _core.envelope_seal(
+            self.agent.id,
+            self.agent.signing_key,
+            [self.identities.find(to.agent.id)],
+            body,
+            message_id=hashlib.sha256(body).hexdigest()[:32],
+            date=now,
+            expires=now + 600,
+            content_type=content_type,
+        )
+
+    async def first(self, seconds: float = 20) -> Message:
+        async with self.mailbox.inbox(self.agent) as inbox:
+            with anyio.fail_after(seconds):
+                message = await inbox.__anext__()
+                await message.ack()
+                return message
+
+
+@pytest.fixture
+def machines(tmp_path: Path) -> Iterator[tuple[Machine, Machine]]:
+    with ExitStack() as stack:
+        here, there = (Machine(stack.enter_context(Store(tmp_path / name)), name) for name in ("here", "there"))
+        here.knows(there)
+        there.knows(here)
+        yield here, there
+
+
+def _manifest(**changes: Any) -> str:
+    listed = {"name": "a", "length": 1, "sha512": "00" * 64, "key": base64.b64encode(bytes(32)).decode(), **changes}
+    return json.dumps({"body": "", "content_type": "text/plain", "attachments": [listed]})
+
+
+MANIFESTS = {
+    "an infinite length": _manifest().replace('"length": 1', '"length": 1e400'),
+    "a negative length": _manifest(length=-1),
+    "a length of no number": _manifest(length="many"),
+    "half a character": _manifest(name="\ud800"),
+    "a path": _manifest(name="../../etc/passwd"),
+    "a line": _manifest(name="a\nb"),
+    "a short digest": _manifest(sha512="00"),
+    "a short key": _manifest(key="AA=="),
+    "deep nesting": "[" * 100_000,
+    "another shape": '{"attachments": {"name": 1}}',
+    "no JSON": "\x00",
+}
+
+
+def _statement(machine: Machine, payload: str) -> bytes:
+    return _core.dsse_sign(machine.agent.signing_key, _core.IN_TOTO, payload.encode()).encode()
+
+
+def _receipt_with(there: Machine, here: Machine, change: Callable[[dict[str, Any]], Any]) -> bytes:
+    made = json.loads(_receipt.sign(there.agent, here.agent.id, "ab" * 16, b"x", "received", 0))
+    payload = json.loads(base64.b64decode(made["payload"]))
+    changed = change(payload)
+    return _statement(there, changed if isinstance(changed, str) else json.dumps(payload))
+
+
+def _receipts(there: Machine, here: Machine) -> dict[str, bytes]:
+    def with_(place: str, value: Any) -> Callable[[dict[str, Any]], Any]:
+        def change(payload: dict[str, Any]) -> None:
+            inner = payload["subject"][0] if place == "name" else payload["predicate"]
+            inner[place] = value
+
+        return change
+
+    return {
+        "an infinite time": _receipt_with(there, here, lambda p: json.dumps(p).replace('"at": 0', '"at": 1e400')),
+        "no time at all": _receipt_with(there, here, lambda p: json.dumps(p).replace('"at": 0', '"at": NaN')),
+        "half a character for an id": _receipt_with(there, here, with_("name", "\ud800")),
+        "a nothing for an id": _receipt_with(there, here, with_("name", "\x00")),
+        "a list for an id": _receipt_with(there, here, with_("name", [1])),
+        "half a character for a sender": _receipt_with(there, here, with_("sender", "\ud800")),
+        "an outcome of its own": _receipt_with(there, here, with_("outcome", "paid")),
+        "deep nesting": _statement(there, "[" * 100_000),
+        "no payload": b'{"payload": 1}',
+        "no base64": b'{"payload": "\xc3\xa4"}',
+        "nesting outside": b"[" * 100_000,
+    }
+
+
+def test_a_carrier_survives_whatever_a_publisher_writes_on_its_subjects(
+    machines: tuple[Machine, Machine], nats_url: str
+) -> None:
+    here, there = machines
+    envelope = there.seal(here, b"x", "text/plain")
+    mail = [
+        b"",
+        b"\x00" * 6,
+        b"\xff" * 4096,
+        *_parcel.pack([("spiffe://here.test/agent/\x00", envelope)], 1 << 20),
+        *_parcel.pack([("x" * 60_000, envelope), ("", b"")], 1 << 20),
+        *_parcel.pack([(here.agent.id, envelope[:cut]) for cut in (0, 1, 5, 100, 1000, len(envelope) - 1)], 1 << 20),
+        *_parcel.pack([(here.agent.id, bytes(400_000)), (here.agent.id, b"\x30\x84\xff\xff\xff\xff")], 1 << 20),
+        *(
+            part
+            for text in MANIFESTS.values()
+            for part in _parcel.pack([(here.agent.id, there.seal(here, text.encode(), _attachment.MANIFEST))], 1 << 20)
+        ),
+    ]
+
+    async def main() -> None:
+        import nats
+
+        sent = await here.mailbox.send(here.agent, there.agent.id, b"out")
+        client = await nats.connect(nats_url)
+        stream = client.jetstream()
+        async with here.mailbox.carry(nats_url):
+            for data in mail:
+                await stream.publish(f"creto.mail.{here.token}", data)
+            for data in _receipts(there, here).values():
+                [parcel] = _parcel.pack([(there.agent.id, data)], 1 << 20)
+                await stream.publish(f"creto.receipt.{here.token}", parcel)
+            # After all of it, as before: what is real comes and goes.
+            async with there.mailbox.carry(nats_url):
+                assert (await there.first()).id == sent.id
+                await sent.receipts(timeout=20)
+                back = await there.mailbox.send(there.agent, here.agent.id, b"back")
+                while (message := await here.first()).id != back.id:
+                    assert message.body == b""
+        assert {row.state for row in here.rows(tables.mailbox)} == {"acked"}
+        await client.close()
+
+    anyio.run(main)
+
+
+@pytest.mark.parametrize("what", MANIFESTS)
+def test_a_manifest_that_is_none_is_refused_and_does_not_stop_the_inbox(
+    machines: tuple[Machine, Machine], what: str
+) -> None:
+    here, there = machines
+    envelope = there.seal(here, MANIFESTS[what].encode(), _attachment.MANIFEST)
+
+    async def main() -> None:
+        neighbour = here.identities.agent("neighbour")
+        with here.store.begin() as tx:
+            from creto.messaging import _rows
+
+            letter = _rows.Letter(
+                recipient=here.agent.id,
+                sender=there.agent.id,
+                message_id=hashlib.sha256(MANIFESTS[what].encode()).hexdigest()[:32],
+                envelope=envelope,
+                priority="urgent",
+                in_reply_to=None,
+                expires=int(time.time()) + 600,
+            )
+            _rows.put(tx, [letter])
+        sent = await here.mailbox.send(neighbour, here.agent.id, b"after it")
+        assert (await here.first()).id == sent.id
+        [refused] = [row for row in here.rows(tables.mailbox) if row.state == "refused"]
+        assert refused.reason == "the message says that it has attachments, and its list of them cannot be read"
+
+    anyio.run(main)
+
+
+def test_an_attachment_that_is_not_what_its_message_says_is_a_refusal_that_both_are_told(
+    machines: tuple[Machine, Machine], nats_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = machines
+    pack = _attachment.pack
+
+    def lying(body: bytes, media: str, attach: Any) -> tuple[bytes, list[_attachment.Blob]]:
+        # Signed and sealed as any other; only the digest in it is of another blob, under which the sender puts its own.
+        manifest, [blob] = pack(body, media, attach)
+        digest = hashlib.sha512(b"another").digest()
+        return manifest.replace(blob.digest.hex().encode(), digest.hex().encode()), [
+            _attachment.Blob(digest, blob.sealed)
+        ]
+
+    def unseen(tx: Any, digest: bytes) -> bytes:
+        return bytes(tx.scalar(select(tables.attachments.c.blob).where(tables.attachments.c.digest == digest)))
+
+    monkeypatch.setattr(_attachment, "pack", lying)
+
+    async def main() -> None:
+        sent = await here.mailbox.send(here.agent, there.agent.id, "see inside", attach={"data.bin": bytes(100_000)})
+        # And does not look at what it sends.
+        monkeypatch.setattr(_pieces, "sealed", unseen)
+        async with here.mailbox.carry(nats_url), there.mailbox.carry(nats_url):
+            with pytest.raises(
+                DeliveryDeniedError,
+                match=rf"message `{sent.id}` was refused at `{there.agent.id}`: the attachment `data.bin` is not what",
+            ):
+                await sent.receipts(timeout=40)
+        assert await sent.state() == {there.agent.id: "refused"}
+        [row] = there.rows(tables.mailbox)
+        assert (row.state, row.reason) == ("refused", "the attachment `data.bin` is not what its message says")
+        assert there.rows(tables.attachment_pieces) == there.rows(tables.attachments) == []
+        [record] = [row.record for row in there.rows(tables.outbox) if row.record["what"] == "message:receive"]
+        assert record["outcome"] == {"failure": "the attachment `data.bin` is not what its message says"}
+
+    anyio.run(main)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"blob": b"other"}, "an attachment of the message was changed in its sender's store"),
+        (None, "an attachment of the message is no longer in its sender's store"),
+    ],
+)
+def test_an_attachment_that_was_changed_or_lost_in_its_senders_store_ends_its_message_with_that_reason(
+    machines: tuple[Machine, Machine], nats_url: str, change: dict[str, Any] | None, reason: str
+) -> None:
+    here, there = machines
+
+    async def main() -> None:
+        sent = await here.mailbox.send(here.agent, there.agent.id, "see inside", attach={"data.bin": b"data"})
+        with here.store.begin() as tx:
+            tx.execute(delete(tables.attachments) if change is None else update(tables.attachments).values(**change))
+        async with here.mailbox.carry(nats_url):
+            with pytest.raises(DeliveryDeniedError, match=f"`{sent.id}` was refused at `{there.agent.id}`: {reason}"):
+                await sent.receipts(timeout=20)
+
+    anyio.run(main)
+
+
+def test_more_attachments_than_a_statement_of_the_database_can_name_are_a_message_like_any_other(
+    machines: tuple[Machine, Machine],
+) -> None:
+    here, there = machines
+    listed = [json.loads(_manifest(name=str(n), sha512=f"{n:0128x}"))["attachments"][0] for n in range(4000)]
+    envelopes = []
+    for number in range(9):
+        manifest = {"body": "", "content_type": f"text/{number}", "attachments": listed}
+        envelopes.append(there.seal(here, json.dumps(manifest).encode(), _attachment.MANIFEST))
+    taken = Arriving(here.mailbox).take_in([(here.agent.id, envelope) for envelope in envelopes])
+    assert all(isinstance(one, Incomplete) for one in taken)
+
+
+def test_what_was_sent_and_what_came_in_is_forgotten_once_it_has_expired(
+    tmp_path: Path, machines: tuple[Machine, Machine], nats_url: str
+) -> None:
+    here, there = machines
+
+    async def main() -> None:
+        async with here.mailbox.carry(nats_url), there.mailbox.carry(nats_url):
+            sent = await here.mailbox.send(here.agent, there.agent.id, b"once", expires_in=60)
+            await sent.receipts(timeout=20)
+            late = time.time() + 60 + 121
+            for machine in machines:
+                machine.mailbox._clock, machine.mailbox._swept = (lambda: late), 0
+            # The one side has only ever sent, the other only received.
+            again = await here.mailbox.send(here.agent, there.agent.id, b"later")
+            await again.receipts(timeout=20)
+        assert [row.message_id for row in here.rows(tables.outgoing)] == [again.id]
+        assert [row.message_id for row in there.rows(tables.mailbox)] == [again.id]
+
+    anyio.run(main)
