@@ -11,6 +11,9 @@ use std::hash::{BuildHasher, Hasher};
 /// A longer chain of delegators than this is refused.
 pub const MOST_NAMES: usize = 64;
 
+/// How many lines that are shared lie together: a page of memory.
+const MOST_TOGETHER: usize = 64;
+
 /// One name more than its parent.
 #[derive(Clone, Copy, Debug)]
 pub struct Chain {
@@ -141,6 +144,22 @@ impl Organisation {
         Some(number)
     }
 
+    /// A line that many chains lead to. Such lines lie together, since every check of them meets some: among those of a million agents,
+    /// each would have a page of memory to itself.
+    fn push_shared(&mut self, line: Line) -> Option<u32> {
+        if self.shared.is_empty() {
+            let size = (self.lines.len() / 4).clamp(4, MOST_TOGETHER);
+            let start = u32::try_from(self.lines.len()).ok()?;
+            for _ in 0..size {
+                self.push_line(Line::path(NONE))?;
+            }
+            self.shared = start..u32::try_from(self.lines.len()).ok()?;
+        }
+        let number = self.shared.next()?;
+        *self.line_mut(number) = line;
+        Some(number)
+    }
+
     fn counter_hash(hasher: &foldhash::fast::RandomState, node: u32, rule: u32) -> u64 {
         hasher.hash_one((node, rule))
     }
@@ -175,15 +194,16 @@ impl Organisation {
         if let Some(found) = self.find_counter(node, rule) {
             return Some(found);
         }
-        let number = self.push_line(Line::path(node))?;
-        self.make_counter(number, rule);
+        let number = self.push_shared(Line::path(node))?;
+        self.make_counter(number, node, rule);
         Some(number)
     }
 
-    /// Turns a line that only led to others into the counter of a rule.
-    fn make_counter(&mut self, number: u32, rule: u32) {
+    /// Turns a line that only led to others into the counter of (node, rule).
+    fn make_counter(&mut self, number: u32, node: u32, rule: u32) {
         let Some(installed) = self.rules.get(rule as usize).cloned() else { return };
         let line = self.line_mut(number);
+        line.node = node;
         line.rule = rule;
         line.kind = installed.kind();
         // Due at once, so that the first use works out the window, the bound and the rest.
@@ -193,11 +213,12 @@ impl Organisation {
         self.index_counter(number);
     }
 
-    /// Sets the counters that a use by `chain` of `meter` goes to: its own first, then those of its delegators, team and organisation.
+    /// Sets the counters that a use by `chain` of `meter` goes to. The first of them that there is not yet, from the end of the path on,
+    /// is the line itself: of many agents behind one delegator each has its count in the line that its checks begin with.
     pub(super) fn wire(&mut self, number: u32, chain: u32, meter: &str) {
         let nodes = self.nodes_of(chain);
         let mut others: SmallVec<[u32; 8]> = SmallVec::new();
-        for (position, node) in nodes.iter().enumerate() {
+        for node in &nodes {
             for rule in 0..self.rules.len() as u32 {
                 let covers = self.rules.get(rule as usize).is_some_and(|installed| {
                     installed.live
@@ -207,9 +228,8 @@ impl Organisation {
                 if !covers {
                     continue;
                 }
-                let free = position == 0 && self.line(number).rule == NONE && self.find_counter(*node, rule).is_none();
-                if free {
-                    self.make_counter(number, rule);
+                if self.line(number).rule == NONE && self.find_counter(*node, rule).is_none() {
+                    self.make_counter(number, *node, rule);
                 } else if let Some(other) = self.counter(*node, rule)
                     && other != number
                 {

@@ -9,6 +9,7 @@ use super::stripe::Stripes;
 use creto_enablement_common::ports::Clock;
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
+use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 /// At most this many notices wait to be fetched; later ones are dropped, since every crossing repeats in the next window.
@@ -41,6 +42,8 @@ pub struct Organisation {
     pub(super) meters: Vec<Box<str>>,
     pub(super) rules: Vec<Arc<Installed>>,
     pub(super) lines: Vec<Line>,
+    /// Lines that were put beside each other for counters that many chains share, and have none yet.
+    pub(super) shared: Range<u32>,
     pub(super) sides: Vec<Side>,
     pub(super) chains: Vec<Chain>,
     /// Chains by the hash of their whole path.
@@ -69,6 +72,7 @@ impl Organisation {
             meters: Vec::new(),
             rules,
             lines: Vec::new(),
+            shared: 0..0,
             sides: Vec::new(),
             chains: Vec::new(),
             chain_index: HashTable::new(),
