@@ -19,7 +19,9 @@ import sniffio
 from creto.errors import ConnectionFailedError, CretoError, IntegrityError, InvalidInputError, NotFoundError
 from creto.messaging import _outgoing, _parcel, _pieces
 from creto.messaging._arriving import Answer, Arriving, Incomplete
+from creto.messaging._asking import asking
 from creto.messaging._nats_blobs import Blobs
+from creto.messaging._receiving import OVERHEAD
 
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup
@@ -36,10 +38,10 @@ _PARCEL = 1 << 20  # bytes
 _FLUSH_SECONDS = 5
 _UNDER_WAY = 64  # messages with attachments that are sent or completed at once; more wait for their next sending
 _PARCELS = 16  # taken in together
+_PENDING = 2 * _PARCELS  # parcels that wait here at most: those that are too many come again
 _DOUBTED = 1024
 _FETCH_SECONDS = 1.0
 _BEHIND_SECONDS = 0.005
-_CONNECT_SECONDS = 5
 _TOO_LARGE = "no transport can carry it: it is larger than the NATS server's max_payload"
 
 
@@ -67,25 +69,23 @@ async def carry_by_nats(mailbox: Mailbox, url: str) -> AsyncIterator[None]:
     if sniffio.current_async_library() != "asyncio":
         raise InvalidInputError("messages between machines need asyncio: the NATS client knows no other event loop")
     try:
-        import nats
-        from nats.errors import Error as NatsError
+        from creto.messaging import _nats_client
     except ModuleNotFoundError as error:
         raise InvalidInputError("messages between machines need an extra: run `pip install 'creto[nats]'`") from error
-    try:
-        # Once there was a connection it is tried again for ever; a first one that never comes is the caller's to know.
-        with anyio.fail_after(_CONNECT_SECONDS):
-            client = await nats.connect(
-                url.split(","), connect_timeout=_CONNECT_SECONDS, max_reconnect_attempts=-1, error_cb=_quiet
-            )
-    except (NatsError, OSError, TimeoutError) as error:
-        raise ConnectionFailedError(
-            f"no NATS server could be reached at `{_shown(url)}` within {_CONNECT_SECONDS} s"
-        ) from error
-    try:
-        stream = client.jetstream()
+    largest = max(_PARCEL, mailbox._max + OVERHEAD) + _parcel.OVERHEAD
+    async with _nats_client.connected(url, largest) as client:
+        stream = client.jetstream(timeout=_nats_client.CONNECT_SECONDS)
+        blobs = Blobs(mailbox._store, stream)
+        try:
+            with asking():
+                await _open(stream)
+                await blobs.open()
+        except ConnectionFailedError as error:
+            raise ConnectionFailedError(
+                f"the NATS server at `{_nats_client.shown(url)}` keeps no streams: run it with `-js`"
+            ) from error
         async with anyio.create_task_group() as tasks:
-            carrier = _Carrier(mailbox, client, stream, tasks)
-            await carrier.open()
+            carrier = _Carrier(mailbox, client, stream, blobs, tasks)
             tasks.start_soon(carrier.send)
             tasks.start_soon(carrier.receive, "mail", carrier.take_in)
             tasks.start_soon(carrier.receive, "receipt", carrier.take_receipts)
@@ -93,22 +93,28 @@ async def carry_by_nats(mailbox: Mailbox, url: str) -> AsyncIterator[None]:
                 yield
             finally:
                 tasks.cancel_scope.cancel()
-    finally:
-        with anyio.CancelScope(shield=True):
-            await client.close()
+
+
+async def _open(stream: Any) -> None:
+    """Makes the stream, unless it is there."""
+    from nats.js.errors import BadRequestError
+
+    # Another machine may make it in the same moment, with the same settings.
+    with suppress(BadRequestError):
+        await stream.add_stream(name=_STREAM, subjects=["creto.mail.*", "creto.receipt.*"], max_age=24 * 3600)
 
 
 Take = Callable[[Sequence[tuple[str, bytes]]], Awaitable[list[CretoError | None]]]
 
 
 class _Carrier:
-    def __init__(self, mailbox: Mailbox, client: Any, stream: Any, tasks: TaskGroup) -> None:
+    def __init__(self, mailbox: Mailbox, client: Any, stream: Any, blobs: Blobs, tasks: TaskGroup) -> None:
         self._mailbox = mailbox
         self._store = mailbox._store
         self._arriving = Arriving(mailbox)
         self._client = client
         self._stream = stream
-        self._blobs = Blobs(mailbox._store, stream)
+        self._blobs = blobs
         self._tasks = tasks
         self._under_way: set[Any] = set()
         self._doubted: deque[tuple[str, str, str]] = deque(maxlen=_DOUBTED)  # whose attachments were not theirs once
@@ -117,15 +123,6 @@ class _Carrier:
 
     def _now(self) -> int:
         return int(self._mailbox._clock())
-
-    async def open(self) -> None:
-        """Makes the streams, unless they are there."""
-        from nats.js.errors import BadRequestError
-
-        # Another machine may make it in the same moment, with the same settings.
-        with suppress(BadRequestError):
-            await self._stream.add_stream(name=_STREAM, subjects=["creto.mail.*", "creto.receipt.*"], max_age=24 * 3600)
-        await self._blobs.open()
 
     # --- out ----------------------------------------------------------------------------------------------------------
 
@@ -170,12 +167,11 @@ class _Carrier:
 
     def _start(self, key: Any, work: Callable[..., Awaitable[None]], *arguments: Any) -> None:
         """Does what takes long beside the rest, once at a time for each key; what fails waits for the next sending."""
-        from nats.errors import Error as NatsError
 
         async def run() -> None:
             try:
                 await work(*arguments)
-            except* (NatsError, TimeoutError, OSError, CretoError):
+            except* CretoError:
                 pass
             finally:
                 self._under_way.discard(key)
@@ -189,19 +185,18 @@ class _Carrier:
 
         JetStream's own acknowledgements are not asked for: nobody here would believe them.
         """
-        from nats.errors import Error as NatsError
-
         subjects: dict[str, list[tuple[str, bytes]]] = {}
         for to, named, data in items:
             subjects.setdefault(f"creto.{kind}.{_token(_domain_of(to))}", []).append((named, data))
         if not subjects:
             return True
         try:
-            for subject, all in subjects.items():
-                for parcel in _parcel.pack(all, min(_PARCEL, self._client.max_payload)):
-                    await self._client.publish(subject, parcel)
-            await self._client.flush(timeout=_FLUSH_SECONDS)
-        except (NatsError, TimeoutError, OSError):
+            with asking(), anyio.fail_after(_FLUSH_SECONDS):
+                for subject, all in subjects.items():
+                    for parcel in _parcel.pack(all, min(_PARCEL, self._client.max_payload)):
+                        await self._client.publish(subject, parcel)
+                await self._client.flush(timeout=_FLUSH_SECONDS)
+        except ConnectionFailedError:
             return False
         return True
 
@@ -217,22 +212,24 @@ class _Carrier:
 
     async def receive(self, kind: str, take: Take) -> None:
         """Takes in what comes for this trust domain, for ever; what could not be dealt with now comes again."""
-        from nats.errors import Error as NatsError
-
         subscription = None
         while True:
             try:
-                if subscription is None:
-                    subscription = await self._stream.pull_subscribe(
-                        f"creto.{kind}.{self._own}", durable=f"{kind}-{self._own}", stream=_STREAM
-                    )
-                messages = await fetch_batch(subscription, _PARCELS)
-            except (NatsError, TimeoutError, OSError):
-                if subscription is None:
-                    await anyio.sleep(_LOOK)
+                with asking():
+                    if subscription is None:
+                        subscription = await self._stream.pull_subscribe(
+                            f"creto.{kind}.{self._own}",
+                            durable=f"{kind}-{self._own}",
+                            stream=_STREAM,
+                            pending_msgs_limit=_PENDING,
+                            pending_bytes_limit=_PENDING * self._client.max_payload,
+                        )
+                    messages = await _fetched(subscription)
+            except ConnectionFailedError:
+                await anyio.sleep(_LOOK)
                 continue
             for message, error in zip(messages, await self._dealt_with(messages, take), strict=True):
-                with suppress(NatsError, OSError):
+                with suppress(ConnectionFailedError), asking():
                     if error is None:
                         await message.ack()
                     elif error.should_retry:
@@ -304,6 +301,13 @@ class _Carrier:
         return errors
 
 
+async def _fetched(subscription: Any) -> list[Any]:
+    try:
+        return await fetch_batch(subscription, _PARCELS)
+    except TimeoutError:
+        return []
+
+
 async def fetch_batch(subscription: Any, most: int) -> list[Any]:
     """What comes within a second, as soon as the first is there, with what comes right behind it.
 
@@ -317,12 +321,3 @@ async def fetch_batch(subscription: Any, most: int) -> list[Any]:
     with suppress(TimeoutError):
         messages += await subscription.fetch(most - 1, timeout=_BEHIND_SECONDS)
     return messages
-
-
-async def _quiet(_error: Exception) -> None:
-    """The client logs each lost connection with its stack; what matters of it is in the states of the messages."""
-
-
-def _shown(url: str) -> str:
-    """The URL without its password."""
-    return ",".join(part.rsplit("@", 1)[-1] for part in url.split(","))

@@ -14,6 +14,7 @@ import anyio
 
 from creto.errors import EncryptionFailedError, IntegrityError
 from creto.messaging import _pieces
+from creto.messaging._asking import asking
 
 if TYPE_CHECKING:
     from creto.messaging._attachment import Attachment
@@ -59,7 +60,7 @@ class Blobs:
             digests: SHA-512 of each sealed blob.
 
         Raises:
-            nats.errors.Error: The server could not be reached, or did not take a piece.
+            ConnectionFailedError: The server could not be reached, or did not take a piece.
             NotFoundError: One is not in the store.
             IntegrityError: One is not what it was.
         """
@@ -73,11 +74,13 @@ class Blobs:
                         tasks.start_soon(self._put, f"{_subject(domain, digest)}.{number}", piece)
 
     async def _put(self, subject: str, piece: bytes) -> None:
-        await self._stream.publish(subject, piece, timeout=_SECONDS)
+        with asking():
+            await self._stream.publish(subject, piece, timeout=_SECONDS)
 
     async def _numbers(self, domain: str, digest: bytes) -> set[int]:
-        found = await self._stream.stream_info(_STREAM, subjects_filter=f"{_subject(domain, digest)}.*")
-        return {int(subject.rpartition(".")[2]) for subject in found.state.subjects or {}}
+        with asking():
+            found = await self._stream.stream_info(_STREAM, subjects_filter=f"{_subject(domain, digest)}.*")
+            return {int(subject.rpartition(".")[2]) for subject in found.state.subjects or {}}
 
     async def download(self, domain: str, attachment: Attachment, expires: int) -> None:
         """Takes an attachment into the store, each piece checked before it is kept, the whole before it counts.
@@ -88,7 +91,7 @@ class Blobs:
             expires: Until when it is kept, in seconds since the epoch.
 
         Raises:
-            nats.errors.Error: The server could not be reached, or does not have it.
+            ConnectionFailedError: The server could not be reached, or does not have it.
             EncryptionFailedError: A piece is not what the message says.
             IntegrityError: The whole is not.
         """
@@ -99,8 +102,9 @@ class Blobs:
 
             async def take(number: int, found: dict[int, bytes] = found) -> None:
                 subject = f"{_subject(domain, attachment.digest)}.{number}"
-                message = await self._stream.get_last_msg(_STREAM, subject, direct=True)
-                found[number] = bytes(message.data or b"")
+                with asking():
+                    message = await self._stream.get_last_msg(_STREAM, subject, direct=True)
+                    found[number] = bytes(message.data or b"")
 
             async with anyio.create_task_group() as tasks:
                 for number in missing[start : start + _AT_ONCE]:
@@ -110,7 +114,7 @@ class Blobs:
                     _pieces.check(attachment, number, piece)
                 except EncryptionFailedError:
                     # Out of the way, so that its sender finds it missing and puts it there anew.
-                    await self._stream.purge_stream(_STREAM, subject=f"{_subject(domain, attachment.digest)}.{number}")
+                    await self._purge(f"{_subject(domain, attachment.digest)}.{number}")
                     raise
             await self._store.run(_pieces.add, attachment.digest, found, expires)
         try:
@@ -119,13 +123,17 @@ class Blobs:
             # Each piece is under the message's key and the whole is not its blob. All of them go, so that the sender
             # puts them there anew: somebody else who has the key may have changed one.
             await self._store.run(_pieces.drop, attachment.digest)
-            await self._stream.purge_stream(_STREAM, subject=f"{_subject(domain, attachment.digest)}.*")
+            await self._purge(f"{_subject(domain, attachment.digest)}.*")
             raise
 
     async def forget(self, domain: str, digests: Sequence[bytes]) -> None:
         """Takes blobs off the server, once their recipient has them."""
         for digest in digests:
-            await self._stream.purge_stream(_STREAM, subject=f"{_subject(domain, digest)}.*")
+            await self._purge(f"{_subject(domain, digest)}.*")
+
+    async def _purge(self, subject: str) -> None:
+        with asking():
+            await self._stream.purge_stream(_STREAM, subject=subject)
 
 
 def _subject(domain: str, digest: bytes) -> str:
