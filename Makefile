@@ -14,7 +14,7 @@ export PYO3_BUILD_EXTENSION_MODULE := 1
 export SSL_CERT_FILE ?= $(wildcard /etc/ssl/certs/ca-certificates.crt)
 ARGS ?=
 
-.PHONY: help crash runsc setup setup-bench setup-test setup-check setup-interop venv develop stubs docs run test test-rust test-python check bench plots fuzz wheel lock clean migration differential interop
+.PHONY: help crash runsc setup setup-bench setup-test setup-check setup-interop venv develop stubs docs run test test-rust test-python check bench counts plots fuzz wheel lock clean migration differential interop
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
 
@@ -45,6 +45,9 @@ check: setup-check develop ## formatting, lints, types, floors and stubs
 
 bench: setup-bench develop $(VENV)/bench/.stamp ## measure ours and the peers in one run: make bench [ONLY=area]
 	@$(BIN)/python benches/run.py $(if $(ONLY),--only $(ONLY))
+
+counts: setup-bench venv ## count the instructions of the hot paths and hold them against those on file: make counts [ARGS=--renew]
+	@$(BIN)/python benches/counts.py $(ARGS)
 
 plots: venv ## draw docs/plots anew from benches/report.json
 	@$(BIN)/python benches/plot.py

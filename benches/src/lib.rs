@@ -1,5 +1,7 @@
 //! How a bench measures and reports: medians of repeats, one JSON object a row, ours and the peer in the same run.
 
+pub mod setting;
+
 use serde_json::{Value, json};
 use std::hint::black_box;
 use std::time::Instant;
