@@ -53,7 +53,7 @@ def main() -> None:
 
 def _section(title: str, model: type[BaseModel], reload: bool) -> None:
     print(f"## `{title}`\n" if title.startswith("[") else f"## {title}\n")
-    print(f"{_text(model.__doc__)}\n")
+    print(f"{_text((model.__doc__ or '').partition('Example:')[0])}\n")
     print("| setting | type | default | meaning |\n|---|---|---|---|")
     for name, field in model.model_fields.items():
         star = " *" if reload or _extra(field).get("reload") else ""

@@ -313,3 +313,11 @@ class Followers:
         self._look()
         parts = [sorted(map(read, follower.poll()), key=lambda r: r.timestamp) for follower in self._followers.values()]
         return list(heapq.merge(*parts, key=lambda r: (r.timestamp, r.shard, r.index)))
+
+    def reached(self) -> tuple[int, int]:
+        """How many records were followed so far, and how many of them no checkpoint covers."""
+        behind = 0
+        for name, follower in self._followers.items():
+            checkpoint = _core.LedgerShard(self._folder / name).checkpoint()
+            behind += max(0, follower.next - (checkpoint["size"] if checkpoint else 0))
+        return sum(follower.next for follower in self._followers.values()), behind

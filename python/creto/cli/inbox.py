@@ -27,7 +27,7 @@ def command(frame: Frame, host: str | None, port: int | None) -> None:
     """
     from creto.oversight import open_desk
     from creto.reach import Reach
-    from creto.server import serve_inbox
+    from creto.server import Metrics, serve_inbox
 
     settings = frame.settings.oversight
     with frame.store() as store, Reach(store) as reach:
@@ -35,6 +35,9 @@ def command(frame: Frame, host: str | None, port: int | None) -> None:
         token = None
         if not any(approver.active for approver in desk.approvers.all()):
             token = desk.approvers.renew_token(desk.approvers.operator().name)
+
+        secret = settings.metrics_token
+        metrics = Metrics(frame.folder, store, secret.get_secret_value()) if secret is not None else None
 
         def started(url: str) -> None:
             text = f"inbox at {url}"
@@ -50,6 +53,7 @@ def command(frame: Frame, host: str | None, port: int | None) -> None:
                 host=host or settings.inbox_host,
                 port=settings.inbox_port if port is None else port,
                 url=settings.inbox_url,
+                metrics=metrics,
                 started=started,
             )
 

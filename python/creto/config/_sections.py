@@ -30,13 +30,25 @@ __all__ = [
     "Runtime",
     "Section",
     "Tier",
+    "described",
 ]
+
+
+def described(schema: dict[str, Any]) -> None:
+    """The JSON Schema tells what a section is, and leaves out its example in Python."""
+    schema["description"] = str(schema.get("description", "")).partition("\n\n")[0]
 
 
 class Section(BaseModel):
     """A part of the configuration: closed, so that a misspelt name is found, and never changed in place."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        validate_default=True,
+        use_attribute_docstrings=True,
+        json_schema_extra=described,
+    )
 
 
 def _setting(default: Any = ..., *, reload: bool = False, path: bool = False, **rules: Any) -> Any:
@@ -187,6 +199,8 @@ class Oversight(Section):
     """Its port; 0 for any free one."""
     inbox_url: str | None = _setting(None, reload=True)
     """The inbox as approvers reach it, for links in announcements."""
+    metrics_token: SecretStr | None = _setting(None)
+    """With which Prometheus reads the inbox's `/metrics`, at least 16 characters; without it there is no such page."""
     slack_webhook_url: SecretStr | None = _setting(None, reload=True)
     """A Slack incoming webhook that announces requests."""
     email_smtp_host: str | None = _setting(None, reload=True)

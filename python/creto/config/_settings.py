@@ -23,6 +23,7 @@ from creto.config._sections import (
     Price,
     Quota,
     Runtime,
+    described,
 )
 from creto.errors import IntegrityError, InvalidInputError, NotFoundError
 
@@ -55,7 +56,12 @@ class Settings(BaseSettings):
     """
 
     model_config = SettingsConfigDict(
-        extra="forbid", frozen=True, env_prefix=PREFIX, env_nested_delimiter="__", env_ignore_empty=True
+        extra="forbid",
+        frozen=True,
+        env_prefix=PREFIX,
+        env_nested_delimiter="__",
+        env_ignore_empty=True,
+        json_schema_extra=described,
     )
 
     common: Common = Field(default_factory=Common)

@@ -98,6 +98,10 @@ class Access:
         approver = await anyio.to_thread.run_sync(self._approvers.by_token, token)
         if approver is not None:
             return approver
+        raise self.wrong(request)
+
+    def wrong(self, request: Request) -> UnauthorizedError:
+        """What a wrong token gets; too many of them get a wait."""
         client = request.client.host if request.client else "?"
         with self._lock:
             bucket = self._guesses.pop(client, None) or _Bucket(10, 6.0)
@@ -109,8 +113,8 @@ class Access:
                 bucket.take()
                 self._everyone.take()
         if wait > 0.0:
-            raise TooManyGuessesError("too many wrong tokens; wait a little", retry_after=wait)
-        raise UnauthorizedError("this token opens nothing; `creto approver token NAME` gives a new one")
+            return TooManyGuessesError("too many wrong tokens; wait a little", retry_after=wait)
+        return UnauthorizedError("this token opens nothing; `creto approver token NAME` gives a new one")
 
     async def bearer(self, request: Request) -> Approver:
         """The approver whose token is in the request's `Authorization` header.
@@ -118,10 +122,19 @@ class Access:
         Raises:
             UnauthorizedError: There is none, or it is nobody's.
         """
+        return await self.by_token(request, self.shown(request))
+
+    @staticmethod
+    def shown(request: Request) -> str:
+        """The token in the request's `Authorization` header.
+
+        Raises:
+            UnauthorizedError: There is none.
+        """
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not token:
             raise UnauthorizedError("say who you are: `Authorization: Bearer <inbox token>`")
-        return await self.by_token(request, token.strip())
+        return token.strip()
 
     # --- sessions -----------------------------------------------------------------------------------------------------
 

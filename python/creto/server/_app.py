@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+import anyio
 from starlette.applications import Starlette
 from starlette.convertors import Convertor, register_url_convertor
 from starlette.datastructures import MutableHeaders
@@ -20,6 +21,7 @@ from creto.oversight import Desk
 from creto.server._access import Access, place_of
 from creto.server._api import Api
 from creto.server._events import Events
+from creto.server._metrics import Metrics
 from creto.server._pages import Pages
 
 __all__ = ["inbox_app"]
@@ -55,13 +57,16 @@ class _Answer(Convertor[str]):
 register_url_convertor("answer", _Answer())
 
 
-def inbox_app(desk: Desk, *, hosts: Iterable[str] = (), secure: bool = False) -> ASGIApp:
+def inbox_app(
+    desk: Desk, *, hosts: Iterable[str] = (), secure: bool = False, metrics: Metrics | None = None
+) -> ASGIApp:
     """The inbox over a desk: pages for people, `/api` for programs.
 
     Args:
         desk: Where the requests are.
         hosts: `host:port` names that it answers to, beside this machine's own.
         secure: It is reached over https only: cookies say so.
+        metrics: The figures at `/metrics`; there is no such page where there are none.
 
     Example:
         >>> import anyio, httpx, tempfile
@@ -85,7 +90,7 @@ def inbox_app(desk: Desk, *, hosts: Iterable[str] = (), secure: bool = False) ->
     async def failed(request: Request, error: Exception) -> Response:
         if not isinstance(error, CretoError):
             raise error
-        program = request.url.path.removeprefix(place_of(request)).startswith("/api/")
+        program = request.url.path.removeprefix(place_of(request)).startswith(("/api/", "/metrics"))
         return api.problem(error) if program else pages.problem(request, error)
 
     async def refused(request: Request, error: Exception) -> Response:
@@ -96,12 +101,29 @@ def inbox_app(desk: Desk, *, hosts: Iterable[str] = (), secure: bool = False) ->
     async def healthy(_: Request) -> Response:
         return PlainTextResponse("ok\n")
 
+    async def ready(_: Request) -> Response:
+        try:
+            await desk.store.fetch(lambda tx: tx.now)
+        except Exception:  # noqa: BLE001 - whatever it is, nobody could be answered
+            return PlainTextResponse("the store cannot be read\n", 503)
+        return PlainTextResponse("ready\n")
+
+    async def figures(request: Request) -> Response:
+        if metrics is None:
+            raise NotFoundError("there is no such page")
+        if not metrics.opened_by(access.shown(request)):
+            raise access.wrong(request)
+        page, media = await anyio.to_thread.run_sync(metrics.page, request.headers.get("accept", ""))
+        return Response(page, media_type=media)
+
     app = Starlette(
         routes=[
             *pages.routes(),
             *api.routes(),
             Route("/events", events.stream, methods=["GET"]),
             Route("/healthz", healthy, methods=["GET"]),
+            Route("/readyz", ready, methods=["GET"]),
+            Route("/metrics", figures, methods=["GET"]),
             Mount("/static", StaticFiles(directory=Path(__file__).parent / "static")),
         ],
         exception_handlers={CretoError: failed, HTTPException: refused},

@@ -16,6 +16,7 @@ from creto.errors import InvalidInputError
 from creto.oversight import Desk
 from creto.oversight.channels._announcements import INBOX
 from creto.server._app import inbox_app
+from creto.server._metrics import Metrics
 from creto.store import Store, Transaction
 from creto.store.tables import meta
 
@@ -34,6 +35,7 @@ async def serve_inbox(
     host: str = "127.0.0.1",
     port: int = 0,
     url: str | None = None,
+    metrics: Metrics | None = None,
     started: Callable[[str], None] = lambda _: None,
 ) -> None:
     """Serves until cancelled or told to stop by SIGINT or SIGTERM. Runs under asyncio.
@@ -43,6 +45,7 @@ async def serve_inbox(
         host: Where to listen.
         port: The port; 0 for any free one.
         url: The inbox as approvers reach it, `https://...`, where a proxy stands in front.
+        metrics: The figures at `/metrics`, if any.
         started: Called with the address once it can be reached.
 
     Raises:
@@ -75,7 +78,7 @@ async def serve_inbox(
     port = listening.getsockname()[1]
     shown = url or f"http://{'localhost' if host == '::1' else host}:{port}"
     hosts = {f"{host}:{port}"} | ({reached.netloc} if reached else set())
-    app = inbox_app(desk, hosts=hosts, secure=shown.startswith("https://"))
+    app = inbox_app(desk, hosts=hosts, secure=shown.startswith("https://"), metrics=metrics)
     server = uvicorn.Server(
         uvicorn.Config(
             app,
