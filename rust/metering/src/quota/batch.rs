@@ -2,7 +2,7 @@
 
 use super::enforcer::{Guarded, QuotaEnforcer};
 use super::organisation::Organisation;
-use super::pages::make_room;
+use super::pages::{Large, List};
 use super::prefetch::prefetch;
 use creto_enablement_common::{Error, Result, Timestamp};
 use std::sync::Arc;
@@ -14,10 +14,10 @@ const TURN: usize = 1_024;
 const AHEAD: usize = 12;
 
 /// Chains of one meter, looked up once, by number.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Batch {
     organisations: Vec<Arc<Guarded>>,
-    entries: Vec<(u32, u32)>,
+    entries: List<(u32, u32)>,
 }
 
 /// How much each check takes.
@@ -27,6 +27,12 @@ pub enum Amounts<'a> {
     Each(u64),
     /// One for each.
     List(&'a [u64]),
+}
+
+impl Default for Batch {
+    fn default() -> Self {
+        Self { organisations: Vec::new(), entries: List::new_in(Large) }
+    }
 }
 
 impl Batch {
@@ -42,7 +48,6 @@ impl Batch {
             self.organisations.push(guarded);
             self.organisations.len() - 1
         });
-        make_room(&mut self.entries);
         self.entries.push((organisation as u32, line));
         Ok(number)
     }

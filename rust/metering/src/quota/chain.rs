@@ -2,7 +2,6 @@
 
 use super::counter::{LINKS, Line, NONE};
 use super::organisation::Organisation;
-use super::pages::make_room;
 use super::rule::Level;
 use creto_enablement_common::{Error, Result};
 use smallvec::SmallVec;
@@ -19,12 +18,13 @@ const MOST_TOGETHER: usize = 64;
 pub struct Chain {
     parent: u32,
     node: u32,
-    length: u16,
-    /// The line of the first meter used; those of others stand in the list `more`.
-    meter: u16,
+    /// The line of the first meter used; those of others stand in `spread`.
     line: u32,
-    more: u32,
+    meter: u16,
+    length: u8,
 }
+
+const _: () = assert!(size_of::<Chain>() == 16, "a million agents are a million chains");
 
 impl Organisation {
     fn hash_path(&self, path: &[&str]) -> u64 {
@@ -70,8 +70,8 @@ impl Organisation {
         let full = || Error::invalid("no room for more names in this organisation");
         let node = self.names.number(Level::of(above.len(), name), name).ok_or_else(full)?;
         let number = u32::try_from(self.chains.len()).map_err(|_| full())?;
-        let length = u16::try_from(path.len()).map_err(|_| full())?;
-        self.chains.push(Chain { parent, node, length, meter: u16::MAX, line: NONE, more: NONE });
+        let length = u8::try_from(path.len()).map_err(|_| full())?;
+        self.chains.push(Chain { parent, node, line: NONE, meter: u16::MAX, length });
         let hash = self.hash_path(path);
         // The table may move every entry, and asks for their hashes: by their paths.
         let mut index = std::mem::take(&mut self.chain_index);
@@ -107,11 +107,11 @@ impl Organisation {
     #[inline]
     pub(super) fn find_line(&self, chain: u32, meter: &str) -> Option<u32> {
         let entry = self.chains.get(chain as usize)?;
-        let is = |number: u16| self.meters.get(usize::from(number)).is_some_and(|m| **m == *meter);
-        if is(entry.meter) {
+        if self.meters.get(usize::from(entry.meter)).is_some_and(|own| **own == *meter) {
             return Some(entry.line);
         }
-        self.spread.get(entry.more as usize)?.iter().find(|(m, _)| is(*m)).map(|(_, line)| *line)
+        let number = self.meters.iter().position(|known| **known == *meter)?;
+        self.spread.get(&(chain, u16::try_from(number).ok()?)).copied()
     }
 
     /// The line of (chain, meter), made where there is none.
@@ -124,22 +124,17 @@ impl Organisation {
         let node = self.chains.get(chain as usize).map_or(NONE, |c| c.node);
         let line = self.push_line(Line::path(node)).ok_or_else(full)?;
         self.wire(line, chain, meter);
-        let spread = u32::try_from(self.spread.len()).map_err(|_| full())?;
         let Some(entry) = self.chains.get_mut(chain as usize) else { return Err(full()) };
         if entry.meter == u16::MAX {
             (entry.meter, entry.line) = (number, line);
-        } else if let Some(more) = self.spread.get_mut(entry.more as usize) {
-            more.push((number, line));
         } else {
-            entry.more = spread;
-            self.spread.push(vec![(number, line)]);
+            self.spread.insert((chain, number), line);
         }
         Ok(line)
     }
 
     fn push_line(&mut self, line: Line) -> Option<u32> {
         let number = u32::try_from(self.lines.len()).ok().filter(|n| *n < NONE)?;
-        make_room(&mut self.lines);
         self.lines.push(line);
         Some(number)
     }
@@ -176,7 +171,6 @@ impl Organisation {
     fn index_counter(&mut self, number: u32) {
         let (node, rule) = (self.line(number).node, self.line(number).rule);
         while self.first.len() <= node as usize {
-            make_room(&mut self.first);
             self.first.push(NONE);
         }
         if let Some(first) = self.first.get_mut(node as usize).filter(|first| **first == NONE) {

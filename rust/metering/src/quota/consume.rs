@@ -87,15 +87,17 @@ impl Organisation {
         let quick = |line: &Line| {
             now < line.due && line.kind != Kind::Sliding && line.used.checked_add(amount).is_some_and(|used| used <= line.bound)
         };
-        let line = self.line(head);
-        let (links, here): ([u32; LINKS], usize) = (line.links, line.counters().len());
-        let fits =
-            quick(line) && line.next() == NONE && links.iter().take(here).all(|link| self.lines.get(*link as usize).is_some_and(&quick));
+        let lines = self.lines.as_mut_slice();
+        let Some(line) = lines.get(head as usize).filter(|line| quick(line) && usize::from(line.count) <= LINKS) else { return false };
+        let (links, count) = (line.links, usize::from(line.count));
+        let links = links.get(..count).unwrap_or_default();
+        let fits = links.iter().all(|link| lines.get(*link as usize).is_some_and(quick));
         if fits {
             // A line that only leads to others has no limit, and its count no reader.
-            self.line_mut(head).used += amount;
-            for link in links.iter().take(here) {
-                self.line_mut(*link).used += amount;
+            for number in std::iter::once(&head).chain(links) {
+                if let Some(line) = lines.get_mut(*number as usize) {
+                    line.used += amount;
+                }
             }
         }
         fits

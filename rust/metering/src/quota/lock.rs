@@ -312,8 +312,8 @@ mod tests {
             hint::black_box(&mut pair);
             pair[1] += 1;
             taken += 1;
-            // SAFETY: the guard is held, and with it `taken`, unless this thread is the owner, who does not write it.
             if !pair.own {
+                // SAFETY: the guard of one who is not the owner holds `taken`.
                 unsafe { (*lock.habit.get()).revoked = 0 };
             }
             drop(pair);

@@ -1,8 +1,8 @@
 //! The names of one organisation, each stored once.
 
+use super::pages::{Large, List, Table};
 use super::rule::Level;
 use foldhash::fast::RandomState;
-use hashbrown::HashTable;
 use std::hash::{BuildHasher, Hasher};
 
 /// How many bits say where a name begins: 1 GiB of names.
@@ -36,12 +36,18 @@ impl Name {
 }
 
 /// Names by number, and numbers by name; the hash is keyed, since names come from outside.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Names {
     text: String,
-    list: Vec<Name>,
-    index: HashTable<u32>,
+    list: List<Name>,
+    index: Table<u32>,
     hasher: RandomState,
+}
+
+impl Default for Names {
+    fn default() -> Self {
+        Self { text: String::new(), list: List::new_in(Large), index: Table::new_in(Large), hasher: RandomState::default() }
+    }
 }
 
 fn text_of<'a>(text: &'a str, list: &[Name], number: u32) -> &'a str {

@@ -3,12 +3,13 @@
 use super::chain::Chain;
 use super::counter::{Installed, Line, NONE, Side};
 use super::names::Names;
+use super::pages::{Large, List, Table};
 use super::refusal::{Notice, Refusal};
 use super::reservation::Holds;
 use super::stripe::Stripes;
 use creto_enablement_common::ports::Clock;
 use foldhash::fast::RandomState;
-use hashbrown::HashTable;
+use hashbrown::HashMap;
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
@@ -41,19 +42,19 @@ pub struct Organisation {
     pub(super) names: Names,
     pub(super) meters: Vec<Box<str>>,
     pub(super) rules: Vec<Arc<Installed>>,
-    pub(super) lines: Vec<Line>,
+    pub(super) lines: List<Line>,
     /// Lines that were put beside each other for counters that many chains share, and have none yet.
     pub(super) shared: Range<u32>,
     pub(super) sides: Vec<Side>,
-    pub(super) chains: Vec<Chain>,
+    pub(super) chains: List<Chain>,
     /// Chains by the hash of their whole path.
-    pub(super) chain_index: HashTable<u32>,
-    /// Lines of the second and later meters of chains: (meter, line).
-    pub(super) spread: Vec<Vec<(u16, u32)>>,
+    pub(super) chain_index: Table<u32>,
+    /// Lines of the second and later meters of chains, by chain and meter.
+    pub(super) spread: HashMap<(u32, u16), u32, RandomState>,
     /// The first counter of each node: most have no other.
-    pub(super) first: Vec<u32>,
+    pub(super) first: List<u32>,
     /// Further counters of nodes, by (node, rule).
-    pub(super) counters: HashTable<u32>,
+    pub(super) counters: Table<u32>,
     pub(super) holds: Holds,
     pub(super) notices: Vec<Notice>,
     /// Lines that want units leased.
@@ -71,14 +72,14 @@ impl Organisation {
             names: Names::default(),
             meters: Vec::new(),
             rules,
-            lines: Vec::new(),
+            lines: List::new_in(Large),
             shared: 0..0,
             sides: Vec::new(),
-            chains: Vec::new(),
-            chain_index: HashTable::new(),
-            spread: Vec::new(),
-            first: Vec::new(),
-            counters: HashTable::new(),
+            chains: List::new_in(Large),
+            chain_index: Table::new_in(Large),
+            spread: HashMap::default(),
+            first: List::new_in(Large),
+            counters: Table::new_in(Large),
             holds: Holds::default(),
             notices: Vec::new(),
             short: Vec::new(),
