@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from enum import IntEnum
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -116,6 +117,62 @@ def test_a_value_with_no_stated_encoding_is_an_error(value: Any, why: str) -> No
     authz = client("permit (principal, action, resource);")
     with pytest.raises(InvalidInputError, match=why):
         authz.check_nowait(AGENT, "tool:call", "x", {"extra": value})
+
+
+class Word(str):
+    """Text, but not exactly `str`."""
+
+
+class Count(IntEnum):
+    """Whole numbers, but not exactly `int`."""
+
+    MANY = 7
+
+
+@pytest.mark.parametrize("text", ["work", "", "wörk", "\U0001f600", Word("work")])
+@pytest.mark.parametrize("number", [0, -1, 7, 2**63 - 1, -(2**63), Count.MANY])
+@pytest.mark.parametrize("others", [{}, {"extra": [1]}], ids=["lent", "held"])
+def test_text_numbers_and_booleans_arrive_as_they_are_in_any_company(
+    text: str, number: int, others: dict[str, Any]
+) -> None:
+    same = f"context.text == {json.dumps(text, ensure_ascii=False)} && context.number == {int(number)} && context.yes"
+    schema = f"""entity Agent, Tool; {SCHEMA[SCHEMA.index("@open") : SCHEMA.index("context:")]}
+    context: {{ text: String, number: Long, yes: Bool, extra?: Set<Long> }} }};"""
+    authz = client(f"permit (principal, action, resource) when {{ {same} }};", schema=schema)
+    context = {Word("text"): text, "number": number, "yes": True, **others}
+    for given in (context, {str(name): value for name, value in context.items()}):
+        assert authz.check_nowait(AGENT, "tool:call", "x", given).allowed
+        for name, other in (("text", f"{text}x"), ("number", 3), ("yes", False)):
+            assert not authz.check_nowait(AGENT, "tool:call", "x", {**given, name: other}).allowed
+
+
+def test_text_that_is_half_a_surrogate_is_an_error_and_no_denial() -> None:
+    with pytest.raises(UnicodeEncodeError):
+        client("permit (principal, action, resource);").check_nowait(AGENT, "tool:call", "x", {"text": "\ud83d"})
+
+
+def test_decisions_tell_of_the_version_that_made_them_whatever_comes_after() -> None:
+    authz = client('@id("one") permit (principal in Team::"a", action, resource);', [member("a")])
+    first = authz.check_nowait(AGENT, "tool:call", "x")
+    authz.engine.upsert_entities(json.dumps([member("a", level=2)]))
+    second, again = (authz.check_nowait(AGENT, "tool:call", "x") for _ in range(2))
+    authz.engine.upsert_entities(json.dumps([member("b")]))
+    third = authz.check_nowait(AGENT, "tool:call", "x")
+    digest = authz.engine.digest
+    authz.install('@id("two") @audit("after") permit (principal, action, resource);', SCHEMA)
+    fourth = authz.check_nowait(AGENT, "tool:call", "x")
+    del authz
+    told = [(d.permit, d.audit, d.reason, d.digest == digest) for d in (first, second, again, third, fourth)]
+    assert told == [
+        ("one", "before", None, True),
+        ("one", "before", None, True),
+        ("one", "before", None, True),
+        (None, "before", "no policy permits it", True),
+        ("two", "after", None, False),
+    ]
+    ages = [decision.age for decision in (fourth, third, second, first)]
+    assert ages == sorted(ages)
+    assert len(set(ages)) == 4
 
 
 def test_a_context_nested_without_end_is_refused_and_the_process_lives() -> None:

@@ -31,3 +31,12 @@ pub struct Ruling {
     /// When the version that decided was made, by a set installed or entities changed, in microseconds since the Unix epoch; 0 without one.
     pub made: u64,
 }
+
+/// What is to be done about one act, told shortly: nearly every ruling is one that this version gives to many acts.
+#[derive(Clone, Debug)]
+pub enum Told {
+    /// The place of a common ruling; `View::common` has it.
+    Common(u32),
+    /// A ruling of its own.
+    Own(Box<Ruling>),
+}

@@ -27,7 +27,7 @@ use creto_enablement_common::ports::{Authorizer, Verdict};
 use creto_enablement_common::{CheckRef, Digest, Error, Fields, Result};
 use parking_lot::Mutex;
 use std::borrow::Cow;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// A change to the entities that policies see.
@@ -87,7 +87,7 @@ impl Engine {
 
     fn publish(&self, set: &Arc<Set>, entities: &Entities) {
         let made = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_micros() as u64);
-        self.current.store(Some(Arc::new(Snapshot { set: Arc::clone(set), entities: entities.clone(), made })));
+        self.current.store(Some(Arc::new(Snapshot { set: Arc::clone(set), entities: entities.clone(), made, beside: OnceLock::new() })));
     }
 
     /// Changes entities; policies are not compiled again, and no check waits.

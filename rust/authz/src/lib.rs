@@ -44,7 +44,7 @@ mod value;
 mod view;
 mod writer;
 
-pub use answer::{Answer, Ruling};
+pub use answer::{Answer, Ruling, Told};
 pub use engine::{Engine, EntityChange, Size};
 pub use explain::{Condition, Explained};
 pub use finding::{Finding, Severity};

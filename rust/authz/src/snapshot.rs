@@ -1,6 +1,6 @@
 //! One version: policies and entities that belong together, and how a request is read by them.
 
-use crate::answer::Ruling;
+use crate::answer::{Ruling, Told};
 use crate::entities::Entities;
 use crate::name::parse_entity;
 use crate::party::{Buffers, Party};
@@ -9,8 +9,9 @@ use crate::reference;
 use crate::set::{Policy, Set};
 use crate::tally::Tally;
 use creto_enablement_common::{CheckRef, Error, ErrorKind, Fields, Result};
+use std::any::Any;
 use std::borrow::Cow;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// One version.
 pub struct Snapshot {
@@ -18,6 +19,8 @@ pub struct Snapshot {
     pub entities: Entities,
     /// Microseconds since the Unix epoch.
     pub made: u64,
+    /// What somebody keeps beside this version.
+    pub beside: OnceLock<Box<dyn Any + Send + Sync>>,
 }
 
 impl Snapshot {
@@ -107,6 +110,30 @@ impl Snapshot {
         self.ruling(&self.tally(parties, context), |number| self.set.policy(number))
     }
 
+    /// The same, told shortly.
+    #[inline]
+    pub fn tell_of(&self, parties: [Party<'_>; 3], context: Fields<'_>) -> Told {
+        let [principal, action, resource] = &parties;
+        if !self.principal_fits(principal, action) || !self.act_fits(action, resource, context) {
+            return Told::Own(Box::new(self.misfit_of(parties, context)));
+        }
+        let tally = self.tally(parties, context);
+        if tally.forbids.is_empty() && tally.erring.is_empty() {
+            match *tally.permits {
+                [] => return Told::Common(0),
+                [only] => return Told::Common(only + 1),
+                [..] => {}
+            }
+        }
+        Told::Own(Box::new(self.ruling(&tally, |number| self.set.policy(number))))
+    }
+
+    /// A common ruling: 0 is that no policy permits an act, the others that this one policy does and nothing else applies.
+    pub fn common(&self, place: u32) -> Ruling {
+        let tally = Tally { permits: place.checked_sub(1).into_iter().collect(), ..Tally::default() };
+        self.ruling(&tally, |number| self.set.policy(number))
+    }
+
     /// The denial of a request that does not fit, in cedar-policy's words.
     #[cold]
     pub fn misfit(&self, check: &CheckRef<'_>) -> Ruling {
@@ -139,6 +166,16 @@ impl Snapshot {
         match self.parties(check, &mut buffers) {
             Ok(parties) => self.decide(parties, check.context),
             Err(_) => self.misfit(check),
+        }
+    }
+
+    /// The same, told shortly.
+    #[inline]
+    pub fn tell(&self, check: &CheckRef<'_>) -> Told {
+        let mut buffers = Buffers::default();
+        match self.parties(check, &mut buffers) {
+            Ok(parties) => self.tell_of(parties, check.context),
+            Err(_) => Told::Own(Box::new(self.misfit(check))),
         }
     }
 

@@ -1,6 +1,6 @@
 //! One version held still, for several questions to the same policies and entities.
 
-use crate::answer::{Answer, Ruling};
+use crate::answer::{Answer, Ruling, Told};
 use crate::hop::Attenuation;
 use crate::party::{Buffers, Party};
 use crate::prepared::{Actor, Prepared};
@@ -11,6 +11,7 @@ use crate::snapshot::Snapshot;
 use crate::tally::{Outcome, Tally};
 use arc_swap::Guard;
 use creto_enablement_common::{CheckRef, Fields, Result};
+use std::any::Any;
 use std::borrow::Cow;
 use std::sync::Arc;
 
@@ -32,7 +33,50 @@ impl View {
 
     /// What is to be done about a prepared act. `resource` names it where it was not prepared.
     pub fn rule_prepared(&self, prepared: &Prepared, resource: Option<&str>, context: Fields<'_>) -> Ruling {
-        let Some(snapshot) = &*self.0 else { return nothing() };
+        self.prepared(prepared, resource, context, |snapshot, parties| snapshot.decide(parties, context)).unwrap_or_else(|ruling| ruling)
+    }
+
+    /// `rule`, told shortly.
+    #[inline]
+    pub fn tell(&self, check: &CheckRef<'_>) -> Told {
+        match &*self.0 {
+            Some(snapshot) => snapshot.tell(check),
+            None => Told::Own(Box::new(nothing())),
+        }
+    }
+
+    /// `rule_prepared`, told shortly.
+    #[inline]
+    pub fn tell_prepared(&self, prepared: &Prepared, resource: Option<&str>, context: Fields<'_>) -> Told {
+        self.prepared(prepared, resource, context, |snapshot, parties| snapshot.tell_of(parties, context))
+            .unwrap_or_else(|ruling| Told::Own(Box::new(ruling)))
+    }
+
+    /// How many common rulings there are.
+    pub fn commons(&self) -> usize {
+        self.0.as_ref().map_or(0, |snapshot| snapshot.set.len() + 1)
+    }
+
+    /// A common ruling.
+    pub fn common(&self, place: u32) -> Ruling {
+        self.0.as_ref().map_or_else(nothing, |snapshot| snapshot.common(place))
+    }
+
+    /// What somebody keeps beside this version, as long as it lasts; the first to ask makes it.
+    #[inline]
+    pub fn beside<T: Any + Send + Sync>(&self, make: impl FnOnce() -> T) -> Option<&T> {
+        self.0.as_ref()?.beside.get_or_init(|| Box::new(make())).downcast_ref()
+    }
+
+    #[inline]
+    fn prepared<T>(
+        &self,
+        prepared: &Prepared,
+        resource: Option<&str>,
+        context: Fields<'_>,
+        then: impl FnOnce(&Snapshot, [Party<'_>; 3]) -> T,
+    ) -> Result<T, Ruling> {
+        let Some(snapshot) = &*self.0 else { return Err(nothing()) };
         let [principal, action, own] = parties(snapshot, prepared);
         let mut buffer = Cow::Borrowed("");
         let resource = match resource {
@@ -43,15 +87,12 @@ impl View {
                     resource: name,
                     context,
                 };
-                match snapshot.resource(&check, &action, &mut buffer) {
-                    Ok(party) => party,
-                    Err(error) => return snapshot.denied(error.to_string()),
-                }
+                snapshot.resource(&check, &action, &mut buffer).map_err(|error| snapshot.denied(error.to_string()))?
             }
             None if prepared.with_resource => own,
-            None => return snapshot.denied("no resource was named"),
+            None => return Err(snapshot.denied("no resource was named")),
         };
-        snapshot.decide([principal, action, resource], context)
+        Ok(then(snapshot, [principal, action, resource]))
     }
 
     /// What the schema wants on record of this action's context; empty for nearly all.

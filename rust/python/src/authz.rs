@@ -1,113 +1,14 @@
 //! `creto-authz` for Python.
 
+use crate::decision::{Decision, decision};
 use crate::error::IntoPy;
-use crate::value::{borrow, hold};
-use creto_authz::{
-    Engine, EntityChange, Finding, Limits, Prepared as InnerPrepared, Role, Roster as InnerRoster, Ruling, Severity, Sources,
-};
-use creto_enablement_common::ports::AuditWhen;
-use creto_enablement_common::{CheckRef, Decision as Inner, Digest, Error, Result};
+use crate::lent::with_context;
+use creto_authz::{Engine, EntityChange, Finding, Limits, Prepared as InnerPrepared, Role, Roster as InnerRoster, Severity, Sources};
+use creto_enablement_common::{CheckRef, Digest, Error, Result};
 use pyo3::buffer::PyBuffer;
 use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes, PyDict};
 use std::sync::Arc;
-
-/// What policy says about one act; it is true where the act is allowed.
-///
-/// Example:
-///     >>> import creto
-///     >>> authz = creto.AuthzClient()
-///     >>> _ = authz.install('@id("tools") permit (principal, action == Action::"tool:call", resource);')
-///     >>> decision = authz.check_nowait("spiffe://creto.local/agent/a", "tool:call", "search")
-///     >>> bool(decision), decision.outcome, decision.permit
-///     (True, 'allow', 'tools')
-#[pyclass(frozen, module = "creto._core")]
-pub struct Decision {
-    ruling: Ruling,
-}
-
-#[pymethods]
-impl Decision {
-    /// "allow", "deny" or "oversight".
-    #[getter]
-    fn outcome(&self) -> &'static str {
-        match self.ruling.decision {
-            Inner::Allow => "allow",
-            Inner::Deny { .. } => "deny",
-            Inner::RequiresOversight { .. } => "oversight",
-        }
-    }
-
-    /// True where the act may go on without anybody being asked.
-    #[getter]
-    fn allowed(&self) -> bool {
-        self.ruling.decision == Inner::Allow
-    }
-
-    /// Why it is denied; None unless it is.
-    #[getter]
-    fn reason(&self) -> Option<&str> {
-        match &self.ruling.decision {
-            Inner::Deny { reason } => Some(reason),
-            _ => None,
-        }
-    }
-
-    /// The first, in sorted order, of the policies that ask for a human; None unless one does.
-    #[getter]
-    fn policy_id(&self) -> Option<&str> {
-        match &self.ruling.decision {
-            Inner::RequiresOversight { policy_id } => Some(policy_id),
-            _ => None,
-        }
-    }
-
-    /// Every policy that asks for a human, sorted.
-    #[getter]
-    fn policy_ids(&self) -> Vec<&str> {
-        self.ruling.oversight.iter().map(|id| &**id).collect()
-    }
-
-    /// The permit that applies, the first in sorted order.
-    #[getter]
-    fn permit(&self) -> Option<&str> {
-        self.ruling.permit.as_deref()
-    }
-
-    /// "before" or "after": when the act is to be recorded.
-    #[getter]
-    fn audit(&self) -> &'static str {
-        match self.ruling.audit {
-            AuditWhen::Before => "before",
-            AuditWhen::After => "after",
-        }
-    }
-
-    /// SHA-256 of the policy set that decided.
-    #[getter]
-    fn digest<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
-        PyBytes::new(py, &self.ruling.policy_set)
-    }
-
-    /// Seconds since the version that decided was made, by a set installed or entities changed.
-    #[getter]
-    fn age(&self) -> f64 {
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_micros() as u64);
-        now.saturating_sub(self.ruling.made) as f64 / 1e6
-    }
-
-    fn __bool__(&self) -> bool {
-        self.allowed()
-    }
-
-    fn __repr__(&self) -> String {
-        match &self.ruling.decision {
-            Inner::Allow => "Decision(allow)".to_owned(),
-            Inner::Deny { reason } => format!("Decision(deny: {reason})"),
-            Inner::RequiresOversight { .. } => format!("Decision(oversight: {})", self.policy_ids().join(", ")),
-        }
-    }
-}
 
 /// Decides by the installed policy set; with none installed, everything is denied.
 #[pyclass(frozen, module = "creto._core")]
@@ -155,10 +56,17 @@ impl PolicyEngine {
 
     /// Decides; every doubt is a denial.
     #[pyo3(signature = (agent, action, resource, context=None))]
-    fn check_nowait(&self, agent: &str, action: &str, resource: &str, context: Option<&Bound<'_, PyDict>>) -> PyResult<Decision> {
-        let held = hold(context)?;
-        let context = borrow(&held)?;
-        Ok(Decision { ruling: self.0.rule(&CheckRef { agent, action, resource, context: &context }) })
+    fn check_nowait(
+        &self,
+        py: Python<'_>,
+        agent: &str,
+        action: &str,
+        resource: &str,
+        context: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<Py<Decision>> {
+        let view = self.0.view();
+        let told = with_context(context, |context| view.tell(&CheckRef { agent, action, resource, context }))?;
+        decision(py, &view, told)
     }
 
     /// An agent and an action looked up once, for repeated checks; good whatever is installed later.
@@ -217,9 +125,7 @@ impl PolicyEngine {
         resource: &str,
         context: Option<&Bound<'py, PyDict>>,
     ) -> PyResult<Vec<Bound<'py, PyDict>>> {
-        let held = hold(context)?;
-        let context = borrow(&held)?;
-        let explained = self.0.explain(&CheckRef { agent, action, resource, context: &context }).or_raise(py)?;
+        let explained = with_context(context, |context| self.0.explain(&CheckRef { agent, action, resource, context }))?.or_raise(py)?;
         explained
             .iter()
             .map(|policy| {
@@ -293,10 +199,10 @@ pub struct Prepared {
 impl Prepared {
     /// Decides; `resource` names it where it was not prepared.
     #[pyo3(signature = (resource=None, context=None))]
-    fn check_nowait(&self, resource: Option<&str>, context: Option<&Bound<'_, PyDict>>) -> PyResult<Decision> {
-        let held = hold(context)?;
-        let context = borrow(&held)?;
-        Ok(Decision { ruling: self.engine.rule_prepared(&self.inner, resource, &context) })
+    fn check_nowait(&self, py: Python<'_>, resource: Option<&str>, context: Option<&Bound<'_, PyDict>>) -> PyResult<Py<Decision>> {
+        let view = self.engine.view();
+        let told = with_context(context, |context| view.tell_prepared(&self.inner, resource, context))?;
+        decision(py, &view, told)
     }
 }
 
@@ -342,7 +248,7 @@ pub fn policy_findings<'py>(
 }
 
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
-    module.add_class::<Decision>()?;
+    module.add_class::<crate::decision::Decision>()?;
     module.add_class::<PolicyEngine>()?;
     module.add_class::<Prepared>()?;
     module.add_class::<Roster>()?;

@@ -2,19 +2,15 @@
 
 use crate::authz::PolicyEngine;
 use crate::error::{IntoPy, to_py};
+use crate::lent::with_act;
 use crate::oversight::{PyGrant, act_of};
-use crate::value::{borrow, hold};
 use creto_crypto::Suite;
+use creto_enablement_common::OutcomeRef;
 use creto_enablement_common::ports::{AuditSink, Clock, QuotaEnforcer};
-use creto_enablement_common::{Error, OutcomeRef, Usage};
 use creto_gate::{Act, Gate as InnerGate, Grant, Permit as InnerPermit, Principal as InnerPrincipal, Refusal};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyString};
-use smallvec::SmallVec;
 use std::sync::Arc;
-
-/// Meters and quantities, kept alive while Rust borrows the names.
-type Meters<'py> = SmallVec<[(Bound<'py, PyString>, u64); 4]>;
 
 /// Who acts, for whom, and against whose quota: prepared once, used for many acts.
 #[pyclass(frozen, module = "creto._core")]
@@ -74,10 +70,9 @@ impl Permit {
     /// `usage` is what was used; without it, success charges what was reserved and failure nothing.
     #[pyo3(signature = (failure=None, usage=None))]
     fn settle(&self, py: Python<'_>, failure: Option<&str>, usage: Option<&Bound<'_, PyDict>>) -> PyResult<u64> {
-        let held = meters(usage)?;
-        let actual = quantities(&held)?;
         let outcome = failure.map_or(OutcomeRef::Success, OutcomeRef::Failure);
-        self.0.settle(outcome, usage.map(|_| -> Usage<'_> { &actual })).map(|settled| settled.ticket.0).or_raise(py)
+        let given = usage.is_some();
+        with_act(None, usage, |_, actual| self.0.settle(outcome, given.then_some(actual)))?.map(|settled| settled.ticket.0).or_raise(py)
     }
 }
 
@@ -144,14 +139,8 @@ impl Gate {
         usage: Option<&Bound<'_, PyDict>>,
         grant: Option<Vec<PyRef<'_, PyGrant>>>,
     ) -> PyResult<Permit> {
-        let context_dict = context;
-        let held = hold(context)?;
-        let context = borrow(&held)?;
-        let grant = grant.map(|grants| covering(py, principal, action, resource, (context_dict, usage), &grants)).transpose()?;
-        let meters = meters(usage)?;
-        let usage = quantities(&meters)?;
-        self.0
-            .enter(&principal.0, &Act { action, resource, context: &context, usage: &usage }, grant.as_ref())
+        let grant = grant.map(|grants| covering(py, principal, action, resource, (context, usage), &grants)).transpose()?;
+        with_act(context, usage, |context, usage| self.0.enter(&principal.0, &Act { action, resource, context, usage }, grant.as_ref()))?
             .map(Permit)
             .map_err(|refusal| raise(py, &refusal))
     }
@@ -166,9 +155,8 @@ impl Gate {
         usage: Option<&Bound<'_, PyDict>>,
         why: &str,
     ) -> PyResult<Option<u64>> {
-        let meters = meters(usage)?;
-        let usage = quantities(&meters)?;
-        Ok(self.0.refused(&principal.0, &Act { action, resource, context: &[], usage: &usage }, why).map(|ticket| ticket.0))
+        let refused = with_act(None, usage, |context, usage| self.0.refused(&principal.0, &Act { action, resource, context, usage }, why))?;
+        Ok(refused.map(|ticket| ticket.0))
     }
 }
 
@@ -199,30 +187,6 @@ fn raise(py: Python<'_>, refusal: &Refusal) -> PyErr {
     let value = raised.value(py);
     let set = value.setattr("policy_ids", ids).and_then(|()| value.setattr("ticket", refusal.ticket.map(|ticket| ticket.0)));
     set.map_or_else(|failed| failed, |()| raised)
-}
-
-fn meters<'py>(usage: Option<&Bound<'py, PyDict>>) -> PyResult<Meters<'py>> {
-    let Some(usage) = usage else { return Ok(SmallVec::new()) };
-    usage
-        .iter()
-        .map(|(meter, quantity)| {
-            let py = meter.py();
-            let meter = meter.cast_into::<PyString>()?;
-            let quantity = quantity.extract::<u64>().map_err(|_| {
-                to_py(
-                    py,
-                    &Error::invalid(format!(
-                        "usage `{meter}`: a quantity is a whole number of the meter's smallest unit, from 0 to 2^64 - 1"
-                    )),
-                )
-            })?;
-            Ok((meter, quantity))
-        })
-        .collect()
-}
-
-fn quantities<'a>(held: &'a Meters<'_>) -> PyResult<SmallVec<[(&'a str, u64); 4]>> {
-    held.iter().map(|(meter, quantity)| Ok((meter.to_str()?, *quantity))).collect()
 }
 
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {

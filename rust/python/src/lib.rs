@@ -12,8 +12,10 @@ mod bridge;
 mod common;
 mod consensus;
 mod crypto;
+mod decision;
 mod error;
 mod gate;
+mod lent;
 mod messaging;
 mod nhi;
 mod oversight;
@@ -34,7 +36,7 @@ mod _core {
         ledger_term, ledger_verifier_keys, ledger_verify_proof, ledger_while_vacant, ledger_with_cosignature,
     };
     #[pymodule_export]
-    use crate::authz::{Decision, PolicyEngine, Prepared, Roster, policy_findings};
+    use crate::authz::{PolicyEngine, Prepared, Roster, policy_findings};
     #[pymodule_export]
     use crate::billing::{UsageIndex, UsageIngest, UsageTotals, usage_events, usage_leaf, usage_leaves};
     #[pymodule_export]
@@ -45,6 +47,8 @@ mod _core {
     use crate::consensus::{HybridLogicalClock, consensus_timestamp};
     #[pymodule_export]
     use crate::crypto::{KemKey, Sealer, SigningKey, VerifyingKey, crypto_providers, dsse_sign, dsse_verify};
+    #[pymodule_export]
+    use crate::decision::Decision;
     #[pymodule_export]
     use crate::error::_round_trip;
     #[pymodule_export]
