@@ -54,12 +54,12 @@ def act(
     )
 
 
-def wait_for_request(desk: Desk, count: int = 1, seconds: float = 10) -> list[Request]:
+def wait_for_request(desk: Desk, count: int = 1, seconds: float = 60) -> list[Request]:
     """The requests that wait, once there are `count`."""
     return wait_until(lambda: found if len(found := desk.pending()) >= count else None, seconds)
 
 
-def wait_until(ready: Callable[[], T | None], seconds: float = 10) -> T:
+def wait_until(ready: Callable[[], T | None], seconds: float = 60) -> T:
     """What `ready` gives, once it gives something."""
     deadline = time.monotonic() + seconds
     while (value := ready()) is None:

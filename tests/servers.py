@@ -149,7 +149,7 @@ class Mailbox:
         self.port = port
         self.messages: list[Message] = []
 
-    def wait(self, count: int = 1, seconds: float = 10) -> list[Message]:
+    def wait(self, count: int = 1, seconds: float = 60) -> list[Message]:
         """The messages, once there are `count`."""
         deadline = time.monotonic() + seconds
         while len(self.messages) < count:

@@ -369,9 +369,9 @@ def test_connections_that_ask_for_nothing_keep_nobody_from_a_served_ledger(tmp_p
     before = threading.active_count()
     with ExitStack() as stack:
         for number in range(300):
-            held = stack.enter_context(socket.create_connection(("127.0.0.1", ports[0]), timeout=10))
+            held = stack.enter_context(socket.create_connection(("127.0.0.1", ports[0]), timeout=60))
             if number % 2:
                 held.sendall(b"GET / HTTP/1.1\r\nx: ")
-        with urlopen(f"http://127.0.0.1:{ports[0]}/", timeout=10) as answer:
+        with urlopen(f"http://127.0.0.1:{ports[0]}/", timeout=60) as answer:
             assert answer.status == 200
         assert threading.active_count() - before < 200

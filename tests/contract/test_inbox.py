@@ -54,7 +54,7 @@ class Inbox:
     def outcome(self) -> str:
         """What the agent was told: `cleared`, or the error's text."""
         try:
-            self._asking.result(timeout=10)
+            self._asking.result(timeout=60)
         except CretoError as error:
             return str(error)
         return "cleared"
@@ -131,7 +131,7 @@ def test_the_page_is_told_of_changes_as_they_happen(inbox: Inbox) -> None:
     ready = threading.Event()
 
     def listen() -> None:
-        with inbox.browser.stream("GET", "/events", timeout=10) as stream:
+        with inbox.browser.stream("GET", "/events", timeout=60) as stream:
             for line in stream.iter_lines():
                 ready.set()
                 heard.append(line)
@@ -413,7 +413,7 @@ def test_creto_inbox_serves_a_desk_of_another_process_and_stops_cleanly(state: P
         assert request["agent"] == AGENT
         answer = api.post(f"/api/requests/{request['id']}/approve", json={"digests": request["digests"]})
         assert answer.status_code == 200
-    out, err = asker.communicate(timeout=10)
+    out, err = asker.communicate(timeout=60)
     assert "/approver/" in out, err
     server.terminate()
     assert server.wait(10) in (0, -15, 143)
@@ -448,7 +448,7 @@ def test_creto_approve_lists_and_answers_from_another_terminal(
     assert "takes no answer any more" in error
     (second,) = wait_until(lambda: json.loads(creto("approve", "--json")[1]) or None)
     assert creto("deny", second["id"], "--as", "ann", "--reason", "no")[0] == 0
-    out, error = asker.communicate(timeout=10)
+    out, error = asker.communicate(timeout=60)
     assert out == "cleared\n"
     assert "was denied by `spiffe://creto.local/approver/ann`: no" in error
 
@@ -464,7 +464,7 @@ def test_connections_that_ask_for_nothing_do_not_shut_the_inbox(inbox: Inbox) ->
     address = urlsplit(inbox.url)
     with ExitStack() as stack:
         for number in range(260):
-            held = stack.enter_context(socket.create_connection((address.hostname, address.port), timeout=10))
+            held = stack.enter_context(socket.create_connection((address.hostname, address.port), timeout=60))
             if number % 2:
                 held.sendall(b"POST /login HTTP/1.1\r\nHost: localhost\r\nx: ")
         inbox.sign_in()

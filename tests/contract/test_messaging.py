@@ -99,7 +99,7 @@ def test_a_message_comes_out_as_it_went_in(anywhere: Post, run: Any) -> None:
         assert "the report is done" not in repr(message)
         [own] = await all_ready(anywhere.mailbox, anywhere.writer)
         assert own.id == sent.id
-        receipts = await sent.receipts(timeout=5)
+        receipts = await sent.receipts(timeout=30)
         assert [(r.recipient, r.outcome) for r in receipts] == [(READER, "acked"), (WRITER, "acked")]
 
     run(main)
@@ -119,7 +119,7 @@ def test_the_stronger_suite_holds_from_the_keys_to_the_receipt_and_takes_nothing
                 message = await inbox.__anext__()
                 assert await message.attachments["data.bin"].read() == b"x" * 70_000
                 await message.ack()
-                [receipt] = await sent.receipts(timeout=10)
+                [receipt] = await sent.receipts(timeout=30)
                 assert (receipt.suite, receipt.outcome) == ("cnsa2", "acked")
                 await strong.mailbox.send(strong.writer, "reader", b"in memory", durable=False)
                 assert (await inbox.__anext__()).body == b"in memory"
@@ -265,7 +265,7 @@ def test_a_tampered_envelope_is_refused_recorded_and_does_not_stop_the_others(po
             tx.execute(update(tables.mailbox).where(tables.mailbox.c.seq == row.seq).values(envelope=bytes(envelope)))
         assert [m.id for m in await all_ready(post.mailbox, post.reader)] == [good.id]
         with pytest.raises(DeliveryDeniedError, match=f"message `{bad.id}` was refused at .*signature is not valid"):
-            await bad.receipts(timeout=5)
+            await bad.receipts(timeout=30)
         with post.store.read() as tx:
             records = [r.record for r in tx.all(select(tables.outbox)) if r.record["what"] == "message:receive"]
         assert "signature is not valid" in records[0]["outcome"]["failure"]
@@ -367,7 +367,7 @@ def test_a_recipient_whose_policy_refuses_never_sees_it_and_the_sender_is_told(s
             sent = await post.mailbox.send(post.writer, "reader", b"x")
             assert await all_ready(post.mailbox, post.reader) == []
             with pytest.raises(DeliveryDeniedError, match="was denied at .*reader`: policy `strangers` forbids it"):
-                await sent.receipts(timeout=5)
+                await sent.receipts(timeout=30)
 
         run(main)
 
@@ -430,7 +430,7 @@ def test_a_batch_is_sent_whole_or_not_at_all(post: Post, run: Any) -> None:
     async def main() -> None:
         sent = await post.mailbox.send_many(post.writer, [("reader", f"part {n}") for n in range(5)])
         assert [m.text for m in await all_ready(post.mailbox, post.reader)] == [f"part {n}" for n in range(5)]
-        assert {len(await each.receipts(timeout=5)) for each in sent} == {1}
+        assert {len(await each.receipts(timeout=30)) for each in sent} == {1}
         with pytest.raises(NotFoundError, match="nobody"):
             await post.mailbox.send_many(post.writer, [("reader", "a"), ("nobody", "b")])
         assert await all_ready(post.mailbox, post.reader) == []
@@ -521,7 +521,7 @@ def test_a_receipt_that_was_signed_before_its_signer_was_rotated_still_counts(po
         sent = await post.mailbox.send(post.writer, "reader", b"x")
         await all_ready(post.mailbox, post.reader)
         post.identities.rotate_blocking("reader")
-        assert [r.outcome for r in await sent.receipts(timeout=5)] == ["acked"]
+        assert [r.outcome for r in await sent.receipts(timeout=30)] == ["acked"]
 
     run(main)
 
@@ -537,7 +537,7 @@ def test_a_receipt_of_another_message_or_shape_is_none(post: Post, run: Any) -> 
             receipt = tx.scalar(select(tables.mailbox.c.receipt).where(tables.mailbox.c.message_id == first.id))
             tx.execute(update(tables.mailbox).where(tables.mailbox.c.message_id == second.id).values(receipt=receipt))
         with pytest.raises(SignatureVerificationFailedError, match="is not one of .*reader` for this message"):
-            await second.receipts(timeout=5)
+            await second.receipts(timeout=30)
         for payload in (b"{}", b"[]", b"1", b'{"subject": [], "predicate": {}}'):
             signed = _core.dsse_sign(post.reader.signing_key, _core.IN_TOTO, payload)
             with pytest.raises(SignatureVerificationFailedError, match="is not one for any message"):

@@ -116,7 +116,7 @@ def test_what_waits_for_a_human_is_a_figure_until_it_is_answered(watched: Watche
     wait_until(lambda: True if watched.figure("creto_oversight_oldest_pending_seconds") > 0.2 else None)
     (request,) = desk.pending()
     desk.approve(request, desk.approvers.operator())
-    asking.result(timeout=10)
+    asking.result(timeout=60)
     assert watched.figure("creto_oversight_pending") == 0
     assert watched.figure("creto_oversight_oldest_pending_seconds") == 0
     wait_until(lambda: True if watched.figure("creto_oversight_answers_total", answer="approved") == 1 else None)

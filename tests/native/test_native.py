@@ -253,7 +253,7 @@ def test_the_parents_ledger_refuses_in_the_child_and_goes_on_in_the_parent(house
 
 def test_a_wait_of_the_parents_fails_in_the_child(house: House) -> None:
     async def wait() -> None:
-        with anyio.fail_after(10):
+        with anyio.fail_after(60):
             await _bridge.wait(lambda bridge, token: house.ledger.durable(1, bridge, token))
 
     assert in_child(lambda: anyio.run(wait)).startswith("ForkedError: ")
