@@ -34,6 +34,14 @@ def open_sealer(folder: Path, sealed_by: str = "file", passphrase: str | None = 
         InvalidInputError: The folder's keys are sealed otherwise, the passphrase is missing or wrong, or there is no
             keyring here.
         NotFoundError: The keyring does not hold the key any more.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> sealed = open_sealer(folder, "passphrase", "correct horse battery staple").seal(b"token", "mail server")
+        >>> open_sealer(folder, "passphrase", "correct horse battery staple").open_sealed(sealed, "mail server")
+        b'token'
     """
     for kind, name in _OTHERS.items():
         if kind != sealed_by and (folder / name).exists():

@@ -37,6 +37,21 @@ class Attachment:
         name: As its sender named it; never a path to write to without looking.
         length: Bytes of its content.
         digest: SHA-512 of the sealed blob.
+
+    Example:
+        >>> import anyio, tempfile
+        >>> from creto.messaging import Mailbox
+        >>> from creto.nhi import Identities
+        >>> from creto.store import Store
+        >>> async def main() -> bytes:
+        ...     with Store(tempfile.mkdtemp()) as store:
+        ...         mailbox = Mailbox(store, identities := Identities(store))
+        ...         writer, reader = identities.agent("writer"), identities.agent("reader")
+        ...         await mailbox.send(writer, "reader", "as agreed", attach={"plan.txt": b"first this"})
+        ...         message = await anext(mailbox.inbox(reader))
+        ...         return await message.attachments["plan.txt"].read()
+        >>> anyio.run(main)
+        b'first this'
     """
 
     name: str

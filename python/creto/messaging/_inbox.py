@@ -29,7 +29,26 @@ _DIRECT = 256  # messages that wait in memory before their senders do
 class Inbox(AsyncIterator[Message]):
     """The messages for an agent; iterate it, and close it when done.
 
-    A message that does not verify is refused, recorded, and never handed out.
+    A message that does not verify is refused, recorded, and never handed out. `Mailbox.inbox` opens one.
+
+    Example:
+        >>> import anyio, tempfile
+        >>> from creto.messaging import Mailbox
+        >>> from creto.nhi import Identities
+        >>> from creto.store import Store
+        >>> async def main() -> list[str]:
+        ...     with Store(tempfile.mkdtemp()) as store:
+        ...         mailbox = Mailbox(store, identities := Identities(store))
+        ...         writer, reader = identities.agent("writer"), identities.agent("reader")
+        ...         await mailbox.send(writer, "reader", "in order")
+        ...         await mailbox.send(writer, "reader", "before it", priority="urgent")
+        ...         async with mailbox.inbox(reader) as inbox:
+        ...             messages = [await anext(inbox), await anext(inbox)]
+        ...             for message in messages:
+        ...                 await message.ack()
+        ...             return [message.text for message in messages]
+        >>> anyio.run(main)
+        ['before it', 'in order']
     """
 
     def __init__(self, mailbox: Mailbox, agent: Agent, hold: int) -> None:

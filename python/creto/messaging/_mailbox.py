@@ -57,6 +57,27 @@ class Mailbox:
         record: Takes the ledger record of a message that is handed over in memory, where no transaction carries it.
         remote: Keeps messages for agents of other machines until a process that runs `carry` has sent them.
         clock: Seconds since the epoch.
+
+    Example:
+        >>> import anyio, tempfile
+        >>> from creto.messaging import Mailbox
+        >>> from creto.nhi import Identities
+        >>> from creto.store import Store
+        >>> async def main() -> str:
+        ...     with Store(tempfile.mkdtemp()) as store:
+        ...         mailbox = Mailbox(store, identities := Identities(store))
+        ...         asker, expert = identities.agent("asker"), identities.agent("expert")
+        ...         async with anyio.create_task_group() as tasks:
+        ...             async def answer() -> None:
+        ...                 question = await anext(mailbox.inbox(expert))
+        ...                 await question.reply(f"{question.text} Yes.")
+        ...                 await question.ack()
+        ...             tasks.start_soon(answer)
+        ...             reply = await mailbox.request(asker, "expert", "Is it done?", timeout=30)
+        ...             await reply.ack()
+        ...             return reply.text
+        >>> anyio.run(main)
+        'Is it done? Yes.'
     """
 
     def __init__(

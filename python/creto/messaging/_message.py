@@ -42,6 +42,22 @@ class Message:
         priority: `non-urgent`, `normal` or `urgent`.
         chain: Digest of the delegation chain that its sender acts under, in hexadecimal.
         redelivered: It was handed out before, and not acknowledged; its effects may be there already.
+
+    Example:
+        >>> import anyio, tempfile
+        >>> from creto.messaging import Mailbox
+        >>> from creto.nhi import Identities
+        >>> from creto.store import Store
+        >>> async def main() -> tuple[str, str, bool]:
+        ...     with Store(tempfile.mkdtemp()) as store:
+        ...         mailbox = Mailbox(store, identities := Identities(store))
+        ...         writer, reader = identities.agent("writer"), identities.agent("reader")
+        ...         await mailbox.send(writer, "reader", "the report is done")
+        ...         message = await anext(mailbox.inbox(reader))
+        ...         await message.ack()
+        ...         return message.sender, message.text, message.redelivered
+        >>> anyio.run(main)
+        ('spiffe://creto.local/agent/writer', 'the report is done', False)
     """
 
     id: str
@@ -142,6 +158,20 @@ class Sent:
         to: Every recipient.
         expires: When it stops to count, in seconds since the epoch.
         size: Bytes of the envelope.
+
+    Example:
+        >>> import anyio, tempfile
+        >>> from creto.messaging import Mailbox
+        >>> from creto.nhi import Identities
+        >>> from creto.store import Store
+        >>> async def main() -> dict[str, str]:
+        ...     with Store(tempfile.mkdtemp()) as store:
+        ...         mailbox = Mailbox(store, identities := Identities(store))
+        ...         writer, reader = identities.agent("writer"), identities.agent("reader")
+        ...         sent = await mailbox.send(writer, "reader", "the report is done")
+        ...         return await sent.state()
+        >>> anyio.run(main)
+        {'spiffe://creto.local/agent/reader': 'waiting'}
     """
 
     id: str

@@ -42,6 +42,22 @@ class Receipt:
         suite: Of the recipient's keys.
         digest: SHA-512 of the message's envelope, in hexadecimal.
         reason: Why it was refused.
+
+    Example:
+        >>> import anyio, tempfile
+        >>> from creto.messaging import Mailbox
+        >>> from creto.nhi import Identities
+        >>> from creto.store import Store
+        >>> async def main() -> tuple[str, str]:
+        ...     with Store(tempfile.mkdtemp()) as store:
+        ...         mailbox = Mailbox(store, identities := Identities(store))
+        ...         writer, reader = identities.agent("writer"), identities.agent("reader")
+        ...         sent = await mailbox.send(writer, "reader", "the report is done")
+        ...         await (await anext(mailbox.inbox(reader))).ack()
+        ...         [receipt] = await sent.receipts(timeout=30)
+        ...         return receipt.recipient, receipt.outcome
+        >>> anyio.run(main)
+        ('spiffe://creto.local/agent/reader', 'acked')
     """
 
     message_id: str

@@ -20,6 +20,14 @@ class Agent:
         identity: What others know of it.
         chain: Whom it acts for: each delegator's id and the Cedar text that bounds what it passed on; empty for itself.
         delegation: The verified chain behind `chain`.
+
+    Example:
+        >>> import tempfile
+        >>> from creto.nhi import Identities
+        >>> from creto.store import Store
+        >>> with Store(tempfile.mkdtemp()) as store:
+        ...     Identities(store).agent("reader", path=["acme", "research"])
+        Agent(id='spiffe://creto.local/agent/reader', name='reader', path=('acme', 'research'), chain=())
     """
 
     id: str
@@ -66,6 +74,16 @@ class Summary:
         generation: How often its keys were made; 1 for the first.
         fingerprint: SHA-256 of its verifying keys, in hexadecimal.
         valid_until: Seconds since the epoch.
+
+    Example:
+        >>> import tempfile
+        >>> from creto.nhi import Identities
+        >>> from creto.store import Store
+        >>> with Store(tempfile.mkdtemp()) as store:
+        ...     identities = Identities(store)
+        ...     agent = identities.agent("reader")
+        ...     [(each.id, each.state, each.own, each.generation) for each in identities.agents()]
+        [('spiffe://creto.local/agent/reader', 'active', True, 1)]
     """
 
     id: str

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
 import anyio.to_thread
-from sqlalchemy import Row, select
+from sqlalchemy import select
 
 from creto import _core
 from creto.errors import InvalidInputError, NotFoundError, UnauthorizedError
@@ -17,13 +16,14 @@ from creto.nhi._agent import Agent, Summary
 from creto.nhi._bundle import export_bundle, read_bundle
 from creto.nhi._delegation import Terms, sign_hop
 from creto.nhi._keys import fresh_keys, unsealed
+from creto.nhi._known import Known
 from creto.nhi._names import agent_id
-from creto.nhi._trust import open_authority, read_domain
-from creto.store.tables import agent_keys, agents, epochs
+from creto.nhi._trust import open_authority
+from creto.store.tables import agent_keys, agents
 
 if TYPE_CHECKING:
     from creto.reach import Reach
-    from creto.store import Store, Transaction
+    from creto.store import Store
 
 __all__ = ["Identities"]
 
@@ -81,26 +81,25 @@ class Identities:
             sealer = _core.Sealer.open(store.folder / "keys", passphrase)
         self.trust_domain = trust_domain
         self.suite = suite
-        self.directory = _core.Directory()
         self._store = store
         self._sealer = sealer
         self._lifetime = lifetime
         self._overlap = overlap
         self._clock = clock
         self._chains = _core.ChainCache()
-        self._lock = threading.RLock()
         self._agents: dict[str, Agent] = {}
-        self._domains: dict[str, _core.TrustDomain] = {}
-        self._known: dict[str, int] = {}
-        self._epoch = 0
         self._authority = open_authority(store, sealer, trust_domain, suite, self._now(), _AUTHORITY_SECONDS)
-        self._domains[trust_domain] = self._authority.domain
+        self._known = Known(store, self._authority.domain, self._now, self._forget)
+        self.directory = self._known.directory
         self.refresh()
         if reach is not None:
             reach.on("identity", self._told)
 
     def _told(self, _key: str) -> None:
         self.refresh()
+
+    def _forget(self, id: str) -> None:
+        self._agents.pop(id, None)
 
     # --- the trust domain ---------------------------------------------------------------------------------------------
 
@@ -113,14 +112,7 @@ class Identities:
         Raises:
             NotFoundError: It was never imported.
         """
-        name = trust_domain or self.trust_domain
-        with self._lock:
-            found = self._domains.get(name)
-            if found is not None:
-                return found
-        made = read_domain(self._store, name)
-        with self._lock:
-            return self._domains.setdefault(name, made)
+        return self._known.domain(trust_domain or self.trust_domain)
 
     # --- agents -------------------------------------------------------------------------------------------------------
 
@@ -139,7 +131,7 @@ class Identities:
         held = self._agents.get(id)
         if held is not None:
             return held
-        with self._lock:
+        with self._known.lock:
             with self._store.read() as tx:
                 row = tx.first(select(agents).where(agents.c.id == id))
             if row is None:
@@ -188,12 +180,7 @@ class Identities:
             UnauthorizedError: It was revoked.
         """
         id = agent_id(name, self.trust_domain)
-        found = self.directory.find(id)
-        if found is not None:
-            return found
-        with self._lock, self._store.read() as tx:
-            self._admit(tx, id)
-        found = self.directory.find(id)
+        found = self._known.find(id)
         if found is None:
             raise NotFoundError(f"no agent `{id}` is known here; make it, or run `creto agent import` with its bundle")
         return found
@@ -249,7 +236,7 @@ class Identities:
                 raise UnauthorizedError(f"agent `{id}` was revoked")
             if not row.own:
                 raise UnauthorizedError(f"agent `{id}` was imported: its keys are elsewhere, so it cannot act here")
-            keys = self._admit(tx, id)
+            keys = self._known.admit(tx, id)
         current = keys[0]
         identity = self.directory.find(id)
         if identity is None or current.valid_until <= self._now():
@@ -257,28 +244,6 @@ class Identities:
         agent = unsealed(self._sealer, identity, row.name, tuple(row.path), keys)
         self._agents[id] = agent
         return agent
-
-    def _admit(self, tx: Transaction, id: str) -> list[Row[Any]]:
-        """Reads an agent's keys into the directory, the newest first; none where it is revoked or unknown."""
-        state = tx.scalar(select(agents.c.state).where(agents.c.id == id))
-        self.directory.forget(id)
-        if state is None:
-            return []
-        if state != "active":
-            raise UnauthorizedError(f"agent `{id}` was revoked")
-        now = self._now()
-        rows = [
-            row
-            for row in tx.all(
-                select(agent_keys).where(agent_keys.c.agent == id).order_by(agent_keys.c.generation.desc())
-            )
-            if row.retires is None or row.retires > now
-        ]
-        domain = self.domain(id.removeprefix("spiffe://").split("/", 1)[0])
-        for row in reversed(rows):  # the newest last: of two made in one second it is the one that counts
-            self.directory.add(domain.admit(row.statement))
-        self._known[id] = rows[0].generation if rows else 0
-        return rows
 
     # --- rotation and revocation --------------------------------------------------------------------------------------
 
@@ -307,7 +272,7 @@ class Identities:
         with self._store.begin() as tx:
             _changes.rotate(tx, self.trust_domain, id, values, self._now() + self._overlap)
         self.refresh()
-        with self._lock:
+        with self._known.lock:
             self._agents.pop(id, None)
             return self._load(id)
 
@@ -333,7 +298,7 @@ class Identities:
     @property
     def epoch(self) -> int:
         """Moves with every revocation and rotation; what was verified under an older one is verified again."""
-        return self._epoch
+        return self._known.epoch
 
     def refresh(self) -> bool:
         """Takes over what other processes changed; called by reach.
@@ -341,20 +306,7 @@ class Identities:
         Returns:
             True where anything had changed.
         """
-        with self._lock:
-            with self._store.read() as tx:
-                epoch = int(tx.scalar(select(epochs.c.value).where(epochs.c.name == "revocation")) or 0)
-                if epoch == self._epoch:
-                    return False
-                known = list(self._known)
-                for id in known:
-                    self._agents.pop(id, None)
-                    try:
-                        self._admit(tx, id)
-                    except UnauthorizedError:
-                        del self._known[id]
-            self._epoch = epoch
-            return True
+        return self._known.refresh()
 
     # --- delegation ---------------------------------------------------------------------------------------------------
 
@@ -407,7 +359,7 @@ class Identities:
                     raise UnauthorizedError(
                         f"the delegation chain names an agent that is not known: {error}"
                     ) from error
-        return self._chains.verify(list(hops), self.directory, audience or self.trust_domain, self._now(), self._epoch)
+        return self._chains.verify(list(hops), self.directory, audience or self.trust_domain, self._now(), self.epoch)
 
     # --- bundles ------------------------------------------------------------------------------------------------------
 

@@ -7,6 +7,14 @@ use pyo3::types::{PyBytes, PyDict};
 use std::path::PathBuf;
 
 /// The secret half of a signing key set, one key for each algorithm of its suite.
+///
+/// A handle: the bytes stay in Rust, are in no `repr`, and are wiped with the last handle.
+///
+/// Example:
+///     >>> from creto.crypto import SigningKey
+///     >>> key = SigningKey.generate("cnsa2")
+///     >>> [(algorithm, len(signature)) for algorithm, signature in key.sign(b"report")]
+///     [('ML-DSA-87', 4627)]
 #[pyclass(frozen, module = "creto._core")]
 pub struct SigningKey(pub creto_crypto::SigningKey);
 
@@ -17,6 +25,12 @@ fn named(signatures: Vec<(String, Vec<u8>)>) -> Result<Vec<Signature>, Error> {
 #[pymethods]
 impl SigningKey {
     /// Makes fresh keys.
+    ///
+    /// Args:
+    ///     suite: `standard` (Ed25519 and ML-DSA-65) or `cnsa2` (ML-DSA-87).
+    ///
+    /// Raises:
+    ///     InvalidInputError: There is no such suite.
     #[staticmethod]
     #[pyo3(signature = (suite = "standard"))]
     fn generate(py: Python<'_>, suite: &str) -> PyResult<Self> {
@@ -24,6 +38,14 @@ impl SigningKey {
     }
 
     /// Unseals keys that were sealed under the same label.
+    ///
+    /// Args:
+    ///     sealed: What `seal` gave.
+    ///     sealer: By the same sealing key.
+    ///     label: What they were sealed for.
+    ///
+    /// Raises:
+    ///     EncryptionFailedError: Another sealing key, another label, or other bytes.
     #[staticmethod]
     fn unseal(py: Python<'_>, sealed: &[u8], sealer: &Sealer, label: &str) -> PyResult<Self> {
         sealer.0.unseal_signing_key(sealed, label).map(Self).or_raise(py)
@@ -58,6 +80,17 @@ impl SigningKey {
 }
 
 /// The public half of a signing key set.
+///
+/// Example:
+///     >>> from creto.crypto import SigningKey, VerifyingKey
+///     >>> key = SigningKey.generate()
+///     >>> public = VerifyingKey.from_text(key.verifying_key.to_text())
+///     >>> public == key.verifying_key, list(public.public())
+///     (True, ['Ed25519', 'ML-DSA-65'])
+///     >>> public.verify(b"another report", key.sign(b"report"))
+///     Traceback (most recent call last):
+///     ...
+///     creto.errors.SignatureVerificationFailedError: the signature is not valid
 #[pyclass(frozen, eq, module = "creto._core")]
 #[derive(PartialEq)]
 pub struct VerifyingKey(pub creto_crypto::VerifyingKey);
@@ -109,7 +142,14 @@ impl VerifyingKey {
         self.0.suite().name()
     }
 
-    /// Raises unless every algorithm of the suite has signed, in its order, and nothing else has.
+    /// Does nothing where every algorithm of the suite has signed, in its order, and nothing else has.
+    ///
+    /// Args:
+    ///     message: What was signed.
+    ///     signatures: (name of the algorithm, signature) pairs, as `SigningKey.sign` gives them.
+    ///
+    /// Raises:
+    ///     SignatureVerificationFailedError: One is missing, is too many, or does not verify.
     fn verify(&self, py: Python<'_>, message: &[u8], signatures: Vec<(String, Vec<u8>)>) -> PyResult<()> {
         named(signatures).and_then(|signatures| self.0.verify(message, &signatures)).or_raise(py)
     }
@@ -163,13 +203,31 @@ impl KemKey {
     }
 }
 
-/// Seals secrets at rest, under a key file of mode 0600 or a passphrase.
+/// Seals secrets at rest, under a key file of mode 0600 or a passphrase: AES-256-GCM, and Argon2id (RFC 9106) before it.
+///
+/// Example:
+///     >>> from creto.crypto import Sealer
+///     >>> sealer = Sealer.ephemeral()
+///     >>> sealed = sealer.seal(b"token", "mail server")
+///     >>> sealer.open_sealed(sealed, "mail server")
+///     b'token'
+///     >>> sealer.open_sealed(sealed, "another purpose")
+///     Traceback (most recent call last):
+///     ...
+///     creto.errors.EncryptionFailedError: sealing or opening failed
 #[pyclass(frozen, module = "creto._core")]
 pub struct Sealer(pub creto_crypto::Sealer);
 
 #[pymethods]
 impl Sealer {
     /// Opens the sealing key of a folder, or makes one.
+    ///
+    /// Args:
+    ///     folder: Where the key file is, or the salt of the passphrase; made with mode 0700.
+    ///     passphrase: Seals in place of a key file.
+    ///
+    /// Raises:
+    ///     InvalidInputError: Others may read the key file, or the passphrase is wrong or missing.
     #[staticmethod]
     #[pyo3(signature = (folder, passphrase = None))]
     fn open(py: Python<'_>, folder: PathBuf, passphrase: Option<&[u8]>) -> PyResult<Self> {
@@ -203,19 +261,51 @@ impl Sealer {
     }
 }
 
-/// Signs a payload: a DSSE envelope as JSON text.
+/// Signs a payload: a DSSE envelope as JSON text, one signature for each algorithm of the key's suite.
+///
+/// Args:
+///     key: Who signs.
+///     payload_type: What the payload is: `IN_TOTO` for an in-toto Statement.
+///     payload: What is signed, with its type (DSSE's pre-authentication encoding, protocol 1.0.2).
+///
+/// Example:
+///     >>> import json
+///     >>> from creto.crypto import IN_TOTO, SigningKey, dsse_sign
+///     >>> envelope = json.loads(dsse_sign(SigningKey.generate(), IN_TOTO, b"{}"))
+///     >>> envelope["payload"], len(envelope["signatures"])
+///     ('e30=', 2)
 #[pyfunction]
 pub fn dsse_sign(py: Python<'_>, key: &SigningKey, payload_type: &str, payload: &[u8]) -> PyResult<String> {
     py.detach(|| dsse::sign(&key.0, payload_type, payload)).or_raise(py)
 }
 
 /// Verifies a DSSE envelope under exactly these keys and returns its payload.
+///
+/// Args:
+///     key: Who must have signed, with every algorithm of its suite.
+///     payload_type: What the payload must be.
+///     envelope: The JSON text.
+///
+/// Raises:
+///     SignatureVerificationFailedError: It is not signed so.
+///     InvalidInputError: It is no DSSE envelope.
+///
+/// Example:
+///     >>> from creto.crypto import IN_TOTO, SigningKey, dsse_sign, dsse_verify
+///     >>> key = SigningKey.generate()
+///     >>> dsse_verify(key.verifying_key, IN_TOTO, dsse_sign(key, IN_TOTO, b'{"built": true}'))
+///     b'{"built": true}'
 #[pyfunction]
 pub fn dsse_verify<'py>(py: Python<'py>, key: &VerifyingKey, payload_type: &str, envelope: &str) -> PyResult<Bound<'py, PyBytes>> {
     Ok(PyBytes::new(py, &py.detach(|| dsse::verify(&key.0, payload_type, envelope)).or_raise(py)?))
 }
 
 /// Each provider in this build with the result of its self-test: (name, chosen, problem or None).
+///
+/// Example:
+///     >>> from creto.crypto import crypto_providers
+///     >>> [name for name, chosen, problem in crypto_providers() if problem is None]
+///     ['aws-lc', 'rustcrypto']
 #[pyfunction]
 pub fn crypto_providers(py: Python<'_>) -> Vec<(&'static str, bool, Option<String>)> {
     py.detach(|| {

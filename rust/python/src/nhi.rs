@@ -111,7 +111,17 @@ impl TrustDomain {
     }
 }
 
-/// A non-human identity that a trust domain vouches for.
+/// A non-human identity that a trust domain vouches for: what others know of an agent.
+///
+/// Example:
+///     >>> import tempfile
+///     >>> from creto.nhi import Identities
+///     >>> from creto.store import Store
+///     >>> with Store(tempfile.mkdtemp()) as store:
+///     ...     identities = Identities(store)
+///     ...     identity = identities.agent("reader").identity
+///     >>> identity.id, identity.suite, len(identity.certificates())
+///     ('spiffe://creto.local/agent/reader', 'standard', 3)
 #[pyclass(frozen, module = "creto._core")]
 pub struct Identity(pub Arc<creto_nhi::AgentIdentity>);
 
@@ -202,6 +212,21 @@ impl Directory {
 }
 
 /// A chain of delegations that was verified, or an agent that acts for itself.
+///
+/// Example:
+///     >>> import anyio, tempfile
+///     >>> from creto.nhi import Chain, Identities
+///     >>> from creto.store import Store
+///     >>> Chain.direct("spiffe://creto.local/agent/reader").links
+///     ['spiffe://creto.local/agent/reader']
+///     >>> async def main() -> Chain:
+///     ...     with Store(tempfile.mkdtemp()) as store:
+///     ...         identities = Identities(store)
+///     ...         identities.agent("lead"), identities.agent("reader")
+///     ...         return identities.verify(await identities.delegate("lead", "reader", seconds=60))
+///     >>> chain = anyio.run(main)
+///     >>> [link.rsplit("/", 1)[1] for link in chain.links], chain.depth
+///     (['lead', 'reader'], 0)
 #[pyclass(frozen, module = "creto._core")]
 pub struct Chain {
     pub inner: Arc<creto_nhi::DelegationChain>,
@@ -248,6 +273,10 @@ impl Chain {
     }
 
     /// Whether it still holds: no revocation since it was verified, and not expired.
+    ///
+    /// Args:
+    ///     epoch: The store's revocation epoch, which grows with every revocation.
+    ///     now: Seconds since the epoch.
     fn is_current(&self, epoch: u64, now: u64) -> bool {
         self.inner.is_current(self.epoch, epoch, now)
     }
