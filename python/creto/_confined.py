@@ -52,6 +52,10 @@ class LayerHooks:
         self.denied: list[tuple[str, str, CretoError]] = []
         """Every act that was refused: action, resource and why."""
 
+    def inside(self, sandbox: str) -> None:
+        """Has the acts from now on be recorded as the sandbox's."""
+        self._agent = self._agent.inside(sandbox)
+
     def _patience(self, action: str, resource: str) -> float | None:
         return self._timeout(action, resource) if callable(self._timeout) else self._timeout
 
@@ -129,7 +133,7 @@ class LayerHooks:
                 "kind": "outcome",
                 "outcome": "success",
                 "usage": usage,
-                "detail": {"path": json.dumps(list(path))},
+                "detail": {"path": json.dumps(list(path)), "sandbox": self._agent.sandbox},
             }
         )
 
@@ -248,6 +252,7 @@ async def confined(
         async with pool.claim(
             agent.id, workdir, hooks, secrets={**kept, **(secrets or {})}, env=env, hidden=hidden
         ) as box:
+            hooks.inside(box.id)
             # Beside the program: measuring an image for the first time takes a second or more.
             box.attest(lambda: attest(layer, pool, agent, box))
             yield box

@@ -314,11 +314,17 @@ class Gate:
         `policy_ids`. `grant` holds what humans agreed to; only grants that cover exactly this act count.
         """
     def principal(
-        self, /, agent: str, path: SupportsGetItem[int, str] = ..., chain: SupportsGetItem[int, Any] = ...
+        self,
+        /,
+        agent: str,
+        path: SupportsGetItem[int, str] = ...,
+        chain: SupportsGetItem[int, Any] = ...,
+        *,
+        sandbox: str | None = None,
     ) -> Principal:
         """
         Prepares a principal. `path` is the quota path, the organisation first; `chain` holds ids, or pairs of an id and the Cedar text that
-        the hop to it was narrowed to.
+        the hop to it was narrowed to. `sandbox` is where it acts from, which its records name.
         """
     def refused(
         self, /, principal: Principal, action: str, resource: str, usage: dict[Any, Any] | None, why: str
@@ -694,6 +700,14 @@ class LedgerSubjects:
     def erase(self, /, subject: str) -> bool:
         """
         Erases a subject's key; False where it was erased before, or never known.
+        """
+    def erase_pseudonym(self, /, pseudonym: str) -> bool:
+        """
+        Erases the key of a subject that only its pseudonym is known of; False where it was erased before, or never known.
+        """
+    def kept(self, /) -> list[tuple[str, float]]:
+        """
+        The subjects whose keys are there: pairs of the pseudonym and when its key was made, in seconds since the Unix epoch.
         """
     def open(self, /, subject: str, record: Any, text: str) -> bytes:
         """

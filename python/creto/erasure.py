@@ -6,6 +6,7 @@ read any more, in any copy of it.
 
 from __future__ import annotations
 
+import secrets
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -20,7 +21,11 @@ if TYPE_CHECKING:
     from creto.memory import Precedents
     from creto.store import Store
 
-__all__ = ["Erased", "erase"]
+__all__ = ["FLOOR_DAYS", "Erased", "erase", "expire"]
+
+FLOOR_DAYS = 183
+"""Nothing expires earlier, whatever is configured: six months are the least that logs of AI systems are kept for
+(Regulation (EU) 2024/1689, articles 19 and 26)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,3 +108,58 @@ async def erase(
         why = early or f"nothing was recorded about this person for {retention_days} days"
         await audit.log({"who": "creto", "what": "subject:erase", "resource": pseudonym, "why": why})
     return Erased(pseudonym, key, len(emptied), still_open)
+
+
+async def expire(
+    *, audit: AuditClient, subjects: Subjects, retention_days: int = FLOOR_DAYS, look_only: bool = False
+) -> list[str]:
+    """Erases everybody about whom nothing has been recorded for as long as the retention lasts.
+
+    Only keys of records: what past oversight requests say in the clear goes with `erase`, which is told the name. Each
+    erasure is in the ledger before it is done, and again once it is: a crash between leaves a key that the next time
+    erases.
+
+    Args:
+        audit: The ledger; opened for writing, unless it is only looked.
+        subjects: The keys.
+        retention_days: For how long what is recorded about a person is kept; `FLOOR_DAYS` where that is more.
+        look_only: Erase nothing.
+
+    Returns:
+        The pseudonyms of those who were erased, or would be.
+
+    Example:
+        >>> import asyncio, tempfile, creto
+        >>> from creto.audit import AuditRecord, Subjects
+        >>> async def main():
+        ...     async with creto.open(tempfile.mkdtemp()) as layer:
+        ...         subjects = Subjects(layer.parts.folder, layer.parts.sealer)
+        ...         record = AuditRecord(who="w", what="crm:read")
+        ...         await layer.parts.audit.log(subjects.sealed(record, "ann@example.org", {"born": "1970"}))
+        ...         return await expire(audit=layer.parts.audit, subjects=subjects)
+        >>> asyncio.run(main())  # it was recorded just now
+        []
+    """
+    days = max(retention_days, FLOOR_DAYS)
+    before = datetime.now(UTC) - timedelta(days=days)
+    expired = []
+    for pseudonym, made in await anyio.to_thread.run_sync(subjects.kept):
+        if made >= before:
+            continue
+        latest = await audit.query(subject=pseudonym, limit=1)
+        if latest and latest[0].time >= before:
+            continue
+        expired.append(pseudonym)
+        if look_only:
+            continue
+        told = {
+            "who": "creto",
+            "what": "subject:erase",
+            "resource": pseudonym,
+            "why": f"nothing was recorded about this person for {days} days",
+            "act": secrets.token_hex(16),
+        }
+        await audit.log({**told, "kind": "intent"})
+        await anyio.to_thread.run_sync(subjects.erase_pseudonym, pseudonym)
+        await audit.log({**told, "kind": "outcome", "outcome": "success"})
+    return expired

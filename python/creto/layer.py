@@ -131,7 +131,7 @@ class EnablementLayer:
         self.parts = parts
         self.strict = parts.settings.audit.durability == "strict"
         """Whether acts that do not say otherwise are on disk before they start and before they end."""
-        self._principals: dict[tuple[str, tuple[tuple[str, str], ...]], tuple[int, _core.Principal]] = {}
+        self._principals: dict[tuple[str, tuple[tuple[str, str], ...], str], tuple[int, _core.Principal]] = {}
         self._portal: BlockingPortal | None = None
         self.mailbox = Mailbox(
             parts.store,
@@ -208,14 +208,16 @@ class EnablementLayer:
             ) from None
         if delegation is not None:
             identities.require_unexpired(agent)
-        key = (agent.id, agent.chain)
+        key = (agent.id, agent.chain, agent.sandbox)
         epoch = identities.epoch
         held = self._principals.get(key)
         if held is not None and held[0] == epoch:
             return held[1]
         for link, _ in ((agent.id, ""), *agent.chain):
             identities.find(link)  # raises where it was revoked
-        made = self.parts.gate.principal(agent.id, self.parts.quota_path(agent), list(agent.chain))
+        made = self.parts.gate.principal(
+            agent.id, self.parts.quota_path(agent), list(agent.chain), sandbox=agent.sandbox or None
+        )
         if len(self._principals) >= _PRINCIPALS:
             self._principals.clear()
         self._principals[key] = (epoch, made)

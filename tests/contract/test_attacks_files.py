@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -332,6 +334,60 @@ def test_a_foreign_ledger_does_not_choose_what_is_asked_from_here(tmp_path: Path
             pytest.raises(InvalidInputError, match="no ledger does"),
         ):
             fetch(url, tmp_path / "ledger")
+
+
+def test_a_huge_foreign_ledger_is_refused_before_its_first_tile(tmp_path: Path) -> None:
+    answers = {"/": b"0000 x 1\n", "/0000/checkpoint": b"x\n900000000000\nroot\n"}
+    with _answering(answers) as (url, seen), pytest.raises(InvalidInputError) as refused:
+        fetch(url, tmp_path / "ledger")
+    assert "is too large: log 0000 has 900,000,000,000 records, 54,931,640 MiB at the very least" in str(refused.value)
+    assert seen == ["/", "/0000/checkpoint"]
+
+
+def test_a_foreign_ledger_whose_tiles_are_larger_than_it_said_fills_no_disk(tmp_path: Path) -> None:
+    tiles = {f"/0000/tile/entries/{n:03}": bytes(1 << 20) for n in range(40)}
+    answers = {"/": b"0000 x 1\n", "/0000/checkpoint": b"x\n10240\nroot\n", **tiles}
+    with (
+        _answering(answers) as (url, _),
+        pytest.raises(InvalidInputError, match="6 MiB have come, and more is there, but 5 MiB may"),
+    ):
+        fetch(url, tmp_path / "ledger", most=5 << 20)
+    assert sum(file.stat().st_size for file in (tmp_path / "ledger").rglob("*") if file.is_file()) <= 5 << 20
+
+
+def test_no_more_is_fetched_than_the_disk_has_room_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    free = shutil.disk_usage(tmp_path)._replace(free=1 << 20)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: free)
+    answers = {"/": b"0000 x 1\n", "/0000/checkpoint": b"x\n100000\nroot\n"}
+    with _answering(answers) as (url, _), pytest.raises(InvalidInputError, match="but 0 MiB are free for it in"):
+        fetch(url, tmp_path / "ledger")
+
+
+def test_a_server_that_never_ends_an_answer_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("creto.audit._fetch._LONGEST", 0.5)
+
+    class Dribbling(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            with contextlib.suppress(OSError):
+                while True:
+                    self.wfile.write(b"0")
+                    time.sleep(0.05)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Dribbling)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        with pytest.raises(ConnectionFailedError, match=r"has not answered in full within 0 s|within 1 s"):
+            fetch(f"http://127.0.0.1:{server.server_address[1]}", tmp_path / "ledger")
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
 
 
 @contextmanager

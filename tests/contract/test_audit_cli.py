@@ -152,8 +152,17 @@ def test_the_page_of_an_act_in_a_sandbox_names_the_sandbox_and_its_attestation(
     ledger.append_blocking({"who": ALICE, "resource": "box-7", **attested})
     ledger.append_blocking({"who": "spiffe://creto.local/agent/bob", "resource": "box-of-bob", **attested})
     ledger.append_blocking(
-        {"who": ALICE, "what": "net:connect", "resource": "example.org:443", "act": "ef" * 16, "kind": "refusal"}
+        {
+            "who": ALICE,
+            "what": "net:connect",
+            "resource": "example.org:443",
+            "act": "ef" * 16,
+            "kind": "refusal",
+            "detail": {"sandbox": "box-7"},
+        }
     )
+    # A later one of the same agent, attested before the page is made.
+    ledger.append_blocking({"who": ALICE, "resource": "box-newer", **attested})
     ledger.close_blocking()
     page = state.parent / "act.html"
     assert run(state, "show", "ef" * 16, "--html", str(page)).exit_code == 0
@@ -161,6 +170,7 @@ def test_the_page_of_an_act_in_a_sandbox_names_the_sandbox_and_its_attestation(
     assert "box-7" in text
     assert "gvisor software" in text
     assert "box-older" not in text
+    assert "box-newer" not in text
     assert "box-of-bob" not in text
     assert text.count("c2sp.org/tlog-proof@v1") == 1
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +16,8 @@ import pytest
 
 from creto import _core
 from creto.audit import AuditClient, Subjects, open_ledger, trusted_keys
-from creto.erasure import Erased, erase
+from creto.cli import main
+from creto.erasure import Erased, erase, expire
 from creto.errors import NotFoundError, UnauthorizedError
 from creto.memory import Precedents
 from creto.store import open_folder
@@ -159,3 +162,120 @@ def test_an_open_request_that_names_the_person_stays_until_it_has_ended(state: P
     anyio.run(main)
     office.close()
     assert naming(PERSON, state) == []
+
+
+def test_who_was_not_heard_of_for_the_retention_is_erased_by_the_timer_and_nobody_earlier(state: Path) -> None:
+    open_folder(state)
+    sealer = _core.Sealer.open(state / "keys")
+    subjects = Subjects(state, sealer)
+    now = time.time()
+
+    def said(person: str, days: float) -> dict[str, Any]:
+        record = subjects.sealed({"who": AGENT, "what": "crm:read"}, person, {"born": BORN})
+        made = now - days * 86_400
+        os.utime(state / "keys/subjects" / subjects.pseudonym(person), (made, made))
+        return {**record, "timestamp": int(made * 1e6) << 12}
+
+    async def main() -> None:
+        audit = AuditClient(open_ledger(state, _core.HybridLogicalClock(state / "clock"), sealer), state)
+        records = {
+            person: said(person, days)
+            for person, days in {"old@x": 200, "new@x": 182, "edge@x": 183.5, "both@x": 400}.items()
+        }
+        for record in records.values():
+            await audit.log(record)
+        await audit.log(said("both@x", 1))
+        subjects.sealed({"who": AGENT, "what": "crm:read"}, "never-logged@x", {"born": BORN})
+        due = sorted(map(subjects.pseudonym, ("old@x", "edge@x")))
+        # A retention below the floor changes nothing, and looking neither.
+        assert await expire(audit=audit, subjects=subjects, retention_days=1, look_only=True) == due
+        assert await audit.query(action="subject:erase") == []
+        assert await expire(audit=audit, subjects=subjects, retention_days=1) == due
+        assert await expire(audit=audit, subjects=subjects) == []
+        for person in ("old@x", "edge@x"):
+            with pytest.raises(NotFoundError, match="was erased"):
+                subjects.personal(records[person], person)
+        for person in ("new@x", "both@x"):
+            assert subjects.personal(records[person], person) == {"born": BORN}
+        told = await audit.query(action="subject:erase")
+        assert sorted((one.resource, one.kind) for one in told) == [
+            (pseudonym, kind) for pseudonym in due for kind in ("intent", "outcome")
+        ]
+        assert {one.why for one in told} == {"nothing was recorded about this person for 183 days"}
+        # The ledger lost nothing.
+        assert (await audit.verify(trusted_keys(state)))[0].size == 5 + 4
+        await audit.close()
+
+    anyio.run(main)
+
+
+def test_a_longer_retention_than_the_floor_holds(state: Path) -> None:
+    open_folder(state)
+    sealer = _core.Sealer.open(state / "keys")
+    subjects = Subjects(state, sealer)
+
+    async def main() -> None:
+        audit = AuditClient(open_ledger(state, _core.HybridLogicalClock(state / "clock"), sealer), state)
+        record = subjects.sealed({"who": AGENT, "what": "crm:read"}, "old@x", {"born": BORN})
+        then = time.time() - 200 * 86_400
+        os.utime(state / "keys/subjects" / subjects.pseudonym("old@x"), (then, then))
+        await audit.log({**record, "timestamp": int(then * 1e6) << 12})
+        assert await expire(audit=audit, subjects=subjects, retention_days=365) == []
+        assert len(await expire(audit=audit, subjects=subjects, retention_days=199)) == 1
+        await audit.close()
+
+    anyio.run(main)
+
+
+def test_a_crash_before_the_key_is_gone_is_made_up_for_by_the_next_run(
+    state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_folder(state)
+    sealer = _core.Sealer.open(state / "keys")
+    subjects = Subjects(state, sealer)
+
+    async def main() -> None:
+        audit = AuditClient(open_ledger(state, _core.HybridLogicalClock(state / "clock"), sealer), state)
+        record = subjects.sealed({"who": AGENT, "what": "crm:read"}, "old@x", {"born": BORN})
+        then = time.time() - 200 * 86_400
+        os.utime(state / "keys/subjects" / subjects.pseudonym("old@x"), (then, then))
+        await audit.log({**record, "timestamp": int(then * 1e6) << 12})
+
+        def falls(_: Subjects, pseudonym: str) -> bool:
+            raise KeyboardInterrupt(pseudonym)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Subjects, "erase_pseudonym", falls)
+            with pytest.raises(KeyboardInterrupt):
+                await expire(audit=audit, subjects=subjects)
+        assert subjects.personal(record, "old@x") == {"born": BORN}
+        assert len(await expire(audit=audit, subjects=subjects)) == 1
+        kinds = [one.kind for one in await audit.query(action="subject:erase")]
+        assert kinds == ["intent", "intent", "outcome"]
+        await audit.close()
+
+    anyio.run(main)
+
+
+def test_the_command_says_who_would_go_and_asks_first(state: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    open_folder(state)
+    subjects = Subjects(state, _core.Sealer.open(state / "keys"))
+    subjects.sealed({"who": AGENT, "what": "crm:read"}, "old@x", {"born": BORN})
+    pseudonym = subjects.pseudonym("old@x")
+    then = time.time() - 200 * 86_400
+    os.utime(state / "keys/subjects" / pseudonym, (then, then))
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        code = main(["--state", str(state), "audit", "expire", *arguments])
+        return (code, *capsys.readouterr())
+
+    unasked = run()
+    assert (unasked[0], "give --yes to erase without being asked" in unasked[2]) == (2, True)
+    looked = run("--dry-run")
+    told = f"nothing was recorded for 183 days about 1 people; nobody was erased: --dry-run\n{pseudonym}\n"
+    assert looked[:2] == (0, told)
+    assert [name for name, _ in subjects.kept()] == [pseudonym]
+    done = run("--yes", "--json")
+    assert json.loads(done[1]) == {"days": 183, "expired": [pseudonym], "erased": True}
+    assert subjects.kept() == []
+    assert run("--yes")[1] == "nothing was recorded for 183 days about 0 people\n"

@@ -258,8 +258,8 @@ class AuditClient:
     async def life(self, name: str) -> list[AuditRecord]:
         """All that the ledger holds of an act.
 
-        Its own records, those of the oversight request that it waited for, and the attestation of the sandbox that its
-        agent had before in the same process.
+        Its own records, those of the oversight request that it waited for, and the attestation of the sandbox that it
+        came from.
 
         Args:
             name: As for `find`.
@@ -273,10 +273,9 @@ class AuditClient:
         requests = {record.detail["request"] for record in found if "request" in record.detail}
         for request in sorted(requests - {record.act for record in found}):
             found += await self.query(act=request, limit=1_000)
-        first = min(found, key=lambda record: record.timestamp)
-        if first.what.startswith(("net:", "http:", "fs:", "process:")):
-            attested = await self.query(agent=first.who, action="sandbox:attest", until=first.timestamp, limit=10)
-            found += [record for record in attested if record.shard == first.shard][-1:]
+        own = {record.detail["sandbox"]: record.who for record in found if "sandbox" in record.detail}
+        for sandbox, agent in sorted(own.items()):
+            found += await self.query(agent=agent, action="sandbox:attest", resource=sandbox, limit=1)
         return sorted(found, key=lambda record: (record.timestamp, record.shard, record.index))
 
     async def prove(self, record: AuditRecord | str) -> Proof:

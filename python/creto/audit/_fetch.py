@@ -1,11 +1,14 @@
 """Fetches the public ledger of somebody else, by the paths that `creto audit serve` answers, into a folder like theirs.
 
 Nothing that comes is believed: whoever reads the folder checks signed checkpoints, tiles and batches as in any other.
+Nothing that comes fills the disk, or takes for ever: what is fetched has a bound, and each answer its time.
 """
 
 from __future__ import annotations
 
 import re
+import shutil
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -15,9 +18,15 @@ from typing import Any
 from creto import _core
 from creto.errors import ConnectionFailedError, InvalidInputError, NotFoundError
 
-__all__ = ["fetch"]
+__all__ = ["MOST_BYTES", "fetch"]
 
-_SECONDS = 30.0
+MOST_BYTES = 4 << 30
+"""No ledger larger than this is fetched, unless said otherwise."""
+
+_SECONDS = 30.0  # until something comes
+_LONGEST = 300.0  # seconds for the whole of one answer
+_BLOCK = 4096  # what a file takes at least
+_LEAST = 64  # bytes of the shortest record, with its hash
 _MOST = 64 << 20  # bytes of one answer: a tile of entries has at most 256 records of 64 KiB
 _WIDTH = 256
 _CHUNK = 4096
@@ -26,19 +35,53 @@ _PLACE = re.compile(r"([0-9]{1,6}):([0-9]{1,12}):([0-9]{1,10})")
 _SIZE = re.compile(rb"[0-9]{1,12}")
 
 
-def fetch(url: str, folder: Path) -> list[str]:
+class _Budget:
+    """How much may still be written."""
+
+    def __init__(self, url: str, folder: Path, most: int) -> None:
+        self._url, self._folder, self._most, self._taken = url, folder, most, 0
+        folder.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(folder).free
+        # What others need of the disk stays.
+        self._room = min(most, free * 9 // 10)
+
+    def foresee(self, name: str, records: int) -> None:
+        """Refuses before the first tile what cannot fit."""
+        if self._taken + records * _LEAST > self._room:
+            raise self._too_large(
+                f"log {name} has {records:,} records, {records * _LEAST >> 20:,} MiB at the very least"
+            )
+
+    def take(self, content: bytes) -> None:
+        """Counts what is about to be written."""
+        self._taken += -(-len(content) // _BLOCK) * _BLOCK
+        if self._taken > self._room:
+            raise self._too_large(f"{self._taken >> 20:,} MiB have come, and more is there")
+
+    def _too_large(self, what: str) -> InvalidInputError:
+        bound = f"{self._most >> 20:,} MiB may be fetched"
+        if self._room < self._most:
+            bound = f"{self._room >> 20:,} MiB are free for it in `{self._folder}`"
+        return InvalidInputError(
+            f"the ledger at {self._url} is too large: {what}, but {bound}; allow more, or have its folder given to you"
+        )
+
+
+def fetch(url: str, folder: Path, *, most: int = MOST_BYTES) -> list[str]:
     """Fetches checkpoints, tiles and batches of every log that a server has.
 
     Args:
         url: Where it answers, as `http://127.0.0.1:8474`.
         folder: Where they go, an empty one.
+        most: Bytes on disk that it may take; nine tenths of what is free there at the most, whatever is given.
 
     Returns:
         The names of the logs.
 
     Raises:
-        InvalidInputError: It is no address, or answers what no ledger does.
-        ConnectionFailedError: It does not answer.
+        InvalidInputError: It is no address, answers what no ledger does, or is larger than may be fetched; what had
+            come by then is left in the folder.
+        ConnectionFailedError: It does not answer, or takes minutes for one answer.
 
     Example:
         >>> import tempfile
@@ -53,33 +96,35 @@ def fetch(url: str, folder: Path) -> list[str]:
     names = list(dict.fromkeys(line.split(" ")[0] for line in told))
     if not all(_NAME.fullmatch(name) for name in names):
         raise InvalidInputError(f"{url} answers what no ledger does")
+    budget = _Budget(url, folder, most)
     for name in names:
-        _log(url, name, folder)
+        _log(url, name, folder, budget)
     return names
 
 
-def _log(url: str, name: str, folder: Path) -> None:
+def _log(url: str, name: str, folder: Path, budget: _Budget) -> None:
     note = _get(url, f"/{name}/checkpoint")
     stated = note.split(b"\n", 2)[1:2]
     # Not `int` alone: a size below nothing has no end of tiles.
     if not (stated and _SIZE.fullmatch(stated[0])):
         raise InvalidInputError(f"{url}/{name}/checkpoint is no checkpoint")
     size = int(stated[0])
+    budget.foresee(name, size)
     for tile in _tiles(size):
         try:
-            _put(folder / name / tile, _get(url, f"/{name}/{tile}"))
+            _put(folder / name / tile, _get(url, f"/{name}/{tile}"), budget)
         except NotFoundError:
             # Its log has grown since: the full tile is there, and holds the same hashes.
             whole, partial, _ = tile.partition(".p/")
             if not partial:
                 raise
-            _put(folder / name / whole, _get(url, f"/{name}/{whole}"))
-    _put(folder / name / "checkpoint", note)
+            _put(folder / name / whole, _get(url, f"/{name}/{whole}"), budget)
+    _put(folder / name / "checkpoint", note, budget)
     shard = _core.LedgerShard(str(folder / name))
     for start in range(0, size, _CHUNK):
         for record in shard.records(start, min(start + _CHUNK, size), size):
             if record["what"] == "usage:batch":
-                _batch(url, name, folder, str((record["detail"] or {}).get("batch")))
+                _batch(url, name, folder, str((record["detail"] or {}).get("batch")), budget)
 
 
 def _tiles(size: int) -> Iterator[str]:
@@ -105,7 +150,7 @@ def _number(number: int) -> str:
     return last
 
 
-def _batch(url: str, name: str, folder: Path, place: str) -> None:
+def _batch(url: str, name: str, folder: Path, place: str, budget: _Budget) -> None:
     """The bytes of one batch, at their place in a file with holes."""
     found = _PLACE.fullmatch(place)
     if found is None:
@@ -115,6 +160,7 @@ def _batch(url: str, name: str, folder: Path, place: str) -> None:
         raise InvalidInputError(f"the batch at {place} is larger than {_MOST} bytes")
     own = f"batches/{file:06}"
     content = _get(url, f"/{name}/{own}", f"bytes={offset}-{offset + length - 1}") if length else b""
+    budget.take(content)
     path = folder / name / own
     path.parent.mkdir(parents=True, exist_ok=True)
     path.touch()
@@ -123,7 +169,8 @@ def _batch(url: str, name: str, folder: Path, place: str) -> None:
         out.write(content)
 
 
-def _put(path: Path, content: bytes) -> None:
+def _put(path: Path, content: bytes, budget: _Budget) -> None:
+    budget.take(content)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
 
@@ -144,13 +191,26 @@ def _get(url: str, path: str, part: str = "") -> bytes:
     request = urllib.request.Request(whole, headers={"range": part} if part else {})  # noqa: S310 - checked
     try:
         with _opener.open(request, timeout=_SECONDS) as answer:
-            content: bytes = answer.read(_MOST + 1)
+            content = _read(answer, whole)
     except urllib.error.HTTPError as error:
         if error.code == 404:
             raise NotFoundError(f"{whole} is not there") from error
         raise ConnectionFailedError(f"{whole} answers {error.code}") from error
     except OSError as error:
         raise ConnectionFailedError(f"{whole} does not answer: {error}") from error
-    if len(content) > _MOST:
-        raise InvalidInputError(f"{whole} answers more than {_MOST} bytes")
     return content
+
+
+def _read(answer: Any, whole: str) -> bytes:
+    """The whole of an answer, however slowly it comes, up to the bounds of size and time."""
+    parts, length, end = [], 0, time.monotonic() + _LONGEST
+    while part := answer.read1(1 << 16):
+        parts.append(part)
+        length += len(part)
+        if length > _MOST:
+            raise InvalidInputError(f"{whole} answers more than {_MOST} bytes")
+        if time.monotonic() > end:
+            raise ConnectionFailedError(f"{whole} has not answered in full within {_LONGEST:.0f} s")
+    if answer.length:
+        raise ConnectionFailedError(f"{whole} breaks off {answer.length} bytes before its end")
+    return b"".join(parts)

@@ -18,7 +18,7 @@ __all__ = ["life"]
 _ATTESTED = "sandbox:attest"
 _COLOUR = {"success": "good", "failure": "warn", "refused": "bad"}
 # Said above in words of their own, or of use only to programs.
-_KNOWN = ("request", "action", "resource", "agent", "reason", "path", "subject", "personal")
+_KNOWN = ("request", "action", "resource", "agent", "reason", "path", "sandbox", "subject", "personal")
 _SAID = {
     "intent": "Begun",
     "outcome": "Ended",
@@ -109,11 +109,11 @@ def _cost(own: Sequence[AuditRecord], cost: str) -> list[tuple[str, str]]:
 
 
 def _where(ordered: Sequence[AuditRecord]) -> list[tuple[str, str]]:
-    facts = []
+    facts = [("Sandbox", record.detail["sandbox"]) for record in ordered if "sandbox" in record.detail]
     for record in ordered:
         if record.what == _ATTESTED:
             backend = " ".join(record.detail.get(name, "") for name in ("backend", "level"))
-            facts += [("Sandbox", record.resource), ("Attested as", backend), ("Attestation", record.digest or "")]
+            facts += [("Attested as", backend), ("Attestation", record.digest or "")]
     return facts
 
 

@@ -7,6 +7,7 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -203,7 +204,7 @@ def prove(folder: Path, record: AuditRecord) -> Proof:
     """
     from dataclasses import replace
 
-    shard = _core.LedgerShard(folder / record.shard)
+    shard = _proving(folder / record.shard)
     text = shard.prove(record.index)
     checkpoint = shard.checkpoint()
     if checkpoint is None:
@@ -212,6 +213,12 @@ def prove(folder: Path, record: AuditRecord) -> Proof:
     origin, size, root = _named(text)
     whole = replace(record, signature=text, covered=True)
     return Proof(text=text, entry=entry, record=whole, origin=origin, size=size, root=root)
+
+
+@lru_cache(maxsize=8)
+def _proving(path: Path) -> _core.LedgerShard:
+    """A shard whose upper tiles are kept from one proof to the next; a proof is checked before it is handed out."""
+    return _core.LedgerShard(path)
 
 
 def _named(proof: str) -> tuple[str, int, str]:

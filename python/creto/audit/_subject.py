@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -97,3 +98,39 @@ class Subjects:
             False where it was erased before, or never known.
         """
         return self._keys.erase(subject)
+
+    def kept(self) -> list[tuple[str, datetime]]:
+        """The pseudonyms of all whose keys are there, each with when its key was made.
+
+        Example:
+            >>> import tempfile
+            >>> from pathlib import Path
+            >>> from creto import _core
+            >>> subjects = Subjects(Path(tempfile.mkdtemp()), _core.Sealer.ephemeral())
+            >>> _ = subjects.sealed({"who": "w", "what": "crm:read"}, "ann@example.org", {"born": "1970"})
+            >>> [pseudonym for pseudonym, _made in subjects.kept()] == [subjects.pseudonym("ann@example.org")]
+            True
+        """
+        return [(pseudonym, datetime.fromtimestamp(made, UTC)) for pseudonym, made in self._keys.kept()]
+
+    def erase_pseudonym(self, pseudonym: str) -> bool:
+        """As `erase`, for whoever knows no more of a subject than the name that stands in records.
+
+        Args:
+            pseudonym: 32 hexadecimal digits.
+
+        Returns:
+            False where it was erased before, or never known.
+
+        Raises:
+            InvalidInputError: It is no pseudonym.
+
+        Example:
+            >>> import tempfile
+            >>> from pathlib import Path
+            >>> from creto import _core
+            >>> subjects = Subjects(Path(tempfile.mkdtemp()), _core.Sealer.ephemeral())
+            >>> subjects.erase_pseudonym("ab" * 16)
+            False
+        """
+        return self._keys.erase_pseudonym(pseudonym)

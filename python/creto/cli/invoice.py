@@ -208,10 +208,17 @@ _key_option = click.option(
 @command.command()
 @click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.option("--ledger", help="The ledger's public tiles: a folder, or where `creto audit serve` answers.")
+@click.option(
+    "--most-mib",
+    type=click.IntRange(min=1),
+    default=4096,
+    show_default=True,
+    help="How much of a ledger that is served elsewhere may be fetched.",
+)
 @_key_option
 @json_option
 @pass_frame
-def verify(frame: Frame, file: Path, ledger: str | None, keys: tuple[Path, ...]) -> int:
+def verify(frame: Frame, file: Path, ledger: str | None, most_mib: int, keys: tuple[Path, ...]) -> int:
     """Check an invoice, or the proof of one event, with what an outsider has: FILE, the public tiles, the public keys.
 
     \b
@@ -234,7 +241,7 @@ def verify(frame: Frame, file: Path, ledger: str | None, keys: tuple[Path, ...])
     if document.get("format") == PROOF:
         findings = verify_event(document, trusted)
     else:
-        with _public(frame, ledger) as folder:
+        with _public(frame, ledger, most_mib << 20) as folder:
             findings = verify_invoice(document, folder, trusted)
     if frame.json:
         frame.show([{"what": found.what, "ok": found.ok, "detail": found.detail} for found in findings])
@@ -246,7 +253,7 @@ def verify(frame: Frame, file: Path, ledger: str | None, keys: tuple[Path, ...])
 
 
 @contextmanager
-def _public(frame: Frame, ledger: str | None) -> Iterator[Path]:
+def _public(frame: Frame, ledger: str | None, most: int) -> Iterator[Path]:
     """The folder of a ledger's public tiles; of one that is served elsewhere, fetched for as long as it is needed."""
     from creto.errors import NotFoundError
 
@@ -254,7 +261,7 @@ def _public(frame: Frame, ledger: str | None) -> Iterator[Path]:
         from creto.audit._fetch import fetch
 
         with tempfile.TemporaryDirectory(prefix="creto-ledger-") as fetched:
-            fetch(ledger, Path(fetched))
+            fetch(ledger, Path(fetched), most=most)
             yield Path(fetched)
         return
     folder = Path(ledger) if ledger is not None else frame.folder / "ledger"

@@ -20,6 +20,7 @@ class Agent:
         identity: What others know of it.
         chain: Whom it acts for: each delegator's id and the Cedar text that bounds what it passed on; empty for itself.
         delegation: The verified chain behind `chain`.
+        sandbox: The sandbox that it acts from, which records of its acts name; empty outside of any.
 
     Example:
         >>> import tempfile
@@ -38,6 +39,7 @@ class Agent:
     kem_keys: tuple[_core.KemKey, ...] = field(repr=False, compare=False)
     chain: tuple[tuple[str, str], ...] = ()
     delegation: _core.Chain | None = field(default=None, repr=False, compare=False)
+    sandbox: str = field(default="", repr=False, compare=False)
 
     @property
     def suite(self) -> str:
@@ -59,6 +61,23 @@ class Agent:
         if links[-1] != self.id:
             raise UnauthorizedError(f"the delegation chain ends at `{links[-1]}`, so `{self.id}` cannot act under it")
         return replace(self, chain=tuple(chain.attenuations), delegation=chain)
+
+    def inside(self, sandbox: str) -> Agent:
+        """The same agent, acting from a sandbox: the records of its acts name it, as `sandbox` of their detail.
+
+        Args:
+            sandbox: The sandbox's id.
+
+        Example:
+            >>> import tempfile, creto
+            >>> with creto.open_blocking(tempfile.mkdtemp()) as layer:
+            ...     agent = layer.agent("researcher").inside("box-7")
+            ...     _ = layer.perform_blocking(agent, "tool:call", "add", lambda: 1 + 1)
+            ...     (record,) = layer.call_blocking(lambda: layer.parts.audit.query(outcome="success"))
+            ...     record.detail["sandbox"]
+            'box-7'
+        """
+        return replace(self, sandbox=sandbox)
 
 
 @dataclass(frozen=True, slots=True)

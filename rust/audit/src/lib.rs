@@ -14,6 +14,7 @@ mod follow;
 mod fork;
 mod handover;
 mod ids;
+mod kept;
 mod ledger;
 pub mod merkle;
 pub mod note;

@@ -1,6 +1,7 @@
 //! The hash tree of RFC 6962 (and RFC 9162), section 2.1: leaves, nodes, the right edge, proofs.
 
 use creto_enablement_common::{Digest, Error, ErrorKind, Result};
+use sha2::block_api::compress256;
 use sha2::{Digest as _, Sha256};
 
 /// The hash of a leaf.
@@ -11,13 +12,31 @@ pub fn leaf_hash(entry: &[u8]) -> Digest {
     hash.finalize().into()
 }
 
+/// What SHA-256 begins with (FIPS 180-4, 5.3.3).
+const BEGIN: [u32; 8] = [0x6a09_e667, 0xbb67_ae85, 0x3c6e_f372, 0xa54f_f53a, 0x510e_527f, 0x9b05_688c, 0x1f83_d9ab, 0x5be0_cd19];
+
+/// The 65 bytes of a node's input, padded to two blocks beforehand.
+const PADDED: [u8; 128] = {
+    let mut input = [0; 128];
+    input[0] = 1;
+    input[65] = 0x80;
+    [input[126], input[127]] = (65 * 8_u16).to_be_bytes();
+    input
+};
+
 /// The hash of a node over its two children.
 pub fn node_hash(left: &Digest, right: &Digest) -> Digest {
-    let mut input = [1; 65];
+    let mut input = PADDED;
     let (l, r) = input.split_at_mut(33);
     l.split_at_mut(1).1.copy_from_slice(left);
-    r.copy_from_slice(right);
-    Sha256::digest(input).into()
+    r.split_at_mut(32).0.copy_from_slice(right);
+    let mut state = BEGIN;
+    compress256(&mut state, input.as_chunks::<64>().0);
+    let mut digest = [0; 32];
+    for (place, word) in digest.as_chunks_mut::<4>().0.iter_mut().zip(state) {
+        *place = word.to_be_bytes();
+    }
+    digest
 }
 
 /// The root of no leaves.

@@ -2,7 +2,8 @@
 
 use crate::merkle::{leaf_hash, root_from_inclusion};
 use crate::note::{Checkpoint, Note, decimal};
-use crate::reader::Shard;
+use crate::reader::{Shard, View};
+use crate::tile::WIDTH;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use creto_crypto::VerifyingKey;
@@ -22,14 +23,28 @@ pub struct Proof {
 }
 
 impl Proof {
-    /// Proves that a record is in a shard, by its latest checkpoint.
+    /// Proves that a record is in a shard, by its latest checkpoint. Upper tiles are kept from one proof of the same `Shard` to the next.
     ///
     /// # Errors
-    /// `NotFound` where no checkpoint covers the record yet.
+    /// `NotFound` where no checkpoint covers the record yet, `Integrity` where the tiles do not lead to the checkpoint's root.
     pub fn make(shard: &Shard, index: u64) -> Result<Self> {
         let none = || Error::new(ErrorKind::NotFound).with_context(format!("a checkpoint over record {index} of shard `{}`", shard.name()));
         let (note, checkpoint) = shard.checkpoint()?.filter(|(_, checkpoint)| checkpoint.size > index).ok_or_else(none)?;
-        Ok(Self { index, path: shard.at(checkpoint.size).inclusion(index)?, note })
+        let lead = |view: View<'_>| -> Result<Vec<Digest>> {
+            let path = view.inclusion(index)?;
+            let leaf = view.tile(0, index / WIDTH)?.hashes().get((index % WIDTH) as usize).copied();
+            match leaf.map(|leaf| root_from_inclusion(leaf, index, checkpoint.size, &path)) {
+                Some(Ok(root)) if root == checkpoint.root => Ok(path),
+                _ => Err(Error::new(ErrorKind::Integrity).with_context(format!(
+                    "the tiles of shard `{}` do not lead from record {index} to the root of its checkpoint over {} records",
+                    shard.name(),
+                    checkpoint.size
+                ))),
+            }
+        };
+        // What was kept may be of files that others have taken the place of.
+        let path = lead(shard.keeping(checkpoint.size, false)).or_else(|_| lead(shard.keeping(checkpoint.size, true)))?;
+        Ok(Self { index, path, note })
     }
 
     /// Checks that `entry` is in the log that the checkpoint is of, and that the checkpoint is signed by `keys`.

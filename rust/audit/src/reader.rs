@@ -3,7 +3,8 @@
 use crate::checkpoints::CHECKPOINT;
 use crate::disk::Disk;
 use crate::encoding::{self, Field};
-use crate::merkle::{self, Nodes, root_of};
+use crate::kept::{Kept, Tile};
+use crate::merkle::{self, Nodes};
 use crate::note::{Checkpoint, Note};
 use crate::segment;
 use crate::tile::{self, HEIGHT, Kind, WIDTH};
@@ -22,12 +23,13 @@ const SLACK: u64 = 600_000_000;
 pub struct Shard {
     disk: Arc<dyn Disk>,
     path: PathBuf,
+    kept: Arc<Kept>,
 }
 
 impl Shard {
     /// The shard in a folder; nothing is read yet.
     pub fn open(disk: Arc<dyn Disk>, path: &Path) -> Self {
-        Self { disk, path: path.to_owned() }
+        Self { disk, path: path.to_owned(), kept: Arc::default() }
     }
 
     /// Its folder.
@@ -56,7 +58,15 @@ impl Shard {
 
     /// The shard as of a tree size, which a checkpoint must have named.
     pub fn at(&self, size: u64) -> View<'_> {
-        View { shard: self, size, tiles: Mutex::default() }
+        View { shard: self, size, tiles: Mutex::default(), keeps: false }
+    }
+
+    /// The same, with upper tiles that earlier views like it have read, or, `anew`, with none of them.
+    pub(crate) fn keeping(&self, size: u64, anew: bool) -> View<'_> {
+        if anew {
+            self.kept.forget();
+        }
+        View { keeps: true, ..self.at(size) }
     }
 
     fn tile(&self, kind: Kind, index: u64, size: u64) -> Result<Vec<u8>> {
@@ -181,13 +191,14 @@ impl Shard {
 }
 
 /// Hash tiles by level and index.
-type Tiles = HashMap<(u32, u64), Arc<Vec<Digest>>>;
+type Tiles = HashMap<(u32, u64), Arc<Tile>>;
 
 /// A shard as of one tree size.
 pub struct View<'a> {
     shard: &'a Shard,
     size: u64,
     tiles: Mutex<Tiles>,
+    keeps: bool,
 }
 
 impl View<'_> {
@@ -246,17 +257,27 @@ impl View<'_> {
         self.shard.tile(Kind::Entries, index, self.size)
     }
 
-    /// The hashes of one tile, as wide as the size says; kept, since a proof asks for a tile more than once.
-    pub fn tile(&self, level: u32, index: u64) -> Result<Arc<Vec<Digest>>> {
+    /// One hash tile, as wide as the size says; kept, since a proof asks for a tile more than once.
+    pub(crate) fn tile(&self, level: u32, index: u64) -> Result<Arc<Tile>> {
         if let Some(tile) = self.tiles.lock().get(&(level, index)) {
             return Ok(Arc::clone(tile));
         }
-        let hashes = Arc::new(self.read_tile(level, index)?);
-        self.tiles.lock().insert((level, index), Arc::clone(&hashes));
-        Ok(hashes)
+        let place = (level, index, tile::width(level, index, self.size));
+        let tile = match self.keeps.then(|| self.shard.kept.tile(place)).flatten() {
+            Some(tile) => tile,
+            None => {
+                let tile = Arc::new(Tile::new(self.read_tile(level, index)?));
+                if self.keeps {
+                    self.shard.kept.keep(place, &tile);
+                }
+                tile
+            }
+        };
+        self.tiles.lock().insert((level, index), Arc::clone(&tile));
+        Ok(tile)
     }
 
-    /// The same, not kept.
+    /// The hashes of one tile, as wide as the size says.
     pub fn read_tile(&self, level: u32, index: u64) -> Result<Vec<Digest>> {
         let width = tile::width(level, index, self.size) as usize;
         let bytes = self.shard.tile(Kind::Hashes(level), index, self.size)?;
@@ -289,11 +310,9 @@ impl Nodes for View<'_> {
         let within = level % HEIGHT;
         let first = index << within;
         let tile = self.tile(level / HEIGHT, first / WIDTH)?;
-        let at = (first % WIDTH) as usize;
-        let hashes = tile.get(at..at + (1 << within)).ok_or_else(|| {
+        tile.node(within, ((first % WIDTH) >> within) as usize).copied().ok_or_else(|| {
             Error::new(ErrorKind::Integrity)
                 .with_context(format!("a node of the tree in `{}` is not in its tile", self.shard.path.display()))
-        })?;
-        Ok(root_of(hashes))
+        })
     }
 }

@@ -13,6 +13,7 @@ use std::io;
 use std::io::Write as _;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 const NAMES: &str = "names.sealed";
 const GONE: &[u8] = b"erased";
@@ -35,6 +36,10 @@ fn place(path: &Path, bytes: &[u8]) -> io::Result<()> {
     fs::remove_file(&new)?;
     placed?;
     path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
+}
+
+fn is_pseudonym(name: &str) -> bool {
+    name.len() == 32 && name.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 impl Subjects {
@@ -112,8 +117,40 @@ impl Subjects {
     /// # Errors
     /// Those of the file system: the key may still be there.
     pub fn erase(&self, subject: &str) -> Result<bool> {
-        let pseudonym = self.pseudonym(subject)?;
-        let path = self.folder.join(&pseudonym);
+        self.erase_pseudonym(&self.pseudonym(subject)?)
+    }
+
+    /// The subjects whose keys are there, by pseudonym, each with when its key was made.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn kept(&self) -> Result<Vec<(String, SystemTime)>> {
+        let mut kept = Vec::new();
+        let listed = (|| {
+            for entry in fs::read_dir(&self.folder)? {
+                let entry = entry?;
+                let Some(name) = entry.file_name().to_str().filter(|name| is_pseudonym(name)).map(str::to_owned) else { continue };
+                let about = entry.metadata()?;
+                if about.len() != GONE.len() as u64 {
+                    kept.push((name, about.modified()?));
+                }
+            }
+            io::Result::Ok(())
+        })();
+        listed.context(|| format!("listing `{}`", self.folder.display()))?;
+        kept.sort_unstable();
+        Ok(kept)
+    }
+
+    /// As `erase`, for whoever knows the pseudonym only.
+    ///
+    /// # Errors
+    /// Those of the file system: the key may still be there. `InvalidInput` where it is no pseudonym.
+    pub fn erase_pseudonym(&self, pseudonym: &str) -> Result<bool> {
+        if !is_pseudonym(pseudonym) {
+            return Err(Error::invalid(format!("`{pseudonym}` is no pseudonym of a subject: 32 hexadecimal digits")));
+        }
+        let path = self.folder.join(pseudonym);
         let old = match fs::read(&path) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
             other => other.context(|| "reading a subject's key".to_owned())?,
@@ -147,9 +184,13 @@ mod tests {
         assert_eq!(subjects.open_text(&sealer, "ann@example.org", &[2; 16], &text).unwrap_err().kind(), &ErrorKind::EncryptionFailed);
         assert_eq!(subjects.open_text(&sealer, "bob@example.org", &[1; 16], &text).unwrap_err().kind(), &ErrorKind::NotFound);
         let sealed = std::fs::read(folder.join(&pseudonym)).unwrap();
+        assert_eq!(subjects.kept().unwrap().iter().map(|(name, _)| name).collect::<Vec<_>>(), [&pseudonym]);
+        assert_eq!(subjects.erase_pseudonym("../names").unwrap_err().kind(), &ErrorKind::InvalidInput);
         assert!(subjects.erase("ann@example.org").unwrap());
         assert!(!subjects.erase("ann@example.org").unwrap());
         assert!(!subjects.erase("bob@example.org").unwrap());
+        assert!(!subjects.erase_pseudonym(&pseudonym).unwrap());
+        assert!(subjects.kept().unwrap().is_empty());
         assert_eq!(subjects.open_text(&sealer, "ann@example.org", &[1; 16], &text).unwrap_err().kind(), &ErrorKind::NotFound);
         assert_eq!(subjects.seal(&sealer, "ann@example.org", &[3; 16], b"again").unwrap_err().kind(), &ErrorKind::NotFound);
         for file in std::fs::read_dir(&folder).unwrap() {

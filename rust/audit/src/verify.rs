@@ -119,7 +119,7 @@ fn nodes(view: &View<'_>, level: u32) -> u64 {
 
 /// Checks that a node of an upper tile is the root of the full tile below it.
 fn check_above(view: &View<'_>, level: u32, index: u64, below: &Digest) -> Result<()> {
-    if view.tile(level, index / WIDTH)?.get((index % WIDTH) as usize) == Some(below) {
+    if view.tile(level, index / WIDTH)?.hashes().get((index % WIDTH) as usize) == Some(below) {
         return Ok(());
     }
     let what = format!("tile {} of level {level} does not fit the tile below it", index / WIDTH);

@@ -188,8 +188,8 @@ impl Gate {
         policy: Option<&Digest>,
         kept: Option<&Recorded>,
     ) -> Option<Ticket> {
-        let mut detail: SmallVec<[(&str, &str); 4]> = SmallVec::new();
-        detail.extend([("path", principal.path_text()), ("refused", by)]);
+        let mut detail: SmallVec<[(&str, &str); 4]> = principal.details().collect();
+        detail.push(("refused", by));
         detail.extend(kept.into_iter().flat_map(Recorded::details));
         let chain: SmallVec<[&str; 4]> = principal.chain().iter().map(|link| &*link.id).collect();
         self.0

@@ -110,8 +110,7 @@ impl Permit {
 
     fn record(&self, kind: RecordKind, step: u8, now: Timestamp, outcome: Option<OutcomeRef<'_>>, charged: Usages<'_>) -> Result<Ticket> {
         let (action, resource) = (self.texts.action(), self.texts.resource());
-        let mut detail: SmallVec<[(&str, &str); 3]> = SmallVec::new();
-        detail.push(("path", self.principal.path_text()));
+        let mut detail: SmallVec<[(&str, &str); 4]> = self.principal.details().collect();
         // Once an act: with the intent, or with the outcome where there is no intent.
         if kind == RecordKind::Intent || self.intent.load(Ordering::Acquire) == 0 {
             detail.extend(self.context.iter().flat_map(Recorded::details));

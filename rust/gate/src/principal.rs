@@ -24,6 +24,7 @@ pub struct Principal {
     /// The same as a JSON list, for records: usage is billed and quota rebuilt by it.
     path_text: Box<str>,
     chain: Vec<Link>,
+    sandbox: Option<Box<str>>,
 }
 
 impl Principal {
@@ -47,7 +48,19 @@ impl Principal {
             )));
         }
         let path_text = serde_json::Value::from(path.to_vec()).to_string().into();
-        Ok(Self { agent: agent.into(), actor, path_text, path: path.iter().map(|&node| node.into()).collect(), chain })
+        Ok(Self { agent: agent.into(), actor, path_text, path: path.iter().map(|&node| node.into()).collect(), chain, sandbox: None })
+    }
+
+    /// The same agent, acting from a sandbox of this name; its records name it.
+    #[must_use]
+    pub fn inside(mut self, sandbox: &str) -> Self {
+        self.sandbox = Some(sandbox.into());
+        self
+    }
+
+    /// What every record of its acts tells beside the act: its quota path as a JSON list, and the sandbox.
+    pub(crate) fn details(&self) -> impl Iterator<Item = (&str, &str)> {
+        [("path", &*self.path_text)].into_iter().chain(self.sandbox.as_deref().map(|sandbox| ("sandbox", sandbox)))
     }
 
     /// The acting agent's id.
@@ -63,11 +76,6 @@ impl Principal {
     /// The quota path, the organisation first.
     pub fn path(&self) -> &[Arc<str>] {
         &self.path
-    }
-
-    /// The quota path as a JSON list.
-    pub fn path_text(&self) -> &str {
-        &self.path_text
     }
 
     /// The links of the chain, the first delegator first.

@@ -110,9 +110,16 @@ impl Gate {
     }
 
     /// Prepares a principal. `path` is the quota path, the organisation first; `chain` holds ids, or pairs of an id and the Cedar text that
-    /// the hop to it was narrowed to.
-    #[pyo3(signature = (agent, path=Vec::new(), chain=Vec::new()))]
-    fn principal(&self, py: Python<'_>, agent: &str, path: Vec<String>, chain: Vec<Bound<'_, PyAny>>) -> PyResult<Principal> {
+    /// the hop to it was narrowed to. `sandbox` is where it acts from, which its records name.
+    #[pyo3(signature = (agent, path=Vec::new(), chain=Vec::new(), *, sandbox=None))]
+    fn principal(
+        &self,
+        py: Python<'_>,
+        agent: &str,
+        path: Vec<String>,
+        chain: Vec<Bound<'_, PyAny>>,
+        sandbox: Option<&str>,
+    ) -> PyResult<Principal> {
         let links = chain
             .into_iter()
             .map(|link| match link.cast::<PyString>() {
@@ -122,7 +129,11 @@ impl Gate {
             .collect::<PyResult<Vec<_>>>()?;
         let links: Vec<(&str, Option<&str>)> = links.iter().map(|(id, text)| (id.as_str(), text.as_deref())).collect();
         let path: Vec<&str> = path.iter().map(String::as_str).collect();
-        py.detach(|| self.0.principal(agent, &path, &links)).map(Principal).or_raise(py)
+        let made = py.detach(|| self.0.principal(agent, &path, &links)).or_raise(py)?;
+        Ok(Principal(match sandbox {
+            Some(sandbox) => Arc::new(Arc::unwrap_or_clone(made).inside(sandbox)),
+            None => made,
+        }))
     }
 
     /// Lets an act in, or raises why not: UnauthorizedError, QuotaExceededError, or OversightRequiredError with every asking policy in

@@ -1,14 +1,18 @@
-"""`creto audit erase`: what the ledger says about people, made unreadable."""
+"""`creto audit erase` and `expire`: what the ledger says about people, made unreadable."""
 
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
 import click
 
 from creto.cli._frame import Frame, json_option, pass_frame
 
-__all__ = ["erase"]
+if TYPE_CHECKING:
+    from creto.audit import AuditClient, Subjects
+
+__all__ = ["erase", "expire"]
 
 
 @click.command()
@@ -30,8 +34,6 @@ def erase(frame: Frame, subject: str, early: str, yes: bool) -> None:
     """
     from dataclasses import asdict
 
-    from creto import _core
-    from creto.audit import AuditClient, Subjects, open_ledger
     from creto.erasure import Erased
     from creto.erasure import erase as make_unreadable
     from creto.memory import Precedents
@@ -40,18 +42,15 @@ def erase(frame: Frame, subject: str, early: str, yes: bool) -> None:
         raise click.UsageError("there is no terminal to ask at; give --yes to erase without being asked")
     if not yes:
         click.confirm(f"make all that is recorded about `{subject}` unreadable for good?", abort=True)
-    sealer = frame.sealer()
-    clock = _core.HybridLogicalClock(frame.folder / "clock")
 
     async def main() -> Erased:
-        ledger = open_ledger(frame.folder, clock, sealer, trust_domain=frame.settings.common.trust_domain)
-        audit = AuditClient(ledger, frame.folder)
+        audit, subjects = _opened(frame)
         try:
             with frame.store() as store:
                 return await make_unreadable(
                     subject,
                     audit=audit,
-                    subjects=Subjects(frame.folder, sealer),
+                    subjects=subjects,
                     store=store,
                     precedents=Precedents(store),
                     retention_days=frame.settings.audit.retention_days,
@@ -67,3 +66,57 @@ def erase(frame: Frame, subject: str, early: str, yes: bool) -> None:
     if erased.still_open:
         text += f"; open ones that name the person, so erase again once they have ended: {erased.still_open}"
     frame.show(asdict(erased), text)
+
+
+@click.command()
+@click.option("--dry-run", is_flag=True, help="Say who would be erased, and erase nobody.")
+@click.option("--yes", is_flag=True, help="Do not ask again.")
+@json_option
+@pass_frame
+def expire(frame: Frame, dry_run: bool, yes: bool) -> None:
+    """Erase everybody about whom nothing has been recorded for `audit.retention_days`, and at least 183 days.
+
+    What their records say about them becomes unreadable, in every copy, for good; records and proofs stay as they are.
+    Each erasure is recorded, under the person's pseudonym. Run it from a timer, with --yes.
+
+    \b
+    Example:
+      creto audit expire --dry-run
+    """
+    from creto.audit import AuditClient, Subjects
+    from creto.erasure import FLOOR_DAYS
+    from creto.erasure import expire as erase_expired
+
+    if not dry_run and not yes and not sys.stdin.isatty():
+        raise click.UsageError("there is no terminal to ask at; give --yes to erase without being asked")
+    days = max(frame.settings.audit.retention_days, FLOOR_DAYS)
+    if not dry_run and not yes:
+        click.confirm(
+            f"make all that is recorded about whom nothing came for {days} days unreadable for good?", abort=True
+        )
+
+    async def main() -> list[str]:
+        if dry_run:
+            audit, subjects = AuditClient.reading(frame.folder), Subjects(frame.folder, frame.sealer())
+        else:
+            audit, subjects = _opened(frame)
+        try:
+            return await erase_expired(audit=audit, subjects=subjects, retention_days=days, look_only=dry_run)
+        finally:
+            await audit.close()
+
+    expired = frame.run(main)
+    head = f"nothing was recorded for {days} days about {len(expired)} people"
+    text = f"{head}; {'nobody was erased: --dry-run' if dry_run else 'they are erased'}" if expired else f"{head}"
+    frame.show({"days": days, "expired": expired, "erased": not dry_run}, "\n".join([text, *expired]))
+
+
+def _opened(frame: Frame) -> tuple[AuditClient, Subjects]:
+    """The ledger, for writing, and the keys of people."""
+    from creto import _core
+    from creto.audit import AuditClient, Subjects, open_ledger
+
+    sealer = frame.sealer()
+    clock = _core.HybridLogicalClock(frame.folder / "clock")
+    ledger = open_ledger(frame.folder, clock, sealer, trust_domain=frame.settings.common.trust_domain)
+    return AuditClient(ledger, frame.folder), Subjects(frame.folder, sealer)

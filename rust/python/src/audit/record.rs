@@ -5,6 +5,7 @@ use crate::error;
 use creto_enablement_common::{AuditRecord, Digest, Error, Outcome, OutcomeRef, RecordKind, RecordRef, Timestamp};
 use pyo3::intern;
 use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyString};
 
 /// The pairs of a mapping.
@@ -32,54 +33,50 @@ pub fn kind_of(py: Python<'_>, name: &str) -> PyResult<RecordKind> {
     }
 }
 
+/// The fields of a record, those that most records have first.
+const FIELDS: [&str; 14] = [
+    "who",
+    "what",
+    "resource",
+    "why",
+    "kind",
+    "outcome",
+    "id",
+    "act",
+    "timestamp",
+    "delegation_chain",
+    "digest",
+    "policy",
+    "usage",
+    "detail",
+];
+static NAMES: PyOnceLock<[Py<PyString>; FIELDS.len()]> = PyOnceLock::new();
+
 /// The fields of a record that a dict holds, by one pass over it; a name that no record has is an error.
-#[derive(Default)]
-struct Given<'py> {
-    who: Option<Bound<'py, PyAny>>,
-    chain: Option<Bound<'py, PyAny>>,
-    what: Option<Bound<'py, PyAny>>,
-    resource: Option<Bound<'py, PyAny>>,
-    why: Option<Bound<'py, PyAny>>,
-    outcome: Option<Bound<'py, PyAny>>,
-    timestamp: Option<Bound<'py, PyAny>>,
-    id: Option<Bound<'py, PyAny>>,
-    act: Option<Bound<'py, PyAny>>,
-    kind: Option<Bound<'py, PyAny>>,
-    digest: Option<Bound<'py, PyAny>>,
-    policy: Option<Bound<'py, PyAny>>,
-    usage: Option<Bound<'py, PyAny>>,
-    detail: Option<Bound<'py, PyAny>>,
+fn given<'py>(record: &Bound<'py, PyDict>) -> PyResult<[Option<Bound<'py, PyAny>>; FIELDS.len()]> {
+    let py = record.py();
+    let names = NAMES.get_or_init(py, || FIELDS.map(|name| PyString::intern(py, name).unbind()));
+    let mut given = [const { None }; FIELDS.len()];
+    for (name, value) in record.iter() {
+        // Names that stand in somebody's source are one object with ours, others are read.
+        let at = names.iter().position(|known| known.is(&name)).map_or_else(|| read(&name), |at| Ok(Some(at)))?;
+        if let Some(place) = at.and_then(|at| given.get_mut(at))
+            && !value.is_none()
+        {
+            *place = Some(value);
+        }
+    }
+    Ok(given)
 }
 
-impl<'py> Given<'py> {
-    fn new(record: &Bound<'py, PyDict>) -> PyResult<Self> {
-        let mut given = Self::default();
-        for (name, value) in record.iter() {
-            let name = name.cast::<PyString>()?.to_str()?;
-            let place = match name {
-                "who" => &mut given.who,
-                "delegation_chain" => &mut given.chain,
-                "what" => &mut given.what,
-                "resource" => &mut given.resource,
-                "why" => &mut given.why,
-                "outcome" => &mut given.outcome,
-                "timestamp" => &mut given.timestamp,
-                "id" => &mut given.id,
-                "act" => &mut given.act,
-                "kind" => &mut given.kind,
-                "digest" => &mut given.digest,
-                "policy" => &mut given.policy,
-                "usage" => &mut given.usage,
-                "detail" => &mut given.detail,
-                // What reading adds to a record is no part of it.
-                "signature" | "shard" | "index" | "covered" => continue,
-                other => return Err(error::to_py(record.py(), &Error::invalid(format!("a record has no field `{other}`")))),
-            };
-            if !value.is_none() {
-                *place = Some(value);
-            }
-        }
-        Ok(given)
+/// Which field a name is; none for what reading adds to a record, which is no part of it.
+fn read(name: &Bound<'_, PyAny>) -> PyResult<Option<usize>> {
+    match name.cast::<PyString>()?.to_str()? {
+        "signature" | "shard" | "index" | "covered" => Ok(None),
+        name_of => match FIELDS.iter().position(|known| *known == name_of) {
+            None => Err(error::to_py(name.py(), &Error::invalid(format!("a record has no field `{name_of}`")))),
+            at => Ok(at),
+        },
     }
 }
 
@@ -97,15 +94,14 @@ pub fn with_record<'py, T>(
     use_it: impl FnOnce(&RecordRef<'_>) -> T,
 ) -> PyResult<T> {
     let py = record.py();
-    let given = Given::new(record)?;
-    let (who, what) = (text(py, "who", given.who)?, text(py, "what", given.what)?);
-    let (resource, why) = (text(py, "resource", given.resource)?, text(py, "why", given.why)?);
-    let chain: Vec<Bound<'_, PyString>> = match given.chain {
+    let [who, what, resource, why, kind, outcome, id, act, timestamp, chain, digest, policy, usage, detail] = given(record)?;
+    let (who, what) = (text(py, "who", who)?, text(py, "what", what)?);
+    let (resource, why) = (text(py, "resource", resource)?, text(py, "why", why)?);
+    let chain: Vec<Bound<'_, PyString>> = match chain {
         Some(links) => links.try_iter()?.map(|link| Ok(link?.cast_into::<PyString>()?)).collect::<PyResult<_>>()?,
         None => Vec::new(),
     };
     let chain = chain.iter().map(|link| link.to_str()).collect::<PyResult<Vec<&str>>>()?;
-    let outcome = given.outcome;
     let failure = match &outcome {
         Some(value) => match value.cast::<PyString>() {
             Ok(text) if text.to_str()? == "success" => None,
@@ -117,11 +113,11 @@ pub fn with_record<'py, T>(
         },
         None => None,
     };
-    let timestamp = match given.timestamp {
+    let timestamp = match timestamp {
         Some(word) => Timestamp::from_word(word.extract()?),
         None => clock.now(),
     };
-    let id: [u8; 16] = match given.id {
+    let id: [u8; 16] = match id {
         Some(value) => fixed("id", &value)?,
         None => {
             // The clock never gives one word twice, and no other record takes this one's as its id with this ending.
@@ -131,16 +127,16 @@ pub fn with_record<'py, T>(
             id
         }
     };
-    let act = given.act.map_or(Ok(id), |value| fixed("act", &value))?;
-    let kind = match given.kind {
+    let act = act.map_or(Ok(id), |value| fixed("act", &value))?;
+    let kind = match kind {
         None => RecordKind::Event,
         Some(value) => kind_of(py, value.cast::<PyString>()?.to_str()?)?,
     };
-    let digest: Option<Digest> = given.digest.map(|value| fixed("digest", &value)).transpose()?;
-    let policy: Option<Digest> = given.policy.map(|value| fixed("policy", &value)).transpose()?;
-    let usage = pairs::<u64>(given.usage)?;
+    let digest: Option<Digest> = digest.map(|value| fixed("digest", &value)).transpose()?;
+    let policy: Option<Digest> = policy.map(|value| fixed("policy", &value)).transpose()?;
+    let usage = pairs::<u64>(usage)?;
     let usage = usage.iter().map(|(meter, quantity)| Ok((meter.to_str()?, *quantity))).collect::<PyResult<Vec<_>>>()?;
-    let detail = pairs::<Bound<'_, PyString>>(given.detail)?;
+    let detail = pairs::<Bound<'_, PyString>>(detail)?;
     let detail = detail.iter().map(|(name, value)| Ok((name.to_str()?, value.to_str()?))).collect::<PyResult<Vec<_>>>()?;
     let outcome = match (&outcome, &failure) {
         (None, _) => None,

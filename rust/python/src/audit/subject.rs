@@ -7,6 +7,7 @@ use creto_audit::Subjects;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use std::path::PathBuf;
+use std::time::SystemTime;
 
 /// The keys under which records hold personal data, one for each subject, each erasable.
 #[pyclass(frozen, module = "creto._core")]
@@ -41,6 +42,18 @@ impl LedgerSubjects {
         let (record, key) = (fixed("record", record)?, &self.sealer.get().0);
         let plain = py.detach(|| self.inner.open_text(key, subject, &record, text)).or_raise(py)?;
         Ok(PyBytes::new(py, &plain))
+    }
+
+    /// The subjects whose keys are there: pairs of the pseudonym and when its key was made, in seconds since the Unix epoch.
+    fn kept(&self, py: Python<'_>) -> PyResult<Vec<(String, f64)>> {
+        let kept = py.detach(|| self.inner.kept()).or_raise(py)?;
+        let seconds = |made: SystemTime| made.duration_since(SystemTime::UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64());
+        Ok(kept.into_iter().map(|(pseudonym, made)| (pseudonym, seconds(made))).collect())
+    }
+
+    /// Erases the key of a subject that only its pseudonym is known of; False where it was erased before, or never known.
+    fn erase_pseudonym(&self, py: Python<'_>, pseudonym: &str) -> PyResult<bool> {
+        py.detach(|| self.inner.erase_pseudonym(pseudonym)).or_raise(py)
     }
 
     /// Erases a subject's key; False where it was erased before, or never known.
