@@ -194,6 +194,29 @@ def test_a_reply_comes_to_whoever_asked_and_not_to_its_inbox(anywhere: Post, run
     run(main)
 
 
+def test_a_reply_that_is_there_at_once_is_not_taken_by_an_inbox_of_the_one_who_asked(post: Post, run: Any) -> None:
+    put = post.mailbox._sending.put
+    taken: list[str] = []
+
+    async def answered_at_once(draft: Any) -> Any:
+        sent = await put(draft)
+        if draft.sender.id == WRITER:
+            [question] = await all_ready(post.mailbox, post.reader)
+            await question.reply(b"yes")
+            # As quick as it can be: another inbox looks before whoever asked goes on.
+            async with post.mailbox.inbox(post.writer) as inbox:
+                message = await inbox.ready()
+                taken.extend([message.id] if message is not None else [])
+        return sent
+
+    async def main() -> None:
+        post.mailbox._sending.put = answered_at_once  # type: ignore[method-assign]
+        reply = await post.mailbox.request(post.writer, "reader", b"is it so?", timeout=20)
+        assert (reply.body, taken) == (b"yes", [])
+
+    run(main)
+
+
 def test_a_request_without_an_answer_ends_with_the_id_and_the_true_state(post: Post, run: Any) -> None:
     async def main() -> None:
         with pytest.raises(

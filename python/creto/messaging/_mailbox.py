@@ -8,7 +8,7 @@ import time
 import weakref
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import anyio
 import anyio.to_thread
@@ -20,7 +20,7 @@ from creto.messaging._inbox import Inbox
 from creto.messaging._message import Message, Sent
 from creto.messaging._news import News, Wake
 from creto.messaging._receiving import Receiving
-from creto.messaging._sending import Draft, Sending
+from creto.messaging._sending import Draft, Options, Sending
 from creto.reach import EVERYTHING
 
 if TYPE_CHECKING:
@@ -123,14 +123,9 @@ class Mailbox:
         to: str | Sequence[str],
         body: bytes | str,
         *,
-        content_type: str | None = None,
-        in_reply_to: str | None = None,
-        priority: str = "normal",
-        expires_in: float | None = None,
-        attach: Mapping[str, bytes] | None = None,
-        durable: bool = True,
         receipt: bool = False,
         timeout: float | None = None,
+        **options: Unpack[Options],
     ) -> Sent:
         """Seals a message and puts it into its recipients' mailboxes.
 
@@ -138,15 +133,14 @@ class Mailbox:
             sender: Who writes.
             to: Names or ids of 1 to 64 recipients.
             body: The content; text is sent as UTF-8.
-            content_type: Its media type; `text/plain` or `application/octet-stream` where none is given.
-            in_reply_to: The id of the message that it answers.
-            priority: `non-urgent`, `normal` or `urgent`.
-            expires_in: Seconds until it stops to count, by default and at most: a day; five minutes if not durable.
-            attach: Files by name, sealed apart from the message, up to 64 MiB each and 256 MiB together.
-            durable: Kept in the store until it is acknowledged. Where False, it is handed to inboxes that are open in
-                this process, and lost with it.
             receipt: Waits until every recipient has acknowledged it.
             timeout: Seconds to wait for the receipts; the mailbox's `delivery_timeout` where none is given.
+            options: `content_type`: the body's media type; `text/plain` or `application/octet-stream` where none is
+                given. `in_reply_to`: the id of the message that it answers. `priority`: `non-urgent`, `normal` or
+                `urgent`. `expires_in`: seconds until it stops to count, by default and at most: a day; five minutes if
+                not durable. `attach`: files by name, sealed apart from the message, up to 64 MiB each and 256 MiB
+                together. `durable`: kept in the store until it is acknowledged; where False, it is handed to inboxes
+                that are open in this process, and lost with it.
 
         Raises:
             InvalidInputError: The body is too large, or an option has no such value.
@@ -154,30 +148,20 @@ class Mailbox:
             DeliveryDeniedError: Policy forbids it; nothing was sent.
             TimeoutError: No receipt in time; the text gives the message id and its true state.
         """
-        draft = await self._sending.compose(
-            sender,
-            to,
-            body,
-            content_type=content_type,
-            in_reply_to=in_reply_to,
-            priority=priority,
-            expires_in=expires_in,
-            attach=attach,
-            durable=durable,
-        )
-        if durable:
-            sent = await self._sending.put(draft)
-        else:
-            sent = await self._sending.hand_over(draft)
+        draft = await self._sending.compose(sender, to, body, **options)
+        sent = await self._deliver(draft)
         if receipt:
             await sent.receipts(timeout)
         return sent
+
+    async def _deliver(self, draft: Draft) -> Sent:
+        return await (self._sending.put(draft) if draft.durable else self._sending.hand_over(draft))
 
     async def send_many(
         self,
         sender: Agent,
         messages: Iterable[tuple[str | Sequence[str], bytes | str]],
-        **options: Any,
+        **options: Unpack[Options],
     ) -> list[Sent]:
         """Sends a batch: each message is authorized and sealed by itself, and all are filed in one transaction or none.
 
@@ -223,7 +207,7 @@ class Mailbox:
         return await anyio.to_thread.run_sync(self._sending.file, pairs)
 
     async def request(
-        self, sender: Agent, to: str, body: bytes | str, *, timeout: float | None = None, **options: Any
+        self, sender: Agent, to: str, body: bytes | str, *, timeout: float | None = None, **options: Unpack[Options]
     ) -> Message:
         """Sends a message and waits for the reply to it; acknowledge the reply as any other message.
 
@@ -242,13 +226,15 @@ class Mailbox:
         limit = self._timeout if timeout is None else timeout
         inbox = self.inbox(sender)
         try:
-            sent = await self.send(sender, to, body, **options)
+            draft = await self._sending.compose(sender, to, body, **options)
             until = int(self._clock() + limit) + 1
 
             def ask(tx: Transaction) -> None:
-                tx.insert(questions, message_id=sent.id, sender=sender.id, until=until)
+                tx.insert(questions, message_id=draft.message_id, sender=sender.id, until=until)
 
+            # Before the message is out: the reply may be there before this goes on.
             await self._store.run(ask)
+            sent = await self._deliver(draft)
             with anyio.move_on_after(limit):
                 while True:
                     inbox._drain()

@@ -7,7 +7,7 @@ import os
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import anyio
 import anyio.lowlevel
@@ -32,7 +32,18 @@ if TYPE_CHECKING:
     from creto.messaging._mailbox import Mailbox
     from creto.nhi import Agent
 
-__all__ = ["Draft", "Sending"]
+__all__ = ["Draft", "Options", "Sending"]
+
+
+class Options(TypedDict, total=False):
+    """What every way of sending takes: all of it may be left out."""
+
+    content_type: str | None
+    in_reply_to: str | None
+    priority: str
+    expires_in: float | None
+    attach: Mapping[str, bytes] | None
+    durable: bool
 
 
 @dataclass(slots=True)
@@ -51,6 +62,7 @@ class Draft:
     blobs: list[_attachment.Blob]
     news: News = field(repr=False, compare=False)
     recipients: tuple[str, ...]
+    durable: bool
 
     def seal(self) -> bytes:
         """The envelope; the GIL is released meanwhile."""
@@ -147,7 +159,19 @@ class Sending:
         expires, news = now + life, self._mailbox._expect(message_id) if durable else News()
         recipients = tuple([identity.id for identity in identities])
         return Draft(
-            sender, identities, content, media, message_id, now, expires, priority, in_reply_to, blobs, news, recipients
+            sender,
+            identities,
+            content,
+            media,
+            message_id,
+            now,
+            expires,
+            priority,
+            in_reply_to,
+            blobs,
+            news,
+            recipients,
+            durable,
         )
 
     async def _authorize(self, sender: Agent, to: Sequence[_core.Identity], context: Mapping[str, Any]) -> None:
