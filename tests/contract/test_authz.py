@@ -358,3 +358,216 @@ def test_explain_says_why(run: Any) -> None:
     assert "permit `read-working-folder`: applies" in out
     assert "when " in out
     assert ': true (context.path is ".env")' in out
+
+
+def test_a_name_that_looks_like_another_is_another_in_every_form_of_a_check() -> None:
+    authz = client(f'permit (principal == Agent::"{AGENT}", action == Action::"tool:call", resource == Tool::"x");')
+    others = [AGENT + "\0", AGENT + " ", AGENT.replace("e", "\u0435"), AGENT + "\u200b", AGENT.upper(), f"{AGENT}\n"]
+    names = [AGENT, *others]
+    assert [authz.check_nowait(name, "tool:call", "x").allowed for name in names] == [True] + [False] * len(others)
+    many = len(names)
+    assert authz.check_many(names, ["tool:call"] * many, ["x"] * many, kind="Tool").tolist() == [1] + [0] * len(others)
+    array = np.array(names, dtype=object)
+    assert authz.check_many(array, ["tool:call"] * many, ["x"] * many, kind="Tool").tolist() == [1] + [0] * len(others)
+    assert authz.check_many([AGENT], ["tool:call"], ["x\0"], kind="Tool").tolist() == [0]
+
+
+@pytest.mark.parametrize("places", [[2**32], [-1], [0.5], [np.nan], ["0"], [True]])
+def test_a_place_that_would_become_another_one_is_refused(places: Any) -> None:
+    authz = client("permit (principal, action, resource);")
+    rosters = (
+        authz.roster("principal", [AGENT]),
+        authz.roster("action", ["tool:call"]),
+        authz.roster("resource", ["x"], "Tool"),
+    )
+    none = np.zeros(1, np.uint32)
+    with pytest.raises(InvalidInputError, match="a place in a roster is an unsigned 32-bit integer"):
+        authz.check_many(np.array(places), none, none, rosters=rosters)
+    assert authz.check_many(np.array([7]), none, none, rosters=rosters).tolist() == [0]
+    assert authz.check_many(np.array([0], dtype=np.int8), none, none, rosters=rosters).tolist() == [1]
+
+
+def test_a_new_set_of_policies_does_not_forget_what_the_sources_said() -> None:
+    revoked = [False]
+
+    def source() -> list[dict[str, Any]]:
+        return [member("b", level=0 if revoked[0] else 1)]
+
+    text = (
+        "permit (principal, action, resource);"
+        "forbid (principal, action, resource) when {{ principal has level && {} }};"
+    )
+    authz = AuthzClient(sources=[source])
+    authz.install(text.format("principal.level == 0"), SCHEMA)
+    revoked[0] = True
+    anyio.run(authz.refresh)
+    assert not authz.check_nowait(AGENT, "tool:call", "x")
+    # The files know nothing of it, or say otherwise: the sources have the last word.
+    for entities in ([], [member("a", level=1)], json.dumps([member("a", level=1)])):
+        authz.install(text.format("principal.level < 1"), SCHEMA, entities)
+        assert not authz.check_nowait(AGENT, "tool:call", "x")
+    with pytest.raises(InvalidInputError, match="holds no entities: it is nested too deeply"):
+        authz.install(text.format("principal.level < 1"), SCHEMA, "[" * 100_000)
+    revoked[0] = False
+    assert anyio.run(authz.refresh) == 1
+    assert authz.check_nowait(AGENT, "tool:call", "x")
+
+
+def test_of_two_refreshes_at_once_the_later_one_has_the_last_word() -> None:
+    async def story() -> None:
+        first_asked, go_on = anyio.Event(), anyio.Event()
+        asked = 0
+
+        async def source() -> list[dict[str, Any]]:
+            nonlocal asked
+            asked += 1
+            if asked == 1:
+                first_asked.set()
+                await go_on.wait()
+                return [member("a")]
+            return []
+
+        authz = AuthzClient(sources=[source])
+        authz.install('permit (principal in Team::"a", action, resource);', SCHEMA)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(authz.refresh)
+            await first_asked.wait()
+            tasks.start_soon(authz.refresh)
+            await anyio.wait_all_tasks_blocked()
+            go_on.set()
+        assert asked == 2
+        assert not authz.check_nowait(AGENT, "tool:call", "x")
+
+    anyio.run(story)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "{}", "[1]", '[{"uid": 1}]', "\udcff"])
+def test_a_file_of_entities_that_is_none_changes_nothing(text: str, tmp_path: Path) -> None:
+    file = tmp_path / "entities.json"
+    file.write_bytes(text.encode("utf-8", "surrogateescape"))
+    authz = AuthzClient(sources=[file])
+    authz.install("permit (principal, action, resource);", SCHEMA)
+    with pytest.raises(InvalidInputError, match="entit"):
+        anyio.run(authz.refresh)
+    assert authz.check_nowait(AGENT, "tool:call", "x")
+
+
+OTHERS: list[Any] = [
+    "text",
+    1,
+    True,
+    ["x"],
+    {"a": 1},
+    Decimal("1.5"),
+    ip_address("10.0.0.1"),
+    {"__entity": {"type": "Tool", "id": "x"}},
+]
+REQUIRED: dict[str, tuple[str, dict[str, Any]]] = {
+    "fs:read": ('Path::"x"', {"path": "x"}),
+    "fs:write": ('Path::"x"', {"path": "x"}),
+    "http:get": ('Url::"https://a.example/"', {"host": "a.example"}),
+    "http:delete": ('Url::"https://a.example/"', {"host": "a.example"}),
+    "net:connect": ('Host::"a.example:443"', {"host": "a.example", "port": 443}),
+}
+
+
+@pytest.mark.parametrize("name", starters())
+def test_no_starter_set_lets_an_act_in_that_leaves_out_or_retypes_what_is_required(name: str) -> None:
+    authz = AuthzClient()
+    # Whatever the set forbids, its permits alone would let in: so a denial below is the schema's.
+    authz.install(starter(name) + "permit (principal, action, resource);")
+    for action, (resource, whole) in REQUIRED.items():
+        assert "does not fit" not in (authz.check_nowait(AGENT, action, resource, whole).reason or "")
+        for key, right in whole.items():
+            changed = [{k: v for k, v in whole.items() if k != key}]
+            changed += [{**whole, key: other} for other in OTHERS if type(other) is not type(right)]
+            changed += [{**{k: v for k, v in whole.items() if k != key}, key.upper(): right}]
+            for context in changed:
+                assert authz.check_nowait(AGENT, action, resource, context).outcome == "deny", (action, context)
+
+
+def test_what_the_validator_finds_for_many_actions_is_told_once(run: Any, tmp_path: Path) -> None:
+    file = tmp_path / "bad.cedar"
+    file.write_text("permit (principal, action, resource) when { context.nothing };")
+    found = json.loads(run("--json", "policy", "check", file, code=1))
+    assert len(found) == 1
+    assert "and the same for" in found[0]["message"]
+    assert found == json.loads(run("--json", "policy", "check", file, code=1))
+
+
+def test_a_character_that_is_not_seen_is_found_and_the_caret_stands_under_it(run: Any, tmp_path: Path) -> None:
+    file = tmp_path / "hidden.cedar"
+    file.write_text(
+        "// a\x0b\u2028b\r\npermit (principal == Agent::\"x\", action, resource); // \u202e } ; forbid\n"
+        "permit (principal,\taction == Action::\"fs:read\", resource) when { \u2028 context.pat == \"\u4f60\u597d\" };",
+        encoding="utf-8",
+    )  # fmt: skip
+    out = run("policy", "check", file, code=1)
+    lines = out.splitlines()
+    at = next(n for n, line in enumerate(lines) if "error [validate]" in line)
+    assert lines[at].startswith(f"{file}:3:")
+    shown, carets = lines[at + 1], lines[at + 2]
+    assert shown[carets.index("^") : carets.rindex("^") + 1] == "context.pat"
+    assert "\\u2028" in shown
+    file.write_text(file.read_text().replace("pat ==", "path =="), encoding="utf-8")
+    out = run("policy", "check", file)
+    assert "2:57: warning [hidden-character]: the character U+202E is not seen here" in out
+    assert f"{file}:1:5: warning [hidden-character]: the character U+000B" in out
+    assert "\u202e" not in out
+    run("policy", "check", "--strict", file, code=1)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('case = "x"', "`case` is an array of tables"),
+        ("case = [1]", "`case` is an array of tables"),
+        ('[[case]]\nagent="a"\naction="b:c"\nresource="x"\nexpect="allow"\ncontext=[1]', "`context` is a table"),
+        ('schema = 7\n[[case]]\nagent="a"', "`schema` is the name of a file"),
+        ('entities = 7\n[[case]]\nagent="a"', "`entities` is the name of a file"),
+        ('schema = "nowhere"\n[[case]]\nagent="a"', "nowhere`, which is not there"),
+        ('schema = "binary"\n[[case]]\nagent="a"', "binary`, which is not text in UTF-8"),
+    ],
+)
+def test_a_table_of_cases_says_what_is_wrong_with_it(
+    text: str, message: str, run: Any, tmp_path: Path, capsys: Any
+) -> None:
+    (tmp_path / "p.cedar").write_text("permit (principal, action, resource);")
+    (tmp_path / "binary").write_bytes(b"\xff\xfe")
+    table = tmp_path / "t.toml"
+    table.write_text(f'policies = "p.cedar"\n{text}\n')
+    with pytest.raises(InvalidInputError, match=message):
+        Table.load(table)
+    assert main(["policy", "test", str(table)]) == 2
+    assert message in capsys.readouterr().err
+    for policies in ("5", "[1]", '""', '"nowhere.cedar"'):
+        table.write_text(f"policies = {policies}\n")
+        with pytest.raises(InvalidInputError, match=r"name the policy files|not there"):
+            Table.load(table)
+    table.write_bytes(b"\xff\xfe")
+    with pytest.raises(InvalidInputError, match="not text in UTF-8"):
+        Table.load(table)
+
+
+def test_files_that_are_no_text_and_requests_that_are_none_are_told_apart_from_faults(
+    tmp_path: Path, capsys: Any
+) -> None:
+    binary, policy = tmp_path / "b.cedar", tmp_path / "p.cedar"
+    binary.write_bytes(b"\xff\xfe")
+    policy.write_text("permit (principal, action, resource);")
+    for arguments in (
+        ["check", binary],
+        ["check", policy, "--schema", binary],
+        ["check", policy, "--entities", binary],
+    ):
+        assert main(["policy", *map(str, arguments)]) == 2
+        assert "b.cedar: it is not text in UTF-8" in capsys.readouterr().err
+    for context, message in (
+        ('{"a":' * 3000 + "1" + "}" * 3000, "nested too deeply"),
+        ('{"purpose": "\\ud800"}', "not text in UTF-8"),
+        ("[]", "not a JSON object"),
+    ):
+        assert main(["policy", "explain", "a", "tool:call", "x", "--policies", str(policy), "--context", context]) == 2
+        assert message in capsys.readouterr().err
+    assert main(["policy", "explain", "a\udcff", "tool:call", "x", "--policies", str(policy)]) == 2
+    assert "not text in UTF-8" in capsys.readouterr().err

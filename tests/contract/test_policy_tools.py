@@ -21,6 +21,7 @@ import creto
 from creto import _core
 from creto.authz import starter, starter_schema, starters
 from creto.authz._assertions import Assertions
+from creto.authz._replay import Act, replayed
 from creto.authz._signed import sign_files, signed_at, verify_files
 from creto.authz._solver import solver_command
 from creto.cli import main
@@ -419,6 +420,49 @@ def test_replay_says_which_acts_it_knows_whole_and_what_it_lacks_of_the_others(r
     assert "1 only partly: `context.argv` is not on record" in out
 
 
+@pytest.mark.parametrize(
+    ("action", "resource"),
+    [
+        ("http:get", "http://[x"),
+        ("net:connect", "host:\u00b2"),
+        ("net:connect", "host:" + "9" * 5_000),
+        ("net:connect", "host:99999999999999999999"),
+        ("fs:read", "\x1b[2J\u202e"),
+        ("tool:call", 'Tool::"x"y"'),
+        ("tool:call", 'Tool::"\\q"'),
+        ("in::x", ""),
+    ],
+)
+def test_nothing_on_record_can_end_a_replay(action: str, resource: str) -> None:
+    engine = _core.PolicyEngine()
+    engine.install("permit (principal, action, resource);", starter_schema())
+    record = {"kind": "intent", "act": 1, "what": action, "resource": resource, "who": "spiffe://t/agent/a"}
+    for kept in (
+        '{"a": 1.5}',
+        "[" * 100_000,
+        "[1]",
+        "5",
+        '{"purpose": 99999999999999999999999}',
+        '{"purpose": {"x": null}}',
+    ):
+        detail = {"context": kept}
+        (act,) = Act.read([{**record, "delegation_chain": [], "digest": None, "detail": detail}])
+        assert replayed(engine, act).now in ("allow", "deny")
+
+
+def test_a_hostile_act_on_record_is_shown_and_the_rest_is_replayed(run: Any, tmp_path: Path) -> None:
+    acts(
+        tmp_path / "state",
+        ("net:connect", "host:\u00b2", {"host": "h"}),  # no port: denied, and on record
+        ("tool:call", "\x1b[2Jpay", {}),
+    )
+    new = tmp_path / "new.cedar"
+    new.write_text(f"{FORBID};".replace("fs:write", "tool:call"))
+    out = run("policy", "replay", new)
+    assert "2 acts" in out
+    assert "\x1b" not in out
+
+
 def test_only_what_the_schema_wants_of_the_circumstances_is_on_record(run: Any, tmp_path: Path) -> None:
     acts(tmp_path / "state", ("tool:call", "pay", {"purpose": "p" * 300, "currency": "EUR", "to": "DE02"}))
     shown = json.loads(run("--json", "audit", "query", "--action", "tool:call"))
@@ -606,6 +650,22 @@ def test_a_change_that_is_refused_as_a_whole_does_not_make_the_set_in_force_the_
         layer.parts.live._takers.remove(refuse)
         assert layer.parts.live.reload("test").refused is None
         assert layer.parts.policy.digest != first
+
+
+def test_the_configured_set_is_signed_with_its_entities(run: Any, tmp_path: Path) -> None:
+    (tmp_path / "p.cedar").write_text(f"{READ};\n")
+    entities = tmp_path / "e.json"
+    entities.write_text('[{"uid": {"type": "Tool", "id": "x"}, "attrs": {}, "parents": []}]')
+    (tmp_path / "policy.pub").write_text(run("--state", tmp_path / "signer", "policy", "keys"))
+    unsigned, signed = tmp_path / "unsigned.toml", tmp_path / "signed.toml"
+    names = f'[authz]\npolicies = ["{tmp_path}/p.cedar"]\nentities = ["{entities}"]\n'
+    unsigned.write_text(names)
+    signed.write_text(f'{names}signature = "{tmp_path}/p.sig"\ntrusted_keys = ["{tmp_path}/policy.pub"]\n')
+    sign = ("--config", unsigned, "--state", tmp_path / "signer", "policy", "sign", "--out", tmp_path / "p.sig")
+    assert f"signed {tmp_path}/p.cedar, {entities}" in run(*sign)
+    assert "signed by a trusted key" in run("--config", signed, "doctor", "policy")
+    entities.write_text('[{"uid": {"type": "Nothing", "id": "x"}, "attrs": {}, "parents": []}]')
+    run(*sign, code=2)
 
 
 def test_a_signature_without_its_time_is_refused(tmp_path: Path) -> None:

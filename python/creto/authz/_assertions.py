@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from creto.authz._cases import EXPECTED, read_table
+from creto.authz._cases import EXPECTED, named_files, named_text, read_table, rows
 from creto.authz._starter import starter_schema
 from creto.errors import InvalidInputError
 
@@ -50,21 +50,17 @@ class Assertions:
         data = read_table(path)
         unknown = set(data) - {"policies", "schema", "assert"}
         if unknown:
-            raise InvalidInputError(f"{path}: `{min(unknown)}` is not known; there are policies, schema and assert")
-        named = data.get("policies") or []
-        files = [path.parent / name for name in ([named] if isinstance(named, str) else named)]
-        if not files:
-            raise InvalidInputError(f"{path}: name the policy files under `policies`")
-        for file in (*files, *([path.parent / data["schema"]] if data.get("schema") else [])):
-            if not file.is_file():
-                raise InvalidInputError(f"{path} names `{file}`, which is not there")
-        schema = data.get("schema")
-        listed = [_assertion(path, number, each) for number, each in enumerate(data.get("assert", []), 1)]
+            raise InvalidInputError(
+                f"{path}: `{min(map(str, unknown))}` is not known; there are policies, schema and assert"
+            )
+        policies = "\n".join(named_files(path, data))
+        schema = named_text(path, data, "schema") or starter_schema()
+        listed = [_assertion(path, number, each) for number, each in enumerate(rows(path, data, "assert"), 1)]
         if not listed:
             raise InvalidInputError(f"{path}: there is no assertion; write [[assert]] with name, requests and never")
         return cls(
-            policies="\n".join(file.read_text(encoding="utf-8") for file in files),
-            schema=(path.parent / schema).read_text(encoding="utf-8") if schema else starter_schema(),
+            policies=policies,
+            schema=schema,
             assertions=tuple(listed),
         )
 
@@ -72,7 +68,7 @@ class Assertions:
 def _assertion(path: Path, number: int, given: Mapping[str, Any]) -> Assertion:
     unknown = set(given) - {"name", "requests", "never"}
     if unknown:
-        raise InvalidInputError(f"{path}, assertion {number}: `{min(unknown)}` is not known")
+        raise InvalidInputError(f"{path}, assertion {number}: `{min(map(str, unknown))}` is not known")
     requests = given.get("requests")
     if not isinstance(requests, str) or not requests.strip():
         raise InvalidInputError(
@@ -80,7 +76,7 @@ def _assertion(path: Path, number: int, given: Mapping[str, Any]) -> Assertion:
             '(principal, action == Action::"fs:write", resource)'
         )
     never = given.get("never", ())
-    never = (never,) if isinstance(never, str) else tuple(never)
+    never = (never,) if isinstance(never, str) else tuple(never) if isinstance(never, list) else ()
     wrong = [each for each in never if each not in EXPECTED]
     if not never or wrong:
         raise InvalidInputError(f"{path}, assertion {number}: `never` is one or more of allow, deny and ask")

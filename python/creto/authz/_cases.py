@@ -12,7 +12,7 @@ from typing import Any
 from creto import _core
 from creto.errors import InvalidInputError
 
-__all__ = ["EXPECTED", "Case", "Coverage", "Result", "Table", "read_table"]
+__all__ = ["EXPECTED", "Case", "Coverage", "Result", "Table", "named_files", "named_text", "read_table", "rows"]
 
 EXPECTED = ("allow", "deny", "ask")
 
@@ -106,28 +106,21 @@ class Table:
         unknown = set(data) - {"policies", "schema", "entities", "case"}
         if unknown:
             raise InvalidInputError(
-                f"{path}: `{sorted(unknown)[0]}` is not known; there are policies, schema, entities and case"
+                f"{path}: `{min(map(str, unknown))}` is not known; there are policies, schema, entities and case"
             )
-        policies = data.get("policies") or []
-        files = [path.parent / name for name in ([policies] if isinstance(policies, str) else policies)]
-        if not files:
-            raise InvalidInputError(f"{path}: name the policy files under `policies`")
-        text = "\n".join(file.read_text(encoding="utf-8") for file in files)
-        schema = data.get("schema")
-        entities = data.get("entities", "[]")
+        text = "\n".join(named_files(path, data))
+        entities = data.get("entities")
         if isinstance(entities, list):
             import json
 
-            entities = json.dumps(entities)
-        elif entities != "[]":
-            entities = (path.parent / entities).read_text(encoding="utf-8")
+            given = json.dumps(entities, default=str)
+        else:
+            given = named_text(path, data, "entities") or "[]"
         from creto.authz._starter import starter_schema
 
         engine = _core.PolicyEngine()
-        engine.install(
-            text, (path.parent / schema).read_text(encoding="utf-8") if schema else starter_schema(), entities
-        )
-        cases = [_case(path, number, each, trust_domain) for number, each in enumerate(data.get("case", []), 1)]
+        engine.install(text, named_text(path, data, "schema") or starter_schema(), given)
+        cases = [_case(path, number, each, trust_domain) for number, each in enumerate(rows(path, data, "case"), 1)]
         if not cases:
             raise InvalidInputError(f"{path}: there is no case; write [[case]] with agent, action, resource and expect")
         return cls(engine, cases, engine.policy_ids())
@@ -148,6 +141,69 @@ class Table:
         return results, coverage
 
 
+def named_files(path: Path, data: Mapping[str, Any]) -> list[str]:
+    """The texts of the policy files that a table names beside it.
+
+    Args:
+        path: The table.
+        data: What is in it.
+
+    Raises:
+        InvalidInputError: It names none, or one that is not there.
+    """
+    named = data.get("policies") or []
+    named = [named] if isinstance(named, str) else named
+    if not isinstance(named, list) or not named or not all(isinstance(name, str) for name in named):
+        raise InvalidInputError(f"{path}: name the policy files under `policies`")
+    return [_beside(path, name) for name in named]
+
+
+def named_text(path: Path, data: Mapping[str, Any], key: str) -> str | None:
+    """The text of a file that a table names beside it; None where it names none.
+
+    Args:
+        path: The table.
+        data: What is in it.
+        key: Under which name it does.
+
+    Raises:
+        InvalidInputError: It is not the name of a file that can be read.
+    """
+    name = data.get(key)
+    if name is None:
+        return None
+    if not isinstance(name, str) or not name:
+        raise InvalidInputError(f"{path}: `{key}` is the name of a file")
+    return _beside(path, name)
+
+
+def _beside(path: Path, name: str) -> str:
+    file = path.parent / name
+    try:
+        return file.read_text(encoding="utf-8")
+    except OSError:
+        raise InvalidInputError(f"{path} names `{file}`, which is not there or cannot be read") from None
+    except ValueError:
+        raise InvalidInputError(f"{path} names `{file}`, which is not text in UTF-8") from None
+
+
+def rows(path: Path, data: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
+    """The tables of an array of tables.
+
+    Args:
+        path: The file.
+        data: What is in it.
+        key: The array's name.
+
+    Raises:
+        InvalidInputError: It is something else.
+    """
+    listed = data.get(key, [])
+    if not isinstance(listed, list) or not all(isinstance(each, dict) for each in listed):
+        raise InvalidInputError(f"{path}: `{key}` is an array of tables; write [[{key}]]")
+    return listed
+
+
 def read_table(path: Path) -> dict[str, Any]:
     """A file of tables, TOML or YAML.
 
@@ -157,8 +213,8 @@ def read_table(path: Path) -> dict[str, Any]:
     Raises:
         InvalidInputError: It does not read.
     """
-    text = path.read_text(encoding="utf-8")
     try:
+        text = path.read_text(encoding="utf-8")
         if path.suffix in (".yaml", ".yml"):
             from creto.config._contents import yaml_value
 
@@ -167,6 +223,8 @@ def read_table(path: Path) -> dict[str, Any]:
             data = tomllib.loads(text)
     except RecursionError as error:
         raise InvalidInputError(f"{path}: it is nested too deeply") from error
+    except UnicodeDecodeError as error:
+        raise InvalidInputError(f"{path}: it is not text in UTF-8") from error
     except ValueError as error:
         raise InvalidInputError(f"{path}: {error}") from error
     if not isinstance(data, dict):
@@ -183,7 +241,9 @@ def _case(path: Path, number: int, given: Mapping[str, Any], trust_domain: str) 
 
     unknown = set(given) - {"name", "agent", "action", "resource", "context", "expect", "policy"}
     if unknown:
-        raise InvalidInputError(f"{path}, case {number}: `{sorted(unknown)[0]}` is not known")
+        raise InvalidInputError(f"{path}, case {number}: `{min(map(str, unknown))}` is not known")
+    if not isinstance(given.get("context", {}), dict):
+        raise InvalidInputError(f"{path}, case {number}: `context` is a table")
     expect = need("expect")
     if expect not in EXPECTED:
         raise InvalidInputError(
@@ -194,8 +254,15 @@ def _case(path: Path, number: int, given: Mapping[str, Any], trust_domain: str) 
         agent = f"spiffe://{trust_domain}/agent/{agent}"
     action, resource = need("action"), need("resource")
     context = {name: _value(value) for name, value in (given.get("context") or {}).items()}
+    name, policy = given.get("name"), given.get("policy")
     return Case(
-        given.get("name") or f"{action} on {resource}", agent, action, resource, context, expect, given.get("policy")
+        str(name) if name else f"{action} on {resource}",
+        agent,
+        action,
+        resource,
+        context,
+        expect,
+        None if policy is None else str(policy),
     )
 
 
@@ -210,5 +277,5 @@ def _value(value: Any) -> Any:
     if isinstance(value, list):
         return [_value(inner) for inner in value]
     if isinstance(value, float):
-        return Decimal(str(value))
+        return Decimal(str(value))  # a case is written by hand: 0.1 is meant as it stands
     return value

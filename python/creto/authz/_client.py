@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import anyio
+
 from creto import _core
+from creto._foreign import json_value
 from creto.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -42,7 +45,16 @@ class CheckRequest:
 
 
 class PreparedCheck:
-    """An agent and an action looked up once, for repeated checks; good whatever is installed later."""
+    """An agent and an action looked up once, for repeated checks; good whatever is installed later.
+
+    Example:
+        >>> from creto.authz import AuthzClient
+        >>> authz = AuthzClient()
+        >>> _ = authz.install('permit (principal, action == Action::"tool:call", resource == Tool::"search");')
+        >>> calls = authz.prepare("spiffe://creto.local/agent/a", "tool:call")
+        >>> [calls.check_nowait(tool).outcome for tool in ("search", "shell")]
+        ['allow', 'deny']
+    """
 
     __slots__ = ("_inner",)
 
@@ -55,11 +67,22 @@ class PreparedCheck:
         Args:
             resource: On what; None where it was given to `prepare`.
             context: The circumstances, by name.
+
+        Raises:
+            InvalidInputError: The context holds a value that has no stated encoding.
         """
         return self._inner.check_nowait(resource, context)
 
     async def check(self, resource: str | None = None, context: dict[str, Any] | None = None) -> _core.Decision:
-        """`check_nowait`, awaitable."""
+        """`check_nowait`, awaitable.
+
+        Args:
+            resource: On what; None where it was given to `prepare`.
+            context: The circumstances, by name.
+
+        Raises:
+            InvalidInputError: The context holds a value that has no stated encoding.
+        """
         return self._inner.check_nowait(resource, context)
 
 
@@ -89,6 +112,8 @@ class AuthzClient:
         self.engine = engine if engine is not None else _core.PolicyEngine()
         self.sources = tuple(sources)
         self._known: dict[tuple[str, str], str] = {}
+        # A source that was asked earlier must not have the last word over one that was asked later.
+        self._refreshing = anyio.Lock()
 
     def install(
         self, policies: str, schema: str | None = None, entities: str | Iterable[Entity] = ()
@@ -98,19 +123,30 @@ class AuthzClient:
         Args:
             policies: Cedar policies, or Cedar's JSON for them.
             schema: A schema in either syntax; the starter schema by default.
-            entities: Entities in Cedar's JSON, or as mappings.
+            entities: Entities in Cedar's JSON, or as mappings. What the sources gave at the last `refresh` stays
+                beside them, and is the one that counts where both name an entity.
 
         Returns:
             What should be read, and does not stand in the way.
 
         Raises:
             InvalidInputError: It is not right; the set before it serves on.
+
+        Example:
+            >>> from creto.authz import AuthzClient
+            >>> AuthzClient().install("permit (principal, action, resource) when { context.nothing };")
+            Traceback (most recent call last):
+            ...
+            creto.errors.InvalidInputError: invalid input: policies not installed, those before them stay: ...
         """
         from creto.authz._starter import starter_schema
 
         text = entities if isinstance(entities, str) else json.dumps(list(entities))
+        if self._known:
+            # A new set of policies does not make the sources' entities unknown: who was revoked stays revoked.
+            given = {_uid(entity): json.dumps(entity) for entity in _listed(text)}
+            text = f"[{','.join((given | self._known).values())}]"
         _, warnings = self.engine.install(policies, schema if schema is not None else starter_schema(), text)
-        self._known.clear()
         return warnings
 
     def check_nowait(
@@ -127,6 +163,15 @@ class AuthzClient:
 
         Raises:
             InvalidInputError: The context holds a value that has no stated encoding.
+
+        Example:
+            >>> from creto.authz import AuthzClient
+            >>> authz = AuthzClient()
+            >>> _ = authz.install('@oversight("desk") forbid (principal, action, resource);'
+            ...                   'permit (principal, action == Action::"secret:use", resource);')
+            >>> asked = authz.check_nowait("spiffe://creto.local/agent/a", "secret:use", "key")
+            >>> asked.outcome, asked.policy_ids
+            ('oversight', ['desk'])
         """
         return self.engine.check_nowait(agent if type(agent) is str else _name(agent), action, resource, context)
 
@@ -135,6 +180,17 @@ class AuthzClient:
 
         Args:
             request: Who, what, on what.
+
+        Raises:
+            InvalidInputError: The context holds a value that has no stated encoding.
+
+        Example:
+            >>> import asyncio
+            >>> from creto.authz import AuthzClient, CheckRequest
+            >>> authz = AuthzClient()
+            >>> request = CheckRequest("spiffe://creto.local/agent/a", "tool:call", "search")
+            >>> asyncio.run(authz.check(request)).reason
+            'no policy set is installed'
         """
         context = request.context
         return self.engine.check_nowait(
@@ -164,6 +220,20 @@ class AuthzClient:
             role: `principal`, `action` or `resource`.
             names: The names, in the order in which they are numbered.
             kind: The type of bare resources.
+
+        Raises:
+            InvalidInputError: No set is installed, the role is not one of these, or a name cannot be read.
+
+        Example:
+            >>> import numpy as np
+            >>> from creto.authz import AuthzClient
+            >>> authz = AuthzClient()
+            >>> _ = authz.install('permit (principal, action, resource == Tool::"search");')
+            >>> rosters = (authz.roster("principal", ["spiffe://creto.local/agent/a"]),
+            ...            authz.roster("action", ["tool:call"]), authz.roster("resource", ["search", "shell"], "Tool"))
+            >>> first = np.zeros(3, dtype=np.uint32)
+            >>> authz.check_many(first, first, np.array([1, 0, 1], dtype=np.uint32), rosters=rosters).tolist()
+            [0, 1, 0]
         """
         return self.engine.roster(role, list(names), kind)
 
@@ -189,7 +259,8 @@ class AuthzClient:
             One unsigned byte for each act: 0 denied, 1 allowed, 2 a human has to agree.
 
         Raises:
-            InvalidInputError: The columns differ in length, or a name cannot be read.
+            InvalidInputError: The columns differ in length, a name cannot be read, or what should be a place is no
+                unsigned 32-bit integer.
 
         Example:
             >>> from creto.authz import AuthzClient
@@ -205,13 +276,16 @@ class AuthzClient:
             columns = []
             tables = []
             for role, names in (("principal", agents), ("action", actions), ("resource", resources)):
-                unique, places = np.unique(np.asarray(names, dtype=object).astype(str), return_inverse=True)
-                tables.append(self.engine.roster(role, unique.tolist(), kind if role == "resource" else None))
-                columns.append(places.astype(np.uint32))
+                # Names as they are: an array of text would cut a zero byte off their end, and make two of them one.
+                places: dict[Hashable, int] = {}
+                given = names.tolist() if isinstance(names, np.ndarray) else names
+                columns.append(np.array([places.setdefault(name, len(places)) for name in given], dtype=np.uint32))
+                listed = [name if type(name) is str else _name(name) for name in places]
+                tables.append(self.engine.roster(role, listed, kind if role == "resource" else None))
             principals, verbs, things = tables
         else:
             principals, verbs, things = rosters
-            columns = [np.ascontiguousarray(column, dtype=np.uint32) for column in (agents, actions, resources)]
+            columns = [_places(column) for column in (agents, actions, resources)]
         codes = self.engine.check_places(principals, verbs, things, *columns)
         return np.frombuffer(codes, dtype=np.uint8)
 
@@ -228,10 +302,19 @@ class AuthzClient:
 
         Returns:
             For each policy: `policy`, `effect`, `oversight`, `holds` (None where a condition erred) and `conditions`,
-            each with `word`, `text`, `value` and `reached`.
+            each with `word`, `text`, `value`, what it looks at (`given`) and `reached`.
 
         Raises:
             InvalidInputError: No set is installed, or the request cannot be read.
+
+        Example:
+            >>> from creto.authz import AuthzClient
+            >>> authz = AuthzClient()
+            >>> _ = authz.install('permit (principal, action == Action::"fs:read", resource)'
+            ...                   'unless { context.path like "/*" };')
+            >>> [told] = authz.explain("spiffe://creto.local/agent/a", "fs:read", "/etc", {"path": "/etc"})
+            >>> told["holds"], told["conditions"][0]["given"]
+            (False, [('context.path', '"/etc"')])
         """
         return self.engine.explain(_name(agent), action, resource, context)
 
@@ -242,14 +325,29 @@ class AuthzClient:
             How many entities were added, replaced or removed.
 
         Raises:
-            InvalidInputError: A source gave what is not an entity, or does not fit the schema.
+            InvalidInputError: A source gave what is not an entity, or does not fit the schema; no set is installed.
+            OSError: A file cannot be read.
+
+        Example:
+            >>> import asyncio
+            >>> from creto.authz import AuthzClient
+            >>> def directory():
+            ...     yield {"uid": {"type": "Agent", "id": "a"}, "attrs": {"role": "buyer"}, "parents": []}
+            >>> authz = AuthzClient(sources=[directory])
+            >>> _ = authz.install('permit (principal, action, resource) when { principal has role };')
+            >>> asyncio.run(authz.refresh()), authz.check_nowait('Agent::"a"', "secret:use", "key").outcome
+            (1, 'allow')
         """
+        async with self._refreshing:
+            return self._take(await self._ask())
+
+    async def _ask(self) -> dict[tuple[str, str], Entity]:
         import anyio.to_thread
 
         fresh: dict[tuple[str, str], Entity] = {}
         for source in self.sources:
             if isinstance(source, Path):
-                given: Any = json.loads(await anyio.to_thread.run_sync(source.read_text))
+                given: Any = _listed(await anyio.to_thread.run_sync(source.read_bytes), source)
             else:
                 ask = getattr(source, "policy_entities", source)
                 given = ask()
@@ -257,6 +355,9 @@ class AuthzClient:
                     given = await given
             for entity in given:
                 fresh[_uid(entity)] = entity
+        return fresh
+
+    def _take(self, fresh: dict[tuple[str, str], Entity]) -> int:
         texts = {uid: json.dumps(entity, sort_keys=True) for uid, entity in fresh.items()}
         changed = [text for uid, text in texts.items() if self._known.get(uid) != text]
         gone = [uid for uid in self._known if uid not in texts]
@@ -266,6 +367,31 @@ class AuthzClient:
             self.engine.remove_entities(gone)
         self._known = texts
         return len(changed) + len(gone)
+
+
+def _listed(text: str | bytes, source: Path | None = None) -> list[Entity]:
+    """The entities of a text, which is a JSON array of them."""
+    where = f"`{source}`" if source else "the text"
+    try:
+        given = json_value(text)
+    except ValueError as error:
+        raise InvalidInputError(f"{where} holds no entities: {error}") from None
+    if not isinstance(given, list):
+        raise InvalidInputError(f"{where} holds no entities: write a JSON array of them")
+    return given
+
+
+def _places(column: Sequence[str] | numpy.ndarray) -> numpy.ndarray:
+    """A column of places in a roster; a conversion that would make another place of one is refused."""
+    import numpy as np
+
+    given = np.asarray(column)
+    if given.dtype != np.uint32:
+        top = np.iinfo(np.uint32).max
+        if given.size and (given.dtype.kind not in "iu" or given.min() < 0 or given.max() > top):
+            raise InvalidInputError("a place in a roster is an unsigned 32-bit integer, and this column holds others")
+        given = given.astype(np.uint32)
+    return np.ascontiguousarray(given)
 
 
 def _uid(entity: Entity) -> tuple[str, str]:

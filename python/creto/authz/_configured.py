@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from creto._foreign import json_value
 from creto.authz._signed import read_keys, signed_at, verify_files
 from creto.authz._starter import starter, starter_schema
 from creto.errors import InvalidInputError, SignatureVerificationFailedError
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from creto.config import Settings
     from creto.nhi import Identities
 
-__all__ = ["PolicySet", "agent_entities", "configured", "shadowed"]
+__all__ = ["PolicySet", "agent_entities", "configured", "entities_of", "merged", "shadowed"]
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def configured(settings: Settings) -> PolicySet:
     return PolicySet(
         policies="\n".join(text.decode() for _, text in policies) if policies else starter(),
         schema=schema[0][1].decode() if schema else starter_schema(),
-        entities=[entity for path, text in entities for entity in _entities(path, text)],
+        entities=[entity for path, text in entities for entity in entities_of(path, text)],
         files=tuple(path for path, _ in policies),
         signed=signed,
     )
@@ -127,8 +128,9 @@ def merged(agents: list[dict[str, Any]], files: list[dict[str, Any]]) -> str:
         if own is None:
             known[uid] = entity
             continue
-        parents = [*own["parents"], *(each for each in entity.get("parents", []) if each not in own["parents"])]
-        known[uid] = {**entity, "attrs": {**entity.get("attrs", {}), **own["attrs"]}, "parents": parents}
+        above = own.get("parents", [])
+        parents = [*above, *(each for each in entity.get("parents", []) if each not in above)]
+        known[uid] = {**entity, "attrs": {**entity.get("attrs", {}), **own.get("attrs", {})}, "parents": parents}
     return json.dumps(list(known.values()))
 
 
@@ -138,9 +140,18 @@ def _uid(entity: dict[str, Any]) -> tuple[str, str]:
     return str(uid["type"]), str(uid["id"])
 
 
-def _entities(path: Path, text: bytes) -> list[dict[str, Any]]:
+def entities_of(path: Path, text: str | bytes) -> list[dict[str, Any]]:
+    """The entities of a file.
+
+    Args:
+        path: Where it lies, for the error.
+        text: What is in it.
+
+    Raises:
+        InvalidInputError: It is no JSON array of entities.
+    """
     try:
-        entities = json.loads(text)
+        entities = json_value(text)
         for entity in entities:
             _uid(entity)
     except (ValueError, TypeError, KeyError, AttributeError) as error:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
 from creto import _core
+from creto._foreign import json_value
+from creto.errors import InvalidInputError
 
 __all__ = ["Act", "Replayed", "replayed"]
 
@@ -54,7 +55,7 @@ class Act:
             for record in told:
                 detail = record["detail"]
                 if "context" in detail:
-                    recorded = json.loads(detail["context"])
+                    recorded = _recorded(detail["context"])
                     known |= set(recorded)
                     context |= {name: value for name, value in recorded.items() if value is not None}
                 if record["digest"]:
@@ -98,7 +99,10 @@ def replayed(engine: _core.PolicyEngine, act: Act) -> Replayed:
     asked: list[str] = []
     permit: str | None = None
     for who in (act.who, *others):
-        decision = engine.check_nowait(who, act.action, act.resource, act.context)
+        try:
+            decision = engine.check_nowait(who, act.action, act.resource, act.context)
+        except InvalidInputError as error:  # what cannot be read is denied by the gate too
+            return Replayed(act, "deny", str(error), tuple(unknown))
         if decision.outcome == "deny":
             prefix = "" if who == act.who else f"`{who}`, for whom the agent acts, may not: "
             return Replayed(act, "deny", f"{prefix}{decision.reason}", tuple(unknown))
@@ -123,8 +127,21 @@ def derived(action: str, resource: str) -> dict[str, Any]:
     if action.startswith("fs:"):
         return {"path": resource}
     if action.startswith("http:"):
-        return {"host": urlsplit(resource).hostname or ""}
+        try:
+            return {"host": urlsplit(resource).hostname or ""}
+        except ValueError:  # what stood there was no address
+            return {}
     if action == "net:connect":
         host, _, port = resource.rpartition(":")
-        return {"host": host.strip("[]"), "port": int(port)} if port.isdigit() else {}
+        whole = port.isascii() and port.isdigit() and len(port) <= len("65535")
+        return {"host": host.strip("[]"), "port": int(port)} if whole else {}
     return {}
+
+
+def _recorded(text: Any) -> dict[str, Any]:
+    """What a record tells of the context; nothing where it is not of our form."""
+    try:
+        told = json_value(text)
+    except (ValueError, TypeError):
+        return {}
+    return told if isinstance(told, dict) else {}

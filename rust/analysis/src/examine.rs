@@ -61,7 +61,7 @@ pub fn examine(policies: &str, schema: &str, solver: &SolverCommand<'_>) -> Resu
                 let comparable = place != at
                     && !other
                     && wider.effect() == policy.effect()
-                    && wider.annotation("oversight") == policy.annotation("oversight")
+                    && asked_of(wider) == asked_of(policy)
                     && kinds.iter().all(|env| applies(wider, env, &questions.actions));
                 if !comparable || !every(&mut questions, &kinds, &mut found, policy, Question::Implies(wider)) {
                     continue;
@@ -83,6 +83,12 @@ pub fn examine(policies: &str, schema: &str, solver: &SolverCommand<'_>) -> Resu
         }
         Ok(found)
     })
+}
+
+/// By whose name a forbid can be lifted; without a name by its own.
+fn asked_of(policy: &Policy) -> Option<String> {
+    let name = policy.annotation("oversight")?;
+    Some(if name.is_empty() { policy.id().to_string() } else { name.to_owned() })
 }
 
 enum Question<'a> {

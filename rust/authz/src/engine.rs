@@ -3,6 +3,7 @@
 //! Checks read one immutable version behind an atomic pointer and never wait. Whoever writes (a new set, a changed entity) makes the next
 //! version under a lock of its own and puts it in place.
 
+use crate::ancestry;
 use crate::answer::{Answer, Ruling};
 use crate::changes::Changes;
 use crate::entities::Entities;
@@ -135,6 +136,7 @@ impl Engine {
 
     fn parse_entities(&self, json: &str, set: &Set) -> Result<Vec<Entity>> {
         check_json("entities", json, self.limits.entity_bytes, self.limits.nesting)?;
+        ancestry::check(json)?;
         let wrong = |what: String| Error::invalid(format!("entities: {what}"));
         let values: Vec<serde_json::Value> = serde_json::from_str(json).map_err(|e| wrong(format!("not a JSON array of entities: {e}")))?;
         let entities: Vec<Entity> = values

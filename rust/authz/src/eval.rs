@@ -1,4 +1,4 @@
-//! Runs conditions. Nothing here allocates, but for sets and records that a condition builds itself.
+//! Runs conditions. Nothing here allocates, but for sets and records that a condition builds itself, and where it compares long or nested ones.
 
 use crate::entities::Entities;
 use crate::extension::{Call, Given};

@@ -5,7 +5,7 @@
 use std::net::IpAddr;
 
 /// One value of an extension type.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Ext {
     /// Ten-thousandths.
     Decimal(i64),

@@ -3,8 +3,10 @@
 //! The language, its parser and its validator are the crate cedar-policy's; the answers are its answers. What is ours: two annotations
 //! (`@oversight` on a forbid, `@audit("after")`), bounds on what is parsed, and the engine that decides.
 
+mod ancestry;
 mod annotation;
 mod answer;
+mod canonical;
 mod changes;
 mod compile;
 mod engine;
@@ -14,6 +16,7 @@ mod explain;
 mod extension;
 mod few;
 mod finding;
+mod hidden;
 mod hierarchy;
 mod hop;
 mod id;
@@ -48,6 +51,7 @@ pub use answer::{Answer, Ruling, Told};
 pub use engine::{Engine, EntityChange, Size};
 pub use explain::{Condition, Explained};
 pub use finding::{Finding, Severity};
+pub use hidden::hidden;
 pub use hop::Attenuation;
 pub use limits::{Limits, check_json, check_text};
 pub use lint::lint;

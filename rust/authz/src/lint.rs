@@ -55,7 +55,7 @@ fn warnings(set: &PolicySet) -> Vec<Finding> {
             }
         }
         for (other, _, earlier) in read.iter().take(at) {
-            if same(earlier, body) {
+            if same(earlier, body) && oversight(other, earlier) == oversight(id, body) {
                 warn("duplicate", format!("policy `{id}` says the same as `{other}`"), "delete one of them");
             }
         }
@@ -65,7 +65,8 @@ fn warnings(set: &PolicySet) -> Vec<Finding> {
                 && wider.effect == body.effect
                 && wider.clauses().is_empty()
                 && !same(wider, body)
-                && wider.annotations.contains_key("oversight") == body.annotations.contains_key("oversight")
+                // A forbid that nobody can lift covers those that somebody can; who is asked differs by name.
+                && (oversight(other, wider).is_none() || oversight(other, wider) == oversight(id, body))
                 && !body.annotations.contains_key("audit")
                 && covers(wider, body);
             if covers {
@@ -80,6 +81,9 @@ fn warnings(set: &PolicySet) -> Vec<Finding> {
         for clause in body.clauses() {
             let (Clause::When(expr) | Clause::Unless(expr)) = clause;
             facts.read(expr);
+            if let Clause::When(expr) = clause {
+                facts.look(expr);
+            }
         }
         if facts.all_of.iter().any(|set| !facts.asked_empty.contains(set)) {
             warn(
@@ -89,18 +93,33 @@ fn warnings(set: &PolicySet) -> Vec<Finding> {
             );
         }
         if body.effect == Effect::Forbid {
-            if let Some(name) = body.clauses().iter().find_map(guard) {
+            let absent = &facts.optional;
+            let free = !absent.is_empty() && without(body, absent) == Some(false);
+            // Another forbid may be there for who leaves it out.
+            let caught = |(other, _, forbid): &(String, _, Template)| {
+                let as_strict = oversight(other, forbid).is_none() || oversight(other, forbid) == oversight(id, body);
+                forbid.effect == Effect::Forbid && as_strict && covers(forbid, body) && without(forbid, absent) == Some(true)
+            };
+            if free && !read.iter().any(caught) {
+                let names: Vec<String> = absent.iter().map(|path| format!("`context.{}`", path.join("."))).collect();
                 warn(
                     "guarded-forbid",
-                    format!("policy `{id}` forbids only where `{name}` is given: whoever leaves it out is not forbidden"),
+                    format!("policy `{id}` forbids only where {} is given: whoever leaves it out is not forbidden", names.join(" or ")),
                     "make the attribute required in the schema, or forbid its absence too",
                 );
             }
             if facts.arithmetic {
                 warn(
                     "erring-forbid",
-                    format!("policy `{id}` computes, and a sum that overflows errs: the act is denied then, whoever asks"),
+                    format!("policy `{id}` computes, and a result that overflows errs: the act is denied then, whoever asks"),
                     "compare with constants instead of computing",
+                );
+            }
+            if let Some(path) = facts.unguarded() {
+                warn(
+                    "erring-forbid",
+                    format!("policy `{id}` reads `{path}`, and that errs for who is not among the entities: the act is denied then"),
+                    &format!("ask before: `{} && ...`", path.replacen('.', " has ", 1)),
                 );
             }
         }
@@ -130,7 +149,16 @@ fn same(a: &Template, b: &Template) -> bool {
         && a.action == b.action
         && a.resource == b.resource
         && a.clauses() == b.clauses()
-        && a.annotations.get("oversight") == b.annotations.get("oversight")
+        && audited(a) == audited(b)
+}
+
+/// By whose name a forbid can be lifted.
+fn oversight<'a>(id: &'a str, body: &'a Template) -> Option<&'a str> {
+    body.annotations.get("oversight").map(|name| if name.is_empty() { id } else { name.as_str() })
+}
+
+fn audited(body: &Template) -> bool {
+    body.annotations.get("audit").is_some_and(|when| when == "after")
 }
 
 fn covers(wider: &Template, narrower: &Template) -> bool {
@@ -155,20 +183,49 @@ fn covers(wider: &Template, narrower: &Template) -> bool {
     principal && resource && action
 }
 
-/// The attribute that a `when` asks for before anything else.
-fn guard(clause: &Clause) -> Option<String> {
-    let Clause::When(expr) = clause else { return None };
-    let mut open = vec![&**expr];
-    while let Some(next) = open.pop() {
-        match next {
-            Expr::BinaryOp { op: BinaryOp::And, left, right } => open.extend([&**right, &**left]),
-            Expr::HasAttr { expr, attrs } if matches!(&**expr, Expr::Var(pst::Var::Context)) => {
-                return Some(attrs.iter().fold("context".to_owned(), |path, attr| format!("{path}.{attr}")));
-            }
-            _ => {}
-        }
+/// The attributes of the context that are asked for, each by its path.
+type Paths = Vec<Vec<String>>;
+
+/// Whether a policy's conditions hold where these are not given, if that settles it.
+fn without(body: &Template, absent: &Paths) -> Option<bool> {
+    body.clauses().iter().fold(Some(true), |all, clause| {
+        let own = match clause {
+            Clause::When(expr) => settled(expr, absent),
+            Clause::Unless(expr) => settled(expr, absent).map(|held| !held),
+        };
+        both(all, own)
+    })
+}
+
+fn both(a: Option<bool>, b: Option<bool>) -> Option<bool> {
+    match (a, b) {
+        (Some(false), _) | (_, Some(false)) => Some(false),
+        (Some(true), other) | (other, Some(true)) => other,
+        (None, None) => None,
     }
-    None
+}
+
+/// What an expression is worth where these are not given, if that settles it.
+fn settled(expr: &Expr, absent: &Paths) -> Option<bool> {
+    match expr {
+        Expr::Literal(pst::Literal::Bool(b)) => Some(*b),
+        Expr::HasAttr { expr, attrs } if matches!(&**expr, Expr::Var(pst::Var::Context)) => {
+            let asked = |path: &Vec<String>| path.len() <= attrs.len() && path.iter().zip(attrs.iter()).all(|(a, b)| a == b);
+            if absent.iter().any(asked) { Some(false) } else { None }
+        }
+        Expr::UnaryOp { op: UnaryOp::Not, expr } => settled(expr, absent).map(|held| !held),
+        Expr::BinaryOp { op: BinaryOp::And, left, right } => both(settled(left, absent), settled(right, absent)),
+        Expr::BinaryOp { op: BinaryOp::Or, left, right } => {
+            let not = |held: Option<bool>| held.map(|held| !held);
+            not(both(not(settled(left, absent)), not(settled(right, absent))))
+        }
+        Expr::IfThenElse { cond, then_expr, else_expr } => match settled(cond, absent) {
+            Some(true) => settled(then_expr, absent),
+            Some(false) => settled(else_expr, absent),
+            None => settled(then_expr, absent).filter(|held| Some(*held) == settled(else_expr, absent)),
+        },
+        _ => None,
+    }
 }
 
 #[derive(Default)]
@@ -176,20 +233,51 @@ struct Facts {
     /// The sets that `containsAll` is asked with, and that may be empty; and those that are asked whether they are.
     all_of: Vec<Expr>,
     asked_empty: Vec<Expr>,
+    /// What `context has` asks for.
+    optional: Paths,
     arithmetic: bool,
+    /// Attributes of the principal and of the resource that are read, and those that are asked for before.
+    read: Vec<String>,
+    asked: Vec<String>,
 }
 
 impl Facts {
+    /// An attribute that is read of who may be no entity.
+    fn unguarded(&self) -> Option<&String> {
+        self.read.iter().find(|path| !self.asked.contains(path))
+    }
+
+    fn look(&mut self, expr: &Expr) {
+        let party = |of: &Expr| match of {
+            Expr::Var(pst::Var::Principal) => Some("principal"),
+            Expr::Var(pst::Var::Resource) => Some("resource"),
+            _ => None,
+        };
+        match expr {
+            Expr::GetAttr { expr, attr } => self.read.extend(party(expr).map(|of| format!("{of}.{attr}"))),
+            Expr::HasAttr { expr, attrs } => self.asked.extend(party(expr).map(|of| format!("{of}.{}", attrs.first()))),
+            _ => {}
+        }
+        each_part(expr, |part| self.look(part));
+    }
+
     fn read(&mut self, expr: &Expr) {
         match expr {
             Expr::BinaryOp { op, right, .. } => {
-                self.arithmetic |= matches!(op, BinaryOp::Add | BinaryOp::Sub | BinaryOp::Mul);
+                self.arithmetic |= matches!(op, BinaryOp::Add | BinaryOp::Sub | BinaryOp::Mul | BinaryOp::Offset | BinaryOp::DurationSince);
                 let listed = matches!(&**right, Expr::Set(items) if !items.is_empty());
                 if *op == BinaryOp::ContainsAll && !listed {
                     self.all_of.push((**right).clone());
                 }
             }
             Expr::UnaryOp { op: UnaryOp::IsEmpty, expr } => self.asked_empty.push((**expr).clone()),
+            Expr::UnaryOp { op: UnaryOp::Neg, expr } => self.arithmetic |= !matches!(&**expr, Expr::Literal(_)),
+            Expr::HasAttr { expr, attrs } if matches!(&**expr, Expr::Var(pst::Var::Context)) => {
+                let path = attrs.iter().map(ToString::to_string).collect();
+                if !self.optional.contains(&path) {
+                    self.optional.push(path);
+                }
+            }
             _ => {}
         }
         each_part(expr, |part| self.read(part));
@@ -231,8 +319,48 @@ mod tests {
                 vec![],
             ),
             ("forbid (principal, action, resource) when { context has amount && context.amount > 3 };", vec!["guarded-forbid"]),
+            ("forbid (principal, action, resource) unless { !(context has amount) || context.amount < 3 };", vec!["guarded-forbid"]),
+            ("forbid (principal, action, resource) when { if context has a then context.a else false };", vec!["guarded-forbid"]),
+            (
+                "forbid (principal, action, resource) when { context has a && context.a || context has b && context.b };",
+                vec!["guarded-forbid"],
+            ),
+            ("forbid (principal, action, resource) when { context has r.a && context.r.a } when { true };", vec!["guarded-forbid"]),
+            ("forbid (principal, action, resource) unless { context has amount && context.amount < 3 };", vec![]),
+            ("forbid (principal, action, resource) when { !(context has amount) || context.amount > 3 };", vec![]),
+            (
+                "forbid (principal, action == Action::\"a\", resource) when { context has amount && context.amount > 3 }; forbid (principal, action, resource) unless { context has amount };",
+                vec![],
+            ),
+            (
+                "forbid (principal, action == Action::\"a\", resource) when { context has amount && context.amount > 3 }; forbid (principal, action, resource) unless { context has other };",
+                vec!["guarded-forbid"],
+            ),
+            (
+                "forbid (principal, action == Action::\"a\", resource) when { context has amount && context.amount > 3 }; @oversight(\"x\") forbid (principal, action, resource) unless { context has amount };",
+                vec!["guarded-forbid"],
+            ),
             ("forbid (principal, action, resource) when { context.amount > 3 };", vec![]),
             ("forbid (principal, action, resource) when { context.amount * 2 > 3 };", vec!["erring-forbid"]),
+            ("forbid (principal, action, resource) when { -context.amount > 3 };", vec!["erring-forbid"]),
+            ("forbid (principal, action, resource) when { context.amount > -3 };", vec![]),
+            ("forbid (principal, action, resource) when { context.at.offset(duration(\"1d\")) < context.until };", vec!["erring-forbid"]),
+            ("forbid (principal, action, resource) when { resource.owner != principal };", vec!["erring-forbid"]),
+            ("forbid (principal, action, resource) when { resource has owner && resource.owner != principal };", vec![]),
+            ("forbid (principal, action, resource) unless { resource.owner == principal };", vec![]),
+            (
+                "@oversight(\"x\") forbid (principal, action, resource); @oversight(\"y\") forbid (principal, action == Action::\"a\", resource);",
+                vec![],
+            ),
+            ("@oversight forbid (principal, action, resource is F); @oversight forbid (principal, action, resource is F);", vec![]),
+            (
+                "forbid (principal, action, resource); @oversight(\"y\") forbid (principal, action == Action::\"a\", resource);",
+                vec!["shadowed"],
+            ),
+            (
+                "permit (principal is U, action, resource is F) when { context.a }; @audit(\"after\") permit (principal is U, action, resource is F) when { context.a };",
+                vec![],
+            ),
         ];
         for (text, wanted) in cases {
             assert_eq!(rules(text).into_iter().map(|(_, rule)| rule).collect::<Vec<_>>(), wanted, "{text}");

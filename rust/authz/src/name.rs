@@ -26,7 +26,7 @@ pub fn parse_entity(text: &str) -> Result<Option<EntityName<'_>>> {
     let Some(quote) = text.find('"') else { return Ok(None) };
     let Some((head, tail)) = text.split_at_checked(quote) else { return Ok(None) };
     let Some(kind) = head.strip_suffix("::") else { return Ok(None) };
-    if !kind.split("::").all(is_identifier) {
+    if !is_type(kind) {
         return Ok(None);
     }
     let Some(inner) = tail.strip_prefix('"').and_then(|t| t.strip_suffix('"')) else { return Ok(None) };
@@ -76,6 +76,11 @@ fn escape(rest: &mut std::str::Chars<'_>) -> Option<char> {
         }
         _ => None,
     }
+}
+
+/// Whether a text is identifiers with `::` between them; some of these are words that Cedar keeps for itself.
+pub fn is_type(text: &str) -> bool {
+    text.split("::").all(is_identifier)
 }
 
 fn is_identifier(text: &str) -> bool {

@@ -8,10 +8,19 @@ use creto_enablement_common::{CheckRef, Error, Fields, Result, Value};
 use std::str::FromStr;
 use std::sync::Arc;
 
+/// An entity type from its name, which has to stand as Cedar writes it.
+pub(crate) fn entity_type(name: &str) -> Result<EntityTypeName> {
+    let wrong = || Error::invalid(format!("`{name}` is not an entity type"));
+    // Cedar's parser would take spaces and comments inside, and would have to be bounded.
+    if !crate::name::is_type(name) {
+        return Err(wrong());
+    }
+    EntityTypeName::from_str(name).map_err(|e| wrong().with_source(e))
+}
+
 /// An entity's uid from its type and id.
 pub(crate) fn uid(kind: &str, id: &str) -> Result<EntityUid> {
-    let kind = EntityTypeName::from_str(kind).map_err(|e| Error::invalid(format!("`{kind}` is not an entity type")).with_source(e))?;
-    Ok(EntityUid::from_type_name_and_id(kind, EntityId::new(id)))
+    Ok(EntityUid::from_type_name_and_id(entity_type(kind)?, EntityId::new(id)))
 }
 
 fn expression(value: &Value<'_>) -> Result<RestrictedExpression> {

@@ -4,7 +4,7 @@ use crate::answer::{Ruling, Told};
 use crate::entities::Entities;
 use crate::name::parse_entity;
 use crate::party::{Buffers, Party};
-use crate::readable::readable;
+use crate::readable::{fits_bounds, readable};
 use crate::reference;
 use crate::set::{Policy, Set};
 use crate::tally::Tally;
@@ -28,7 +28,7 @@ impl Snapshot {
     #[inline]
     pub fn principal<'a>(&self, agent: &'a str, buffer: &'a mut Cow<'a, str>) -> Result<Party<'a>> {
         if let Some(name) = parse_entity(agent)? {
-            return Ok(self.typed(name.kind, name.id, buffer));
+            return self.typed(name.kind, name.id, buffer);
         }
         let kind_name = reference::principal_type(agent);
         let kind = if kind_name == "Agent" { self.set.agent_kind } else { self.set.approver_kind };
@@ -39,7 +39,7 @@ impl Snapshot {
     #[inline]
     pub fn action<'a>(&self, action: &'a str, buffer: &'a mut Cow<'a, str>) -> Result<Party<'a>> {
         if let Some(name) = parse_entity(action)? {
-            return Ok(self.typed(name.kind, name.id, buffer));
+            return self.typed(name.kind, name.id, buffer);
         }
         let kind = self.set.action_kind;
         Ok(Party::new(Some(kind), self.entities.find(kind, action), "Action", action))
@@ -49,7 +49,7 @@ impl Snapshot {
     #[inline]
     pub fn resource<'a>(&'a self, check: &CheckRef<'a>, action: &Party<'_>, buffer: &'a mut Cow<'a, str>) -> Result<Party<'a>> {
         if let Some(name) = parse_entity(check.resource)? {
-            return Ok(self.typed(name.kind, name.id, buffer));
+            return self.typed(name.kind, name.id, buffer);
         }
         let Some(kind) = self.set.shape_of(action, &self.entities).and_then(|action| action.sole_resource()) else {
             // Cold: cedar-policy's side says why.
@@ -64,11 +64,15 @@ impl Snapshot {
         })
     }
 
-    fn typed<'a>(&self, kind_name: &'a str, id: Cow<'a, str>, buffer: &'a mut Cow<'a, str>) -> Party<'a> {
+    fn typed<'a>(&self, kind_name: &'a str, id: Cow<'a, str>, buffer: &'a mut Cow<'a, str>) -> Result<Party<'a>> {
         *buffer = id;
         let id: &'a str = buffer;
         let kind = self.entities.types().number(kind_name);
-        Party::new(kind, kind.and_then(|kind| self.entities.find(kind, id)), kind_name, id)
+        if kind.is_none() {
+            // A word that Cedar keeps for itself is no type, so no request can name it.
+            reference::entity_type(kind_name)?;
+        }
+        Ok(Party::new(kind, kind.and_then(|kind| self.entities.find(kind, id)), kind_name, id))
     }
 
     /// All three of a check.
@@ -85,7 +89,8 @@ impl Snapshot {
     #[inline]
     pub fn act_fits(&self, action: &Party<'_>, resource: &Party<'_>, context: Fields<'_>) -> bool {
         let Some(shapes) = &self.set.shapes else { return readable(context).is_ok() };
-        self.set.shape_of(action, &self.entities).is_some_and(|shape| shapes.rest_fits(shape, resource, context, &self.entities))
+        fits_bounds(context)
+            && self.set.shape_of(action, &self.entities).is_some_and(|shape| shapes.rest_fits(shape, resource, context, &self.entities))
     }
 
     /// Whether a principal fits the action.
@@ -137,7 +142,8 @@ impl Snapshot {
     /// The denial of a request that does not fit, in cedar-policy's words.
     #[cold]
     pub fn misfit(&self, check: &CheckRef<'_>) -> Ruling {
-        let why = match reference::request(check, &self.set.parsed, true) {
+        // What is too large or too deep is not given to cedar-policy to be looked at.
+        let why = match readable(check.context).and_then(|()| reference::request(check, &self.set.parsed, true)) {
             Err(error) => match error.kind() {
                 ErrorKind::InvalidInput(what) => what.clone(),
                 _ => error.to_string(),

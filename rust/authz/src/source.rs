@@ -1,5 +1,6 @@
 //! Texts into a validated policy set: bounded, parsed on a thread with a large stack, and validated strictly.
 
+use crate::ancestry;
 use crate::annotation;
 use crate::finding::{Finding, Severity};
 use crate::limits::{Limits, check_json, check_text};
@@ -187,21 +188,60 @@ fn named(set: &PolicySet) -> Result<PolicySet, Vec<Finding>> {
 /// The warnings, where the set is valid.
 pub(crate) fn validate(policies: &PolicySet, schema: &Schema) -> Result<Vec<Finding>, Vec<Finding>> {
     let result = Validator::new(schema.clone()).validate(policies, ValidationMode::Strict);
-    let warnings: Vec<_> = result
-        .validation_warnings()
-        .map(|w| Finding::from_diagnostic(Severity::Warning, "validate", Some(w.policy_id().to_string()), w))
-        .collect();
+    let warnings = once(
+        result.validation_warnings().map(|w| Finding::from_diagnostic(Severity::Warning, "validate", Some(w.policy_id().to_string()), w)),
+    );
     if result.validation_passed() {
         return Ok(warnings);
     }
     let errors =
-        result.validation_errors().map(|e| Finding::from_diagnostic(Severity::Error, "validate", Some(e.policy_id().to_string()), e));
-    Err(errors.chain(warnings).collect())
+        once(result.validation_errors().map(|e| Finding::from_diagnostic(Severity::Error, "validate", Some(e.policy_id().to_string()), e)));
+    Err(errors.into_iter().chain(warnings).collect())
+}
+
+/// The findings in the order of the text. What the validator finds at one place for many actions is told once.
+fn once(found: impl Iterator<Item = Finding>) -> Vec<Finding> {
+    let mut found: Vec<Finding> = found.collect();
+    found.sort_by(|a, b| (a.span, &a.policy, &a.message).cmp(&(b.span, &b.policy, &b.message)));
+    let mut told: Vec<(Finding, usize)> = Vec::new();
+    for finding in found {
+        match told.last_mut() {
+            Some((before, more))
+                if before.span == finding.span
+                    && before.policy == finding.policy
+                    && without_actions(&before.message) == without_actions(&finding.message) =>
+            {
+                *more += usize::from(before.message != finding.message);
+            }
+            _ => told.push((finding, 0)),
+        }
+    }
+    told.into_iter()
+        .map(|(mut finding, more)| {
+            if more > 0 {
+                finding.message = format!("{}, and the same for {more} more action{}", finding.message, if more == 1 { "" } else { "s" });
+            }
+            finding
+        })
+        .collect()
+}
+
+/// A message without the ids of the actions that it names.
+fn without_actions(message: &str) -> String {
+    let mut parts = message.split("Action::\"");
+    let mut text = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        text.push_str("Action");
+        text.push_str(part.split_once('"').map_or("", |(_, rest)| rest));
+    }
+    text
 }
 
 pub(crate) fn parse_entities(text: &str, schema: Option<&Schema>, limits: &Limits) -> Result<Entities, Vec<Finding>> {
     let text = if text.trim().is_empty() { "[]" } else { text };
-    check_json("entities", text, limits.entity_bytes, limits.nesting).map_err(|e| plain("entities", &e))?;
+    check_json("entities", text, limits.entity_bytes, limits.nesting)
+        .and_then(|()| ancestry::check(text))
+        .map_err(|e| plain("entities", &e))?;
     Entities::from_json_str(text, schema).map_err(|e| vec![Finding::from_diagnostic(Severity::Error, "entities", None, &e)])
 }
 

@@ -2,6 +2,7 @@
 //!
 //! What policies and entities hold is `Stored`; what a request brings is borrowed from whoever asks; what a condition builds is counted.
 
+use crate::canonical::{Canonical, few, few_fields, is_flat};
 use crate::entities::Entities;
 use crate::extension::{Call, Ext};
 use cedar_policy_core::ast;
@@ -191,13 +192,15 @@ impl<'a> Val<'a> {
             (Val::Str(a), Val::Str(b)) => a == b,
             (Val::Ent(a), Val::Ent(b)) => same_entity(*a, *b, entities),
             (Val::Ext(a), Val::Ext(b)) => a == b,
-            (Val::Set(a), Val::Set(b)) => a.within(b, entities) && b.within(a, entities),
-            (Val::Record(a), Val::Record(b)) => {
-                a.len() == b.len()
-                    && (0..a.len()).all(|at| {
-                        let Some((name, Ok(left))) = a.at(at) else { return false };
-                        matches!(b.field(name), Some(Ok(right)) if left.equals(&right, entities))
-                    })
+            (Val::Set(a), Val::Set(b)) if few(a, b) => a.within(b, entities) && b.within(a, entities),
+            (Val::Record(a), Val::Record(b)) if a.len() != b.len() => false,
+            (Val::Record(a), Val::Record(b)) if few_fields(a, b) => (0..a.len()).all(|at| {
+                let Some((name, Ok(left))) = a.at(at) else { return false };
+                matches!(b.field(name), Some(Ok(right)) if left.equals(&right, entities))
+            }),
+            (Val::Set(_), Val::Set(_)) | (Val::Record(_), Val::Record(_)) => {
+                let written = Canonical::of(self, entities);
+                written.is_some() && written == Canonical::of(other, entities)
             }
             _ => false,
         }
@@ -254,14 +257,32 @@ impl<'a> SetVal<'a> {
                 _ => {}
             }
         }
-        (0..self.len()).any(|at| matches!(self.at(at), Some(Ok(member)) if member.equals(value, entities)))
+        let mut members = (0..self.len()).filter_map(|at| self.at(at)?.ok());
+        if is_flat(value) {
+            return members.any(|member| member.equals(value, entities));
+        }
+        let written = Canonical::of(value, entities);
+        written.is_some() && members.any(|member| !is_flat(&member) && written == Canonical::of(&member, entities))
+    }
+
+    /// Whether its members lie in order, so that one is found by halving.
+    fn is_sorted(&self) -> bool {
+        matches!(self, Self::Stored(_, Order::Text | Order::Numbers))
     }
 
     pub fn within(&self, other: &Self, entities: &Entities) -> bool {
+        if !few(self, other) && !other.is_sorted() {
+            let (mine, others) = (Canonical::members(self, entities), Canonical::members(other, entities));
+            return mine.zip(others).is_some_and(|(mine, others)| mine.iter().all(|member| others.binary_search(member).is_ok()));
+        }
         (0..self.len()).all(|at| matches!(self.at(at), Some(Ok(member)) if other.contains(&member, entities)))
     }
 
     pub fn meets(&self, other: &Self, entities: &Entities) -> bool {
+        if !few(self, other) && !other.is_sorted() {
+            let (mine, others) = (Canonical::members(self, entities), Canonical::members(other, entities));
+            return mine.zip(others).is_some_and(|(mine, others)| mine.iter().any(|member| others.binary_search(member).is_ok()));
+        }
         (0..self.len()).any(|at| matches!(self.at(at), Some(Ok(member)) if other.contains(&member, entities)))
     }
 }

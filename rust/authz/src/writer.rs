@@ -6,11 +6,16 @@ use crate::intake::{Numbering, Taken, take_in};
 use crate::set::Set;
 use cedar_policy::Entity;
 use creto_enablement_common::{Error, ErrorKind, Result};
+use foldhash::quality::RandomState;
+use hashbrown::HashMap;
 use smallvec::SmallVec;
 use std::sync::Arc;
 
 /// Numbers of entities whose standing has to be worked out anew.
 pub type Touched = SmallVec<[u32; 8]>;
+
+/// Where the entities that are taken in together lie, by number.
+type Places = HashMap<u32, usize, RandomState>;
 
 /// What the next version is made from; one at a time writes.
 pub struct Writer {
@@ -30,15 +35,16 @@ impl Writer {
     /// Takes entities in; gives those whose standing has to be worked out anew.
     pub fn upsert(&mut self, entities: &[Entity]) -> Result<Touched> {
         let mut taken: SmallVec<[Taken; 2]> = SmallVec::new();
+        let mut places: Places = HashMap::with_capacity_and_hasher(entities.len(), RandomState::default());
         let mut numbering = Numbering::new(&mut self.entities);
         for entity in entities {
             let fresh = take_in(entity.as_ref(), &mut numbering)?;
-            if taken.iter().any(|other| other.number == fresh.number) {
+            if places.insert(fresh.number, taken.len()).is_some() {
                 return Err(Error::invalid(format!("entities: `{}` stands twice", entity.uid())));
             }
             taken.push(fresh);
         }
-        self.refuse_cycles(&taken)?;
+        self.refuse_cycles(&taken, &places)?;
         let mut touched = Touched::new();
         for Taken { number, parents, facts } in taken {
             if self.hierarchy.parents(number) != &*parents || !self.entities.record(number).is_some_and(|record| record.present) {
@@ -55,7 +61,7 @@ impl Writer {
     }
 
     /// Walks up from each new entity along the new edges, where there are new ones, and the old ones elsewhere.
-    fn refuse_cycles(&self, taken: &[Taken]) -> Result<()> {
+    fn refuse_cycles(&self, taken: &[Taken], places: &Places) -> Result<()> {
         for Taken { number: start, parents, .. } in taken {
             let mut seen: SmallVec<[u32; 16]> = SmallVec::new();
             let mut open: SmallVec<[u32; 16]> = parents.iter().copied().collect();
@@ -68,7 +74,7 @@ impl Writer {
                     continue;
                 }
                 seen.push(number);
-                match taken.iter().find(|other| other.number == number) {
+                match places.get(&number).and_then(|place| taken.get(*place)) {
                     Some(other) => open.extend(other.parents.iter().copied()),
                     None => open.extend(self.hierarchy.parents(number).iter().copied()),
                 }

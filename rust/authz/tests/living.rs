@@ -141,6 +141,93 @@ fn text_that_would_end_the_process_is_refused_with_a_line() {
 }
 
 #[test]
+fn no_context_and_no_text_keeps_a_check_busy() {
+    use creto_enablement_common::Value;
+    let engine = Engine::new();
+    let policies = r#"
+        @id("equal") permit (principal, action, resource) when { context.a == context.b };
+        @id("contains") permit (principal, action, resource) when { [context.a].contains(context.b) };
+        @id("all") permit (principal, action, resource) when { context.a.containsAll(context.b) };
+        @id("any") permit (principal, action, resource) when { context.a.containsAny(context.b) };"#;
+    engine.install(&Sources { policies, schema: None, entities: "" }).unwrap();
+    let answers = |a: Value<'_>, b: Value<'_>| {
+        let check = CheckRef { agent: A, action: "act", resource: "Tool::\"x\"", context: &[("a", a), ("b", b)] };
+        engine.answer(&check).unwrap().determining.iter().map(|id| id.to_string()).collect::<Vec<_>>()
+    };
+    // A set in a set in a set: compared member by member both ways, each level would double the work.
+    fn nested(depth: usize, inner: i64) -> Value<'static> {
+        let mut value = Value::Long(inner);
+        for _ in 0..depth {
+            value = Value::Set(Box::leak(Box::new([value, Value::Long(7)])));
+        }
+        value
+    }
+    assert_eq!(answers(nested(60, 1), nested(60, 1)), ["all", "any", "contains", "equal"]);
+    assert_eq!(answers(nested(60, 1), nested(60, 2)), ["any"]);
+    let text = |depth: usize| format!("{}1{}", "[".repeat(depth), "]".repeat(depth));
+    let policies = format!("permit (principal, action, resource) when {{ {} == {} }};", text(60), text(60));
+    let constant = Engine::new();
+    constant.install(&Sources { policies: &policies, schema: None, entities: "" }).unwrap();
+    assert!(constant.answer(&CheckRef { agent: A, action: "act", resource: "Tool::\"x\"", context: &[] }).unwrap().allowed);
+    // As long as a context may be, in another order, and records as wide.
+    let up: Vec<Value<'_>> = (0..30_000).map(Value::Long).collect();
+    let down: Vec<Value<'_>> = (0..30_000).rev().map(Value::Long).collect();
+    assert_eq!(answers(Value::Set(&up), Value::Set(&down)), ["all", "any", "contains", "equal"]);
+    let names: Vec<String> = (0..20_000).map(|n| format!("name{n}")).collect();
+    let wide: Vec<(&str, Value<'_>)> = names.iter().map(|name| (name.as_str(), Value::Long(1))).collect();
+    let back: Vec<(&str, Value<'_>)> = wide.iter().rev().copied().collect();
+    assert_eq!(answers(Value::Record(&wide), Value::Record(&back)), ["contains", "equal"]);
+}
+
+#[test]
+fn a_context_that_is_too_large_is_denied_and_says_so() {
+    use creto_enablement_common::Value;
+    let text = "x".repeat((1 << 20) + 1);
+    let open = SCHEMA.replace("action ", "@open action ");
+    for schema in [Some(SCHEMA), Some(open.as_str()), None] {
+        let engine = Engine::new();
+        engine.install(&Sources { policies: "permit (principal, action, resource);", schema, entities: "" }).unwrap();
+        let check = CheckRef { agent: A, action: "tool:call", resource: "Tool::\"x\"", context: &[("a", Value::Str(&text))] };
+        let Decision::Deny { reason } = engine.rule(&check).decision else { panic!("it was allowed") };
+        assert_eq!(&*reason, "the context is larger than 1048576 bytes");
+    }
+}
+
+#[test]
+fn a_type_that_cedar_cannot_read_names_nobody() {
+    use creto_enablement_common::Value;
+    let engine = Engine::new();
+    engine.install(&Sources { policies: "permit (principal, action, resource);", schema: None, entities: "" }).unwrap();
+    let denied = |agent: &str, action: &str, resource: &str, context: &[(&str, Value<'_>)]| {
+        let ruling = engine.rule(&CheckRef { agent, action, resource, context });
+        assert!(matches!(&ruling.decision, Decision::Deny { reason } if reason.contains("is not an entity type")), "{:?}", ruling.decision);
+    };
+    let good = "Tool::\"x\"";
+    denied("in::\"a\"", "act", good, &[]);
+    denied(A, "A::if::\"act\"", good, &[]);
+    denied(A, "act", "true::\"x\"", &[]);
+    denied(A, "act", good, &[("e", Value::Entity("is", "x"))]);
+    assert_eq!(engine.rule(&CheckRef { agent: A, action: "act", resource: good, context: &[] }).decision, Decision::Allow);
+}
+
+#[test]
+fn many_entities_are_taken_in_at_once() {
+    let engine = Engine::new();
+    engine.install(&Sources { policies: &policies(1), schema: Some(SCHEMA), entities: "" }).unwrap();
+    let of = |n: usize| {
+        format!(
+            r#"{{"uid": {{"type": "Agent", "id": "{n}"}}, "attrs": {{"version": 1}}, "parents": [{{"type": "Team", "id": "t{}"}}]}}"#,
+            n % 50
+        )
+    };
+    let many: Vec<String> = (0..60_000).map(of).collect();
+    engine.change_entities(EntityChange::Upsert(&format!("[{}]", many.join(",")))).unwrap();
+    assert!(allowed(&engine, "Agent::\"1\"") && !allowed(&engine, "Agent::\"2\""));
+    let twice = engine.change_entities(EntityChange::Upsert(&format!("[{},{}]", of(1), of(1)))).unwrap_err();
+    assert!(twice.to_string().contains("`Agent::\"1\"` stands twice"));
+}
+
+#[test]
 fn every_decision_says_which_policies_made_it_and_how_old_what_it_knew_was() {
     let engine = Engine::new();
     let policies = r#"permit (principal in Team::"t1", action, resource);

@@ -11,6 +11,13 @@ use pyo3::types::{PyByteArray, PyBytes, PyDict};
 use std::sync::Arc;
 
 /// Decides by the installed policy set; with none installed, everything is denied.
+///
+/// Example:
+///     >>> from creto.authz import PolicyEngine
+///     >>> engine = PolicyEngine()
+///     >>> _, warnings = engine.install('permit (principal, action, resource) when { context has purpose };')
+///     >>> engine.check_nowait("spiffe://t/agent/a", "tool:call", 'Tool::"x"', {"purpose": "test"}).outcome
+///     'allow'
 #[pyclass(frozen, module = "creto._core")]
 pub struct PolicyEngine(Arc<Engine>);
 
@@ -235,8 +242,8 @@ pub fn policy_findings<'py>(
 ) -> PyResult<Vec<Bound<'py, PyDict>>> {
     let sources = Sources { policies, schema, entities: entities.unwrap_or_default() };
     let found = py.detach(|| match creto_authz::parse(&sources, &Limits::DEFAULT) {
-        Ok(parsed) => parsed.warnings.into_iter().chain(creto_authz::lint(&parsed.policies)).collect(),
-        Err(found) => found,
+        Ok(parsed) => parsed.warnings.into_iter().chain(creto_authz::lint(&parsed.policies)).chain(creto_authz::hidden(policies)).collect(),
+        Err(found) => found.into_iter().chain(creto_authz::hidden(policies)).collect::<Vec<_>>(),
     });
     // A finding's place is in the text that it is about.
     let text = |found: &Finding| match found.rule {

@@ -9,25 +9,39 @@ from typing import TYPE_CHECKING
 
 import click
 
+from creto.errors import InvalidInputError
+
 if TYPE_CHECKING:
     from creto import _core
     from creto.cli._frame import Frame
 
-__all__ = ["FILE", "agent_id", "configured_engine", "engine", "joined", "schema_text", "short"]
+__all__ = ["FILE", "agent_id", "configured_engine", "engine", "joined", "read", "schema_text", "short"]
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+def read(path: Path) -> str:
+    """The text of a file.
+
+    Raises:
+        InvalidInputError: It is not text in UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except ValueError:
+        raise InvalidInputError(f"{path}: it is not text in UTF-8") from None
 
 
 def schema_text(path: Path | None) -> str:
     """The schema of a file; that of the starter sets without one."""
     from creto.authz import starter_schema
 
-    return path.read_text(encoding="utf-8") if path else starter_schema()
+    return read(path) if path else starter_schema()
 
 
 def joined(files: Sequence[Path]) -> str:
     """The policies of several files as one text, as they are installed."""
-    return "\n".join(file.read_text(encoding="utf-8") for file in files)
+    return "\n".join(read(file) for file in files)
 
 
 def engine(files: Sequence[Path], schema: Path | None, entities: Path | None) -> _core.PolicyEngine:
@@ -35,7 +49,7 @@ def engine(files: Sequence[Path], schema: Path | None, entities: Path | None) ->
     from creto import _core
 
     made = _core.PolicyEngine()
-    made.install(joined(files), schema_text(schema), entities.read_text(encoding="utf-8") if entities else "[]")
+    made.install(joined(files), schema_text(schema), read(entities) if entities else "[]")
     return made
 
 

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from unicodedata import combining, east_asian_width
 
 import click
 
+from creto._plain import plain
 from creto.cli._frame import Frame, json_option, pass_frame
-from creto.cli.policy._sets import FILE, joined, schema_text
+from creto.cli.policy._sets import FILE, joined, read, schema_text
 
 __all__ = ["command"]
+
+_LINE = 400
+"""Characters of a line that are shown."""
 
 
 @click.command("check")
@@ -44,7 +49,7 @@ def command(
     """
     from creto import _core
 
-    given = entities.read_text(encoding="utf-8") if entities else "[]"
+    given = read(entities) if entities else "[]"
     schema_given = schema_text(schema)
     text = joined(files)
     found = _core.policy_findings(text, schema_given, given)
@@ -78,7 +83,7 @@ def _placed(
     if line is None:
         return {"file": str(files[0]) if len(files) == 1 else None, **finding}
     for file in files:
-        lines = file.read_text(encoding="utf-8").count("\n") + 1
+        lines = read(file).count("\n") + 1
         if line <= lines:
             return {"file": str(file), **finding, "line": line}
         line -= lines
@@ -92,7 +97,7 @@ def _print(frame: Frame, finding: dict[str, Any], schema: str | None) -> None:
     where = f"{finding['file']}{place}: " if finding["file"] else ""
     frame.say(f"{where}{word} [{finding['rule']}]: {finding['message']}")
     if finding["line"]:
-        text = schema if schema is not None else Path(finding["file"]).read_text(encoding="utf-8")
+        text = schema if schema is not None else read(Path(finding["file"]))
         for line in _caret(text, finding):
             frame.say(line)
     if finding["help"]:
@@ -101,9 +106,18 @@ def _print(frame: Frame, finding: dict[str, Any], schema: str | None) -> None:
 
 def _caret(text: str, finding: dict[str, Any]) -> list[str]:
     """The line that a finding is about, and a caret under it."""
-    lines = text.splitlines() or [""]
-    line = lines[min(finding["line"], len(lines)) - 1]
+    # Lines as they are counted: of everything that Python takes for the end of a line, only this one is.
+    lines = text.split("\n")
+    line = lines[min(finding["line"], len(lines)) - 1].rstrip("\r")
     column = finding["column"]
-    length = max(1, min(finding["length"] or 1, len(line) - column + 1))
+    marked = line[column - 1 :][: max(1, min(finding["length"] or 1, len(line) - column + 1))]
+    # What is not seen is spelt out, and a caret stands under every column that it then takes.
+    before, under = plain(line[: column - 1].expandtabs(4), most=_LINE), plain(marked, most=_LINE) or " "
     number = str(finding["line"])
-    return [f"  {number} | {line}", f"  {' ' * len(number)} | {' ' * (column - 1)}{'^' * length}"]
+    shown = plain(line.expandtabs(4), most=_LINE)
+    return [f"  {number} | {shown}", f"  {' ' * len(number)} | {' ' * _wide(before)}{'^' * _wide(under)}"]
+
+
+def _wide(text: str) -> int:
+    """How many columns of a terminal a text takes."""
+    return sum(0 if combining(c) else 2 if east_asian_width(c) in "WF" else 1 for c in text)

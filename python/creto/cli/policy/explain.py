@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from creto._foreign import json_value
 from creto.cli._frame import Frame, json_option, pass_frame
 from creto.cli.policy._sets import FILE, agent_id, configured_engine, engine, short
 from creto.errors import InvalidInputError
@@ -43,7 +44,11 @@ def command(
     """
     asked = engine(files, schema, entities) if files else configured_engine(frame)
     try:
-        fields = json.loads(context)
+        fields = json_value(context)
+        # An unpaired surrogate, in JSON or in an argument that was not UTF-8, is no text.
+        json.dumps([agent, action, resource, fields], ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise InvalidInputError("a name or a value of the request is not text in UTF-8") from None
     except ValueError as error:
         raise InvalidInputError(f"--context is not a JSON object: {error}") from None
     if not isinstance(fields, dict):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import click
 
 from creto.cli._frame import Frame, json_option, pass_frame
-from creto.cli.policy._sets import FILE, joined, schema_text
+from creto.cli.policy._sets import FILE, joined, read, schema_text
 
 __all__ = ["command"]
 
@@ -91,7 +90,7 @@ def command(
 
 def _entities(frame: Frame, folder: Path, extra: Path | None) -> str:
     """The agents of the folder whose ledger is read, where it is one of ours, and what a file adds."""
-    from creto.authz._configured import agent_entities, merged
+    from creto.authz._configured import agent_entities, entities_of, merged
 
     agents: list[dict[str, Any]] = []
     if (folder / "creto.db").exists() or frame.settings.common.store_url:
@@ -111,4 +110,4 @@ def _entities(frame: Frame, folder: Path, extra: Path | None) -> str:
             agents = agent_entities(identities)
         finally:
             store.close()
-    return merged(agents, json.loads(extra.read_text(encoding="utf-8")) if extra else [])
+    return merged(agents, entities_of(extra, read(extra)) if extra else [])

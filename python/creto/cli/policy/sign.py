@@ -52,7 +52,8 @@ def command(
 
     settings = frame.settings
     if policies:
-        files = [(path, path.read_bytes()) for path in (*policies, *((schema,) if schema else ()), *entities)]
+        files = [(path, path.read_bytes()) for path in (*policies, *((schema,) if schema else ()))]
+        others = [(path, path.read_bytes()) for path in entities]
     else:
         authz = settings.authz
         files = settings.policy_files()
@@ -60,21 +61,25 @@ def command(
             raise InvalidInputError("there is nothing to sign: name policy files, or set `authz.policies`")
         if authz.schema_file:
             files.append((authz.schema_file, settings.read("authz.schema_file", authz.schema_file)))
-        files += settings.files("authz.entities", authz.entities)
+        others = settings.files("authz.entities", authz.entities)
     target = out or settings.authz.signature or Path(f"{files[0][0]}.sig")
     # A set that would be refused is not worth a signature.
-    _checked(files, schema if policies else settings.authz.schema_file, len(entities))
+    _checked(files, schema if policies else settings.authz.schema_file, others)
+    files += others
     target.write_text(sign_files(files, _key(frame)) + "\n", encoding="utf-8")
     names = [str(path) for path, _ in files]
     frame.show({"signed": names, "statement": str(target)}, f"signed {', '.join(names)}: wrote {target}")
 
 
-def _checked(files: list[tuple[Path, bytes]], schema: Path | None, others: int) -> None:
+def _checked(files: list[tuple[Path, bytes]], schema: Path | None, entities: list[tuple[Path, bytes]]) -> None:
+    """Installs the set where nobody is asked by it, with its entities, so that what does not fit is told now."""
     from creto.authz import starter_schema
+    from creto.authz._configured import entities_of, merged
 
     texts = dict(files)
-    policies = [text.decode() for path, text in files[: len(files) - others] if path != schema]
-    _core.PolicyEngine().install("\n".join(policies), texts[schema].decode() if schema else starter_schema(), "[]")
+    policies = "\n".join(text.decode() for path, text in files if path != schema)
+    given = merged([], [entity for path, text in entities for entity in entities_of(path, text)])
+    _core.PolicyEngine().install(policies, texts[schema].decode() if schema else starter_schema(), given)
 
 
 @click.command("keys")

@@ -6,12 +6,12 @@ use serde_json::{Value as Json, json};
 
 pub const SCHEMA: &str = r#"
 entity G in [G];
-entity U in [G] = { n?: Long, s?: String, b?: Bool, e?: U, set?: Set<Long>, names?: Set<String>, rec?: { n?: Long, s?: String }, ip?: ipaddr, dec?: decimal, dt?: datetime, dur?: duration } tags String;
-entity R in [R, G] = { n?: Long, s?: String, b?: Bool, e?: U, set?: Set<Long>, names?: Set<String>, rec?: { n?: Long, s?: String }, ip?: ipaddr, dec?: decimal, dt?: datetime, dur?: duration } tags String;
+entity U in [G] = { n?: Long, s?: String, b?: Bool, e?: U, set?: Set<Long>, names?: Set<String>, rec?: { n?: Long, s?: String }, ip?: ipaddr, dec?: decimal, dt?: datetime, dur?: duration, nest?: Set<Set<Long>> } tags String;
+entity R in [R, G] = { n?: Long, s?: String, b?: Bool, e?: U, set?: Set<Long>, names?: Set<String>, rec?: { n?: Long, s?: String }, ip?: ipaddr, dec?: decimal, dt?: datetime, dur?: duration, nest?: Set<Set<Long>> } tags String;
 entity Color enum ["red", "green"];
 action "all"; action "read", "write" in ["all"];
-action "view" in ["read"] appliesTo { principal: [U], resource: [R, Color], context: { n: Long, s?: String, b?: Bool, e?: U, set?: Set<Long>, names?: Set<String>, rec?: { n: Long, s?: String }, ip?: ipaddr, dec?: decimal, dt?: datetime, dur?: duration, color?: Color } };
-action "edit" in ["read", "write"] appliesTo { principal: [U], resource: R, context: { n?: Long, s?: String, b?: Bool, e?: U, set?: Set<Long>, names?: Set<String>, rec?: { n?: Long, s?: String }, ip?: ipaddr, dec?: decimal, dt?: datetime, dur?: duration } };
+action "view" in ["read"] appliesTo { principal: [U], resource: [R, Color], context: { n: Long, s?: String, b?: Bool, e?: U, set?: Set<Long>, names?: Set<String>, rec?: { n: Long, s?: String }, ip?: ipaddr, dec?: decimal, dt?: datetime, dur?: duration, nest?: Set<Set<Long>>, color?: Color } };
+action "edit" in ["read", "write"] appliesTo { principal: [U], resource: R, context: { n?: Long, s?: String, b?: Bool, e?: U, set?: Set<Long>, names?: Set<String>, rec?: { n?: Long, s?: String }, ip?: ipaddr, dec?: decimal, dt?: datetime, dur?: duration, nest?: Set<Set<Long>> } };
 "#;
 
 /// SplitMix64: small, and the same on every machine.
@@ -66,7 +66,7 @@ pub struct Case {
 const IDS: [&str; 6] = ["a", "b", "c", "d", "e", "stranger"];
 const LONGS: [&str; 9] = ["0", "1", "2", "3", "10", "-1", "9223372036854775807", "-9223372036854775807", "4611686018427387904"];
 const TEXTS: [&str; 7] = ["", "a", "ab", "abc", "b*c", "héé", "x/y/z"];
-const FIELDS: [&str; 11] = ["n", "s", "b", "e", "set", "names", "rec", "ip", "dec", "dt", "dur"];
+const FIELDS: [&str; 12] = ["n", "s", "b", "e", "set", "names", "rec", "ip", "dec", "dt", "dur", "nest"];
 
 #[derive(Clone, Copy, PartialEq)]
 enum Kind {
@@ -82,9 +82,10 @@ enum Kind {
     Decimal,
     Datetime,
     Duration,
+    Nested,
 }
 
-const KINDS: [Kind; 12] = [
+const KINDS: [Kind; 13] = [
     Kind::Bool,
     Kind::Long,
     Kind::Text,
@@ -97,6 +98,7 @@ const KINDS: [Kind; 12] = [
     Kind::Decimal,
     Kind::Datetime,
     Kind::Duration,
+    Kind::Nested,
 ];
 
 fn field_of(kind: Kind) -> Option<&'static str> {
@@ -112,6 +114,7 @@ fn field_of(kind: Kind) -> Option<&'static str> {
         Kind::Decimal => "dec",
         Kind::Datetime => "dt",
         Kind::Duration => "dur",
+        Kind::Nested => "nest",
         Kind::Entities => return None,
     })
 }
@@ -196,6 +199,10 @@ impl Writer<'_> {
                 let items: Vec<String> = (0..1 + self.random.below(11)).map(|_| self.expr(Kind::Entity, 4)).collect();
                 format!("[{}]", items.join(", "))
             }
+            Kind::Nested if self.random.chance(60) => {
+                let items: Vec<String> = (0..1 + self.random.below(3)).map(|_| self.expr(Kind::Longs, deeper)).collect();
+                format!("[{}]", items.join(", "))
+            }
             Kind::Record if self.random.chance(50) => {
                 format!("{{n: {}, s: {}}}", self.expr(Kind::Long, deeper), self.expr(Kind::Text, deeper))
             }
@@ -222,6 +229,7 @@ impl Writer<'_> {
             Kind::Text => format!("{:?}", self.random.pick(&TEXTS)),
             Kind::Entity => self.entity(),
             Kind::Longs => self.random.pick(&["[1, 2, 3]", "[1]", "[3, 2, 1, 2]", "[0]"]).to_owned(),
+            Kind::Nested => self.random.pick(&["[[1], [2, 1]]", "[[1, 2], [1], [2, 1, 1]]", "[[0]]"]).to_owned(),
             Kind::Names => self
                 .random
                 .pick(&["[\"a\"]", "[\"ab\", \"a\"]", "[\"a\",\"b\",\"c\",\"d\",\"e\",\"f\",\"g\",\"h\",\"ab\",\"abc\"]"])
@@ -250,7 +258,7 @@ impl Writer<'_> {
     }
 
     fn condition(&mut self, depth: usize) -> String {
-        match self.random.below(24) {
+        match self.random.below(27) {
             0 => format!("({} && {})", self.expr(Kind::Bool, depth), self.expr(Kind::Bool, depth)),
             1 => format!("({} || {})", self.expr(Kind::Bool, depth), self.expr(Kind::Bool, depth)),
             2 => format!("!({})", self.expr(Kind::Bool, depth)),
@@ -294,6 +302,12 @@ impl Writer<'_> {
                 let op = self.random.pick(&["isIpv4", "isIpv6", "isLoopback", "isMulticast"]);
                 format!("{}.{op}()", self.expr(Kind::Ip, depth))
             }
+            23 => format!("{}.contains({})", self.expr(Kind::Nested, depth), self.expr(Kind::Longs, depth)),
+            24 => {
+                let op = self.random.pick(&["containsAll", "containsAny"]);
+                format!("{}.{op}({})", self.expr(Kind::Nested, depth), self.expr(Kind::Nested, depth))
+            }
+            25 => format!("({} == {})", self.expr(Kind::Nested, depth), self.expr(Kind::Nested, depth)),
             22 => format!("{}.isInRange({})", self.expr(Kind::Ip, depth), self.expr(Kind::Ip, depth)),
             _ => format!("{}.hasTag({})", self.random.pick(&["principal", "resource"]), self.expr(Kind::Text, 4)),
         }
@@ -365,6 +379,7 @@ fn json_value(random: &mut Random, field: &str, wrong: bool) -> Json {
         },
         "ip" => extension("ip", random.pick(&["10.0.0.1", "10.0.0.0/8", "::1", "127.0.0.1/7"])),
         "dec" => extension("decimal", random.pick(&["1.0", "0.5", "-1.2345"])),
+        "nest" => json!((0..random.below(4)).map(|_| (0..random.below(3)).map(|_| random.below(3)).collect()).collect::<Vec<Vec<_>>>()),
         "dt" => extension("datetime", random.pick(&["2024-02-29", "1969-12-31T23:00:00Z", "2024-01-01T12:30:00.500+0100"])),
         _ => extension("duration", random.pick(&["1d", "-1d2h", "5ms"])),
     }
