@@ -36,7 +36,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 pub enum EntityChange<'a> {
     /// Entities in Cedar's JSON (an array), added or replaced.
     Upsert(&'a str),
-    /// Uids to remove.
+    /// Uids to remove; the schema's own actions stay.
     Remove(&'a [(&'a str, &'a str)]),
 }
 
@@ -108,9 +108,14 @@ impl Engine {
                 touched
             }
             EntityChange::Remove(uids) => {
-                let names = uids.iter().map(|(kind, id)| reference::uid(kind, id)).collect::<Result<_>>()?;
+                let named = uids.iter().map(|(kind, id)| Ok(((*kind, *id), reference::uid(kind, id)?))).collect::<Result<Vec<_>>>()?;
+                // The schema's actions are not entities that come and go: without them a forbid of their group would forbid nothing.
+                let declared = |uid: &cedar_policy::EntityUid| {
+                    writer.set.parsed.schema.as_ref().is_some_and(|schema| schema.actions().any(|action| action == uid))
+                };
+                let (uids, names): (Vec<_>, Vec<_>) = named.into_iter().filter(|(_, uid)| !declared(uid)).unzip();
                 self.changed.lock().removed(names);
-                writer.remove(uids)
+                writer.remove(&uids)
             }
         };
         writer.settle(&touched)?;

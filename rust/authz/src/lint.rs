@@ -77,6 +77,15 @@ fn warnings(set: &PolicySet) -> Vec<Finding> {
                 );
             }
         }
+        for key in ["id", "oversight"] {
+            if let Some(name) = body.annotations.get(key).filter(|name| mixes_alphabets(name)) {
+                warn(
+                    "mixed-alphabets",
+                    format!("`@{key}(\"{name}\")` mixes letters of several alphabets, and looks like another name"),
+                    "write it in the letters of one alphabet",
+                );
+            }
+        }
         let mut facts = Facts::default();
         for clause in body.clauses() {
             let (Clause::When(expr) | Clause::Unless(expr)) = clause;
@@ -131,6 +140,21 @@ fn warnings(set: &PolicySet) -> Vec<Finding> {
         !expected.is_some_and(|rules| rules.split(',').any(|rule| rule.trim() == finding.rule))
     });
     found
+}
+
+/// Whether a name holds letters of two alphabets that are taken for each other.
+fn mixes_alphabets(name: &str) -> bool {
+    let alphabet = |c: char| match c {
+        'a'..='z' | 'A'..='Z' | '\u{c0}'..='\u{24f}' | '\u{1e00}'..='\u{1eff}' => Some(0),
+        '\u{370}'..='\u{3ff}' | '\u{1f00}'..='\u{1fff}' => Some(1),
+        '\u{400}'..='\u{52f}' => Some(2),
+        '\u{530}'..='\u{58f}' => Some(3),
+        '\u{13a0}'..='\u{13ff}' => Some(4),
+        '\u{ff21}'..='\u{ff5a}' | '\u{1d400}'..='\u{1d7ff}' => Some(5),
+        _ => None,
+    };
+    let mut seen = name.chars().filter_map(alphabet);
+    seen.next().is_some_and(|first| seen.any(|other| other != first))
 }
 
 /// True where some action may fit both; a group that is named by one of them may hold what the other names.
@@ -344,6 +368,10 @@ mod tests {
             ("forbid (principal, action, resource) when { context.amount * 2 > 3 };", vec!["erring-forbid"]),
             ("forbid (principal, action, resource) when { -context.amount > 3 };", vec!["erring-forbid"]),
             ("forbid (principal, action, resource) when { context.amount > -3 };", vec![]),
+            ("@id(\"p\u{430}y\") forbid (principal, action, resource);", vec!["mixed-alphabets"]),
+            ("@id(\"a\") @oversight(\"relea\u{455}e\") forbid (principal, action, resource);", vec!["mixed-alphabets"]),
+            ("@id(\"\u{43e}\u{43f}\u{43b}\u{430}\u{442}\u{430}-1\") forbid (principal, action, resource);", vec![]),
+            ("@id(\"d\u{e9}j\u{e0}-vu\") forbid (principal, action, resource);", vec![]),
             ("forbid (principal, action, resource) when { context.at.offset(duration(\"1d\")) < context.until };", vec!["erring-forbid"]),
             ("forbid (principal, action, resource) when { resource.owner != principal };", vec!["erring-forbid"]),
             ("forbid (principal, action, resource) when { resource has owner && resource.owner != principal };", vec![]),

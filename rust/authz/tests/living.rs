@@ -211,6 +211,20 @@ fn a_type_that_cedar_cannot_read_names_nobody() {
 }
 
 #[test]
+fn an_action_of_the_schema_stays_in_its_groups_whatever_is_removed() {
+    let engine = Engine::new();
+    let schema =
+        r#"entity Agent; entity Tool; action "risky"; action "tool:call" in ["risky"] appliesTo { principal: Agent, resource: Tool };"#;
+    let policies = r#"permit (principal, action, resource); forbid (principal, action in Action::"risky", resource);"#;
+    engine.install(&Sources { policies, schema: Some(schema), entities: "" }).unwrap();
+    assert!(!allowed(&engine, A));
+    engine.change_entities(EntityChange::Remove(&[("Action", "tool:call"), ("Action", "risky"), ("Agent", "nobody")])).unwrap();
+    assert!(!allowed(&engine, A));
+    let check = CheckRef { agent: A, action: "tool:call", resource: "hammer", context: &[] };
+    assert!(engine.explain(&check).unwrap().iter().any(|policy| policy.forbid && policy.holds == Some(true)));
+}
+
+#[test]
 fn many_entities_are_taken_in_at_once() {
     let engine = Engine::new();
     engine.install(&Sources { policies: &policies(1), schema: Some(SCHEMA), entities: "" }).unwrap();
