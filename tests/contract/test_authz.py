@@ -511,7 +511,10 @@ def test_a_character_that_is_not_seen_is_found_and_the_caret_stands_under_it(run
     assert "\\u2028" in shown
     file.write_text(file.read_text().replace("pat ==", "path =="), encoding="utf-8")
     out = run("policy", "check", file)
-    assert "2:57: warning [hidden-character]: the character U+202E is not seen here" in out
+    second = file.read_text(encoding="utf-8").split("\n")[1]
+    at = second.index("\u202e") + 1
+    assert f"{file}:2:{at}: warning [hidden-character]: the character U+202E is not seen here" in out
+    assert "\\u202e } ; forbid" in out
     assert f"{file}:1:5: warning [hidden-character]: the character U+000B" in out
     assert "\u202e" not in out
     run("policy", "check", "--strict", file, code=1)

@@ -82,7 +82,8 @@ pub fn request(check: &CheckRef<'_>, parsed: &Parsed, validate: bool) -> Result<
         }
     };
     let mut fields = pairs(check.context)?;
-    if validate && parsed.open.contains(&action) {
+    if parsed.open.contains(&action) {
+        // What the schema does not declare of such an action's context is not for policies to see.
         let declared = types.and_then(|schema| schema.as_ref().context_type(action.as_ref()));
         if let Some(cedar_policy_core::validator::types::Type::Record { attrs, .. }) = declared {
             fields.retain(|(name, _)| attrs.get_attr(name).is_some());

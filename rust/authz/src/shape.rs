@@ -41,6 +41,15 @@ struct Field {
     required: bool,
 }
 
+/// How a context fits its action.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fit {
+    No,
+    Whole,
+    /// It holds more than the schema declares, and policies are not to see that.
+    More,
+}
+
 /// What one action applies to.
 #[derive(Debug)]
 pub struct Action {
@@ -53,6 +62,12 @@ impl Action {
     /// The one type of resource, where there is one only.
     pub fn sole_resource(&self) -> Option<u32> {
         if let [only] = *self.resources { Some(only) } else { None }
+    }
+
+    /// What the schema declares of a context.
+    pub fn declared<'a>(&self, context: Fields<'a>) -> SmallVec<[(&'a str, Asked<'a>); 8]> {
+        let known = |name: &str| self.context.fields.iter().any(|field| *field.name == *name);
+        context.iter().filter(|(name, _)| known(name)).copied().collect()
     }
 }
 
@@ -122,10 +137,12 @@ impl Shapes {
 
     /// Whether a resource and a context fit an action.
     #[inline]
-    pub fn rest_fits(&self, action: &Action, resource: &Party<'_>, context: Fields<'_>, entities: &Entities) -> bool {
-        resource.kind.is_some_and(|kind| action.resources.contains(&kind))
-            && self.party_listed(resource, entities)
-            && self.record_fits(&action.context, context, entities)
+    pub fn rest_fits(&self, action: &Action, resource: &Party<'_>, context: Fields<'_>, entities: &Entities) -> Fit {
+        if resource.kind.is_some_and(|kind| action.resources.contains(&kind)) && self.party_listed(resource, entities) {
+            self.record_fits(&action.context, context, entities)
+        } else {
+            Fit::No
+        }
     }
 
     #[inline]
@@ -138,26 +155,28 @@ impl Shapes {
         self.choices.is_empty() || self.choices.get(&kind).is_none_or(|choices| choices.contains(id))
     }
 
-    fn record_fits(&self, record: &Record, given: Fields<'_>, entities: &Entities) -> bool {
+    fn record_fits(&self, record: &Record, given: Fields<'_>, entities: &Entities) -> Fit {
+        let mut fit = Fit::Whole;
         let mut required = 0;
         let mut seen = 0_u64;
         for (name, value) in given {
             let Some(at) = record.fields.iter().position(|field| *field.name == **name) else {
                 if record.open {
+                    fit = Fit::More;
                     continue;
                 }
-                return false;
+                return Fit::No;
             };
             // A name that stands twice has no one value; beyond 64 fields the slow look is taken.
             let twice = if at < 64 { seen & (1 << at) != 0 } else { given.iter().filter(|(other, _)| other == name).count() > 1 };
             seen |= 1_u64.checked_shl(at as u32).unwrap_or(0);
-            let Some(field) = record.fields.get(at) else { return false };
+            let Some(field) = record.fields.get(at) else { return Fit::No };
             if twice || !self.value_fits(&field.shape, value, entities) {
-                return false;
+                return Fit::No;
             }
             required += u32::from(field.required);
         }
-        required == record.required
+        if required == record.required { fit } else { Fit::No }
     }
 
     fn value_fits(&self, shape: &Shape, value: &Asked<'_>, entities: &Entities) -> bool {
@@ -172,7 +191,7 @@ impl Shapes {
             }
             (Shape::Set(None), Asked::Set(_)) => true,
             (Shape::Set(Some(member)), Asked::Set(items)) => items.iter().all(|item| self.value_fits(member, item, entities)),
-            (Shape::Record(record), Asked::Record(fields)) => self.record_fits(record, fields, entities),
+            (Shape::Record(record), Asked::Record(fields)) => self.record_fits(record, fields, entities) != Fit::No,
             (Shape::Extension(constructor), Asked::Extension(name, text)) => {
                 constructor == name && Call::named(name).is_some_and(|call| call.construct(text).is_some())
             }

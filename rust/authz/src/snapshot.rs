@@ -7,8 +7,10 @@ use crate::party::{Buffers, Party};
 use crate::readable::{fits_bounds, readable};
 use crate::reference;
 use crate::set::{Policy, Set};
+use crate::shape::Fit;
 use crate::tally::Tally;
-use creto_enablement_common::{CheckRef, Error, ErrorKind, Fields, Result};
+use creto_enablement_common::{CheckRef, Error, ErrorKind, Fields, Result, Value};
+use smallvec::SmallVec;
 use std::any::Any;
 use std::borrow::Cow;
 use std::sync::{Arc, OnceLock};
@@ -87,10 +89,31 @@ impl Snapshot {
 
     /// Whether a resource and a context fit the action.
     #[inline]
-    pub fn act_fits(&self, action: &Party<'_>, resource: &Party<'_>, context: Fields<'_>) -> bool {
-        let Some(shapes) = &self.set.shapes else { return readable(context).is_ok() };
-        fits_bounds(context)
-            && self.set.shape_of(action, &self.entities).is_some_and(|shape| shapes.rest_fits(shape, resource, context, &self.entities))
+    pub fn act_fits(&self, action: &Party<'_>, resource: &Party<'_>, context: Fields<'_>) -> Fit {
+        let Some(shapes) = &self.set.shapes else { return if readable(context).is_ok() { Fit::Whole } else { Fit::No } };
+        match self.set.shape_of(action, &self.entities) {
+            Some(shape) if fits_bounds(context) => shapes.rest_fits(shape, resource, context, &self.entities),
+            _ => Fit::No,
+        }
+    }
+
+    /// What policies are to see of a context that holds more than the schema declares.
+    pub fn declared<'a>(&self, action: &Party<'_>, context: Fields<'a>) -> SmallVec<[(&'a str, Value<'a>); 8]> {
+        self.set.shape_of(action, &self.entities).map(|shape| shape.declared(context)).unwrap_or_default()
+    }
+
+    /// What the policies say to a request; none where it does not fit the schema.
+    #[inline]
+    fn fitting(&self, parties: [Party<'_>; 3], context: Fields<'_>) -> Option<Tally> {
+        let [principal, action, resource] = &parties;
+        if !self.principal_fits(principal, action) {
+            return None;
+        }
+        match self.act_fits(action, resource, context) {
+            Fit::No => None,
+            Fit::Whole => Some(self.tally(parties, context)),
+            Fit::More => Some(self.tally(parties, &self.declared(action, context))),
+        }
     }
 
     /// Whether a principal fits the action.
@@ -108,21 +131,18 @@ impl Snapshot {
     /// What is to be done about a request that was read.
     #[inline]
     pub fn decide(&self, parties: [Party<'_>; 3], context: Fields<'_>) -> Ruling {
-        let [principal, action, resource] = &parties;
-        if !self.principal_fits(principal, action) || !self.act_fits(action, resource, context) {
-            return self.misfit_of(parties, context);
+        match self.fitting(parties, context) {
+            Some(tally) => self.ruling(&tally, |number| self.set.policy(number)),
+            None => self.misfit_of(parties, context),
         }
-        self.ruling(&self.tally(parties, context), |number| self.set.policy(number))
     }
 
     /// The same, told shortly.
     #[inline]
     pub fn tell_of(&self, parties: [Party<'_>; 3], context: Fields<'_>) -> Told {
-        let [principal, action, resource] = &parties;
-        if !self.principal_fits(principal, action) || !self.act_fits(action, resource, context) {
+        let Some(tally) = self.fitting(parties, context) else {
             return Told::Own(Box::new(self.misfit_of(parties, context)));
-        }
-        let tally = self.tally(parties, context);
+        };
         if tally.forbids.is_empty() && tally.erring.is_empty() {
             match *tally.permits {
                 [] => return Told::Common(0),

@@ -7,10 +7,11 @@ use crate::prepared::{Actor, Prepared};
 use crate::readable::readable;
 use crate::roster::{Roster, code};
 use crate::ruling::code_of;
+use crate::shape::Fit;
 use crate::snapshot::Snapshot;
 use crate::tally::{Outcome, Tally};
 use arc_swap::Guard;
-use creto_enablement_common::{CheckRef, Fields, Result};
+use creto_enablement_common::{CheckRef, Fields, Result, Value};
 use std::any::Any;
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -117,11 +118,19 @@ impl View {
         buffers: &'a mut QuestionBuffers<'a>,
     ) -> Option<Question<'a>> {
         let snapshot = self.0.as_ref()?;
-        let Buffers { action: action_buffer, resource: resource_buffer, .. } = &mut buffers.0;
+        let QuestionBuffers { names: Buffers { action: action_buffer, resource: resource_buffer, .. }, declared } = buffers;
         let check = CheckRef { agent: "", action, resource, context };
         let action = snapshot.action(check.action, action_buffer).ok()?;
         let resource = snapshot.resource(&check, &action, resource_buffer).ok()?;
-        snapshot.act_fits(&action, &resource, context).then_some(Question { snapshot, action, resource, context })
+        let seen = match snapshot.act_fits(&action, &resource, context) {
+            Fit::No => return None,
+            Fit::Whole => context,
+            Fit::More => {
+                *declared = snapshot.declared(&action, context).into_vec();
+                declared
+            }
+        };
+        Some(Question { snapshot, action, resource, context, seen })
     }
 
     /// Cedar's answer, with nothing of ours added.
@@ -172,7 +181,7 @@ impl View {
                 let parties =
                     [principals.party(principal, snapshot)?, actions.party(action, snapshot)?, resources.party(resource, snapshot)?];
                 let [principal, action, resource] = &parties;
-                let fits = snapshot.principal_fits(principal, action) && snapshot.act_fits(action, resource, &[]);
+                let fits = snapshot.principal_fits(principal, action) && snapshot.act_fits(action, resource, &[]) != Fit::No;
                 fits.then(|| code_of(&snapshot.tally(parties, &[]), |number| snapshot.set.policy(number)))
             })();
             answer(said.unwrap_or(code::DENY));
@@ -197,16 +206,22 @@ fn parties<'a>(snapshot: &'a Snapshot, prepared: &'a Prepared) -> [Party<'a>; 3]
     ]
 }
 
-/// Room for names of a question whose escapes had to be resolved.
+/// Room for names of a question whose escapes had to be resolved, and for the declared part of its context.
 #[derive(Default)]
-pub struct QuestionBuffers<'a>(Buffers<'a>);
+pub struct QuestionBuffers<'a> {
+    names: Buffers<'a>,
+    declared: Vec<(&'a str, Value<'a>)>,
+}
 
 /// An act that was read once and fits the schema, to be asked about for several principals.
 pub struct Question<'a> {
     snapshot: &'a Snapshot,
     action: Party<'a>,
     resource: Party<'a>,
+    /// All of it, for delegation hops: their policies are not held against the schema.
     context: Fields<'a>,
+    /// What the schema declares of it, for the set that serves.
+    seen: Fields<'a>,
 }
 
 impl Question<'_> {
@@ -216,7 +231,7 @@ impl Question<'_> {
         if !self.snapshot.principal_fits(&principal, &self.action) {
             return self.snapshot.decide([principal, self.action, self.resource], self.context);
         }
-        let tally = self.snapshot.tally([principal, self.action, self.resource], self.context);
+        let tally = self.snapshot.tally([principal, self.action, self.resource], self.seen);
         self.snapshot.ruling(&tally, |number| self.snapshot.set.policy(number))
     }
 

@@ -225,6 +225,28 @@ fn an_action_of_the_schema_stays_in_its_groups_whatever_is_removed() {
 }
 
 #[test]
+fn what_the_schema_does_not_declare_of_an_open_context_is_seen_by_no_policy() {
+    use creto_enablement_common::Value;
+    let schema =
+        r#"entity Agent; entity Tool; @open action "tool:call" appliesTo { principal: Agent, resource: Tool, context: { n?: Long } };"#;
+    let policies = r#"permit (principal, action, resource); forbid (principal, action, resource) unless { context has approved };"#;
+    let engine = Engine::new();
+    // The validator knows that nobody can have it, and lets such a policy pass.
+    engine.install(&Sources { policies, schema: Some(schema), entities: "" }).unwrap();
+    let prepared = engine.prepare(A, "tool:call", Some("hammer")).unwrap();
+    let extra = [("approved", Value::Bool(true))];
+    let check = CheckRef { agent: A, action: "tool:call", resource: "hammer", context: &extra };
+    assert!(matches!(engine.rule(&check).decision, Decision::Deny { .. }));
+    assert!(matches!(engine.rule_prepared(&prepared, None, &extra).decision, Decision::Deny { .. }));
+    let mut buffers = creto_authz::QuestionBuffers::default();
+    let (view, actor) = (engine.view(), engine.actor(A).unwrap());
+    let question = view.question("tool:call", "hammer", &extra, &mut buffers).unwrap();
+    assert!(matches!(question.rule(&actor).decision, Decision::Deny { .. }));
+    let explained = engine.explain(&check).unwrap();
+    assert!(explained.iter().filter(|policy| policy.forbid).all(|policy| policy.holds == Some(true)), "{explained:?}");
+}
+
+#[test]
 fn many_entities_are_taken_in_at_once() {
     let engine = Engine::new();
     engine.install(&Sources { policies: &policies(1), schema: Some(SCHEMA), entities: "" }).unwrap();

@@ -110,7 +110,8 @@ def _caret(text: str, finding: dict[str, Any]) -> list[str]:
     lines = text.split("\n")
     line = lines[min(finding["line"], len(lines)) - 1].rstrip("\r")
     column = finding["column"]
-    marked = line[column - 1 :][: max(1, min(finding["length"] or 1, len(line) - column + 1))]
+    # The length is in bytes, as the text was parsed.
+    marked = line[column - 1 :].encode()[: finding["length"] or 1].decode(errors="ignore") or line[column - 1 : column]
     # What is not seen is spelt out, and a caret stands under every column that it then takes.
     before, under = plain(line[: column - 1].expandtabs(4), most=_LINE), plain(marked, most=_LINE) or " "
     number = str(finding["line"])
