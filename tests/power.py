@@ -8,6 +8,7 @@ removed may be lost until its folder is synced, independently of every other. Wh
 
 from __future__ import annotations
 
+import hashlib
 import random
 import re
 import sqlite3
@@ -17,9 +18,15 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import creto
 from creto import _core
+from creto.metering import read_usage
+from creto.runtime import Secrets
+from durable import QUOTA
 
 SECTOR = 512
+# One in so many states is opened by the whole product, which takes ten times as long as to look into it.
+REOPENED = 6
 _CALLS = (
     "openat,write,pwrite64,writev,pwritev,pwritev2,fsync,fdatasync,rename,renameat,renameat2,unlink,unlinkat,mkdir,mkdirat,"
     "rmdir,ftruncate,truncate,fallocate,link,linkat,sendfile,copy_file_range"
@@ -275,8 +282,8 @@ def check(folder: Path, promised: list[Op]) -> None:
             kept = rows("select sealed_signing_key, generation from agent_keys where agent = ?", (key,))
             if not kept or sealer is None:
                 raise BrokenError(f"agent `{key}` or its keys are gone")
-            ((sealed, generation),) = kept
-            _core.SigningKey.unseal(sealed, sealer, f"agent {key} {generation} signing")
+            for sealed, generation in kept:
+                _core.SigningKey.unseal(sealed, sealer, f"agent {key} {generation} signing")
         elif kind == "approver":
             if not rows("select 1 from approvers where id = ?", (key,)):
                 raise BrokenError(f"approver `{key}` is gone")
@@ -296,8 +303,56 @@ def check(folder: Path, promised: list[Op]) -> None:
                 record["outcome"] == "success" for record in of if record["kind"] == "outcome"
             ):
                 raise BrokenError(f"`{key}` was performed, and its outcome is not in the ledger")
-        elif kind == "message" and not rows("select 1 from mailbox where message_id = ?", (key,)):
-            raise BrokenError(f"message `{key}` is gone")
+        elif kind == "message":
+            blobs = rows("select digest, blob from attachments", ())
+            if not rows("select 1 from mailbox where message_id = ?", (key,)) or not blobs:
+                raise BrokenError(f"message `{key}` is gone, or what was attached to it")
+            if any(hashlib.sha512(blob).digest() != digest for digest, blob in blobs):
+                raise BrokenError(f"what was attached to message `{key}` is damaged")
+        elif kind == "rotated":
+            if sorted(rows("select generation from agent_keys where agent = ?", (key,))) != [(1,), (2,)]:
+                raise BrokenError(f"agent `{key}` lost its new keys")
+        elif kind == "revoked":
+            if rows("select state from agents where id = ?", (key,)) != [("revoked",)]:
+                raise BrokenError(f"agent `{key}` was revoked, and may act again")
+        elif kind == "secret":
+            if not rows("select 1 from secrets where agent = ?", (key,)):
+                raise BrokenError(f"the secret of `{key}` is gone")
+        elif kind == "usage":
+            usage = read_usage(folder / "ledger")
+            # Twenty events of two pages each, from every run on this folder.
+            pages = sum(int(bucket.value) for bucket in usage.aggregate("pages"))
+            if usage.duplicates or pages < 40 or pages % 40:
+                raise BrokenError(f"usage of `{key}` was taken, and is not there, or twice")
+
+
+def check_reopened(folder: Path, promised: list[Op]) -> None:
+    """Opens the whole product on a state, has it act, and holds what it says against what had been promised.
+
+    Raises:
+        BrokenError: A promise is not kept.
+    """
+    config = folder.parent / "house.toml"
+    config.write_text(QUOTA)
+    with creto.open_blocking(folder, config=[config]) as layer:
+        parts = layer.parts
+        for promise in promised:
+            if promise.path == "secret":
+                value = Secrets(parts.store, parts.sealer).of(promise.to).get("TOKEN", "")
+                if not value.startswith("secret of "):
+                    raise BrokenError(f"the secret of `{promise.to}` is {value!r}")
+            elif promise.path == "spent":
+                # Never less than was spent: that could be spent again.
+                held = sum(window["used"] + window["held"] for window in parts.quota.leases.authority.usage(0))
+                if held < 1:
+                    raise BrokenError(f"`{promise.to}` was charged, and its unit could be spent again")
+        layer.perform_blocking(layer.agent("later"), "tool:call", "later", lambda: None, usage={"requests": 1})
+        layer.call_blocking(parts.audit.verify)
+    ids = [record["id"] for record in _records(folder)]
+    if len(ids) != len(set(ids)):
+        raise BrokenError("once it was opened again, a record is in the ledger twice")
+    if waiting := _rows(folder)("select record_id from outbox", ()):
+        raise BrokenError(f"{len(waiting)} records still wait in the outbox after it was opened and closed")
 
 
 def explore(ops: list[Op], state: str, scratch: Path, numbers: Iterable[int]) -> str | None:
@@ -307,7 +362,10 @@ def explore(ops: list[Op], state: str, scratch: Path, numbers: Iterable[int]) ->
         at = chance.randrange(len(ops) + 1)
         folder = scratch / f"{number}"
         try:
-            check(folder, materialise(ops, at, state, folder, chance))
+            promised = materialise(ops, at, state, folder, chance)
+            check(folder, promised)
+            if number % REOPENED == 0:
+                check_reopened(folder, promised)
         except Exception as error:  # noqa: BLE001 - whatever goes wrong in a recovery is what is looked for
             return f"state {number} (after {at} of {len(ops)} steps): {type(error).__name__}: {error}"
         finally:

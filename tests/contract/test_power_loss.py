@@ -42,6 +42,11 @@ def test_the_record_of_a_run_rebuilds_the_folder_that_the_run_left(run: tuple[li
         "running",
         "performed",
         "message",
+        "rotated",
+        "revoked",
+        "secret",
+        "spent",
+        "usage",
     }
 
 
@@ -64,6 +69,7 @@ def test_no_promise_is_broken_in_any_state_that_a_loss_of_power_can_leave(
     [
         pytest.param(lambda op: op.kind == "sync" and op.path.endswith("-wal"), "store", id="the log of the store"),
         pytest.param(lambda op: op.kind == "sync" and "/segments/" in op.path, "ledger", id="the ledger's segments"),
+        pytest.param(lambda op: op.kind == "sync" and "/batches/" in op.path, "batches", id="batches of usage"),
         pytest.param(lambda op: op.kind == "sync folder" and op.path.endswith("/keys"), "keys", id="names of keys"),
         pytest.param(lambda op: op.kind == "sync folder", "names", id="every name"),
     ],
