@@ -7,13 +7,14 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from creto._plain import plain
 from creto.errors import NotFoundError
 
 if TYPE_CHECKING:
     from creto.audit._reading import Proof
     from creto.audit._record import AuditRecord
 
-__all__ = ["life"]
+__all__ = ["STYLE", "life"]
 
 _ATTESTED = "sandbox:attest"
 _COLOUR = {"success": "good", "failure": "warn", "refused": "bad"}
@@ -41,13 +42,14 @@ _FOOTER = (
 )
 
 
-def life(folder: Path, records: Sequence[AuditRecord], cost: str = "") -> str:
+def life(folder: Path, records: Sequence[AuditRecord], cost: str = "", *, above: str = "") -> str:
     """The page of an act: no script, no font, no network.
 
     Args:
         folder: The state folder, for the proofs.
         records: The records of the act, and of the oversight request that it waited for (`AuditClient.life`).
         cost: What its usage costs, in words.
+        above: HTML that stands above it, such as a way back.
 
     Returns:
         HTML text.
@@ -76,7 +78,7 @@ def life(folder: Path, records: Sequence[AuditRecord], cost: str = "") -> str:
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{_text(first.what)} {_text(first.resource)}</title><style>{_STYLE}</style></head><body><main>"
+        f"<title>{_text(first.what)} {_text(first.resource)}</title><style>{STYLE}</style></head><body><main>{above}"
         f'<header><p class="what">{_text(first.what)}</p><h1>{_text(first.resource)}</h1>'
         f'<p><span class="state {_COLOUR.get(ended, "open")}">{_text(state)}</span> '
         f'<span class="soft">{first.time:%Y-%m-%d %H:%M:%S} UTC{took}</span></p></header>{body}'
@@ -175,10 +177,11 @@ def _paragraph(text: str) -> str:
 
 
 def _text(value: str | Iterable[str]) -> str:
-    return html.escape(str(value))
+    # What agents wrote is spelt out: nothing in it may turn the line around or hide.
+    return html.escape(plain(str(value), lines=True, most=200_000))
 
 
-_STYLE = r"""
+STYLE = r"""
 :root { color-scheme: light dark; --ink: light-dark(#1d2330, #e8ebf2); --soft: light-dark(#5b6475, #a3acbd);
   --page: light-dark(#f5f6f9, #14171e); --card: light-dark(#fff, #1c212b); --rule: light-dark(#e3e6ed, #303846);
   --good: light-dark(#1f7a4d, #4cc38a); --warn: light-dark(#96560f, #e8a35c); --bad: light-dark(#b52a3f, #f07183);

@@ -54,6 +54,7 @@ def command(frame: Frame, host: str | None, port: int | None) -> None:
                 port=settings.inbox_port if port is None else port,
                 url=settings.inbox_url,
                 metrics=metrics,
+                folder=frame.folder,
                 started=started,
             )
 

@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from creto.errors import CretoError, NotFoundError
 from creto.oversight import Desk
 from creto.server._access import Access, place_of
+from creto.server._acts import Acts
 from creto.server._api import Api
 from creto.server._events import Events
 from creto.server._metrics import Metrics
@@ -58,7 +59,12 @@ register_url_convertor("answer", _Answer())
 
 
 def inbox_app(
-    desk: Desk, *, hosts: Iterable[str] = (), secure: bool = False, metrics: Metrics | None = None
+    desk: Desk,
+    *,
+    hosts: Iterable[str] = (),
+    secure: bool = False,
+    metrics: Metrics | None = None,
+    folder: Path | None = None,
 ) -> ASGIApp:
     """The inbox over a desk: pages for people, `/api` for programs.
 
@@ -67,6 +73,7 @@ def inbox_app(
         hosts: `host:port` names that it answers to, beside this machine's own.
         secure: It is reached over https only: cookies say so.
         metrics: The figures at `/metrics`; there is no such page where there are none.
+        folder: The state folder, whose acts are shown to approvers of every policy; none are shown without it.
 
     Example:
         >>> import anyio, httpx, tempfile
@@ -86,6 +93,11 @@ def inbox_app(
     """
     access = Access(desk.approvers, hosts, secure=secure)
     pages, api, events = Pages(desk, access), Api(desk, access), Events(desk, access)
+
+    seen: list[Route] = []
+    if folder is not None:
+        pages.has_acts = True
+        seen = Acts(folder, pages, access).routes()
 
     async def failed(request: Request, error: Exception) -> Response:
         if not isinstance(error, CretoError):
@@ -120,6 +132,7 @@ def inbox_app(
         routes=[
             *pages.routes(),
             *api.routes(),
+            *seen,
             Route("/events", events.stream, methods=["GET"]),
             Route("/healthz", healthy, methods=["GET"]),
             Route("/readyz", ready, methods=["GET"]),
@@ -151,7 +164,7 @@ class _Doorman:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 for name, value in _HEADERS.items():
-                    headers[name] = value
+                    headers.setdefault(name, value)
                 headers["Cache-Control"] = "no-cache" if cached else "no-store"
             await send(message)
 

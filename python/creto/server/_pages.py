@@ -34,6 +34,8 @@ class Pages:
     def __init__(self, desk: Desk, access: Access) -> None:
         self._desk = desk
         self._access = access
+        self.has_acts = False
+        """True where pages of acts are served beside these."""
         self._templates = Environment(
             loader=PackageLoader("creto.server"),
             autoescape=True,
@@ -60,12 +62,12 @@ class Pages:
         """What waits for an answer, and what was answered lately."""
         session = await self._access.session(request)
         if session is None:
-            return self._to_login(request)
+            return self.to_login(request)
         pending = await anyio.to_thread.run_sync(self._desk.pending)
         cards = [view.card(one, session.approver) for one in pending]
         recent = [one for one in await anyio.to_thread.run_sync(self._desk.all, _RECENT) if not one.open]
         name = "_waiting.html" if request.query_params.get("part") == "waiting" else "waiting.html"
-        return self._page(
+        return self.page(
             request, name, session, waiting=cards, recent=[view.card(one, session.approver) for one in recent[:8]]
         )
 
@@ -73,16 +75,16 @@ class Pages:
         """Everything that was asked, the newest first."""
         session = await self._access.session(request)
         if session is None:
-            return self._to_login(request)
+            return self.to_login(request)
         found = await anyio.to_thread.run_sync(self._desk.all, 200)
         cards = [view.card(one, session.approver) for one in found]
-        return self._page(request, "history.html", session, requests=cards)
+        return self.page(request, "history.html", session, requests=cards)
 
     async def request(self, request: Request) -> Response:
         """One request, whole."""
         session = await self._access.session(request)
         if session is None:
-            return self._to_login(request)
+            return self.to_login(request)
         return await self._request(request, session)
 
     async def _request(
@@ -90,13 +92,13 @@ class Pages:
     ) -> Response:
         found = await anyio.to_thread.run_sync(self._desk.find, request.path_params["id"])
         shown = await anyio.to_thread.run_sync(view.page, self._desk, found, session.approver)
-        return self._page(request, "request.html", session, status=status, shown=shown, problem=problem)
+        return self.page(request, "request.html", session, status=status, shown=shown, problem=problem)
 
     async def login(self, request: Request) -> Response:
         """The page that asks for the token; a browser that has a session under a path of its own goes there."""
         onward = _inside(request.query_params.get("next", "/"))
         known = "ended" if "ended" in request.query_params else "look"
-        return self._page(request, "login.html", None, next=onward, known=known, problem=None)
+        return self.page(request, "login.html", None, next=onward, known=known, problem=None)
 
     # --- what changes something ---------------------------------------------------------------------------------------
 
@@ -111,7 +113,7 @@ class Pages:
         except UnauthorizedError as error:
             status = status_of(error)
             shown = {"next": onward, "known": "", "problem": str(error)}
-            page = self._page(request, "login.html", None, status=401 if status == 403 else status, **shown)
+            page = self.page(request, "login.html", None, status=401 if status == 403 else status, **shown)
             if error.retry_after is not None:
                 page.headers["Retry-After"] = str(int(error.retry_after) + 1)
             return page
@@ -134,7 +136,7 @@ class Pages:
         """Takes the answer about the very act that was shown."""
         session, form = await self._of_our_form(request)
         if session is None:
-            return self._to_login(request, f"/r/{request.path_params['id']}")
+            return self.to_login(request, f"/r/{request.path_params['id']}")
         id = request.path_params["id"]
         found = await anyio.to_thread.run_sync(self._desk.find, id)
         approved = request.path_params["answer"] == "approve"
@@ -159,27 +161,31 @@ class Pages:
 
     # --- rendering ----------------------------------------------------------------------------------------------------
 
-    def _page(
+    def page(
         self, request: Request, name: str, session: Session | None, *, status: int = 200, **values: Any
     ) -> HTMLResponse:
+        """A page from its template."""
         text = self._templates.get_template(name).render(
             approver=session.approver.name if session else None,
             csrf=session.csrf if session else None,
             at=place_of(request),
+            sees_acts=self.has_acts and session is not None and session.sees_acts,
             **values,
         )
         return HTMLResponse(text, status_code=status)
 
     def problem(self, request: Request, error: CretoError) -> HTMLResponse:
         """The page for an error."""
-        return self._page(request, "problem.html", None, status=status_of(error), problem=str(error))
+        return self.page(request, "problem.html", None, status=status_of(error), problem=str(error))
 
     @staticmethod
-    def _to_login(request: Request, onward: str | None = None) -> Response:
+    def to_login(request: Request, onward: str | None = None) -> Response:
+        """Sends a browser to sign in, and back to what it asked for."""
         from urllib.parse import quote
 
         place = place_of(request)
-        onward = quote(onward or request.url.path.removeprefix(place))
+        asked = f"?{request.url.query}" if request.url.query else ""
+        onward = quote(onward or request.url.path.removeprefix(place) + asked)
         return RedirectResponse(f"/login?next={onward}{'&ended' if place else ''}", status_code=303)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -36,6 +37,7 @@ async def serve_inbox(
     port: int = 0,
     url: str | None = None,
     metrics: Metrics | None = None,
+    folder: Path | None = None,
     started: Callable[[str], None] = lambda _: None,
 ) -> None:
     """Serves until cancelled or told to stop by SIGINT or SIGTERM. Runs under asyncio.
@@ -46,6 +48,7 @@ async def serve_inbox(
         port: The port; 0 for any free one.
         url: The inbox as approvers reach it, `https://...`, where a proxy stands in front.
         metrics: The figures at `/metrics`, if any.
+        folder: The state folder, whose acts are shown to approvers of every policy; none are shown without it.
         started: Called with the address once it can be reached.
 
     Raises:
@@ -78,7 +81,7 @@ async def serve_inbox(
     port = listening.getsockname()[1]
     shown = url or f"http://{'localhost' if host == '::1' else host}:{port}"
     hosts = {f"{host}:{port}"} | ({reached.netloc} if reached else set())
-    app = inbox_app(desk, hosts=hosts, secure=shown.startswith("https://"), metrics=metrics)
+    app = inbox_app(desk, hosts=hosts, secure=shown.startswith("https://"), metrics=metrics, folder=folder)
     server = uvicorn.Server(
         uvicorn.Config(
             app,
@@ -133,7 +136,9 @@ async def _let_nobody_wait(server: uvicorn.Server) -> None:
         since = waiting
         oldest = sorted(waiting, key=lambda connection: waiting[connection][1])
         for place, connection in enumerate(oldest):
-            if now - waiting[connection][1] > _PATIENCE_SECONDS or place < len(oldest) - _MOST_WAITING:
+            waited = now - waiting[connection][1]
+            # One that is seen for the first time has had no time to say anything: which of these came last is not known.
+            if waited > _PATIENCE_SECONDS or (waited > 0 and place < len(oldest) - _MOST_WAITING):
                 connection.transport.abort()
 
 

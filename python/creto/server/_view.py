@@ -53,6 +53,7 @@ def page(desk: Desk, request: Request, approver: Approver) -> dict[str, Any]:
         "cost": cost,
         "digests": [(plain(policy, most=120), request.digest(policy).hex()) for policy in request.policies],
         "seen": seen(request),
+        "act": request.ledger_act,
         "preview": [
             (_LINE.get(line[:1], ""), line) for line in plain(request.preview, lines=True, most=200_000).split("\n")
         ]

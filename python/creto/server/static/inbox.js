@@ -17,9 +17,7 @@
     document.title = (waiting ? `(${waiting}) ` : "") + "Inbox · creto";
   }
 
-  const at = document.body.dataset.at; // this session's own path, where it has one
-  if (at) localStorage.setItem("creto-inbox", at); // which other ports cannot read: links from elsewhere find it
-  const events = new EventSource(`${at}/events`);
+  const events = new EventSource(`${document.body.dataset.at}/events`);
   events.addEventListener("change", (event) => {
     if (live) renew();
     // A half-written reason is not thrown away: the page only says that it is out of date.
