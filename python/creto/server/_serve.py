@@ -137,7 +137,7 @@ async def _let_nobody_wait(server: uvicorn.Server) -> None:
         oldest = sorted(waiting, key=lambda connection: waiting[connection][1])
         for place, connection in enumerate(oldest):
             waited = now - waiting[connection][1]
-            # One that is seen for the first time has had no time to say anything: which of these came last is not known.
+            # One that is seen for the first time has had no time to say anything, nor is it known how old it is.
             if waited > _PATIENCE_SECONDS or (waited > 0 and place < len(oldest) - _MOST_WAITING):
                 connection.transport.abort()
 
