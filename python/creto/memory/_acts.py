@@ -24,6 +24,14 @@ def acts(ledger: Path, after: Mapping[str, int]) -> Iterator[Entry]:
         ledger: The ledger folder.
         after: How many records of each shard were read before; a shard that is not named is read from its start, but
             for what lies too far back to be remembered.
+
+    Example:
+        >>> import tempfile, creto
+        >>> with creto.open_blocking(tempfile.mkdtemp()) as layer:
+        ...     agent = layer.agent("researcher")
+        ...     _ = layer.perform_blocking(agent, "tool:call", "search", lambda: 1, context={"q": "creto"})
+        >>> [entry.text[:26] for entry in acts(layer.parts.folder / "ledger", {}) if entry.text]
+        ['tool:call tool:call search']
     """
     for name in _core.ledger_shards(ledger):
         shard = _core.LedgerShard(ledger / name)

@@ -33,6 +33,10 @@ class Entry:
         subject: Whose data it is.
         position: Where in its part of the source it stands; later things stand higher.
         part: Which part of a source that has several, such as the shards of a ledger.
+
+    Example:
+        >>> Entry("n1", "pay the supplier", "ann", 1).part
+        ''
     """
 
     key: str
@@ -44,7 +48,16 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Recalled:
-    """One thing that is like what was asked for: its key, and the cosine, at most 1."""
+    """One thing that is like what was asked for.
+
+    Args:
+        key: As its source gave it.
+        likeness: Cosine, at most 1.
+
+    Example:
+        >>> Recalled("0000/12", 0.8).key
+        '0000/12'
+    """
 
     key: str
     likeness: float

@@ -33,8 +33,16 @@ class Precedent:
     Args:
         request: The oversight request that was decided.
         likeness: Cosine, from 0 to 1.
+        approved: Whether a human agreed.
+        by: Who decided: an approver's SPIFFE id.
+        reason: What they gave as their reason.
         text: The act, in one line.
         decided_us: When, in microseconds since the epoch.
+
+    Example:
+        >>> Precedent("ab12", 0.91, approved=True, by="spiffe://creto.local/approver/ann", reason="known supplier",
+        ...           text="tool:call send_money (to ACME)", decided_us=1_790_000_000_000_000).approved
+        True
     """
 
     request: str
@@ -53,6 +61,13 @@ class Precedents:
         store: Where the decisions are.
         embed: Text to vector, always the same for the same text.
         dimensions: Length of its vectors.
+
+    Example:
+        >>> import tempfile
+        >>> from creto.store import Store
+        >>> with Store(tempfile.mkdtemp()) as store:  # in which nothing was decided yet
+        ...     Precedents(store).recall("tool:call send_money to ACME")
+        []
     """
 
     def __init__(
