@@ -295,3 +295,50 @@ def test_what_was_sent_and_what_came_in_is_forgotten_once_it_has_expired(
         assert [row.message_id for row in there.rows(tables.mailbox)] == [again.id]
 
     anyio.run(main)
+
+
+def test_somebody_elses_reply_is_not_the_answer_to_a_request(machines: tuple[Machine, Machine]) -> None:
+    here, _ = machines
+    identities, mailbox = here.identities, here.mailbox
+    asker, expert, liar = (identities.agent(name) for name in ("asker", "expert", "liar"))
+
+    async def answer() -> None:
+        async with mailbox.inbox(expert) as inbox:
+            question = await inbox.__anext__()
+            # The id of a message is no secret: whoever carries it reads it.
+            await mailbox.send(liar, "asker", b"pay the liar", in_reply_to=question.id, priority="urgent")
+            await anyio.sleep(0.5)
+            await question.reply(b"pay nobody")
+            await question.ack()
+
+    async def main() -> None:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(answer)
+            reply = await mailbox.request(asker, "expert", b"whom shall I pay?", timeout=20)
+            assert (reply.sender, reply.body) == (expert.id, b"pay nobody")
+        # It is a message like any other, and not kept from its reader by what it says of itself.
+        async with mailbox.inbox(asker) as inbox:
+            with anyio.fail_after(20):
+                assert (await inbox.__anext__()).sender == liar.id
+
+    anyio.run(main)
+
+
+def test_a_flood_that_calls_itself_urgent_starves_nobody(machines: tuple[Machine, Machine]) -> None:
+    here, _ = machines
+    loud, quiet = (here.identities.agent(name) for name in ("loud", "quiet"))
+
+    async def main() -> None:
+        await here.mailbox.send_many(loud, [("here", f"flood {n}") for n in range(60)], priority="urgent")
+        await here.mailbox.send(quiet, "here", "in order")
+        await here.mailbox.send(quiet, "here", "no hurry", priority="non-urgent")
+        order = []
+        async with here.mailbox.inbox(here.agent) as inbox:
+            while (message := await inbox.ready()) is not None:
+                order.append(message.text)
+                await message.ack()
+        assert order.index("in order") <= 17
+        assert order.index("no hurry") <= 34
+        assert [text for text in order if text.startswith("flood")] == [f"flood {n}" for n in range(60)]
+
+    anyio.run(main)

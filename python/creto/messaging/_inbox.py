@@ -92,10 +92,10 @@ class Inbox(AsyncIterator[Message]):
                 return message
         return None
 
-    async def _next_stored(self, reply_to: str | None = None) -> Message | None:
+    async def _next_stored(self, reply: tuple[str, str] | None = None) -> Message | None:
         while True:
             found = await anyio.to_thread.run_sync(
-                self._mailbox._receiving.take, self._agent, self._hold, reply_to, abandon_on_cancel=False
+                self._mailbox._receiving.take, self._agent, self._hold, reply, abandon_on_cancel=False
             )
             if found is None:
                 return None

@@ -219,7 +219,7 @@ class Mailbox:
             options: As for `send`.
 
         Raises:
-            TimeoutError: No reply in time; the text gives the message id and its true state.
+            TimeoutError: No reply by the recipient in time; the text gives the message id and its true state.
         """
         from creto.store.tables import questions
 
@@ -227,10 +227,11 @@ class Mailbox:
         inbox = self.inbox(sender)
         try:
             draft = await self._sending.compose(sender, to, body, **options)
+            [asked] = draft.recipients
             until = int(self._clock() + limit) + 1
 
             def ask(tx: Transaction) -> None:
-                tx.insert(questions, message_id=draft.message_id, sender=sender.id, until=until)
+                tx.insert(questions, message_id=draft.message_id, sender=sender.id, asked=asked, until=until)
 
             # Before the message is out: the reply may be there before this goes on.
             await self._store.run(ask)
@@ -238,7 +239,7 @@ class Mailbox:
             with anyio.move_on_after(limit):
                 while True:
                     inbox._drain()
-                    reply = await inbox._next_stored(sent.id)
+                    reply = await inbox._next_stored((sent.id, asked))
                     if reply is not None:
                         return reply
                     await inbox._wait()

@@ -36,7 +36,7 @@ class Receiving:
         self._store = mailbox._store
         self._identities = mailbox._identities
 
-    def take(self, agent: Agent, hold: int, reply_to: str | None) -> Message | None:
+    def take(self, agent: Agent, hold: int, reply: tuple[str, str] | None) -> Message | None:
         """The next message that verifies; those that do not are refused and recorded on the way."""
         while True:
             now = int(self._mailbox._clock())
@@ -44,7 +44,7 @@ class Receiving:
                 if not _rows.any_for(tx, agent.id, now):
                     return None
             with self._store.begin() as tx:
-                held = _rows.take(tx, agent.id, self._mailbox._holder, now, hold, reply_to)
+                held = _rows.take(tx, agent.id, self._mailbox._holder, now, hold, reply)
             if held is None:
                 return None
             try:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import bindparam, delete, func, or_, select, update
+from sqlalchemy import bindparam, delete, exists, func, select, update
 
 from creto.errors import DeliveryDeniedError
 from creto.messaging._holder import is_dead
@@ -46,20 +46,25 @@ GRACE = 120  # seconds after which what has expired is forgotten
 RECEIPT = "receipt/"  # what a message's end is announced under, before its id
 MOST_WAITING = 10_000  # messages of one sender that may wait in one mailbox: what a flood can take of the store
 PRIORITIES = {"non-urgent": -1, "normal": 0, "urgent": 1}
+_HEAD_START = 16  # turns by which a priority goes ahead of the one below it
 _UNREAD = ("waiting", "taken")
 
 # Made once, since a message's way is short and SQLAlchemy's is not; each part is one step down an index.
 _THERE = mailbox.c.recipient == bindparam("r")
 _THEIRS = _THERE & (mailbox.c.sender == bindparam("s"))
 _TURNS = select(
-    *(select(func.max(mailbox.c.turn)).where(_THEIRS, mailbox.c.state == state).scalar_subquery() for state in _UNREAD),
     *(
-        select(func.min(mailbox.c.turn))
-        .where(_THERE, mailbox.c.state == state, mailbox.c.priority == priority)
+        select(turn)
+        .where(whose, mailbox.c.state == state, mailbox.c.priority == priority)
         .scalar_subquery()
+        .label(f"{name}_{state}_{priority}")
+        for name, turn, whose in (
+            ("last", func.max(mailbox.c.turn), _THEIRS),
+            ("first", func.min(mailbox.c.turn), _THERE),
+        )
         for state in _UNREAD
         for priority in PRIORITIES.values()
-    ),
+    )
 )
 _BACKLOG = select(func.count()).select_from(mailbox).where(_THEIRS, mailbox.c.state.in_(_UNREAD))
 
@@ -113,7 +118,7 @@ def put(tx: Transaction, letters: Sequence[Letter]) -> list[DeliveryDeniedError 
                     "state": "waiting",
                     "attempts": 0,
                     "priority": PRIORITIES[letter.priority],
-                    "turn": standing.next_turn(),
+                    "turn": standing.next_turn(PRIORITIES[letter.priority]),
                     "arrived": tx.now,
                     "expires": letter.expires,
                 }
@@ -123,23 +128,30 @@ def put(tx: Transaction, letters: Sequence[Letter]) -> list[DeliveryDeniedError 
 
 
 class _Standing:
-    """Where a sender stands in a mailbox, by start-time fair queueing: behind its own backlog, beside all others'."""
+    """Where a sender stands in a mailbox, by start-time fair queueing: behind its own backlog, beside all others'.
+
+    It has a backlog of each priority, so that what is urgent does not wait behind what is not.
+    """
 
     def __init__(self, tx: Transaction, recipient: str, sender: str) -> None:
         found: Any = tx.execute(_TURNS, {"r": recipient, "s": sender}).one()
-        own, others = found[: len(_UNREAD)], found[len(_UNREAD) :]
+        classes = len(PRIORITIES)
+        lasts, firsts = found[: len(_UNREAD) * classes], found[len(_UNREAD) * classes :]
         self._recipient, self._sender = recipient, sender
-        self._first = min((int(turn) for turn in others if turn is not None), default=0)
-        self._own = max((int(turn) for turn in own if turn is not None), default=0)
+        self._first = min((int(turn) for turn in firsts if turn is not None), default=0)
+        self._last = {
+            priority: max((int(turn) for turn in lasts[place::classes] if turn is not None), default=0)
+            for place, priority in enumerate(PRIORITIES.values())
+        }
 
-    def next_turn(self) -> int:
-        self._own = max(self._first, self._own + 1)
-        return self._own
+    def next_turn(self, priority: int) -> int:
+        turn = self._last[priority] = max(self._first, self._last[priority] + 1)
+        return turn
 
     def denial(self, tx: Transaction) -> DeliveryDeniedError | None:
         # Each message has a turn of its own, so the backlog is never longer than the way to its end: mostly no need to
         # count it.
-        if self._own - self._first + 1 < MOST_WAITING:
+        if sum(max(0, last - self._first + 1) for last in self._last.values()) < MOST_WAITING:
             return None
         backlog = tx.execute(_BACKLOG, {"r": self._recipient, "s": self._sender}).scalar()
         if backlog is None or int(backlog) < MOST_WAITING:
@@ -183,8 +195,13 @@ def refusal(tx: Transaction, letter: Letter) -> str | None:
     return receipt
 
 
-def take(tx: Transaction, recipient: str, holder: str, now: int, hold: int, reply_to: str | None = None) -> Held | None:
-    """Takes the next message for a recipient: urgent ones first, then by turn; what a dead process held comes again.
+def take(
+    tx: Transaction, recipient: str, holder: str, now: int, hold: int, reply: tuple[str, str] | None = None
+) -> Held | None:
+    """Takes the next message for a recipient, by turn; what a dead process held comes again.
+
+    An urgent message goes before those of the turns next to its own, not before all: who marks a flood as urgent would
+    starve the others with it.
 
     Args:
         tx: The transaction.
@@ -192,15 +209,19 @@ def take(tx: Transaction, recipient: str, holder: str, now: int, hold: int, repl
         holder: This process.
         now: Seconds since the epoch.
         hold: Seconds until it comes back unless acknowledged.
-        reply_to: Only the reply to this message; replies that somebody else waits for are left to them.
+        reply: Only the reply to this message, by this agent; replies that somebody waits for are left to them.
     """
     mine = (mailbox.c.recipient == recipient) & (mailbox.c.expires > now)
-    if reply_to is not None:
-        mine &= mailbox.c.in_reply_to == reply_to
+    if reply is not None:
+        mine &= (mailbox.c.in_reply_to == reply[0]) & (mailbox.c.sender == reply[1])
     else:
-        asked = select(questions.c.message_id).where(questions.c.sender == recipient, questions.c.until > now)
-        mine &= or_(mailbox.c.in_reply_to.is_(None), mailbox.c.in_reply_to.not_in(asked))
-    order = (mailbox.c.priority.desc(), mailbox.c.turn, mailbox.c.seq)
+        mine &= ~exists().where(
+            questions.c.message_id == mailbox.c.in_reply_to,
+            questions.c.sender == recipient,
+            questions.c.asked == mailbox.c.sender,
+            questions.c.until > now,
+        )
+    order = (mailbox.c.turn - _HEAD_START * mailbox.c.priority, mailbox.c.seq)
     row = tx.first(
         select(mailbox).where(mine, mailbox.c.state == "taken", mailbox.c.held_until <= now).order_by(*order)
     )
@@ -212,7 +233,16 @@ def take(tx: Transaction, recipient: str, holder: str, now: int, hold: int, repl
                 select(mailbox).where(mine, mailbox.c.state == "taken", mailbox.c.holder.in_(dead)).order_by(*order)
             )
     if row is None:
-        row = tx.first(select(mailbox).where(mine, mailbox.c.state == "waiting").order_by(*order).limit(1))
+        # The head of each priority is one step down an index; which of them is next is told from the heads alone.
+        heads = [
+            select(mailbox.c.seq)
+            .where(mine, mailbox.c.state == "waiting", mailbox.c.priority == priority)
+            .order_by(mailbox.c.turn, mailbox.c.seq)
+            .limit(1)
+            .scalar_subquery()
+            for priority in PRIORITIES.values()
+        ]
+        row = tx.first(select(mailbox).where(mailbox.c.seq.in_(heads)).order_by(*order).limit(1))
     if row is None:
         return None
     tx.execute(

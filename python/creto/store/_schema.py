@@ -9,7 +9,7 @@ from creto.store._engine import WRITE
 
 __all__ = ["HEAD", "migrate"]
 
-HEAD = "0001_6ecce62f"
+HEAD = "0001_922a7ac1"
 
 
 def migrate(engine: Engine, place: str) -> None:

@@ -274,7 +274,7 @@ mailbox = Table(
     Column("expires", BigInteger, nullable=False),  # seconds since the epoch
     UniqueConstraint("recipient", "sender", "message_id"),
     Index(None, "recipient", "state", "priority", "turn", "seq"),
-    Index(None, "recipient", "sender", "state", "turn"),
+    Index(None, "recipient", "sender", "state", "priority", "turn"),
     sqlite_autoincrement=True,
 )
 
@@ -283,6 +283,7 @@ questions = Table(
     metadata,
     Column("message_id", Text, primary_key=True),  # a request whose reply goes to whoever waits for it, not to an inbox
     Column("sender", Text, nullable=False),
+    Column("asked", Text, nullable=False),  # whose reply it is: anybody else's goes to the inbox
     Column("until", BigInteger, nullable=False),  # seconds since the epoch
 )
 

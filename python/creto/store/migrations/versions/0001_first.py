@@ -5,7 +5,7 @@ from alembic import op
 
 import creto.store.tables
 
-revision = "0001_6ecce62f"
+revision = "0001_922a7ac1"
 down_revision = None
 
 
@@ -143,9 +143,9 @@ def upgrade() -> None:
         sqlite_autoincrement=True,
     )
     op.create_index(
-        op.f("ix_mailbox_recipient_sender_state_turn"),
+        op.f("ix_mailbox_recipient_sender_state_priority_turn"),
         "mailbox",
-        ["recipient", "sender", "state", "turn"],
+        ["recipient", "sender", "state", "priority", "turn"],
         unique=False,
     )
     op.create_index(
@@ -235,6 +235,7 @@ def upgrade() -> None:
         "questions",
         sa.Column("message_id", sa.Text(), nullable=False),
         sa.Column("sender", sa.Text(), nullable=False),
+        sa.Column("asked", sa.Text(), nullable=False),
         sa.Column("until", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("message_id", name=op.f("pk_questions")),
     )
