@@ -24,9 +24,12 @@ from urllib.request import urlopen
 
 import pytest
 
+import creto
 from creto._confined import _is_credential
 from creto.audit._fetch import fetch
+from creto.audit._publish import Publisher
 from creto.audit._serve import serve
+from creto.audit._witness import cosign
 from creto.authz._cases import read_table
 from creto.authz._solver import solver_command
 from creto.config import Price, Trust, load
@@ -364,7 +367,7 @@ def test_no_more_is_fetched_than_the_disk_has_room_for(tmp_path: Path, monkeypat
 
 
 def test_a_server_that_never_ends_an_answer_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("creto.audit._fetch._LONGEST", 0.5)
+    monkeypatch.setattr("creto.audit._web._LONGEST", 0.5)
 
     class Dribbling(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -390,6 +393,23 @@ def test_a_server_that_never_ends_an_answer_is_left(tmp_path: Path, monkeypatch:
         thread.join()
 
 
+def test_neither_a_witness_nor_whoever_takes_checkpoints_chooses_what_is_asked_from_here(state: Path) -> None:
+    with creto.open_blocking(state) as layer:
+        layer.perform_blocking(layer.agent("researcher"), "tool:call", "add", lambda: 1)
+    escape = b"\x1b]0;owned\x07" + b"no" * 10_000
+    with (
+        _answering({"/": b"secret"}) as (inner, seen),
+        _answering({"/add-checkpoint": escape}, elsewhere=inner) as (url, _),
+    ):
+        with pytest.raises(ConnectionFailedError, match="the witness answers 302 about shard `0000`: ") as told:
+            cosign(state / "ledger", url, "witness+00000000+AA==")
+        assert len(str(told.value)) < 400
+        assert str(told.value).isprintable()
+        with pytest.raises(ConnectionFailedError, match="did not take a checkpoint: it answered 302"):
+            Publisher(state / "ledger", url).publish()
+        assert seen == []
+
+
 @contextmanager
 def _answering(answers: dict[str, bytes], elsewhere: str = "") -> Iterator[tuple[str, list[str]]]:
     """A server of these answers, or one that sends everybody elsewhere; and what it was asked."""
@@ -405,6 +425,8 @@ def _answering(answers: dict[str, bytes], elsewhere: str = "") -> Iterator[tuple
             self.send_header("content-length", str(len(content)))
             self.end_headers()
             self.wfile.write(content)
+
+        do_POST = do_GET  # noqa: N815 - the base class's name
 
         def log_message(self, format: str, *args: object) -> None:
             pass

@@ -240,6 +240,24 @@ def test_an_empty_state_folder_is_no_error(tmp_path: Path) -> None:
     assert AuditClient.reading(tmp_path / "new").folder.name == "new"
 
 
+def test_a_checkpoint_that_a_full_disk_cut_off_is_ended_passed_over_and_published_again(
+    state: Path, tmp_path: Path
+) -> None:
+    kept, publish = tmp_path / "kept", "import sys; from creto.cli import main; sys.exit(main(sys.argv[1:]))"
+    limited = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (1_000, 1_000)); {publish}"
+    command = [sys.executable, "-c", limited, "--state", str(state), "audit", "publish", str(kept)]
+    assert subprocess.run(command, capture_output=True, text=True).returncode != 0
+    assert kept.stat().st_size == 1_000
+    with kept.open("rb+") as cut:
+        cut.truncate(30)  # before its size has been written whole
+    told = run(state, "verify", "--seen", str(kept))
+    assert told.exit_code == 0
+    assert f"{kept}: 1 of 1 checkpoints are not whole, and say nothing" in told.output
+    assert run(state, "publish", str(kept)).output == f"published 1 checkpoints to {kept}\n"
+    assert "extending 1 checkpoints seen before" in run(state, "verify", "--seen", str(kept)).output
+    assert run(state, "publish", str(kept)).output == f"published 0 checkpoints to {kept}\n"
+
+
 def test_checkpoints_are_published_to_a_file_that_finds_out_a_rollback(
     state: Path, tmp_path: Path, sealer: _core.Sealer
 ) -> None:

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import re
 import shutil
-import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from creto import _core
+from creto.audit._web import ask
 from creto.errors import ConnectionFailedError, InvalidInputError, NotFoundError
 
 __all__ = ["MOST_BYTES", "fetch"]
@@ -23,8 +21,6 @@ __all__ = ["MOST_BYTES", "fetch"]
 MOST_BYTES = 4 << 30
 """No ledger larger than this is fetched, unless said otherwise."""
 
-_SECONDS = 30.0  # until something comes
-_LONGEST = 300.0  # seconds for the whole of one answer
 _BLOCK = 4096  # what a file takes at least
 _LEAST = 64  # bytes of the shortest record, with its hash
 _MOST = 64 << 20  # bytes of one answer: a tile of entries has at most 256 records of 64 KiB
@@ -175,42 +171,12 @@ def _put(path: Path, content: bytes, budget: _Budget) -> None:
     path.write_bytes(content)
 
 
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """Whoever serves a ledger does not choose what else is asked from here."""
-
-    def redirect_request(self, *_: Any, **__: Any) -> None:
-        """Follows none."""
-        return
-
-
-_opener = urllib.request.build_opener(_NoRedirect)
-
-
 def _get(url: str, path: str, part: str = "") -> bytes:
     whole = url.rstrip("/") + path
     request = urllib.request.Request(whole, headers={"range": part} if part else {})  # noqa: S310 - checked
-    try:
-        with _opener.open(request, timeout=_SECONDS) as answer:
-            content = _read(answer, whole)
-    except urllib.error.HTTPError as error:
-        if error.code == 404:
-            raise NotFoundError(f"{whole} is not there") from error
-        raise ConnectionFailedError(f"{whole} answers {error.code}") from error
-    except OSError as error:
-        raise ConnectionFailedError(f"{whole} does not answer: {error}") from error
+    status, content = ask(request, most=_MOST)
+    if status == 404:
+        raise NotFoundError(f"{whole} is not there")
+    if status not in (200, 206):
+        raise ConnectionFailedError(f"{whole} answers {status}")
     return content
-
-
-def _read(answer: Any, whole: str) -> bytes:
-    """The whole of an answer, however slowly it comes, up to the bounds of size and time."""
-    parts, length, end = [], 0, time.monotonic() + _LONGEST
-    while part := answer.read1(1 << 16):
-        parts.append(part)
-        length += len(part)
-        if length > _MOST:
-            raise InvalidInputError(f"{whole} answers more than {_MOST} bytes")
-        if time.monotonic() > end:
-            raise ConnectionFailedError(f"{whole} has not answered in full within {_LONGEST:.0f} s")
-    if answer.length:
-        raise ConnectionFailedError(f"{whole} breaks off {answer.length} bytes before its end")
-    return b"".join(parts)

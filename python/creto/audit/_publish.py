@@ -7,19 +7,22 @@ anew is found out by anybody who has the file.
 from __future__ import annotations
 
 import os
+import re
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from creto.audit._reading import shards
+from creto.audit._web import ask
 from creto.errors import ConnectionFailedError, InvalidInputError
 
 __all__ = ["Publisher", "is_url"]
 
 _SECONDS = 10
+_MOST = 1 << 20  # bytes of an answer, which is not looked at
+_NOTE = re.compile(r"([^\n]+)\n([0-9]{1,19})\n[^\n]+\n\n.+\n", re.DOTALL)
 
 
 def is_url(target: str) -> bool:
@@ -53,9 +56,9 @@ class Publisher:
         except FileNotFoundError:
             return sizes
         for note in content.split("\0"):
-            if note.strip():
-                origin, size = note.lstrip().split("\n", 2)[:2]
-                sizes[origin] = max(sizes.get(origin, 0), int(size))
+            # A part of a note, which a full disk has left, counts for nothing.
+            if found := _NOTE.fullmatch(note.lstrip()):
+                sizes[found[1]] = max(sizes.get(found[1], 0), int(found[2]))
         return sizes
 
     def publish(self) -> int:
@@ -98,10 +101,14 @@ class Publisher:
 
 
 def _append(path: Path, content: bytes) -> None:
-    # One write to a file opened for appending: two that publish to one file do not tear each other's notes.
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+    # One write to a file opened for appending: two that publish to one file do not tear each other's notes. Where the
+    # disk takes no more than a part, the rest is tried, and a part that stays is ended: readers pass over it.
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
     try:
-        os.write(descriptor, content)
+        size = os.fstat(descriptor).st_size
+        rest = content if not size or os.pread(descriptor, 1, size - 1) == b"\0" else b"\0" + content
+        while rest:
+            rest = rest[os.write(descriptor, rest) :]
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
@@ -109,11 +116,6 @@ def _append(path: Path, content: bytes) -> None:
 
 def _post(url: str, note: bytes) -> None:
     request = urllib.request.Request(url, note, {"content-type": "text/plain; charset=utf-8"})  # noqa: S310 - checked
-    try:
-        with urllib.request.urlopen(request, timeout=_SECONDS):  # noqa: S310
-            return
-    except urllib.error.HTTPError as error:
-        with error:
-            raise ConnectionFailedError(f"`{url}` did not take a checkpoint: it answered {error.code}") from error
-    except OSError as error:
-        raise ConnectionFailedError(f"`{url}` does not answer: {getattr(error, 'reason', error)}") from error
+    status, _ = ask(request, most=_MOST, seconds=_SECONDS)
+    if not 200 <= status < 300:
+        raise ConnectionFailedError(f"`{url}` did not take a checkpoint: it answered {status}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler
@@ -13,6 +12,7 @@ from creto import _core
 from creto.audit._bounded import BoundedServer
 from creto.audit._keys import place
 from creto.audit._reading import shards
+from creto.audit._web import ask
 from creto.errors import ConnectionFailedError, IntegrityError, InvalidInputError
 
 __all__ = ["cosign", "serve"]
@@ -79,16 +79,8 @@ def _ask(url: str, body: str) -> tuple[int, str]:
     address = url.rstrip("/") + "/add-checkpoint"
     headers = {"content-type": "text/plain"}
     request = urllib.request.Request(address, body.encode(), headers)  # noqa: S310 - the scheme was checked
-    try:
-        with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
-            return answer.status, answer.read(_MOST).decode()
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.code, error.read(_MOST).decode()
-    except OSError as error:
-        raise ConnectionFailedError(
-            f"the witness at `{url}` does not answer: {getattr(error, 'reason', error)}"
-        ) from error
+    status, answer = ask(request, most=_MOST)
+    return status, answer.decode(errors="replace")
 
 
 def cosign(folder: Path, url: str, witness: str) -> dict[str, str]:
@@ -135,6 +127,8 @@ def cosign(folder: Path, url: str, witness: str) -> dict[str, str]:
                 "it was forked or written anew"
             )
         if status != 200:
-            raise ConnectionFailedError(f"the witness answers {status} about shard `{shard.name}`: {answer.strip()}")
+            # Its own words, but not all of them, and none that a terminal would obey.
+            said = "".join(letter for letter in answer.strip()[:200] if letter.isprintable())
+            raise ConnectionFailedError(f"the witness answers {status} about shard `{shard.name}`: {said}")
         notes[shard.name] = _core.ledger_with_cosignature(note, answer, witness)
     return notes

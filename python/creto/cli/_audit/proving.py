@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ def verify(frame: Frame, keys: tuple[Path, ...], seen: tuple[Path, ...], remembe
     ledger = client(frame)
     trusted = trusted_keys(ledger.folder, keys)
     files = [*seen, *([remember] if remember and remember.exists() else [])]
-    notes = [note for file in files for note in _notes(file)]
+    notes = [note for file in files for note in _notes(frame, file)]
 
     async def main() -> Any:
         with bar("verifying") as progress:
@@ -45,7 +46,7 @@ def verify(frame: Frame, keys: tuple[Path, ...], seen: tuple[Path, ...], remembe
 
     verified = frame.run(main)
     if remember is not None:
-        remember.write_text("\0".join(shard.note for shard in verified), encoding="utf-8")
+        _remember(remember, "\0".join(shard.note for shard in verified))
     rows = [(v.shard, v.size, v.root, v.origin) for v in verified]
     if frame.json:
         frame.table(["shard", "size", "root", "origin"], rows)
@@ -56,9 +57,23 @@ def verify(frame: Frame, keys: tuple[Path, ...], seen: tuple[Path, ...], remembe
     frame.say(f"{total} records in {len(verified)} shards are as they were signed{held}")
 
 
-def _notes(file: Path) -> list[str]:
-    text = file.read_text(encoding="utf-8")
-    return [note for note in text.split("\0") if note.strip()]
+def _notes(frame: Frame, file: Path) -> list[str]:
+    notes = [note for note in file.read_text(encoding="utf-8").split("\0") if note.strip()]
+    # What a full disk cut off before its first signature says nothing.
+    whole = [note for note in notes if "\n\n" in note.lstrip()]
+    if len(whole) < len(notes):
+        frame.say(f"{file}: {len(notes) - len(whole)} of {len(notes)} checkpoints are not whole, and say nothing")
+    return whole
+
+
+def _remember(file: Path, text: str) -> None:
+    """In place of what was remembered before, which stays until this is on disk."""
+    new = file.with_name(f"{file.name}.new")
+    with new.open("w", encoding="utf-8") as out:
+        out.write(text)
+        out.flush()
+        os.fsync(out.fileno())
+    new.replace(file)
 
 
 @click.command()
