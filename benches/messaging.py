@@ -194,7 +194,8 @@ def peers() -> None:
     """What sealing 1 KiB costs by others, with less promised: classical keys, and nobody's signature.
 
     Two that one would look for cannot be had: liboqs-python 0.16 brings no liboqs, and the one that registries have
-    (0.13, in the crate oqs-sys) lacks symbols that it asks for; and no MLS for Python is well kept.
+    (0.13, in the crate oqs-sys) lacks symbols that it asks for; and no MLS for Python is well kept (mls-rs and OpenMLS
+    have no wheel; of what there is, rfc9420 1.3 calls itself alpha, and the first example of its page does not run).
     """
     import nacl
     import nacl.public

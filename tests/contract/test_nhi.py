@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import anyio
@@ -21,7 +22,7 @@ from sqlalchemy import select
 
 import creto
 from creto import _core
-from creto.errors import InvalidInputError, NotFoundError, UnauthorizedError
+from creto.errors import CretoError, InvalidInputError, NotFoundError, UnauthorizedError
 from creto.nhi import Agent, Identities
 from creto.reach import Reach
 from creto.store import Store, tables
@@ -331,6 +332,28 @@ def test_a_bundle_is_taken_in_once_its_fingerprint_was_compared(tmp_path: Path, 
         far.import_blocking(bundle)
         with pytest.raises(NotFoundError, match="creto agent import"):
             far.find("spiffe://creto.local/agent/nobody")
+
+
+ODD = [None, True, -1, 1e400, 2**70, "", "\ud800", "\x00", [], [None], {}, "spiffe://x/agent/y"]
+
+
+@pytest.mark.parametrize(
+    "place", ["kind", "trust_domain", "suite", "verifying_key", "certificates", "issued_at", "identities", "revoked"]
+)
+def test_a_signed_bundle_with_anything_in_it_is_an_error_or_a_bundle(
+    tmp_path: Path, identities: Identities, place: str
+) -> None:
+    identities.agent("researcher")
+    payload = json.loads(base64.b64decode(json.loads(identities.export())["payload"]))
+    with Store(tmp_path / "far") as store:
+        far = Identities(store, trust_domain="far.test")
+        for odd in ODD:
+            values = [odd] if not isinstance(payload[place], list) else [odd, [odd], [*payload[place], odd]]
+            for value in values:
+                text = json.dumps({**payload, place: value}).encode()
+                bundle = _core.dsse_sign(identities._authority.key, "application/vnd.creto.bundle+json", text)
+                with suppress(CretoError):
+                    far.import_blocking(bundle, fingerprint=identities.domain().verifying_key.fingerprint)
 
 
 def test_a_bundle_tells_who_was_revoked_and_an_older_one_does_not_bring_them_back(

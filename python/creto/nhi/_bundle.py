@@ -136,19 +136,23 @@ def read_bundle(text: str) -> Bundle:
         key = _core.VerifyingKey.from_text(unverified["verifying_key"])
     except (ValueError, KeyError, TypeError) as error:
         raise InvalidInputError("this is not a bundle that `creto agent export` wrote") from error
-    payload = json.loads(_core.dsse_verify(key, _TYPE, text))
-    if payload.get("kind") != _KIND:
-        raise InvalidInputError("this is a signed document of another kind, not a bundle of agents")
-    name = str(payload["trust_domain"])
-    domain = _core.TrustDomain.from_parts(name, key, [der_of(one) for one in payload["certificates"]])
-    return Bundle(
-        trust_domain=name,
-        suite=payload["suite"],
-        key=key,
-        certificates=payload["certificates"],
-        identities=[(statement, domain.admit(statement)) for statement in payload["identities"]],
-        revoked=[str(id) for id in payload.get("revoked", [])],
-    )
+    signed = _core.dsse_verify(key, _TYPE, text)
+    try:
+        # Its signer is whoever made the trust domain, and may write what it likes.
+        payload = json_value(signed)
+        if payload["kind"] != _KIND:
+            raise InvalidInputError("this is a signed document of another kind, not a bundle of agents")
+        name, certificates, statements = (payload[field] for field in ("trust_domain", "certificates", "identities"))
+        revoked = payload.get("revoked", [])
+        if payload["suite"] != key.suite or not all(isinstance(id, str) and id.isascii() for id in revoked):
+            raise ValueError("not as any trust domain of ours would write it")
+        domain = _core.TrustDomain.from_parts(name, key, [der_of(one) for one in certificates])
+        identities = [(statement, domain.admit(statement)) for statement in statements]
+    except (AttributeError, ValueError, KeyError, TypeError) as error:
+        raise InvalidInputError(
+            "the bundle is signed, and is not one that `creto agent export` would have written"
+        ) from error
+    return Bundle(name, key.suite, key, certificates, identities, revoked)
 
 
 def _take_in(tx: Transaction, statement: str, identity: _core.Identity) -> None:
