@@ -234,13 +234,9 @@ class Reach:
         Raises:
             UnauthorizedError: What others decided cannot be read, so nothing can be allowed.
         """
-        # Asked before every act, so what nearly always holds is looked at without a further call.
-        if (
-            self._failure is None
-            and time.monotonic() - self._read_at <= _STALE
-            and self._pid == os.getpid()
-            and self._thread
-        ):
+        # Asked before every act, so what nearly always holds is looked at without a further call. Which process this is
+        # does not matter to that: what was read before a fork is known after it, for as long as it is fresh.
+        if self._failure is None and self._thread and time.monotonic() - self._read_at <= _STALE:
             return
         if not self.fresh:
             raise UnauthorizedError(
