@@ -212,13 +212,15 @@ type Paths = Vec<Vec<String>>;
 
 /// Whether a policy's conditions hold where these are not given, if that settles it.
 fn without(body: &Template, absent: &Paths) -> Option<bool> {
-    body.clauses().iter().fold(Some(true), |all, clause| {
-        let own = match clause {
+    let own: Vec<Option<bool>> = body
+        .clauses()
+        .iter()
+        .map(|clause| match clause {
             Clause::When(expr) => settled(expr, absent),
             Clause::Unless(expr) => settled(expr, absent).map(|held| !held),
-        };
-        both(all, own)
-    })
+        })
+        .collect();
+    if own.contains(&Some(false)) { Some(false) } else { own.iter().all(Option::is_some).then_some(true) }
 }
 
 fn both(a: Option<bool>, b: Option<bool>) -> Option<bool> {
