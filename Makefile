@@ -101,10 +101,10 @@ lock: ## renew the hash-locked requirements
 clean: ## remove what was built
 	rm -rf target dist out $(VENV) python/creto/_core.abi3.so
 
-crash: setup-test develop ## rebuild and recover N disks (N=1000000) that a loss of power can leave, N/100 whole state folders, and every fault of a system call
+crash: setup-test develop ## rebuild and recover N disks (N=1000000) that a loss of power can leave, N/100 whole state folders, and every fault of a system call of a ledger's life and of a whole act
 	@CRETO_CRASH_STATES=$(N) cargo test --quiet --profile fast -p creto-audit --lib power_tests -- --nocapture
 	@CRETO_CRASH_STATES=$(N) cargo test --quiet --profile fast -p creto-audit --test injected -- --nocapture
-	@CRETO_CRASH_FOLDER_STATES=$$(( $(N) / 100 )) $(BIN)/python -m pytest -q tests/contract/test_power_loss.py --timeout=86400
+	@CRETO_CRASH_FOLDER_STATES=$$(( $(N) / 100 )) $(BIN)/python -m pytest -q tests/contract/test_power_loss.py tests/contract/test_act_faults.py --timeout=86400
 
 differential: ## compare N generated requests (N=1000000) with cedar-policy's answers; SEED=n starts elsewhere
 	@CRETO_DIFFERENTIAL=$(or $(N),1000000) CRETO_SEED=$(or $(SEED),1) cargo test --quiet --profile fast -p creto-authz --test differential

@@ -1,6 +1,7 @@
 //! The ledger against raw fdatasync, SQLite and Tessera, on the same disk in the same run.
 
-use creto_audit::{Completions, Done, Ledger, Options, Proof, verify};
+use creto_audit::disk::Machine;
+use creto_audit::{Completions, Done, Ledger, Options, Proof, Shard, verify};
 use creto_benches::{Row, scratch};
 use creto_consensus::HybridLogicalClock;
 use creto_crypto::{SigningKey, Suite};
@@ -231,9 +232,11 @@ fn callers(bench: &Bench, at_once: u64) -> Outcome<()> {
 }
 
 /// A ledger of so many records: how fast it is verified, proved from, opened.
-fn sizes(bench: &Bench, records: u64, name: &str) -> Outcome<()> {
-    let ledger = bench.open("sized")?;
-    let maker = Maker::new(0);
+fn sizes(bench: &Bench, records: u64, name: &str, padding: usize) -> Outcome<()> {
+    // Short records grow in one ledger; longer ones have a ledger of their own, which is removed.
+    let place = if padding == 0 { "sized".to_owned() } else { format!("sized-{name}") };
+    let ledger = bench.open(&place)?;
+    let maker = Maker::new(padding);
     // One more even where all are there, so that the last checkpoint is signed by the key of this run.
     for number in ledger.published().min(records - 1)..records {
         maker.with(number, bench.clock.now(), |record| ledger.append(record, Durability::Relaxed))?;
@@ -241,20 +244,28 @@ fn sizes(bench: &Bench, records: u64, name: &str) -> Outcome<()> {
     ledger.close()?;
     let shard = ledger.reader();
     drop(ledger);
-    let mut proofs = Vec::new();
-    for step in 0..2_000_u64 {
-        let index = step.wrapping_mul(0x9e37_79b9_7f4a_7c15) % records;
-        let start = Instant::now();
-        std::hint::black_box(Proof::make(&shard, index)?);
-        proofs.push(start.elapsed().as_secs_f64() * 1e6);
+    let path = shard.path().to_owned();
+    let kept = "random records by one reader: checkpoint and the record's tile read anew, upper tiles kept from proof to proof; each proof checked \
+                before it is handed out; files in the page cache";
+    let anew = "the same by a new reader each time, which has kept nothing";
+    for (case, note) in [(format!("prove/{name}"), kept), (format!("prove/{name}/anew"), anew)] {
+        let (mut reader, mut proofs) = (shard.clone(), Vec::new());
+        for step in 0..2_000_u64 {
+            let index = step.wrapping_mul(0x9e37_79b9_7f4a_7c15) % records;
+            if case.ends_with("/anew") {
+                reader = Shard::open(Arc::new(Machine), &path);
+            }
+            let start = Instant::now();
+            std::hint::black_box(Proof::make(&reader, index)?);
+            proofs.push(start.elapsed().as_secs_f64() * 1e6);
+        }
+        let (ours, spread) = median(proofs);
+        Row { area: "audit", case: &case, unit: "us", ours, peer: None, samples: 2_000, spread, note }.print();
     }
-    let (ours, spread) = median(proofs);
-    let note = "random records, checkpoint and tiles read anew for each; files in the page cache";
-    Row { area: "audit", case: &format!("prove/{name}"), unit: "us", ours, peer: None, samples: 2_000, spread, note }.print();
     let mut openings = Vec::new();
     for _ in 0..5 {
         let start = Instant::now();
-        let ledger = bench.open("sized")?;
+        let ledger = bench.open(&place)?;
         openings.push(start.elapsed().as_secs_f64() * 1e3);
         ledger.close()?;
     }
@@ -271,6 +282,9 @@ fn sizes(bench: &Bench, records: u64, name: &str) -> Outcome<()> {
     let case = if records == 10_000_000 { "verify".to_owned() } else { format!("verify/{name}") };
     let note = "every record decoded and hashed, every tile, the root, the signatures; all processors; files in the page cache";
     Row { area: "audit", case: &case, unit: "records/s", ours, peer: None, samples: 3, spread, note }.print();
+    if padding > 0 {
+        std::fs::remove_dir_all(bench.folder.join(place))?;
+    }
     Ok(())
 }
 
@@ -297,8 +311,15 @@ fn main() -> Outcome<()> {
     }
     for (records, name) in [(100_000, "100k"), (1_000_000, "1M"), (10_000_000, "10M")] {
         if wanted("sizes") || wanted(name) {
-            sizes(&bench, records, name)?;
+            sizes(&bench, records, name, 0)?;
         }
+    }
+    if wanted("1GiB") {
+        sizes(&bench, 1 << 21, "1GiB", TO_512)?;
+    }
+    // Seven gigabytes on disk: only where it is asked for by name.
+    if chosen.as_deref() == Some("10M-512") {
+        sizes(&bench, 10_000_000, "10M-512", TO_512)?;
     }
     if kept.is_none() {
         std::fs::remove_dir_all(&bench.folder)?;

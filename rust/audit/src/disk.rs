@@ -2,7 +2,7 @@
 
 use rustix::fs::{FallocateFlags, fallocate};
 use std::fs::{File, OpenOptions};
-use std::io;
+use std::io::{self, Read as _};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
@@ -123,6 +123,18 @@ impl Backing for Plain {
     }
 }
 
+/// More than a tile of the longest records, and than a segment.
+const MOST: u64 = 128 << 20;
+
+/// Opens a file for reading only, since whoever checks a ledger need not be able to write it; and its length. A ledger that somebody else hands
+/// over may hold a pipe or a device, which would have no end.
+fn regular(path: &Path) -> io::Result<(File, u64)> {
+    let at_once = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+    let file = uninterrupted(|| OpenOptions::new().read(true).custom_flags(at_once).open(path))?;
+    let about = file.metadata()?;
+    if about.is_file() { Ok((file, about.len())) } else { Err(io::Error::new(io::ErrorKind::InvalidData, "it is not a plain file")) }
+}
+
 struct FileSystem(File);
 
 impl Whole for FileSystem {
@@ -138,13 +150,25 @@ impl Disk for Machine {
     }
 
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
-        std::fs::read(path)
+        let (file, length) = regular(path)?;
+        if length > MOST {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!("it has {length} bytes; no file of a ledger has more than {MOST}"),
+            ));
+        }
+        let mut bytes = Vec::with_capacity(length as usize);
+        file.take(MOST).read_to_end(&mut bytes)?;
+        Ok(bytes)
     }
 
     fn read_part(&self, path: &Path, offset: u64, length: usize) -> io::Result<Vec<u8>> {
+        let (file, whole) = regular(path)?;
+        if offset.checked_add(length as u64).is_none_or(|end| end > whole) {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
         let mut bytes = vec![0; length];
-        // For reading only: whoever checks a ledger need not be able to write it.
-        uninterrupted(|| File::open(path)?.read_exact_at(&mut bytes, offset))?;
+        uninterrupted(|| file.read_exact_at(&mut bytes, offset))?;
         Ok(bytes)
     }
 

@@ -194,6 +194,32 @@ fn nobody_waits_for_tiles_and_those_that_are_behind_are_derived_from_the_segment
 }
 
 #[test]
+fn a_ledger_of_somebody_else_holds_nobody_up_with_files_that_have_no_end() {
+    let (folder, key) = (Folder::new("endless"), key());
+    let (clock, ledger) = (folder.clock(), open(&folder, &key, &Arc::default()).unwrap());
+    for number in 0..300 {
+        ledger.append(&record(number, clock.now()), Durability::Relaxed).unwrap();
+    }
+    ledger.close().unwrap();
+    let tile = folder.ledger().join("0000/tile/0/000");
+    let checked = || verify(&folder.shard("0000"), &[key.verifying_key().clone()], &[], &AtomicU64::new(0)).map(drop);
+    checked().unwrap();
+    let told = |what: &str| {
+        let error = checked().unwrap_err().chain().collect::<Vec<_>>().join(": ");
+        assert!(error.contains(what), "{error}");
+        std::fs::remove_file(&tile).unwrap();
+    };
+    std::fs::remove_file(&tile).unwrap();
+    std::os::unix::fs::symlink("/dev/zero", &tile).unwrap();
+    told("it is not a plain file");
+    assert!(std::process::Command::new("mkfifo").arg(&tile).status().unwrap().success());
+    told("it is not a plain file");
+    // A file with a hole of a terabyte takes no space, and would not fit into memory.
+    std::fs::File::create(&tile).unwrap().set_len(1 << 40).unwrap();
+    told("it has 1099511627776 bytes; no file of a ledger has more than 134217728");
+}
+
+#[test]
 fn a_failed_sync_is_final_and_never_acknowledged() {
     let (folder, key, faults) = (Folder::new("sync"), key(), Arc::new(Faults::default()));
     let (clock, ledger) = (folder.clock(), open(&folder, &key, &faults).unwrap());

@@ -45,6 +45,37 @@ fn what_is_appended_can_be_read_proved_and_verified() {
 }
 
 #[test]
+fn a_proof_is_checked_before_it_is_handed_out_and_what_was_kept_of_another_ledger_counts_for_nothing() {
+    let (folder, key) = (Folder::new("kept"), key());
+    let write = |from: u64| {
+        let (clock, ledger) = (folder.clock(), folder.open(&key));
+        for number in from..from + 600 {
+            ledger.append(&record(number, clock.now()), Durability::Relaxed).unwrap();
+        }
+        ledger.close().unwrap();
+    };
+    let reader = folder.shard("0000");
+    let proved = |index| Proof::make(&reader, index)?.verify(&reader.at(600).entry(index)?, key.verifying_key());
+    write(0);
+    let first = proved(5).unwrap();
+    assert_eq!(proved(599).unwrap(), first);
+    // Another ledger of the same size takes its place under the same reader, which has kept the right edge of the first.
+    std::fs::remove_dir_all(folder.ledger()).unwrap();
+    write(1_000);
+    assert_ne!(proved(5).unwrap().root, first.root);
+    let tile = folder.ledger().join("0000/tile/0/000");
+    let mut bytes = std::fs::read(&tile).unwrap();
+    bytes[32 * 7] ^= 1;
+    std::fs::write(&tile, bytes).unwrap();
+    let error = proved(5).unwrap_err();
+    assert_eq!(error.kind(), &ErrorKind::Integrity);
+    assert!(
+        error.to_string().contains("the tiles of shard `0000` do not lead from record 5 to the root of its checkpoint over 600"),
+        "{error}"
+    );
+}
+
+#[test]
 fn the_next_holder_goes_on_where_the_last_one_ended() {
     let (folder, key) = (Folder::new("reopen"), key());
     let clock = folder.clock();
