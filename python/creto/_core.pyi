@@ -777,6 +777,13 @@ class Permit:
 class PolicyEngine:
     """
     Decides by the installed policy set; with none installed, everything is denied.
+
+    Example:
+        >>> from creto.authz import PolicyEngine
+        >>> engine = PolicyEngine()
+        >>> _, warnings = engine.install('permit (principal, action, resource) when { context has purpose };')
+        >>> engine.check_nowait("spiffe://t/agent/a", "tool:call", 'Tool::"x"', {"purpose": "test"}).outcome
+        'allow'
     """
     def __new__(cls, /) -> PolicyEngine: ...
     def check_nowait(

@@ -134,10 +134,15 @@ class AuthzClient:
 
         Example:
             >>> from creto.authz import AuthzClient
-            >>> AuthzClient().install("permit (principal, action, resource) when { context.nothing };")
-            Traceback (most recent call last):
-            ...
-            creto.errors.InvalidInputError: invalid input: policies not installed, those before them stay: ...
+            >>> from creto.errors import InvalidInputError
+            >>> authz = AuthzClient()
+            >>> authz.install('permit (principal, action == Action::"tool:call", resource);')
+            []
+            >>> try:
+            ...     authz.install("permit (principal, action, resource")
+            ... except InvalidInputError:
+            ...     authz.check_nowait("spiffe://creto.local/agent/a", "tool:call", "search").outcome
+            'allow'
         """
         from creto.authz._starter import starter_schema
 
