@@ -298,3 +298,23 @@ def test_the_layer_carries_where_the_setting_says_so(
             await sent.receipts(timeout=20)
 
     anyio.run(main)
+
+
+def test_a_server_that_lost_its_streams_gets_them_again(machines: tuple[Machine, Machine], nats_url: str) -> None:
+    here, there = machines
+
+    async def main() -> None:
+        import nats
+
+        client = await nats.connect(nats_url)
+        async with here.mailbox.carry(nats_url), there.mailbox.carry(nats_url):
+            # As a server does that was restarted on an empty disk.
+            for stream in ("CRETO", "CRETO-BLOBS"):
+                await client.jetstream().delete_stream(stream)
+            sent = await here.mailbox.send(here.agent, there.agent.id, b"once more", attach={"a": b"file"})
+            message = await first(there, 60)
+            assert (message.id, await message.attachments["a"].read()) == (sent.id, b"file")
+            await sent.receipts(timeout=60)
+        await client.close()
+
+    anyio.run(main)

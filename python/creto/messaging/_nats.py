@@ -227,6 +227,13 @@ class _Carrier:
                     messages = await _fetched(subscription)
             except ConnectionFailedError:
                 await anyio.sleep(_LOOK)
+                # Perhaps it was restarted, on an empty disk.
+                with suppress(ConnectionFailedError), asking():
+                    if subscription is not None:
+                        await subscription.unsubscribe()
+                    await _open(self._stream)
+                    await self._blobs.open()
+                subscription = None
                 continue
             for message, error in zip(messages, await self._dealt_with(messages, take), strict=True):
                 with suppress(ConnectionFailedError), asking():
