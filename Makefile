@@ -107,7 +107,7 @@ crash: setup-test develop ## rebuild and recover N disks (N=1000000) that a loss
 	@CRETO_CRASH_FOLDER_STATES=$$(( $(N) / 100 )) $(BIN)/python -m pytest -q tests/contract/test_power_loss.py tests/contract/test_act_faults.py --timeout=86400
 
 differential: ## compare N generated requests (N=1000000) with cedar-policy's answers; SEED=n starts elsewhere
-	@CRETO_DIFFERENTIAL=$(or $(N),1000000) CRETO_SEED=$(or $(SEED),1) cargo test --quiet --profile fast -p creto-authz --test differential
+	@CRETO_DIFFERENTIAL=$(or $(N),1000000) CRETO_SEED=$(or $(SEED),1) cargo test --quiet --profile fast -p creto-authz --test differential -- --nocapture
 
 stubs: develop ## write python/creto/_core.pyi anew from the native module
 	@$(BIN)/python tests/renew_stubs.py
