@@ -1,7 +1,8 @@
 //! Many checks in one call, for those who have them in arrays.
 
-use super::enforcer::{Guarded, QuotaEnforcer};
+use super::enforcer::QuotaEnforcer;
 use super::organisation::Organisation;
+use super::organisations::Guarded;
 use super::pages::{Large, List};
 use super::prefetch::prefetch;
 use creto_enablement_common::{Error, Result, Timestamp};

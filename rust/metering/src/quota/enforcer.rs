@@ -3,42 +3,26 @@
 use super::counter::Installed;
 use super::install::{Boost, merge};
 use super::lease::{LeaseGrant, LeaseNeed};
-use super::lock::Lock;
 use super::organisation::{Organisation, Time, Waker};
+use super::organisations::{Guarded, Organisations};
 use super::prepared::Prepared;
 use super::refusal::{Notice, Refusal};
 use super::replay::{Counter, ReplayRecord};
 use super::reservation::split;
 use super::rule::QuotaRule;
 use super::span::NEVER;
-use super::stripe::Stripes;
 use creto_consensus::consensus_timestamp;
 use creto_enablement_common::ports::{self, Clock, ReservationId};
 use creto_enablement_common::{Error, ErrorKind, Result, Timestamp, Usage};
 use foldhash::fast::RandomState;
-use hashbrown::{HashMap, HashSet};
-use parking_lot::{Mutex, RwLock};
+use hashbrown::HashSet;
+use parking_lot::Mutex;
 use smallvec::SmallVec;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 pub(super) type Uses = SmallVec<[(u32, u64); 4]>;
-
-/// One organisation and its lock.
-#[derive(Debug)]
-pub struct Guarded {
-    pub(super) number: u32,
-    name: Box<str>,
-    pub(super) lock: Lock<Organisation>,
-    pub(super) stripes: Arc<Stripes>,
-}
-
-#[derive(Debug, Default)]
-struct Organisations {
-    by_name: HashMap<Box<str>, Arc<Guarded>, RandomState>,
-    list: Vec<Arc<Guarded>>,
-}
 
 /// The process's own clock: that of the folder it opened, else the wall clock.
 struct ProcessClock;
@@ -54,7 +38,7 @@ impl Clock for ProcessClock {
 /// Counts before the act, along the whole path, on all quotas or on none. Cheap to share: put it in an `Arc`.
 #[derive(Debug)]
 pub struct QuotaEnforcer {
-    organisations: RwLock<Organisations>,
+    organisations: Organisations,
     rules: Mutex<Vec<Arc<Installed>>>,
     boosts: Mutex<Vec<Boost>>,
     hold: u64,
@@ -101,7 +85,7 @@ impl QuotaEnforcer {
     pub fn with_clock(rules: Vec<QuotaRule>, hold: Duration, clock: Arc<dyn Clock>) -> Self {
         let fine = AtomicBool::new(rules.iter().any(|rule| rule.span.fine()));
         Self {
-            organisations: RwLock::default(),
+            organisations: Organisations::default(),
             rules: Mutex::new(merge(&[], rules)),
             boosts: Mutex::default(),
             hold: u64::try_from(hold.as_micros()).unwrap_or(NEVER),
@@ -112,63 +96,50 @@ impl QuotaEnforcer {
     }
 
     pub(super) fn organisation(&self, name: &str) -> Result<Arc<Guarded>> {
-        if let Some(found) = self.organisations.read().by_name.get(name) {
-            return Ok(Arc::clone(found));
+        if let Some(found) = self.organisations.share(name) {
+            return Ok(found);
         }
         if name.is_empty() {
             return Err(Error::invalid("a quota path begins with the organisation's name, which is empty"));
         }
-        // Rules first, then organisations: the order in which `install` takes them.
+        // Whoever changes rules or boosts holds this lock too: none of them passes a new organisation by, and none meets it twice.
         let rules = self.rules.lock();
-        let mut organisations = self.organisations.write();
-        if let Some(found) = organisations.by_name.get(name) {
-            return Ok(Arc::clone(found));
+        if let Some(found) = self.organisations.share(name) {
+            return Ok(found);
         }
-        let number = u32::try_from(organisations.list.len()).ok().filter(|n| *n < 1 << 20);
-        let number = number.ok_or_else(|| Error::invalid("no room for another organisation"))?;
-        let inner = Organisation::new(rules.clone(), self.waker.clone(), self.time.clone());
-        let stripes = Arc::clone(&inner.stripes);
-        let made = Arc::new(Guarded { number, name: name.into(), lock: Lock::new(inner), stripes });
-        organisations.by_name.insert(name.into(), Arc::clone(&made));
-        organisations.list.push(Arc::clone(&made));
-        let mut inner = made.lock.lock();
-        for boost in self.boosts.lock().iter() {
+        let mut inner = Organisation::new(rules.clone(), self.waker.clone(), self.time.clone());
+        for boost in self.boosts.lock().iter().filter(|boost| boost.reaches(name)) {
             inner.boost(boost, 0);
         }
-        drop(inner);
-        Ok(made)
+        self.organisations.add(name, inner)
     }
 
     fn of_hold<T>(&self, id: ReservationId, work: impl FnOnce(&mut Organisation) -> Result<T>) -> Result<T> {
         let (_, _, organisation) = split(id.0);
-        // As in `with`: the read lock is held across the work.
-        let organisations = self.organisations.read();
-        let found = organisations.list.get(organisation as usize);
+        let found = self.organisations.at(organisation);
         let found = found.ok_or_else(|| Error::new(ErrorKind::NotFound).with_context(format!("reservation {}", id.0)))?;
         work(&mut found.lock.lock())
     }
 
     fn each(&self, mut visit: impl FnMut(&str, &mut Organisation)) {
-        let list = self.organisations.read().list.clone();
-        for guarded in list {
+        for guarded in self.organisations.list() {
             visit(&guarded.name, &mut guarded.lock.lock());
         }
     }
 
     fn with<T>(&self, path: &[&str], work: impl FnOnce(&Guarded, &mut Organisation, u32) -> Result<T>) -> Result<T> {
         let name = path.first().copied().unwrap_or_default();
-        // The read lock is held across the work, which saves counting references; nobody who holds an organisation asks for it.
-        let organisations = self.organisations.read();
-        if let Some(guarded) = organisations.by_name.get(name) {
-            let mut inner = guarded.lock.lock();
-            let chain = inner.chain(path)?;
-            return work(guarded, &mut inner, chain);
-        }
-        drop(organisations);
-        let guarded = self.organisation(name)?;
+        let made;
+        let guarded = match self.organisations.find(name) {
+            Some(found) => found,
+            None => {
+                made = self.organisation(name)?;
+                &made
+            }
+        };
         let mut inner = guarded.lock.lock();
         let chain = inner.chain(path)?;
-        work(&guarded, &mut inner, chain)
+        work(guarded, &mut inner, chain)
     }
 
     /// Takes `usage` on every quota along `path`, for good; or says which one has no room.
@@ -262,18 +233,19 @@ impl QuotaEnforcer {
         if boost.until <= now.micros() {
             return Err(Error::invalid("boost: its end lies in the past"));
         }
-        let covered = self.rules().iter().any(|rule| rule.meter == boost.meter && rule.scope.covers(boost.scope.level, name));
-        if !covered {
+        let rules = self.rules.lock();
+        let covers = |rule: &QuotaRule| rule.meter == boost.meter && rule.scope.covers(boost.scope.level, name);
+        if !rules.iter().any(|installed| installed.live && covers(&installed.rule)) {
             return Err(Error::invalid(format!("boost of `{}`: no quota of `{}` lies on it", boost.scope, boost.meter)));
         }
         self.boosts.lock().push(boost.clone());
         let mut raised = 0;
         self.each(|name, org| {
-            // An organisation is boosted as itself, not as a name inside another.
-            if boost.scope.level != super::rule::Level::Organisation || boost.scope.name.as_deref() == Some(name) {
+            if boost.reaches(name) {
                 raised += org.boost(&boost, now.micros());
             }
         });
+        drop(rules);
         Ok(raised)
     }
 
@@ -411,6 +383,11 @@ fn uses(org: &mut Organisation, chain: u32, usage: Usage<'_>) -> Result<Uses> {
 #[inline]
 #[expect(clippy::result_large_err, reason = "a refusal is rare, and a box would cost the caller that keeps it")]
 pub(super) fn take(org: &mut Organisation, uses: &[(u32, u64)], now: u64) -> Result<(), Refusal> {
+    if let [(head, amount)] = uses
+        && org.take_quickly(*head, *amount, now)
+    {
+        return Ok(());
+    }
     match org.take(uses, now) {
         Ok(()) => Ok(()),
         Err(short) => {

@@ -2,7 +2,7 @@
 
 use super::counter::{Installed, Kind, NONE};
 use super::organisation::Organisation;
-use super::rule::{QuotaRule, Scope};
+use super::rule::{Level, QuotaRule, Scope};
 use super::span::NEVER;
 use std::sync::Arc;
 
@@ -17,6 +17,13 @@ pub struct Boost {
     pub units: u64,
     /// Until when, in microseconds since the epoch.
     pub until: u64,
+}
+
+impl Boost {
+    /// True for the organisations that it may be for: one is boosted as itself, not as a name inside another.
+    pub(super) fn reaches(&self, organisation: &str) -> bool {
+        self.scope.level != Level::Organisation || self.scope.name.as_deref() == Some(organisation)
+    }
 }
 
 /// The rules that follow from `old` by installing `new`: numbers never change their meaning, so that lines keep theirs.

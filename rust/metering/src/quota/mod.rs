@@ -14,6 +14,7 @@ mod linearity;
 mod lock;
 mod names;
 mod organisation;
+mod organisations;
 mod pages;
 mod prefetch;
 mod prepared;

@@ -1,7 +1,8 @@
 //! A chain and its meters, looked up once.
 
 use super::counter::NONE;
-use super::enforcer::{Guarded, Uses, take};
+use super::enforcer::{Uses, take};
+use super::organisations::Guarded;
 use super::span::NEVER;
 use creto_enablement_common::ports::ReservationId;
 use creto_enablement_common::{Error, Result, Timestamp};

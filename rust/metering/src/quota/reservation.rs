@@ -1,6 +1,6 @@
 //! Reservations: what is held between the decision and the end of an act.
 
-use super::counter::Kind;
+use super::counter::{Kind, NONE};
 use super::organisation::Organisation;
 use super::span::NEVER;
 use creto_enablement_common::{Error, ErrorKind, Result, Usage};
@@ -24,6 +24,8 @@ struct Hold {
     turn: u32,
     open: bool,
     expired: bool,
+    /// True where some counter counts only while it is held.
+    returns: bool,
     chain: u32,
     until: u64,
     shares: SmallVec<[Share; 2]>,
@@ -51,6 +53,10 @@ const fn join(slot: u32, turn: u32, organisation: u32) -> u64 {
     slot as u64 | ((turn as u64) << SLOT_BITS) | ((organisation as u64) << (SLOT_BITS + TURN_BITS))
 }
 
+const fn next_turn(turn: u32) -> u32 {
+    (turn + 1) & ((1 << TURN_BITS) - 1)
+}
+
 impl Organisation {
     /// Notes what was just taken on `uses`, so that it can be settled; expires at `until`.
     pub(super) fn hold(&mut self, organisation: u32, chain: u32, uses: &[(u32, u64)], until: u64) -> Result<u64> {
@@ -65,24 +71,30 @@ impl Organisation {
                 slot
             }
         };
-        let mut hold = self.holds.slots.get_mut(slot as usize).map(std::mem::take).unwrap_or_default();
-        hold.open = true;
-        hold.expired = false;
-        hold.chain = chain;
-        hold.until = until;
-        hold.shares.clear();
-        hold.counters.clear();
+        let mut shares: SmallVec<[Share; 2]> = SmallVec::new();
+        let mut counters: SmallVec<[(u32, u64); 8]> = SmallVec::new();
+        let mut returns = false;
         for (head, amount) in uses {
-            let before = hold.counters.len();
-            for line in self.counters_of(*head) {
-                hold.counters.push((line, self.mark(line)));
+            let before = counters.len();
+            let mut number = *head;
+            while number != NONE {
+                let line = self.line(number);
+                let own = Some(number).filter(|_| line.rule != NONE);
+                for counter in own.into_iter().chain(line.counters().iter().copied()) {
+                    returns |= self.line(counter).kind == Kind::Held;
+                    counters.push((counter, self.mark(counter)));
+                }
+                number = line.next();
             }
-            hold.shares.push(Share { head: *head, amount: *amount, counters: (hold.counters.len() - before) as u8 });
+            shares.push(Share { head: *head, amount: *amount, counters: (counters.len() - before) as u8 });
         }
+        let Some(hold) = self.holds.slots.get_mut(slot as usize) else { return Err(Error::invalid("no room for another reservation")) };
+        (hold.open, hold.expired, hold.returns, hold.chain, hold.until) = (true, false, returns, chain, until);
+        hold.shares.clear();
+        hold.shares.extend_from_slice(&shares);
+        hold.counters.clear();
+        hold.counters.extend_from_slice(&counters);
         let turn = hold.turn;
-        if let Some(place) = self.holds.slots.get_mut(slot as usize) {
-            *place = hold;
-        }
         if until != NEVER {
             self.holds.queue.push_back((until, slot, turn));
             // What was settled long ago need not wait for its time to leave the queue.
@@ -98,6 +110,9 @@ impl Organisation {
 
     /// Commits what was used, meter by meter; `None` commits what was held. A second settlement changes nothing.
     pub(super) fn settle(&mut self, id: u64, actual: Option<Usage<'_>>, now: u64) -> Result<()> {
+        if actual.is_none() && self.settle_whole(id) {
+            return Ok(());
+        }
         let Some(hold) = self.close(id)? else { return Ok(()) };
         let mut counters = hold.counters.iter();
         for share in &hold.shares {
@@ -129,6 +144,19 @@ impl Organisation {
         }
         self.recycle(id, hold);
         Ok(())
+    }
+
+    /// Commits what was held where every counter just keeps it, as almost always; false where one has to be looked at.
+    fn settle_whole(&mut self, id: u64) -> bool {
+        let (slot, turn, _) = split(id);
+        let Some(hold) = self.holds.slots.get_mut(slot as usize) else { return false };
+        if hold.turn != turn || !hold.open || hold.expired || hold.returns {
+            return false;
+        }
+        hold.open = false;
+        hold.turn = next_turn(turn);
+        self.holds.free.push(slot);
+        true
     }
 
     /// Gives back all that is held.
@@ -197,7 +225,7 @@ impl Organisation {
 
     fn recycle(&mut self, id: u64, mut hold: Hold) {
         let (slot, turn, _) = split(id);
-        hold.turn = (turn + 1) & ((1 << TURN_BITS) - 1);
+        hold.turn = next_turn(turn);
         hold.open = false;
         if let Some(place) = self.holds.slots.get_mut(slot as usize) {
             *place = hold;
