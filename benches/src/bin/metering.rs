@@ -101,6 +101,28 @@ fn checks(case: &str, keys: usize, order: &[usize], against: bool) {
     let note = "check and consume on 4 levels by a prepared chain, coarse clock read included; the peer: 4 keyed checks of u64 keys";
     let peer = theirs.map(|value| ("governor", "0.10", value));
     Row { area: "metering", case, unit: "ns", ours, peer, samples: 2_002_000, spread, note }.print();
+    if case == "rust/4-level/1000"
+        && let Some((version, theirs)) = limitador()
+    {
+        let note = "the same; the peer: check and update of 4 limits at once, each keyed by a name, contexts made before";
+        let (case, peer) = ("rust/4-level/1000/limitador", Some(("limitador", version.as_str(), theirs)));
+        Row { area: "metering", case, unit: "ns", ours, peer, samples: 2_002_000, spread, note }.print();
+    }
+}
+
+/// What limitador takes for four levels, in a program of its own, which is built on first use; none where it cannot be.
+fn limitador() -> Option<(String, f64)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent()?;
+    let mut command = Command::new("cargo");
+    command.args(["run", "--quiet", "--release", "--locked", "--target-dir"]).arg(root.join("target/peers/limitador"));
+    told(command.arg("--manifest-path").arg(root.join("benches/peers/limitador/Cargo.toml")))
+}
+
+/// The version and the value that a peer's program prints.
+fn told(command: &mut Command) -> Option<(String, f64)> {
+    let output = command.output().ok()?;
+    let told: serde_json::Value = serde_json::from_slice(output.stdout.trim_ascii()).ok()?;
+    Some((told.get("version")?.as_str()?.to_owned(), told.get("value")?.as_f64()?))
 }
 
 fn two_threads(case: &str, names: [(&'static str, &'static str); 2]) {
@@ -186,9 +208,7 @@ fn price() {
 fn litellm() -> Option<(String, f64)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent()?;
     let script = root.join("benches/peers/billing/litellm_cost.py");
-    let output = Command::new(root.join(".tools/bench/bin/python")).arg(script).output().ok()?;
-    let told: serde_json::Value = serde_json::from_slice(output.stdout.trim_ascii()).ok()?;
-    Some((told.get("version")?.as_str()?.to_owned(), told.get("value")?.as_f64()?))
+    told(Command::new(root.join(".tools/bench/bin/python")).arg(script))
 }
 
 /// A batch of events of one source: customers by turns over the batch, three dimensions.
