@@ -185,7 +185,7 @@ mod tests {
         assert_eq!(subjects.open_text(&sealer, "bob@example.org", &[1; 16], &text).unwrap_err().kind(), &ErrorKind::NotFound);
         let sealed = std::fs::read(folder.join(&pseudonym)).unwrap();
         assert_eq!(subjects.kept().unwrap().iter().map(|(name, _)| name).collect::<Vec<_>>(), [&pseudonym]);
-        assert_eq!(subjects.erase_pseudonym("../names").unwrap_err().kind(), &ErrorKind::InvalidInput);
+        assert!(subjects.erase_pseudonym("../names").unwrap_err().to_string().contains("`../names` is no pseudonym of a subject"));
         assert!(subjects.erase("ann@example.org").unwrap());
         assert!(!subjects.erase("ann@example.org").unwrap());
         assert!(!subjects.erase("bob@example.org").unwrap());
