@@ -8,7 +8,7 @@ use crate::standing::Standing;
 use crate::tree::Tree;
 use crate::value::{Ent, Stored};
 use foldhash::quality::RandomState;
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use std::sync::Arc;
 
 /// Entity types by number. Numbers are never reused while a policy set serves.
@@ -33,12 +33,9 @@ impl Types {
     }
 }
 
-/// Attributes and tags, sorted by name.
-#[derive(Debug, Default)]
-pub struct Facts {
-    pub attributes: Box<[(Box<str>, Stored)]>,
-    pub tags: Box<[(Box<str>, Stored)]>,
-}
+/// Values by name, sorted by name, in one piece of memory. Equal names are one piece of text for all entities, so that a check which compares
+/// one finds it in the cache.
+pub type Facts = Arc<[(Arc<str>, Stored)]>;
 
 /// One entity: three cache lines. The first holds all that finding its policies takes, the last the id.
 #[derive(Clone, Debug)]
@@ -48,7 +45,8 @@ pub struct Record {
     /// False where it is only named: by a policy, as a parent, or until it was removed.
     pub present: bool,
     pub standing: Standing,
-    pub facts: Arc<Facts>,
+    pub attributes: Facts,
+    pub tags: Facts,
     /// Ascending.
     pub ancestors: Numbers,
     id: Id,
@@ -60,8 +58,8 @@ pub struct Entities {
     types: Arc<Types>,
     names: Arc<Names>,
     records: Tree<Record>,
-    /// What an entity holds that is only named.
-    nothing: Arc<Facts>,
+    /// Names of attributes and tags, each kept once.
+    words: Arc<HashSet<Arc<str>, RandomState>>,
 }
 
 impl Entities {
@@ -139,12 +137,23 @@ impl Entities {
             kind,
             present: false,
             standing: Standing::default(),
-            facts: Arc::clone(&self.nothing),
+            attributes: Facts::default(),
+            tags: Facts::default(),
             ancestors: Numbers::new(),
             id: id.into(),
         };
         self.records.push(vacant(kind, id), || vacant(0, ""));
         number
+    }
+
+    /// The one piece of text for all attributes of a name.
+    pub fn word(&mut self, name: &str) -> Arc<str> {
+        if let Some(known) = self.words.get(name) {
+            return Arc::clone(known);
+        }
+        let word: Arc<str> = name.into();
+        Arc::make_mut(&mut self.words).insert(Arc::clone(&word));
+        word
     }
 
     pub fn record_mut(&mut self, number: u32) -> Option<&mut Record> {

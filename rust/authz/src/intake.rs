@@ -7,6 +7,7 @@ use cedar_policy_core::ast::{self, EntityType, EntityUID};
 use creto_enablement_common::{Error, Result};
 use foldhash::quality::RandomState;
 use hashbrown::HashMap;
+use std::sync::Arc;
 
 /// Gives entities their numbers; remembers types by cedar-policy's own names, so that they are spelled out once.
 pub struct Numbering<'a> {
@@ -34,14 +35,12 @@ impl<'a> Numbering<'a> {
     }
 }
 
-/// Named values, sorted by name.
-type Sorted = Box<[(Box<str>, Stored)]>;
-
 /// An entity as it was taken in.
 pub struct Taken {
     pub number: u32,
     pub parents: Numbers,
-    pub facts: Facts,
+    pub attributes: Facts,
+    pub tags: Facts,
 }
 
 /// Numbers an entity and its parents, and stores its values; its record is not changed.
@@ -51,19 +50,19 @@ pub struct Taken {
 pub fn take_in(entity: &ast::Entity, numbering: &mut Numbering<'_>) -> Result<Taken> {
     let number = numbering.number(entity.uid());
     let parents = entity.parents().map(|parent| numbering.number(parent)).collect();
-    let mut facts = |pairs: &mut dyn Iterator<Item = (&str, &ast::PartialValue)>| -> Result<Sorted> {
+    let mut facts = |pairs: &mut dyn Iterator<Item = (&str, &ast::PartialValue)>| -> Result<Facts> {
         let mut fields = pairs
             .map(|(name, value)| {
                 let ast::PartialValue::Value(value) = value else { return None };
                 let stored = Stored::from_cedar(value, &mut |uid| Stored::Known(numbering.number(uid)))?;
-                Some((Box::from(name), stored))
+                Some((numbering.entities.word(name), stored))
             })
-            .collect::<Option<Vec<(Box<str>, Stored)>>>()
+            .collect::<Option<Vec<(Arc<str>, Stored)>>>()
             .ok_or_else(|| Error::invalid(format!("entity `{}` holds a value that is not known", entity.uid())))?;
         fields.sort_by(|(a, _), (b, _)| a.cmp(b));
         Ok(fields.into())
     };
     let attributes = facts(&mut entity.attrs().map(|(name, value)| (name.as_str(), value)))?;
     let tags = facts(&mut entity.tags().map(|(name, value)| (name.as_str(), value)))?;
-    Ok(Taken { number, parents, facts: Facts { attributes, tags } })
+    Ok(Taken { number, parents, attributes, tags })
 }

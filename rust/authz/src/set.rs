@@ -95,7 +95,7 @@ impl Set {
             hierarchy.set_parents(taken.number, &taken.parents);
             if let Some(record) = numbering.entities.record_mut(taken.number) {
                 record.present = true;
-                record.facts = Arc::new(taken.facts);
+                (record.attributes, record.tags) = (taken.attributes, taken.tags);
             }
         }
         let index = slice(&scopes, &rules, &hierarchy, &mut entities);

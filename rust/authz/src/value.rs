@@ -7,6 +7,7 @@ use crate::entities::Entities;
 use crate::extension::{Call, Ext};
 use cedar_policy_core::ast;
 use creto_enablement_common::Value as Asked;
+use std::ops::Deref;
 use std::rc::Rc;
 
 /// A condition erred. Which policy is all that decisions need; `explain` says why.
@@ -316,7 +317,7 @@ impl<'a> RecordVal<'a> {
 
 /// A field of a stored record; the fields are sorted by name.
 #[inline]
-pub fn stored_field<'a>(fields: &'a [(Box<str>, Stored)], name: &str) -> Option<&'a Stored> {
+pub fn stored_field<'a, N: Deref<Target = str>>(fields: &'a [(N, Stored)], name: &str) -> Option<&'a Stored> {
     if fields.len() <= 8 {
         return fields.iter().find(|(field, _)| **field == *name).map(|(_, v)| v);
     }

@@ -1,6 +1,6 @@
 //! Makes the next version: entities added, changed and removed, and where they then stand.
 
-use crate::entities::Entities;
+use crate::entities::{Entities, Facts};
 use crate::hierarchy::{Hierarchy, Numbers};
 use crate::intake::{Numbering, Taken, take_in};
 use crate::set::Set;
@@ -46,7 +46,7 @@ impl Writer {
         }
         self.refuse_cycles(&taken, &places)?;
         let mut touched = Touched::new();
-        for Taken { number, parents, facts } in taken {
+        for Taken { number, parents, attributes, tags } in taken {
             if self.hierarchy.parents(number) != &*parents || !self.entities.record(number).is_some_and(|record| record.present) {
                 self.hierarchy.set_parents(number, &parents);
                 touched.push(number);
@@ -54,7 +54,7 @@ impl Writer {
             }
             if let Some(record) = self.entities.record_mut(number) {
                 record.present = true;
-                record.facts = Arc::new(facts);
+                (record.attributes, record.tags) = (attributes, tags);
             }
         }
         Ok(touched)
@@ -97,7 +97,7 @@ impl Writer {
             self.hierarchy.orphan(number);
             if let Some(record) = self.entities.record_mut(number) {
                 record.present = false;
-                record.facts = Arc::default();
+                (record.attributes, record.tags) = (Facts::default(), Facts::default());
             }
         }
         touched
