@@ -71,7 +71,11 @@ class Course:
         self.resource = resource
         # What nearly every act brings is taken as it is; looking at the rest costs more than deciding.
         plain = (context is None or type(context) is dict) and type(action) is type(resource) is str
-        self.context = context if plain and action[:5] != "http:" else _circumstances(action, resource, context)
+        self.context: dict[str, Any] | None
+        if plain and action[:5] != "http:":
+            self.context = context  # type: ignore[assignment]  # `plain` says it is a dict, or None
+        else:
+            self.context = _circumstances(action, resource, context)
         self.usage = self.used = None if usage is None else _dict("usage", usage) or None
         self.strict = layer.strict if durability is None else durability == "strict"
         self.permit: _core.Permit
