@@ -26,7 +26,7 @@ from creto.store import Store
 
 state, name, url, when, where = sys.argv[1:]
 homes = {
-    "keep": _outgoing, "due": _outgoing, "received": _outgoing, "put": _rows, "sign": _receipt,
+    "keep": _outgoing, "due": _outgoing, "answered": _outgoing, "put": _rows, "sign": _receipt,
     "add": _pieces, "assemble": _pieces,
 }
 
@@ -142,8 +142,8 @@ async def read_all(machine: Machine) -> list[bytes]:
         pytest.param("here", "after", "keep", id="the sender, before its transaction commits"),
         pytest.param("here", "after", "due", id="the sender, with the message in its store"),
         pytest.param("here", "-", "carried", id="the sender, once the server has it"),
-        pytest.param("here", "before", "received", id="the sender, with the receipt in hand"),
-        pytest.param("here", "after", "received", id="the sender, before it commits the receipt"),
+        pytest.param("here", "before", "answered", id="the sender, with the receipt in hand"),
+        pytest.param("here", "after", "answered", id="the sender, before it commits the receipt"),
         pytest.param("there", "before", "put", id="the recipient, with the message in hand"),
         pytest.param("there", "after", "put", id="the recipient, before it commits the message"),
         pytest.param("there", "before", "sign", id="the recipient, before it signs the receipt"),
