@@ -159,6 +159,8 @@ def test_money_is_meant_in_the_currency_whether_its_kind_is_said_or_not(tmp_path
         ('[common]\ntrust_domain = "Bad Domain"', "write small letters, digits, `.`, `-` and `_`"),
         ('[common]\nstore_url = "mysql://x"', "write a `postgresql://` URL"),
         ('[metering]\ncurrency = "usd"', "write three capital letters, by ISO 4217, such as `USD`"),
+        ('[metering]\ncurrency = "EUX"', "no such currency in ISO 4217; write one that it has, such as `USD`"),
+        ('[metering]\ncurrency = "XAU"', "no such currency in ISO 4217; write one that it has, such as `USD`"),
         ('[runtime]\nhosts = {"a" = "b"}', "`a` leads to `b`: write an address and a port, such as `127.0.0.1:8080`"),
         (
             '[[approvers]]\nname="Bad Name"',

@@ -294,6 +294,10 @@ def test_processes_that_invoice_at_once_make_one_invoice_a_customer_and_numbers_
         (["invoice", "show", "INV-1"], "there is no invoice `INV-1`"),
         (["usage", "--only", "team"], "write NAME=VALUE"),
         (["invoice", "prepay", "acme", "nan"], "amount `nan`"),
+        (["invoice", "prepay", "acme", "--", "-5"], "-5 USD: write a positive amount below 10^18"),
+        (["invoice", "prepay", "acme", "1e999999"], "USD: write a positive amount below 10^18"),
+        (["invoice", "prepay", "acme", "5", "--currency", "EUX"], "currency `EUX`: write one of ISO 4217"),
+        (["invoice", "prepay", "acme", "5.5", "--currency", "JPY"], "5.5 JPY: write a positive amount"),
     ],
 )
 def test_what_cannot_be_is_refused_with_what_to_write(creto: Command, arguments: list[str], text: str) -> None:

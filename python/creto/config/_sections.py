@@ -14,6 +14,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
 
+from creto.config._currencies import PLACES
 from creto.config._patterns import APPROVER, EMAIL
 
 __all__ = [
@@ -72,6 +73,8 @@ def _time_zone(value: str) -> str:
 def _currency(value: str) -> str:
     if len(value) != 3 or not (value.isascii() and value.isalpha() and value.isupper()):
         raise ValueError("write three capital letters, by ISO 4217, such as `USD`")
+    if value not in PLACES:
+        raise ValueError("no such currency in ISO 4217; write one that it has, such as `USD`")
     return value
 
 

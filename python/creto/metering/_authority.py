@@ -65,7 +65,20 @@ class DeadLease:
 
 
 class Authority(Protocol):
-    """What hands out units. Every method is one transaction, and may wait."""
+    """What hands out units. Every method is one transaction, and may wait.
+
+    Example:
+        >>> import tempfile
+        >>> from creto.metering import StoreAuthority
+        >>> from creto.store import Store
+        >>> need = {"organisation": "acme", "level": "team", "name": "research", "meter": "m", "window": "day"}
+        >>> need |= {"end": 2**62, "limit": 100, "want": 80, "leased": 0, "used": 0}
+        >>> with tempfile.TemporaryDirectory() as folder, Store(f"{folder}/store") as store:
+        ...     authority = StoreAuthority(store)
+        ...     [[one], [other]] = (authority.lease(holder, [need], 2**62) for holder in ("a", "b"))
+        >>> 0 < one.units and 0 < other.units and one.units + other.units <= 100
+        True
+    """
 
     def lease(
         self, holder: str, needs: Sequence[Need], until: int, *, shard: str = "", relaxed: bool = False

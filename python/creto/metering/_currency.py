@@ -1,4 +1,4 @@
-"""Currencies: how many decimal places their smallest coin has (ISO 4217, list one)."""
+"""Amounts of money: exact, and rounded to the smallest coin of their currency."""
 
 from __future__ import annotations
 
@@ -6,18 +6,12 @@ from collections.abc import Iterable
 from decimal import Context, Decimal, Inexact
 from fractions import Fraction
 
+from creto.config._currencies import PLACES
 from creto.errors import InvalidInputError
 
-__all__ = ["added", "money", "places", "round_half_even"]
+__all__ = ["added", "money", "payable", "places", "round_half_even"]
 
-_NONE = [
-    *("BIF", "CLP", "DJF", "GNF", "ISK", "JPY", "KMF", "KRW"),
-    *("PYG", "RWF", "UGX", "UYI", "VND", "VUV", "XAF", "XOF", "XPF"),
-]
-_THREE = ["BHD", "IQD", "JOD", "KWD", "LYD", "OMR", "TND"]
-_FOUR = ["CLF", "UYW"]
 _EXACT = Context(prec=1_000, traps=[Inexact])
-_PLACES = {**dict.fromkeys(_NONE, 0), **dict.fromkeys(_THREE, 3), **dict.fromkeys(_FOUR, 4)}
 
 
 def places(currency: str) -> int:
@@ -27,15 +21,34 @@ def places(currency: str) -> int:
         currency: Three capital letters, by ISO 4217.
 
     Raises:
-        InvalidInputError: It is not three capital letters.
+        InvalidInputError: It is no currency of that list.
 
     Example:
         >>> places("USD"), places("JPY"), places("KWD")
         (2, 0, 3)
     """
-    if len(currency) != 3 or not (currency.isascii() and currency.isalpha() and currency.isupper()):
-        raise InvalidInputError(f"currency `{currency}`: write three capital letters, such as `USD`")
-    return _PLACES.get(currency, 2)
+    found = PLACES.get(currency)
+    if found is None:
+        raise InvalidInputError(f"currency `{currency}`: write one of ISO 4217 in three capital letters, such as `USD`")
+    return found
+
+
+def payable(amount: Decimal, currency: str) -> bool:
+    """True for what can be paid: a positive amount below 10^18 of whole smallest coins.
+
+    Args:
+        amount: In the currency's unit.
+        currency: Three capital letters, by ISO 4217.
+
+    Raises:
+        InvalidInputError: It is no currency of that list.
+
+    Example:
+        >>> [payable(Decimal(text), "EUR") for text in ("2.50", "2.505", "-1", "1e999999", "nan")]
+        [True, False, False, False, False]
+    """
+    smallest = Decimal(1).scaleb(-places(currency))
+    return amount.is_finite() and amount > 0 and amount.adjusted() < 18 and not amount % smallest
 
 
 def round_half_even(amount: Fraction, digits: int) -> Decimal:

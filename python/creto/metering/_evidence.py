@@ -59,6 +59,22 @@ class LedgerEvidence:
 
     Raises:
         IntegrityError: The ledger is damaged.
+
+    Example:
+        >>> import tempfile
+        >>> from creto.metering import Ingest
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> clock = _core.HybridLogicalClock(str(folder / "clock"))
+        >>> ledger = _core.Ledger(str(folder / "ledger"), clock, _core.SigningKey.generate())
+        >>> start = 1_795_521_600_000_000
+        >>> with Ingest(ledger, folder / "ledger", clock) as ingest:
+        ...     ingest.take_blocking([UsageEvent("app", "1", "acme", "pages", 3, start)])
+        Taken(taken=1, duplicates=0)
+        >>> ledger.close_blocking()
+        >>> totals = LedgerEvidence(folder / "ledger").totals([start, start + 60_000_000])
+        >>> numerator, denominator, events, commitment = totals.line(totals.parts(), "sum")
+        >>> numerator, denominator, events
+        (3, 1, 1)
     """
 
     def __init__(
@@ -104,6 +120,13 @@ class EventEvidence:
 
     Args:
         events: With the places that they have, or none.
+
+    Example:
+        >>> evidence = EventEvidence([UsageEvent("app", str(n), "acme", "pages", n, n) for n in (3, 4)])
+        >>> totals = evidence.totals([0, 10])
+        >>> numerator, denominator, events, commitment = totals.line(totals.parts(), "sum")
+        >>> numerator, denominator, events
+        (7, 1, 2)
     """
 
     def __init__(self, events: Iterable[UsageEvent]) -> None:

@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from creto.errors import AlreadyExistsError, InvalidInputError, NotFoundError
-from creto.metering._currency import places
+from creto.metering._currency import payable, places
 from creto.metering._invoice import FORMAT, digest, drafts, reach_of
 from creto.metering._open import user
 from creto.metering._rate import micros
@@ -59,6 +59,18 @@ class Invoices:
     Args:
         store: The store.
         who: Recorded as the one who finalizes and voids.
+
+    Example:
+        >>> import tempfile
+        >>> from creto.config import Price
+        >>> from creto.metering import EventEvidence, PriceBook, UsageEvent
+        >>> from creto.store import Store
+        >>> book = PriceBook([Price(meter="pages", unit_price="0.25")], "EUR")
+        >>> used = EventEvidence([UsageEvent("app", "1", "acme", "pages", 10, 5)])
+        >>> with tempfile.TemporaryDirectory() as folder, Store(f"{folder}/store") as store:
+        ...     draft = Invoices(store).draft(book, "acme", 0, 86_400_000_000, "UTC", used)
+        >>> draft.state, draft.document["total"]
+        ('draft', '2.50')
     """
 
     def __init__(self, store: Store, who: str | None = None) -> None:
@@ -391,7 +403,7 @@ class Invoices:
             left = Decimal(found.document["total"]) - credited
             total = left if total is None else total
             smallest = Decimal(1).scaleb(-places(found.document["currency"]))
-            if not smallest <= total <= left or total % smallest:
+            if not payable(total, found.document["currency"]) or total > left:
                 raise InvalidInputError(f"credit of {total}: write an amount from {smallest} to {left}")
             year = str(found.document["end"])[:4]
             amount = str(-total.quantize(smallest))
@@ -437,8 +449,8 @@ class Invoices:
         """
         from creto.store.tables import credits
 
-        if total <= 0 or total % Decimal(1).scaleb(-places(currency)):
-            raise InvalidInputError(f"{total} {currency}: write a positive amount of whole smallest units")
+        if not payable(total, currency):
+            raise InvalidInputError(f"{total} {currency}: write a positive amount below 10^18 of whole smallest units")
         with self._store.begin() as tx:
             id = os.urandom(8).hex()
             tx.insert(

@@ -143,6 +143,11 @@ class Bucket:
         group: The values of the dimensions grouped by.
         value: Exact.
         events: How many.
+
+    Example:
+        >>> usage = Usage([UsageEvent("app", str(n), "acme", "pages", n, n) for n in (1, 2)])
+        >>> usage.aggregate("pages", start=0, end=60_000_000)
+        [Bucket(start=0, end=60000000, group=(), value=Fraction(3, 1), events=2)]
     """
 
     start: int

@@ -105,6 +105,12 @@ def verify_invoice(document: Mapping[str, Any], ledger: Path, keys: Sequence[_co
 
     Returns:
         What was checked; the invoice holds where every finding does.
+
+    Example:
+        >>> from pathlib import Path
+        >>> [finding] = verify_invoice({"format": "of another program"}, Path("ledger"), [])
+        >>> finding.ok, finding.detail
+        (False, '`of another program` is not `creto-invoice/1`')
     """
     if document.get("format") != FORMAT:
         return [Finding("format", False, f"`{document.get('format')}` is not `{FORMAT}`")]
