@@ -56,6 +56,12 @@ def test_the_program_keeps_its_streams_and_its_status_and_nothing_changes_unaske
     assert [d["action"] for d in summary["denied"]] == ["fs:write", "fs:write"]
     assert summary["attestation"]["payloadType"] == "application/vnd.in-toto+json"
     assert sorted(path.name for path in project.iterdir()) == [".env", "old.txt"]
+    # Every act from the sandbox names it on record, and it is the one that was attested.
+    rows = json.loads(creto("audit", "query", "--json").stdout)
+    attested = [row["resource"] for row in rows if row["what"] == "sandbox:attest"]
+    acted = {row["detail"].get("sandbox") for row in rows if row["what"] in ("process:exec", "fs:write")}
+    assert acted == {*attested}
+    assert len(attested) == 1
 
 
 def test_what_was_agreed_to_on_the_command_line_is_carried_out(project: Path) -> None:
