@@ -329,4 +329,4 @@ def test_an_invoice_can_be_verified_as_soon_as_it_has_its_number_though_nothing_
     creto("invoice", "show", number, "-o", str(tmp_path / "invoice.json"))
     assert "FAIL" not in creto("invoice", "verify", str(tmp_path / "invoice.json"))
     assert "has no line 9; its lines are 1 to 1" in creto("invoice", "prove", number, "9", "1", code=1)
-    assert "has 1 events, and none is number 99" in creto("invoice", "prove", number, "1", "99", code=1)
+    assert "has 1 event, and none is number 99" in creto("invoice", "prove", number, "1", "99", code=1)

@@ -285,6 +285,7 @@ def prove(frame: Frame, number: str, line: int, event: int) -> None:
     """
     from creto.errors import NotFoundError
     from creto.metering import Invoices
+    from creto.metering._count import counted
     from creto.metering._proof import prove_event
 
     with frame.store() as store:
@@ -294,7 +295,7 @@ def prove(frame: Frame, number: str, line: int, event: int) -> None:
         raise NotFoundError(f"invoice {number} has no line {line}; its lines are 1 to {len(lines)}")
     if not 1 <= event <= lines[line]["events"]:
         raise NotFoundError(
-            f"line {line} of invoice {number} has {lines[line]['events']} events, and none is number {event}"
+            f"line {line} of invoice {number} has {counted(lines[line]['events'], 'event')}, and none is number {event}"
         )
     click.echo(_json(prove_event(document, line, event, frame.folder / "ledger")))
 

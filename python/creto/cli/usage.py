@@ -60,6 +60,7 @@ def command(
     frame = context.ensure_object(Frame)
     from creto.errors import InvalidInputError
     from creto.metering import read_usage
+    from creto.metering._count import counted
     from creto.metering._period import instant, parse_period
     from creto.metering._render import bars, usage_html
 
@@ -99,7 +100,7 @@ def command(
         table = [[*row, bar] for row, bar in zip(table, drawn, strict=True)]
     frame.table(columns, table, empty=f"nothing was used in {period}")
     if usage.duplicates:
-        frame.say(f"{usage.duplicates} events were recorded more than once and counted once")
+        frame.say(f"recorded more than once and counted once: {counted(usage.duplicates, 'event')}")
 
 
 @command.command("import")

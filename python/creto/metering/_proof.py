@@ -9,6 +9,7 @@ from typing import Any
 
 from creto import _core
 from creto.errors import CretoError, IntegrityError
+from creto.metering._count import counted
 from creto.metering._evidence import LedgerEvidence, stretches_of
 from creto.metering._invoice import digest, price_of
 from creto.metering._price import PricePeriod, matches
@@ -79,7 +80,7 @@ def prove_event(document: Mapping[str, Any], line: int, event: int, ledger: Path
     found, alike = _alike(document, line)
     events = line_events(document, line, ledger)
     if not 1 <= event <= len(events):
-        raise IntegrityError(f"line {line} has {len(events)} events, and none is number {event}")
+        raise IntegrityError(f"line {line} has {counted(len(events), 'event')}, and none is number {event}")
     proved = events[event - 1]
     evidence = LedgerEvidence(ledger, stretches=stretches_of(document["evidence"]))
     periods = [PricePeriod(price_of(one), micros(one["start"]), micros(one["end"])) for one in alike]

@@ -13,6 +13,7 @@ from typing import Any
 
 from creto import _core
 from creto.errors import CretoError, IntegrityError
+from creto.metering._count import counted
 from creto.metering._evidence import LedgerEvidence, stretches_of, through
 from creto.metering._invoice import FORMAT, digest, line_amount, price_of, total_of
 from creto.metering._price import PricePeriod
@@ -165,7 +166,7 @@ def _check_ledger(document: Mapping[str, Any], ledger: Path, keys: Sequence[_cor
         _, size = tiles(ledger, shard, keys)
         if end > size:
             raise IntegrityError(f"record {end - 1} of shard `{shard}` is not covered by its checkpoint of {size}")
-    return f"signed checkpoints cover all {sum(reach.values())} records that it counts"
+    return f"signed checkpoints cover all of the {counted(sum(reach.values()), 'record')} that it counts"
 
 
 def _check_line(document: Mapping[str, Any], line: Mapping[str, Any], books: _Books) -> str:
@@ -184,8 +185,8 @@ def _check_line(document: Mapping[str, Any], line: Mapping[str, Any], books: _Bo
         found = exact(quantity)
         if root != line["commitment"] or events != line["events"]:
             raise IntegrityError(
-                f"{events} events in the ledger make the commitment {root}, and the line says {line['events']} and "
-                f"{line['commitment']}"
+                f"{counted(events, 'event')} in the ledger make the commitment {root}, and the line says "
+                f"{line['events']} and {line['commitment']}"
             )
     if stated != found:
         raise IntegrityError(f"the events add up to {found}, and the line says {stated}")
@@ -193,7 +194,7 @@ def _check_line(document: Mapping[str, Any], line: Mapping[str, Any], books: _Bo
     if cost != Decimal(line["amount"]):
         raise IntegrityError(f"{stated} of `{line['meter']}` cost {cost}, and the line says {line['amount']}")
     more = f" more, after {line['before']['amount']} by {line['before']['invoice']}" if "before" in line else ""
-    return f"{events} events in the ledger make {stated} of `{line['meter']}`, which cost {cost}{more}"
+    return f"{counted(events, 'event')} in the ledger make {stated} of `{line['meter']}`, which cost {cost}{more}"
 
 
 def _check_unpriced(document: Mapping[str, Any], books: _Books) -> str:
