@@ -19,7 +19,8 @@ use pyo3::types::{PyDict, PyList, PyString, PyTuple};
 use rustix::time::{ClockId, clock_gettime};
 use smallvec::SmallVec;
 
-pub(crate) type Names<'py> = SmallVec<[Bound<'py, PyString>; 8]>;
+/// The names of a path, in a tuple, that nobody can change while they are read.
+pub(crate) type Names<'py> = Bound<'py, PyTuple>;
 
 /// The time of a call: as given, else by the coarsest clock that the rules in force allow.
 pub(crate) fn time(enforcer: &Enforcer, now: Option<u64>) -> Timestamp {
@@ -42,24 +43,31 @@ fn not_a_name(value: &Bound<'_, PyAny>) -> Error {
 }
 
 pub(crate) fn names<'py>(py: Python<'py>, path: &Bound<'py, PyAny>) -> PyResult<Names<'py>> {
-    let name = |item: Bound<'py, PyAny>| item.cast_into::<PyString>().map_err(|e| crate::error::to_py(py, &not_a_name(&e.into_inner())));
     if let Ok(tuple) = path.cast::<PyTuple>() {
-        return tuple.iter().map(name).collect();
+        return Ok(tuple.clone());
     }
     if let Ok(list) = path.cast::<PyList>() {
-        return list.iter().map(name).collect();
+        return Ok(list.to_tuple());
     }
     Err(crate::error::to_py(py, &Error::invalid("a quota path is a list or a tuple of names, organisation first")))
 }
 
 pub(crate) fn texts<'a>(names: &'a Names<'_>) -> PyResult<SmallVec<[&'a str; 8]>> {
-    names.iter().map(|name| name.to_str()).collect()
+    let mut texts = SmallVec::new();
+    for name in names.iter_borrowed() {
+        if !name.is_instance_of::<PyString>() {
+            return Err(crate::error::to_py(names.py(), &not_a_name(&name)));
+        }
+        texts.push(name.extract()?);
+    }
+    Ok(texts)
 }
 
-pub(crate) fn amount(py: Python<'_>, meter: &str, value: &Bound<'_, PyAny>) -> PyResult<u64> {
-    let bad = || crate::error::to_py(py, &Error::invalid(format!("usage of `{meter}`: {value}: write a whole number from 0 to 2^63-1")));
-    let units = value.extract::<i64>().map_err(|_| bad())?;
-    u64::try_from(units).map_err(|_| bad())
+pub(crate) fn amount<'a>(py: Python<'_>, meter: impl Fn() -> &'a str, value: &Bound<'_, PyAny>) -> PyResult<u64> {
+    let units = value.extract::<i64>().ok().and_then(|units| u64::try_from(units).ok());
+    units.ok_or_else(|| {
+        crate::error::to_py(py, &Error::invalid(format!("usage of `{}`: {value}: write a whole number from 0 to 2^63-1", meter())))
+    })
 }
 
 pub(crate) struct Quantities<'py>(SmallVec<[(Bound<'py, PyString>, u64); 4]>);
@@ -71,7 +79,7 @@ impl<'py> Quantities<'py> {
             let meter = meter
                 .cast_into::<PyString>()
                 .map_err(|e| crate::error::to_py(py, &Error::invalid(format!("a meter is a name, not {}", e.into_inner()))))?;
-            let units = amount(py, meter.to_str()?, &value)?;
+            let units = amount(py, || meter.to_str().unwrap_or("?"), &value)?;
             list.push((meter, units));
         }
         Ok(Self(list))

@@ -38,7 +38,7 @@ impl PreparedQuota {
     fn reserve<'py>(&self, py: Python<'py>, units: &Bound<'py, PyTuple>) -> PyResult<Reservation> {
         let mut list: SmallVec<[u64; 4]> = SmallVec::new();
         for (place, value) in units.iter().enumerate() {
-            list.push(amount(py, self.meters.get(place).map_or("", AsRef::as_ref), &value)?);
+            list.push(amount(py, || self.meters.get(place).map_or("", AsRef::as_ref), &value)?);
         }
         if list.is_empty() && self.meters.len() == 1 {
             list.push(1);

@@ -11,6 +11,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// What is held for one act: commit it, release it, or use it as a context manager (commits; releases on an exception).
+///
+/// Example:
+///     >>> from creto.metering import QuotaEnforcer
+///     >>> quota = QuotaEnforcer([{"scope": "team", "meter": "m", "limit": 10}])
+///     >>> with quota.reserve_nowait(("acme", "research"), {"m": 8}) as held:
+///     ...     held.commit({"m": 5})
+///     >>> held.open, quota.counters()[0]["used"]
+///     (False, 5)
 #[pyclass(frozen, module = "creto._core")]
 pub struct Reservation {
     enforcer: Arc<Enforcer>,
@@ -81,7 +89,7 @@ impl Reservation {
 impl Drop for Reservation {
     fn drop(&mut self) {
         // Forgotten, not settled: what it holds must not be lost until it is overdue.
-        if self.open.swap(false, Ordering::AcqRel) {
+        if *self.open.get_mut() {
             let _ = self.enforcer.release(self.id, time(&self.enforcer, None));
         }
     }
