@@ -149,6 +149,21 @@ class Bridge:
 class Chain:
     """
     A chain of delegations that was verified, or an agent that acts for itself.
+
+    Example:
+        >>> import anyio, tempfile
+        >>> from creto.nhi import Chain, Identities
+        >>> from creto.store import Store
+        >>> Chain.direct("spiffe://creto.local/agent/reader").links
+        ['spiffe://creto.local/agent/reader']
+        >>> async def main() -> Chain:
+        ...     with Store(tempfile.mkdtemp()) as store:
+        ...         identities = Identities(store)
+        ...         identities.agent("lead"), identities.agent("reader")
+        ...         return identities.verify(await identities.delegate("lead", "reader", seconds=60))
+        >>> chain = anyio.run(main)
+        >>> [link.rsplit("/", 1)[1] for link in chain.links], chain.depth
+        (['lead', 'reader'], 0)
     """
     def __repr__(self, /) -> str: ...
     @property
@@ -179,6 +194,10 @@ class Chain:
     def is_current(self, /, epoch: SupportsIndex, now: SupportsIndex) -> bool:
         """
         Whether it still holds: no revocation since it was verified, and not expired.
+
+        Args:
+            epoch: The store's revocation epoch, which grows with every revocation.
+            now: Seconds since the epoch.
         """
     @property
     def links(self, /) -> list[str]:
@@ -432,7 +451,17 @@ class HybridLogicalClock:
 @final
 class Identity:
     """
-    A non-human identity that a trust domain vouches for.
+    A non-human identity that a trust domain vouches for: what others know of an agent.
+
+    Example:
+        >>> import tempfile
+        >>> from creto.nhi import Identities
+        >>> from creto.store import Store
+        >>> with Store(tempfile.mkdtemp()) as store:
+        ...     identities = Identities(store)
+        ...     identity = identities.agent("reader").identity
+        >>> identity.id, identity.suite, len(identity.certificates())
+        ('spiffe://creto.local/agent/reader', 'standard', 3)
     """
     def __repr__(self, /) -> str: ...
     def certificates(self, /) -> list[bytes]:
@@ -1023,6 +1052,14 @@ class QuotaEnforcer:
 class Reservation:
     """
     What is held for one act: commit it, release it, or use it as a context manager (commits; releases on an exception).
+
+    Example:
+        >>> from creto.metering import QuotaEnforcer
+        >>> quota = QuotaEnforcer([{"scope": "team", "meter": "m", "limit": 10}])
+        >>> with quota.reserve_nowait(("acme", "research"), {"m": 8}) as held:
+        ...     held.commit({"m": 5})
+        >>> held.open, quota.counters()[0]["used"]
+        (False, 5)
     """
     def __enter__(self, /) -> Reservation: ...
     def __exit__(self, /, kind: Any, _value: Any, _trace: Any) -> bool: ...
@@ -1173,7 +1210,18 @@ class SandboxPool:
 @final
 class Sealer:
     """
-    Seals secrets at rest, under a key file of mode 0600 or a passphrase.
+    Seals secrets at rest, under a key file of mode 0600 or a passphrase: AES-256-GCM, and Argon2id (RFC 9106) before it.
+
+    Example:
+        >>> from creto.crypto import Sealer
+        >>> sealer = Sealer.ephemeral()
+        >>> sealed = sealer.seal(b"token", "mail server")
+        >>> sealer.open_sealed(sealed, "mail server")
+        b'token'
+        >>> sealer.open_sealed(sealed, "another purpose")
+        Traceback (most recent call last):
+        ...
+        creto.errors.EncryptionFailedError: sealing or opening failed
     """
     def __repr__(self, /) -> str: ...
     @staticmethod
@@ -1190,6 +1238,13 @@ class Sealer:
     def open(folder: str | PathLike[str], passphrase: bytes | None = None) -> Sealer:
         """
         Opens the sealing key of a folder, or makes one.
+
+        Args:
+            folder: Where the key file is, or the salt of the passphrase; made with mode 0700.
+            passphrase: Seals in place of a key file.
+
+        Raises:
+            InvalidInputError: Others may read the key file, or the passphrase is wrong or missing.
         """
     def open_sealed(self, /, sealed: bytes, label: str) -> bytes:
         """
@@ -1204,12 +1259,26 @@ class Sealer:
 class SigningKey:
     """
     The secret half of a signing key set, one key for each algorithm of its suite.
+
+    A handle: the bytes stay in Rust, are in no `repr`, and are wiped with the last handle.
+
+    Example:
+        >>> from creto.crypto import SigningKey
+        >>> key = SigningKey.generate("cnsa2")
+        >>> [(algorithm, len(signature)) for algorithm, signature in key.sign(b"report")]
+        [('ML-DSA-87', 4627)]
     """
     def __repr__(self, /) -> str: ...
     @staticmethod
     def generate(suite: str = "standard") -> SigningKey:
         """
         Makes fresh keys.
+
+        Args:
+            suite: `standard` (Ed25519 and ML-DSA-65) or `cnsa2` (ML-DSA-87).
+
+        Raises:
+            InvalidInputError: There is no such suite.
         """
     def seal(self, /, sealer: Sealer, label: str) -> bytes:
         """
@@ -1228,6 +1297,14 @@ class SigningKey:
     def unseal(sealed: bytes, sealer: Sealer, label: str) -> SigningKey:
         """
         Unseals keys that were sealed under the same label.
+
+        Args:
+            sealed: What `seal` gave.
+            sealer: By the same sealing key.
+            label: What they were sealed for.
+
+        Raises:
+            EncryptionFailedError: Another sealing key, another label, or other bytes.
         """
     @property
     def verifying_key(self, /) -> VerifyingKey:
@@ -1452,6 +1529,17 @@ class VerifiedEnvelope:
 class VerifyingKey:
     """
     The public half of a signing key set.
+
+    Example:
+        >>> from creto.crypto import SigningKey, VerifyingKey
+        >>> key = SigningKey.generate()
+        >>> public = VerifyingKey.from_text(key.verifying_key.to_text())
+        >>> public == key.verifying_key, list(public.public())
+        (True, ['Ed25519', 'ML-DSA-65'])
+        >>> public.verify(b"another report", key.sign(b"report"))
+        Traceback (most recent call last):
+        ...
+        creto.errors.SignatureVerificationFailedError: the signature is not valid
     """
     def __eq__(self, value: object, /) -> bool: ...
     def __hash__(self, /) -> int: ...
@@ -1493,7 +1581,14 @@ class VerifyingKey:
         self, /, message: bytes, signatures: SupportsGetItem[int, tuple[str, SupportsGetItem[int, SupportsIndex]]]
     ) -> None:
         """
-        Raises unless every algorithm of the suite has signed, in its order, and nothing else has.
+        Does nothing where every algorithm of the suite has signed, in its order, and nothing else has.
+
+        Args:
+            message: What was signed.
+            signatures: (name of the algorithm, signature) pairs, as `SigningKey.sign` gives them.
+
+        Raises:
+            SignatureVerificationFailedError: One is missing, is too many, or does not verify.
         """
 
 def _round_trip(exception: Exception) -> BaseException:
@@ -1541,6 +1636,11 @@ def consensus_timestamp() -> int:
 def crypto_providers() -> list[tuple[str, bool, str | None]]:
     """
     Each provider in this build with the result of its self-test: (name, chosen, problem or None).
+
+    Example:
+        >>> from creto.crypto import crypto_providers
+        >>> [name for name, chosen, problem in crypto_providers() if problem is None]
+        ['aws-lc', 'rustcrypto']
     """
 
 def delegate(
@@ -1566,12 +1666,39 @@ def delegation_names(hops: SupportsGetItem[int, str]) -> list[str]:
 
 def dsse_sign(key: SigningKey, payload_type: str, payload: bytes) -> str:
     """
-    Signs a payload: a DSSE envelope as JSON text.
+    Signs a payload: a DSSE envelope as JSON text, one signature for each algorithm of the key's suite.
+
+    Args:
+        key: Who signs.
+        payload_type: What the payload is: `IN_TOTO` for an in-toto Statement.
+        payload: What is signed, with its type (DSSE's pre-authentication encoding, protocol 1.0.2).
+
+    Example:
+        >>> import json
+        >>> from creto.crypto import IN_TOTO, SigningKey, dsse_sign
+        >>> envelope = json.loads(dsse_sign(SigningKey.generate(), IN_TOTO, b"{}"))
+        >>> envelope["payload"], len(envelope["signatures"])
+        ('e30=', 2)
     """
 
 def dsse_verify(key: VerifyingKey, payload_type: str, envelope: str) -> bytes:
     """
     Verifies a DSSE envelope under exactly these keys and returns its payload.
+
+    Args:
+        key: Who must have signed, with every algorithm of its suite.
+        payload_type: What the payload must be.
+        envelope: The JSON text.
+
+    Raises:
+        SignatureVerificationFailedError: It is not signed so.
+        InvalidInputError: It is no DSSE envelope.
+
+    Example:
+        >>> from creto.crypto import IN_TOTO, SigningKey, dsse_sign, dsse_verify
+        >>> key = SigningKey.generate()
+        >>> dsse_verify(key.verifying_key, IN_TOTO, dsse_sign(key, IN_TOTO, b'{"built": true}'))
+        b'{"built": true}'
     """
 
 def envelope_header(envelope: bytes, suite: str) -> dict[Any, Any]:

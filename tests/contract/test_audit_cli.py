@@ -179,7 +179,7 @@ def test_verify_says_what_was_checked_and_exits_with_6_where_it_does_not_fit(sta
     kept, public = tmp_path / "kept", tmp_path / "creto.pub"
     public.write_text(run(state, "keys").output)
     args = ["verify", "--key", str(public), "--remember", str(kept)]
-    assert "3 records in 1 shards are as they were signed" in run(state, *args).output
+    assert "as they were signed: 3 records in 1 shard" in run(state, *args).output
     assert "extending 1 checkpoints seen before" in run(state, *args).output
     assert json.loads(run(state, "verify", "--json").output)[0]["size"] == 3
     other = tmp_path / "other.pub"
@@ -234,7 +234,7 @@ def test_verifier_keys_are_printed_for_public_clients(state: Path) -> None:
 
 def test_an_empty_state_folder_is_no_error(tmp_path: Path) -> None:
     assert run(tmp_path / "new", "verify").output == (
-        "the ledger has no record yet\n0 records in 0 shards are as they were signed\n"
+        "the ledger has no record yet\nas they were signed: 0 records in 0 shards\n"
     )
     assert run(tmp_path / "new", "tail").output == ""
     assert AuditClient.reading(tmp_path / "new").folder.name == "new"

@@ -76,7 +76,7 @@ def test_a_tampered_ledger_of_the_folder_is_found(
     shard = ledger._write(bench)
     monkeypatch.undo()
     monkeypatch.setenv("CRETO_STATE", str(state))
-    assert rows(capsys, "ledger")["ledger: verify the folder's own"]["seen"].startswith("20 records in 1 shards")
+    assert rows(capsys, "ledger")["ledger: verify the folder's own"]["seen"].startswith("20 records in 1 shard ")
     tampered = [path for path in shard.rglob("*") if path.is_file() and b"record number 7" in path.read_bytes()]
     assert tampered
     for path in tampered:

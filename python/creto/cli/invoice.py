@@ -283,9 +283,9 @@ def prove(frame: Frame, number: str, line: int, event: int) -> None:
     Example:
       creto invoice prove INV-2026-000001 1 1
     """
+    from creto._count import counted
     from creto.errors import NotFoundError
     from creto.metering import Invoices
-    from creto.metering._count import counted
     from creto.metering._proof import prove_event
 
     with frame.store() as store:

@@ -58,9 +58,9 @@ def command(
     if context.invoked_subcommand is not None:
         return
     frame = context.ensure_object(Frame)
+    from creto._count import counted
     from creto.errors import InvalidInputError
     from creto.metering import read_usage
-    from creto.metering._count import counted
     from creto.metering._period import instant, parse_period
     from creto.metering._render import bars, usage_html
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from creto import _core
+from creto._count import counted
 from creto.errors import CretoError, IntegrityError
-from creto.metering._count import counted
 from creto.metering._evidence import LedgerEvidence, stretches_of
 from creto.metering._invoice import digest, price_of
 from creto.metering._price import PricePeriod, matches

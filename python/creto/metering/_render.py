@@ -9,6 +9,7 @@ from fractions import Fraction
 from html import escape
 from typing import Any
 
+from creto._count import counted
 from creto.metering._usage import Bucket
 
 __all__ = ["bars", "invoice_csv", "invoice_html", "invoice_text", "period_text", "price_text", "usage_html"]
@@ -141,10 +142,10 @@ def invoice_text(document: Mapping[str, Any], width: int = 100) -> str:
         console.print(f"due after prepaid credits {document['due']} {currency}", markup=False, justify="right")
     for line in document["lines"]:
         if line["events"]:
-            said = f"line {line['line']}: {line['events']:,} events, commitment {line['commitment']}"
+            said = f"line {line['line']}: {counted(line['events'], 'event')}, commitment {line['commitment']}"
             console.print(said, markup=False)
     for found in document["unpriced"]:
-        unpriced = f"no price: {found['quantity']} of {plain(found['meter'])} ({found['events']} events)"
+        unpriced = f"no price: {found['quantity']} of {plain(found['meter'])} ({counted(found['events'], 'event')})"
         console.print(unpriced, markup=False)
     return out.getvalue().rstrip()
 
@@ -196,7 +197,7 @@ def invoice_html(document: Mapping[str, Any]) -> str:
         reason = f"<p>on {escape(document['credits_invoice'])}: {escape(document['reason'])}</p>"
     unpriced = "".join(
         f"<p class=soft>no price: {escape(found['quantity'])} of {escape(found['meter'])}"
-        f" ({found['events']} events)</p>"
+        f" ({counted(found['events'], 'event')})</p>"
         for found in document["unpriced"]
     )
     table = f"""<table>
@@ -220,7 +221,7 @@ def invoice_html(document: Mapping[str, Any]) -> str:
 def _evidence(line: Mapping[str, Any]) -> str:
     if not line["events"]:
         return ""
-    return f"<br><code>{line['events']:,} events, commitment {escape(line['commitment'])}</code>"
+    return f"<br><code>{counted(line['events'], 'event')}, commitment {escape(line['commitment'])}</code>"
 
 
 def _page(title: str, body: str) -> str:

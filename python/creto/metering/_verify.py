@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from creto import _core
+from creto._count import counted
 from creto.errors import CretoError, IntegrityError
-from creto.metering._count import counted
 from creto.metering._evidence import LedgerEvidence, stretches_of, through
 from creto.metering._invoice import FORMAT, digest, line_amount, price_of, total_of
 from creto.metering._price import PricePeriod

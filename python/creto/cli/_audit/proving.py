@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from creto._count import counted
 from creto.cli._audit._options import EXISTING, PATH, bar, client
 from creto.cli._frame import Frame, json_option, pass_frame
 from creto.errors import InvalidInputError, NotFoundError
@@ -53,8 +54,8 @@ def verify(frame: Frame, keys: tuple[Path, ...], seen: tuple[Path, ...], remembe
         return
     frame.table(["shard", "records", "root", "origin"], rows, empty="the ledger has no record yet")
     total = sum(v.size for v in verified)
-    held = f", extending {len(notes)} checkpoints seen before" if notes else ""
-    frame.say(f"{total} records in {len(verified)} shards are as they were signed{held}")
+    held = f", extending {counted(len(notes), 'checkpoint')} seen before" if notes else ""
+    frame.say(f"as they were signed: {counted(total, 'record')} in {counted(len(verified), 'shard')}{held}")
 
 
 def _notes(frame: Frame, file: Path) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from creto._count import counted
 from creto.cli._checks import Bench, Check
 from creto.errors import CretoError
 
@@ -65,7 +66,7 @@ def _own(bench: Bench) -> str:
             sizes.append(int(reader.verify(trusted_keys(bench.folder))["size"]))
     if not sizes:
         return "empty so far"
-    return f"{sum(sizes)} records in {len(sizes)} shards verified against their signed checkpoints"
+    return f"{counted(sum(sizes), 'record')} in {counted(len(sizes), 'shard')} verified against signed checkpoints"
 
 
 CHECKS = [

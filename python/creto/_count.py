@@ -16,4 +16,4 @@ def counted(number: int, noun: str) -> str:
         >>> counted(1, "event"), counted(0, "event"), counted(12, "record")
         ('1 event', '0 events', '12 records')
     """
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
