@@ -180,7 +180,7 @@ def test_verify_says_what_was_checked_and_exits_with_6_where_it_does_not_fit(sta
     public.write_text(run(state, "keys").output)
     args = ["verify", "--key", str(public), "--remember", str(kept)]
     assert "as they were signed: 3 records in 1 shard" in run(state, *args).output
-    assert "extending 1 checkpoints seen before" in run(state, *args).output
+    assert "extending 1 checkpoint seen before" in run(state, *args).output
     assert json.loads(run(state, "verify", "--json").output)[0]["size"] == 3
     other = tmp_path / "other.pub"
     other.write_text(_core.SigningKey.generate().verifying_key.to_text())
@@ -254,7 +254,7 @@ def test_a_checkpoint_that_a_full_disk_cut_off_is_ended_passed_over_and_publishe
     assert told.exit_code == 0
     assert f"{kept}: 1 of 1 checkpoints are not whole, and say nothing" in told.output
     assert run(state, "publish", str(kept)).output == f"published 1 checkpoints to {kept}\n"
-    assert "extending 1 checkpoints seen before" in run(state, "verify", "--seen", str(kept)).output
+    assert "extending 1 checkpoint seen before" in run(state, "verify", "--seen", str(kept)).output
     assert run(state, "publish", str(kept)).output == f"published 0 checkpoints to {kept}\n"
 
 
