@@ -1,9 +1,9 @@
-//! The gate with everything behind it real: 1,000 policies, two meters at four levels, a ledger, a clock.
+//! The gate with everything behind it real: 1,000 policies, two meters at four levels, a ledger.
 
 use creto_audit::{Ledger, Options};
 use creto_authz::{Engine, Sources};
-use creto_consensus::HybridLogicalClock;
 use creto_crypto::{SigningKey, Suite};
+use creto_enablement_common::ports::Clock;
 use creto_enablement_common::{Result, Value};
 use creto_gate::{Act, Gate, Principal};
 use creto_metering::{QuotaEnforcer, QuotaRule};
@@ -47,13 +47,12 @@ pub struct Setting {
 }
 
 impl Setting {
-    /// Sets it up in `folder`.
+    /// Sets it up in `folder`, by a clock.
     ///
     /// # Errors
     /// Whatever keeps a part from starting.
-    pub fn open(folder: &Path) -> Result<Self> {
+    pub fn open(folder: &Path, clock: Arc<dyn Clock>) -> Result<Self> {
         std::fs::create_dir_all(folder)?;
-        let clock = Arc::new(HybridLogicalClock::open(&folder.join("clock"))?);
         let ledger = Ledger::open(&folder.join("ledger"), &*clock, SigningKey::generate(Suite::Standard)?, Options::default())?;
         let quota = Arc::new(QuotaEnforcer::new(QuotaRule::parse_list(&rules())?, Duration::from_secs(60)));
         let policy = Arc::new(Engine::new());

@@ -6,11 +6,15 @@
 
 use creto_benches::setting::{BARE, FULL, Setting};
 use creto_benches::{Row, batches};
+use creto_consensus::HybridLogicalClock;
 use creto_enablement_common::OutcomeRef;
+use std::sync::Arc;
 use std::time::Duration;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let setting = Setting::open(&std::env::temp_dir().join(format!("creto-bench-gate-{}", std::process::id())))?;
+    let folder = std::env::temp_dir().join(format!("creto-bench-gate-{}", std::process::id()));
+    std::fs::create_dir_all(&folder)?;
+    let setting = Setting::open(&folder, Arc::new(HybridLogicalClock::open(&folder.join("clock"))?))?;
     let (alone, chained) = (setting.alone()?, setting.chained()?);
     for (case, principal, act, note) in [
         ("rust/enter_settle", &alone, &BARE, "no chain, no context; 1,000 policies, 2 meters x 4 levels, one relaxed record"),
