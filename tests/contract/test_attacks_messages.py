@@ -7,7 +7,6 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -17,59 +16,16 @@ from sqlalchemy import delete, select, update
 
 from creto import _core
 from creto.errors import DeliveryDeniedError
-from creto.messaging import Mailbox, Message, _attachment, _nats, _parcel, _pieces, _receipt
+from creto.messaging import _attachment, _parcel, _pieces, _receipt
 from creto.messaging._arriving import Arriving, Incomplete
-from creto.nhi import Identities
-from creto.store import Store, tables
-
-
-class Machine:
-    """A store, a trust domain and one agent."""
-
-    def __init__(self, store: Store, name: str) -> None:
-        self.store = store
-        self.identities = Identities(store, trust_domain=f"{name}.test")
-        self.mailbox = Mailbox(store, self.identities, remote=True)
-        self.agent = self.identities.agent(name)
-        self.token = _nats._token(f"{name}.test")
-
-    def knows(self, other: Machine) -> None:
-        fingerprint = other.identities.domain().verifying_key.fingerprint
-        self.identities.import_blocking(other.identities.export(), fingerprint=fingerprint)
-
-    def rows(self, table: Any) -> list[Any]:
-        with self.store.read() as tx:
-            return tx.all(select(table))
-
-    def seal(self, to: Machine, body: bytes, content_type: str) -> bytes:
-        """An envelope by a sender who does not use our mailbox."""
-        now = int(time.time())
-        return _core.envelope_seal(
-            self.agent.id,
-            self.agent.signing_key,
-            [self.identities.find(to.agent.id)],
-            body,
-            message_id=hashlib.sha256(body).hexdigest()[:32],
-            date=now,
-            expires=now + 600,
-            content_type=content_type,
-        )
-
-    async def first(self, seconds: float = 20) -> Message:
-        async with self.mailbox.inbox(self.agent) as inbox:
-            with anyio.fail_after(seconds):
-                message = await inbox.__anext__()
-                await message.ack()
-                return message
+from creto.store import tables
+from machines import Machine, acquainted
 
 
 @pytest.fixture
 def machines(tmp_path: Path) -> Iterator[tuple[Machine, Machine]]:
-    with ExitStack() as stack:
-        here, there = (Machine(stack.enter_context(Store(tmp_path / name)), name) for name in ("here", "there"))
-        here.knows(there)
-        there.knows(here)
-        yield here, there
+    with acquainted(tmp_path) as both:
+        yield both
 
 
 def _manifest(**changes: Any) -> str:

@@ -7,16 +7,14 @@ import contextlib
 import json
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import ExitStack, asynccontextmanager
-from pathlib import Path
+from contextlib import asynccontextmanager
 
 import anyio
 import pytest
 
 from creto.errors import ConnectionFailedError
-from creto.messaging import Mailbox, _mailbox, _nats_client
-from creto.nhi import Identities
-from creto.store import Store
+from creto.messaging import _mailbox, _nats_client
+from machines import Machine, acquainted
 
 INFO = {"server_id": "x", "version": "2.11.0", "proto": 1, "headers": True, "max_payload": 1_048_576, "jetstream": True}
 MOST = 32 << 20  # bytes that a server gets rid of before it is left: the bound, with what the kernel holds
@@ -191,24 +189,10 @@ SCRIPTS: dict[str, Script] = {
 }
 
 
-class Machine:
-    """A store, a trust domain and one agent."""
-
-    def __init__(self, store: Store, name: str) -> None:
-        self.identities = Identities(store, trust_domain=f"{name}.test")
-        self.mailbox = Mailbox(store, self.identities, remote=True)
-        self.agent = self.identities.agent(name)
-
-
 @pytest.fixture(scope="module")
 def machines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Machine, Machine]]:
-    folder: Path = tmp_path_factory.mktemp("hostile")
-    with ExitStack() as stack:
-        here, there = (Machine(stack.enter_context(Store(folder / name)), name) for name in ("here", "there"))
-        for one, other in ((here, there), (there, here)):
-            fingerprint = other.identities.domain().verifying_key.fingerprint
-            one.identities.import_blocking(other.identities.export(), fingerprint=fingerprint)
-        yield here, there
+    with acquainted(tmp_path_factory.mktemp("hostile")) as both:
+        yield both
 
 
 @pytest.mark.parametrize("what", SCRIPTS)

@@ -209,6 +209,14 @@ def test_who_was_not_heard_of_for_the_retention_is_erased_by_the_timer_and_nobod
     anyio.run(main)
 
 
+def _said_long_ago(state: Path, subjects: Subjects) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What was recorded about somebody 200 days ago, as it was sealed and as it is logged."""
+    record = subjects.sealed({"who": AGENT, "what": "crm:read"}, "old@x", {"born": BORN})
+    then = time.time() - 200 * 86_400
+    os.utime(state / "keys/subjects" / subjects.pseudonym("old@x"), (then, then))
+    return record, {**record, "timestamp": int(then * 1e6) << 12}
+
+
 def test_a_longer_retention_than_the_floor_holds(state: Path) -> None:
     open_folder(state)
     sealer = _core.Sealer.open(state / "keys")
@@ -216,10 +224,8 @@ def test_a_longer_retention_than_the_floor_holds(state: Path) -> None:
 
     async def main() -> None:
         audit = AuditClient(open_ledger(state, _core.HybridLogicalClock(state / "clock"), sealer), state)
-        record = subjects.sealed({"who": AGENT, "what": "crm:read"}, "old@x", {"born": BORN})
-        then = time.time() - 200 * 86_400
-        os.utime(state / "keys/subjects" / subjects.pseudonym("old@x"), (then, then))
-        await audit.log({**record, "timestamp": int(then * 1e6) << 12})
+        _, logged = _said_long_ago(state, subjects)
+        await audit.log(logged)
         assert await expire(audit=audit, subjects=subjects, retention_days=365) == []
         assert len(await expire(audit=audit, subjects=subjects, retention_days=199)) == 1
         await audit.close()
@@ -236,10 +242,8 @@ def test_a_crash_before_the_key_is_gone_is_made_up_for_by_the_next_run(
 
     async def main() -> None:
         audit = AuditClient(open_ledger(state, _core.HybridLogicalClock(state / "clock"), sealer), state)
-        record = subjects.sealed({"who": AGENT, "what": "crm:read"}, "old@x", {"born": BORN})
-        then = time.time() - 200 * 86_400
-        os.utime(state / "keys/subjects" / subjects.pseudonym("old@x"), (then, then))
-        await audit.log({**record, "timestamp": int(then * 1e6) << 12})
+        record, logged = _said_long_ago(state, subjects)
+        await audit.log(logged)
 
         def falls(_: Subjects, pseudonym: str) -> bool:
             raise KeyboardInterrupt(pseudonym)

@@ -4,56 +4,24 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import update
 
 from creto import _core
 from creto.errors import ConnectionFailedError, InvalidInputError, TimeoutError
-from creto.messaging import Mailbox, Message
-from creto.nhi import Identities
-from creto.store import Store, tables
-
-
-class Machine:
-    """A store, a trust domain and one agent."""
-
-    def __init__(self, store: Store, name: str, suite: str = "standard") -> None:
-        self.store = store
-        self.identities = Identities(store, trust_domain=f"{name}.test", suite=suite)
-        self.mailbox = Mailbox(store, self.identities, remote=True)
-        self.agent = self.identities.agent(name)
-
-    def knows(self, other: Machine) -> None:
-        fingerprint = other.identities.domain().verifying_key.fingerprint
-        self.identities.import_blocking(other.identities.export(), fingerprint=fingerprint)
-
-    def rows(self, table: Any) -> list[Any]:
-        with self.store.read() as tx:
-            return tx.all(select(table))
+from creto.store import tables
+from machines import Machine, acquainted
 
 
 @pytest.fixture
 def machines(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Machine, Machine]]:
-    suite = getattr(request, "param", "standard")
-    with ExitStack() as stack:
-        stores = {name: stack.enter_context(Store(tmp_path / name)) for name in ("here", "there")}
-        here, there = (Machine(store, name, suite) for name, store in stores.items())
-        here.knows(there)
-        there.knows(here)
-        yield here, there
-
-
-async def first(machine: Machine, seconds: float = 20) -> Message:
-    async with machine.mailbox.inbox(machine.agent) as inbox:
-        with anyio.fail_after(seconds):
-            message = await inbox.__anext__()
-            await message.ack()
-            return message
+    with acquainted(tmp_path, getattr(request, "param", "standard")) as both:
+        yield both
 
 
 @pytest.mark.parametrize("machines", ["standard", "cnsa2"], indirect=True)
@@ -65,13 +33,13 @@ def test_a_message_and_its_reply_cross_between_machines_with_a_signed_receipt(
     async def main() -> None:
         async with here.mailbox.carry(nats_url), there.mailbox.carry(nats_url):
             sent = await here.mailbox.send(here.agent, there.agent.id, b"over there")
-            message = await first(there)
+            message = await there.first()
             assert (message.body, message.sender) == (b"over there", here.agent.id)
             [receipt] = await sent.receipts(timeout=20)
             assert (receipt.outcome, receipt.recipient) == ("received", there.agent.id)
             assert receipt.suite == there.identities.suite
             await message.reply(b"and back")
-            reply = await first(here)
+            reply = await here.first()
             assert (reply.body, reply.in_reply_to) == (b"and back", sent.id)
 
     anyio.run(main)
@@ -93,7 +61,7 @@ def test_a_message_waits_in_the_store_while_nobody_can_carry_it(
         # The other machine was not there; the server's word that it has the message ended nothing.
         assert await sent.state() == {there.agent.id: "waiting"}
         async with here.mailbox.carry(nats_url), there.mailbox.carry(nats_url):
-            assert (await first(there)).id == sent.id
+            assert (await there.first()).id == sent.id
             await sent.receipts(timeout=20)
 
     anyio.run(main)
@@ -115,7 +83,7 @@ def test_what_the_server_lost_is_sent_again_and_what_it_repeats_comes_once(
         assert [row.attempts for row in here.rows(tables.outgoing)] == [1]
         await client.jetstream().purge_stream("CRETO")
         async with here.mailbox.carry(nats_url), there.mailbox.carry(nats_url):
-            assert (await first(there)).id == sent.id
+            assert (await there.first()).id == sent.id
             await sent.receipts(timeout=20)
             # Sent again, as if the receipt had been lost: the row keeps it out, and another receipt answers.
             with here.store.begin() as tx:
@@ -294,7 +262,7 @@ def test_the_layer_carries_where_the_setting_says_so(
                 there.identities.export(), fingerprint=there.identities.domain().verifying_key.fingerprint
             )
             sent = await layer.send(agent, there.agent.id, b"through the layer")
-            assert (await first(there)).id == sent.id
+            assert (await there.first()).id == sent.id
             await sent.receipts(timeout=20)
 
     anyio.run(main)
@@ -312,7 +280,7 @@ def test_a_server_that_lost_its_streams_gets_them_again(machines: tuple[Machine,
             for stream in ("CRETO", "CRETO-BLOBS"):
                 await client.jetstream().delete_stream(stream)
             sent = await here.mailbox.send(here.agent, there.agent.id, b"once more", attach={"a": b"file"})
-            message = await first(there, 60)
+            message = await there.first(60)
             assert (message.id, await message.attachments["a"].read()) == (sent.id, b"file")
             await sent.receipts(timeout=60)
         await client.close()

@@ -9,6 +9,7 @@ from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 from creto import _core
+from creto._plain import plain
 from creto.audit._bounded import BoundedServer
 from creto.audit._keys import place
 from creto.audit._reading import shards
@@ -128,7 +129,7 @@ def cosign(folder: Path, url: str, witness: str) -> dict[str, str]:
             )
         if status != 200:
             # Its own words, but not all of them, and none that a terminal would obey.
-            said = "".join(letter for letter in answer.strip()[:200] if letter.isprintable())
+            said = plain(answer.strip(), most=200)
             raise ConnectionFailedError(f"the witness answers {status} about shard `{shard.name}`: {said}")
         notes[shard.name] = _core.ledger_with_cosignature(note, answer, witness)
     return notes

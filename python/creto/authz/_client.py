@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from creto import _core
-from creto._foreign import json_value
+from creto.authz._entities import entities_of, uid_of
 from creto.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ class AuthzClient:
         text = entities if isinstance(entities, str) else json.dumps(list(entities))
         if self._known:
             # A new set of policies does not make the sources' entities unknown: who was revoked stays revoked.
-            given = {_uid(entity): json.dumps(entity) for entity in _listed(text)}
+            given = {uid_of(entity): json.dumps(entity) for entity in entities_of(text, "the text")}
             text = f"[{','.join((given | self._known).values())}]"
         _, warnings = self.engine.install(policies, schema if schema is not None else starter_schema(), text)
         return warnings
@@ -352,14 +352,14 @@ class AuthzClient:
         fresh: dict[tuple[str, str], Entity] = {}
         for source in self.sources:
             if isinstance(source, Path):
-                given: Any = _listed(await anyio.to_thread.run_sync(source.read_bytes), source)
+                given: Any = entities_of(await anyio.to_thread.run_sync(source.read_bytes), f"`{source}`")
             else:
                 ask = getattr(source, "policy_entities", source)
                 given = ask()
                 if hasattr(given, "__await__"):
                     given = await given
             for entity in given:
-                fresh[_uid(entity)] = entity
+                fresh[uid_of(entity)] = entity
         return fresh
 
     def _take(self, fresh: dict[tuple[str, str], Entity]) -> int:
@@ -374,18 +374,6 @@ class AuthzClient:
         return len(changed) + len(gone)
 
 
-def _listed(text: str | bytes, source: Path | None = None) -> list[Entity]:
-    """The entities of a text, which is a JSON array of them."""
-    where = f"`{source}`" if source else "the text"
-    try:
-        given = json_value(text)
-    except ValueError as error:
-        raise InvalidInputError(f"{where} holds no entities: {error}") from None
-    if not isinstance(given, list):
-        raise InvalidInputError(f"{where} holds no entities: write a JSON array of them")
-    return given
-
-
 def _places(column: Sequence[str] | numpy.ndarray) -> numpy.ndarray:
     """A column of places in a roster; a conversion that would make another place of one is refused."""
     import numpy as np
@@ -397,14 +385,3 @@ def _places(column: Sequence[str] | numpy.ndarray) -> numpy.ndarray:
             raise InvalidInputError("a place in a roster is an unsigned 32-bit integer, and this column holds others")
         given = given.astype(np.uint32)
     return np.ascontiguousarray(given)
-
-
-def _uid(entity: Entity) -> tuple[str, str]:
-    try:
-        uid = entity["uid"]
-        uid = uid.get("__entity", uid)
-        return str(uid["type"]), str(uid["id"])
-    except (TypeError, KeyError, AttributeError):
-        raise InvalidInputError(
-            f"not an entity: {entity!r}; write {{'uid': {{'type': ..., 'id': ...}}, 'attrs': {{}}, 'parents': []}}"
-        ) from None

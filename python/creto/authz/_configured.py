@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from creto._foreign import json_value
+from creto.authz._entities import entities_of, uid_of
 from creto.authz._signed import read_keys, signed_at, verify_files
 from creto.authz._starter import starter, starter_schema
-from creto.errors import InvalidInputError, SignatureVerificationFailedError
+from creto.errors import SignatureVerificationFailedError
 
 if TYPE_CHECKING:
     from creto.config import Settings
     from creto.nhi import Identities
 
-__all__ = ["PolicySet", "agent_entities", "configured", "entities_of", "merged", "shadowed"]
+__all__ = ["PolicySet", "agent_entities", "configured", "merged", "shadowed"]
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def configured(settings: Settings) -> PolicySet:
     return PolicySet(
         policies="\n".join(text.decode() for _, text in policies) if policies else starter(),
         schema=schema[0][1].decode() if schema else starter_schema(),
-        entities=[entity for path, text in entities for entity in entities_of(path, text)],
+        entities=[entity for path, text in entities for entity in entities_of(text, f"`{path}`")],
         files=tuple(path for path, _ in policies),
         signed=signed,
     )
@@ -121,9 +121,9 @@ def merged(agents: list[dict[str, Any]], files: list[dict[str, Any]]) -> str:
         agents: From the store, which says who is revoked.
         files: From `authz.entities`.
     """
-    known = {_uid(entity): entity for entity in agents}
+    known = {uid_of(entity): entity for entity in agents}
     for entity in files:
-        uid = _uid(entity)
+        uid = uid_of(entity)
         own = known.get(uid)
         if own is None:
             known[uid] = entity
@@ -132,31 +132,3 @@ def merged(agents: list[dict[str, Any]], files: list[dict[str, Any]]) -> str:
         parents = [*above, *(each for each in entity.get("parents", []) if each not in above)]
         known[uid] = {**entity, "attrs": {**entity.get("attrs", {}), **own.get("attrs", {})}, "parents": parents}
     return json.dumps(list(known.values()))
-
-
-def _uid(entity: dict[str, Any]) -> tuple[str, str]:
-    uid = entity["uid"]
-    uid = uid.get("__entity", uid)
-    return str(uid["type"]), str(uid["id"])
-
-
-def entities_of(path: Path, text: str | bytes) -> list[dict[str, Any]]:
-    """The entities of a file.
-
-    Args:
-        path: Where it lies, for the error.
-        text: What is in it.
-
-    Raises:
-        InvalidInputError: It is no JSON array of entities.
-    """
-    try:
-        entities = json_value(text)
-        for entity in entities:
-            _uid(entity)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise InvalidInputError(
-            f"`{path}` holds no entities: {error}; it is a JSON array of "
-            '{"uid": {"type": ..., "id": ...}, "attrs": {}, "parents": []}'
-        ) from None
-    return list(entities)

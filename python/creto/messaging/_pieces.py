@@ -7,7 +7,7 @@ before anything of it is kept: whoever can write to the transport cannot fill th
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from sqlalchemy import delete, select, update
@@ -68,8 +68,7 @@ def sealed(tx: Transaction, digest: bytes) -> bytes:
 def whole(tx: Transaction, digests: Sequence[bytes]) -> set[bytes]:
     """Which of these blobs are here, to their last byte."""
     found: set[bytes] = set()
-    for start in range(0, len(digests), _ASKED_FOR):
-        asked = digests[start : start + _ASKED_FOR]
+    for asked in _portions(digests):
         rows = tx.all(select(attachments.c.digest).where(attachments.c.digest.in_(asked)))
         found.update(bytes(digest) for (digest,) in rows)
     return found
@@ -77,8 +76,7 @@ def whole(tx: Transaction, digests: Sequence[bytes]) -> set[bytes]:
 
 def prolong(tx: Transaction, digests: Sequence[bytes], expires: int) -> None:
     """Keeps blobs until then, or for as long as they would have been kept."""
-    for start in range(0, len(digests), _ASKED_FOR):
-        asked = digests[start : start + _ASKED_FOR]
+    for asked in _portions(digests):
         tx.execute(
             update(attachments)
             .where(attachments.c.digest.in_(asked), attachments.c.expires < expires)
@@ -118,6 +116,11 @@ def assemble(tx: Transaction, attachment: Attachment, expires: int) -> None:
 def drop(tx: Transaction, digest: bytes) -> None:
     """Forgets the pieces of a blob that is not whole."""
     tx.execute(delete(attachment_pieces).where(attachment_pieces.c.digest == digest))
+
+
+def _portions(digests: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
+    for start in range(0, len(digests), _ASKED_FOR):
+        yield digests[start : start + _ASKED_FOR]
 
 
 def _joined(pieces: Iterable[bytes]) -> bytes:

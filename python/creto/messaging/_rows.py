@@ -27,6 +27,7 @@ __all__ = [
     "PRIORITIES",
     "RECEIPT",
     "TOPIC",
+    "UNREAD",
     "Held",
     "Letter",
     "any_for",
@@ -47,7 +48,7 @@ RECEIPT = "receipt/"  # what a message's end is announced under, before its id
 MOST_WAITING = 10_000  # messages of one sender that may wait in one mailbox: what a flood can take of the store
 PRIORITIES = {"non-urgent": -1, "normal": 0, "urgent": 1}
 _HEAD_START = 16  # turns by which a priority goes ahead of the one below it
-_UNREAD = ("waiting", "taken")
+UNREAD = ("waiting", "taken")
 
 # Made once, since a message's way is short and SQLAlchemy's is not; each part is one step down an index.
 _THERE = mailbox.c.recipient == bindparam("r")
@@ -62,11 +63,11 @@ _TURNS = select(
             ("last", func.max(mailbox.c.turn), _THEIRS),
             ("first", func.min(mailbox.c.turn), _THERE),
         )
-        for state in _UNREAD
+        for state in UNREAD
         for priority in PRIORITIES.values()
     )
 )
-_BACKLOG = select(func.count()).select_from(mailbox).where(_THEIRS, mailbox.c.state.in_(_UNREAD))
+_BACKLOG = select(func.count()).select_from(mailbox).where(_THEIRS, mailbox.c.state.in_(UNREAD))
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,23 +109,26 @@ def put(tx: Transaction, letters: Sequence[Letter]) -> list[DeliveryDeniedError 
         standing = standings.get(pair) or standings.setdefault(pair, _Standing(tx, *pair))
         denials.append(standing.denial(tx))
         if denials[-1] is None:
-            rows.append(
-                {
-                    "recipient": letter.recipient,
-                    "sender": letter.sender,
-                    "message_id": letter.message_id,
-                    "in_reply_to": letter.in_reply_to,
-                    "envelope": letter.envelope,
-                    "state": "waiting",
-                    "attempts": 0,
-                    "priority": PRIORITIES[letter.priority],
-                    "turn": standing.next_turn(PRIORITIES[letter.priority]),
-                    "arrived": tx.now,
-                    "expires": letter.expires,
-                }
-            )
+            rows.append(_row(tx, letter, standing.next_turn(PRIORITIES[letter.priority])))
     tx.insert_all_once(mailbox, rows)
     return denials
+
+
+def _row(tx: Transaction, letter: Letter, turn: int) -> dict[str, Any]:
+    """What is filed of a letter that waits."""
+    return {
+        "recipient": letter.recipient,
+        "sender": letter.sender,
+        "message_id": letter.message_id,
+        "in_reply_to": letter.in_reply_to,
+        "envelope": letter.envelope,
+        "state": "waiting",
+        "attempts": 0,
+        "priority": PRIORITIES[letter.priority],
+        "turn": turn,
+        "arrived": tx.now,
+        "expires": letter.expires,
+    }
 
 
 class _Standing:
@@ -136,7 +140,7 @@ class _Standing:
     def __init__(self, tx: Transaction, recipient: str, sender: str) -> None:
         found: Any = tx.execute(_TURNS, {"r": recipient, "s": sender}).one()
         classes = len(PRIORITIES)
-        lasts, firsts = found[: len(_UNREAD) * classes], found[len(_UNREAD) * classes :]
+        lasts, firsts = found[: len(UNREAD) * classes], found[len(UNREAD) * classes :]
         self._recipient, self._sender = recipient, sender
         self._first = min((int(turn) for turn in firsts if turn is not None), default=0)
         self._last = {
@@ -164,22 +168,8 @@ class _Standing:
 
 def refuse(tx: Transaction, letter: Letter, reason: str, receipt: str) -> bool:
     """Files what is not handed out, so that it is refused once; False where it was filed before."""
-    return tx.insert_once(
-        mailbox,
-        recipient=letter.recipient,
-        sender=letter.sender,
-        message_id=letter.message_id,
-        in_reply_to=letter.in_reply_to,
-        envelope=b"",
-        state="refused",
-        reason=reason,
-        receipt=receipt,
-        attempts=0,
-        priority=PRIORITIES[letter.priority],
-        turn=0,
-        arrived=tx.now,
-        expires=letter.expires,
-    )
+    ended = {"envelope": b"", "state": "refused", "reason": reason, "receipt": receipt}
+    return tx.insert_once(mailbox, **(_row(tx, letter, 0) | ended))
 
 
 def refusal(tx: Transaction, letter: Letter) -> str | None:

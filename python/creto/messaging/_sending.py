@@ -61,8 +61,12 @@ class Draft:
     in_reply_to: str | None
     blobs: list[_attachment.Blob]
     news: News = field(repr=False, compare=False)
-    recipients: tuple[str, ...]
     durable: bool
+    recipients: tuple[str, ...] = field(init=False)
+    """Their ids, asked of each once."""
+
+    def __post_init__(self) -> None:
+        self.recipients = tuple([identity.id for identity in self.to])
 
     def seal(self) -> bytes:
         """The envelope; the GIL is released meanwhile."""
@@ -157,7 +161,6 @@ class Sending:
         now = int(self._mailbox._clock())
         # What is handed over in memory has no receipt to wait for.
         expires, news = now + life, self._mailbox._expect(message_id) if durable else News()
-        recipients = tuple([identity.id for identity in identities])
         return Draft(
             sender,
             identities,
@@ -170,7 +173,6 @@ class Sending:
             in_reply_to,
             blobs,
             news,
-            recipients,
             durable,
         )
 

@@ -19,6 +19,7 @@ from creto.store.tables import announcements, approvers, grants
 from creto.store.tables import oversight_requests as requests
 
 __all__ = [
+    "OPEN",
     "TOPIC",
     "announced",
     "answer",
@@ -36,7 +37,7 @@ __all__ = [
 TOPIC = "oversight"
 MOST_WAITING = 100
 """Requests of one agent that may wait for an answer at once."""
-_OPEN = ("requested", "pending")
+OPEN = ("requested", "pending")
 _WAITING = ("requested", "pending", "approved")
 
 
@@ -57,7 +58,7 @@ def find(tx: Transaction, prefix: str) -> Request:
     return Request.of(rows[0])
 
 
-def listed(tx: Transaction, states: Sequence[str] | None = _OPEN, limit: int = 200) -> list[Request]:
+def listed(tx: Transaction, states: Sequence[str] | None = OPEN, limit: int = 200) -> list[Request]:
     """Requests in these states (None: in any), the newest first."""
     query = select(requests).order_by(requests.c.created.desc()).limit(limit)
     if states is not None:
@@ -87,7 +88,7 @@ def write(
         UnauthorizedError: The agent has too many that wait: a flood would hide those of others.
     """
     mine = requests.c.agent == act.agent
-    waiting = tx.scalar(select(func.count()).select_from(requests).where(mine, requests.c.state.in_(list(_OPEN))))
+    waiting = tx.scalar(select(func.count()).select_from(requests).where(mine, requests.c.state.in_(list(OPEN))))
     if waiting >= MOST_WAITING:
         raise UnauthorizedError(
             f"`{act.agent}` has {waiting} requests that wait for an answer already; `creto approve` lists them"

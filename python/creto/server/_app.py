@@ -92,12 +92,8 @@ def inbox_app(
         ('ok\\n', '/login?next=/')
     """
     access = Access(desk.approvers, hosts, secure=secure)
-    pages, api, events = Pages(desk, access), Api(desk, access), Events(desk, access)
-
-    seen: list[Route] = []
-    if folder is not None:
-        pages.has_acts = True
-        seen = Acts(folder, pages, access).routes()
+    pages, api, events = Pages(desk, access, folder is not None), Api(desk, access), Events(desk, access)
+    seen = [] if folder is None else Acts(folder, pages, access).routes()
 
     async def failed(request: Request, error: Exception) -> Response:
         if not isinstance(error, CretoError):

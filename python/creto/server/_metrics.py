@@ -22,8 +22,10 @@ from sqlalchemy import func, select
 from creto.audit._reading import Followers
 from creto.audit._record import AuditRecord
 from creto.errors import InvalidInputError
+from creto.messaging._rows import UNREAD
 from creto.metering import StoreAuthority
 from creto.oversight._request import GRACE_US
+from creto.oversight._transitions import OPEN
 from creto.runtime import running
 from creto.store import Store
 from creto.store.tables import mailbox, outgoing, oversight_requests
@@ -116,9 +118,9 @@ class Metrics(Collector):
         now = time.time_ns() // 1000
         requests, letters, sent = oversight_requests.c, mailbox.c, outgoing.c
         asked = select(func.count(), func.min(requests.created)).where(
-            requests.state.in_(["requested", "pending"]), requests.expiry > now + GRACE_US
+            requests.state.in_(OPEN), requests.expiry > now + GRACE_US
         )
-        unread = select(func.count()).where(letters.state.in_(["waiting", "taken"]), letters.expires > now // 10**6)
+        unread = select(func.count()).where(letters.state.in_(UNREAD), letters.expires > now // 10**6)
         unsent = select(func.count()).where(sent.state == "waiting")
         with self._store.read() as tx:
             waiting = tx.first(asked)

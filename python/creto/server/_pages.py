@@ -29,13 +29,13 @@ class Pages:
     Args:
         desk: Where the requests are.
         access: Who may come in.
+        has_acts: Pages of acts are served beside these.
     """
 
-    def __init__(self, desk: Desk, access: Access) -> None:
+    def __init__(self, desk: Desk, access: Access, has_acts: bool) -> None:
         self._desk = desk
         self._access = access
-        self.has_acts = False
-        """True where pages of acts are served beside these."""
+        self._has_acts = has_acts
         self._templates = Environment(
             loader=PackageLoader("creto.server"),
             autoescape=True,
@@ -169,7 +169,7 @@ class Pages:
             approver=session.approver.name if session else None,
             csrf=session.csrf if session else None,
             at=place_of(request),
-            sees_acts=self.has_acts and session is not None and session.sees_acts,
+            sees_acts=self._has_acts and session is not None and session.sees_acts,
             **values,
         )
         return HTMLResponse(text, status_code=status)

@@ -87,8 +87,7 @@ pub fn examine(policies: &str, schema: &str, solver: &SolverCommand<'_>) -> Resu
 
 /// By whose name a forbid can be lifted; without a name by its own.
 fn asked_of(policy: &Policy) -> Option<String> {
-    let name = policy.annotation("oversight")?;
-    Some(if name.is_empty() { policy.id().to_string() } else { name.to_owned() })
+    creto_authz::lifted_by(policy.id().as_ref(), policy.annotation("oversight")).map(str::to_owned)
 }
 
 enum Question<'a> {

@@ -14,13 +14,14 @@ pub struct Marks {
     pub audit: AuditWhen,
 }
 
+/// By whose name a forbid can be lifted, as its `@oversight` says: by its own, where that names none.
+pub fn lifted_by<'a>(id: &'a str, oversight: Option<&'a str>) -> Option<&'a str> {
+    oversight.map(|name| if name.is_empty() { id } else { name })
+}
+
 /// Reads the annotations of one policy.
-pub fn marks<'a>(id: &str, effect: Effect, annotation: impl Fn(&'static str) -> Option<&'a str>) -> Marks {
-    let oversight = match (effect, annotation("oversight")) {
-        (Effect::Forbid, Some("")) => Some(Arc::from(id)),
-        (Effect::Forbid, Some(name)) => Some(Arc::from(name)),
-        _ => None,
-    };
+pub fn marks<'a>(id: &'a str, effect: Effect, annotation: impl Fn(&'static str) -> Option<&'a str>) -> Marks {
+    let oversight = lifted_by(id, annotation("oversight")).filter(|_| effect == Effect::Forbid).map(Arc::from);
     let audit = if annotation("audit") == Some("after") { AuditWhen::After } else { AuditWhen::Before };
     Marks { oversight, audit }
 }

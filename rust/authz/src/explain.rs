@@ -1,5 +1,6 @@
 //! Why a request is answered as it is, in words: each policy whose scope fits, each of its conditions with its value.
 
+use crate::annotation::lifted_by;
 use crate::finding::with_causes;
 use crate::parts::each_part;
 use crate::reference;
@@ -131,11 +132,9 @@ fn one(policy: &Policy, request: &Request, entities: &Entities) -> Result<Explai
         }
     }
     let forbid = policy.effect() == Effect::Forbid;
-    let oversight = policy
-        .annotation("oversight")
-        .filter(|_| forbid)
-        .map(|name| if name.is_empty() { policy.id().to_string() } else { name.to_owned() });
-    Ok(Explained { policy: policy.id().to_string(), forbid, oversight, holds, conditions })
+    let id = policy.id().to_string();
+    let oversight = lifted_by(&id, policy.annotation("oversight")).filter(|_| forbid).map(str::to_owned);
+    Ok(Explained { policy: id, forbid, oversight, holds, conditions })
 }
 
 fn evaluate(text: &str, request: &Request, entities: &Entities) -> core::result::Result<EvalResult, String> {

@@ -47,6 +47,7 @@ mod value;
 mod view;
 mod writer;
 
+pub use annotation::lifted_by;
 pub use answer::{Answer, Ruling, Told};
 pub use engine::{Engine, EntityChange, Size};
 pub use explain::{Condition, Explained};

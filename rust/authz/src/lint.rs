@@ -1,5 +1,6 @@
 //! What validates and still may not mean what it says.
 
+use crate::annotation::lifted_by;
 use crate::finding::{Finding, Severity};
 use crate::parts::each_part;
 use crate::source::on_large_stack;
@@ -178,7 +179,7 @@ fn same(a: &Template, b: &Template) -> bool {
 
 /// By whose name a forbid can be lifted.
 fn oversight<'a>(id: &'a str, body: &'a Template) -> Option<&'a str> {
-    body.annotations.get("oversight").map(|name| if name.is_empty() { id } else { name.as_str() })
+    lifted_by(id, body.annotations.get("oversight").map(|name| name.as_str()))
 }
 
 fn audited(body: &Template) -> bool {

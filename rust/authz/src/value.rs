@@ -271,18 +271,29 @@ impl<'a> SetVal<'a> {
         matches!(self, Self::Stored(_, Order::Text | Order::Numbers))
     }
 
+    /// Whether looking for each of its members in the other takes longer than sorting both.
+    fn is_long_beside(&self, other: &Self) -> bool {
+        !few(self, other) && !other.is_sorted()
+    }
+
+    fn written(&self, other: &Self, entities: &Entities) -> Option<[Vec<Canonical<'a>>; 2]> {
+        Some([Canonical::members(self, entities)?, Canonical::members(other, entities)?])
+    }
+
     pub fn within(&self, other: &Self, entities: &Entities) -> bool {
-        if !few(self, other) && !other.is_sorted() {
-            let (mine, others) = (Canonical::members(self, entities), Canonical::members(other, entities));
-            return mine.zip(others).is_some_and(|(mine, others)| mine.iter().all(|member| others.binary_search(member).is_ok()));
+        if self.is_long_beside(other) {
+            return self
+                .written(other, entities)
+                .is_some_and(|[mine, others]| mine.iter().all(|member| others.binary_search(member).is_ok()));
         }
         (0..self.len()).all(|at| matches!(self.at(at), Some(Ok(member)) if other.contains(&member, entities)))
     }
 
     pub fn meets(&self, other: &Self, entities: &Entities) -> bool {
-        if !few(self, other) && !other.is_sorted() {
-            let (mine, others) = (Canonical::members(self, entities), Canonical::members(other, entities));
-            return mine.zip(others).is_some_and(|(mine, others)| mine.iter().any(|member| others.binary_search(member).is_ok()));
+        if self.is_long_beside(other) {
+            return self
+                .written(other, entities)
+                .is_some_and(|[mine, others]| mine.iter().any(|member| others.binary_search(member).is_ok()));
         }
         (0..self.len()).any(|at| matches!(self.at(at), Some(Ok(member)) if other.contains(&member, entities)))
     }

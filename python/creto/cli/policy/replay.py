@@ -90,7 +90,8 @@ def command(
 
 def _entities(frame: Frame, folder: Path, extra: Path | None) -> str:
     """The agents of the folder whose ledger is read, where it is one of ours, and what a file adds."""
-    from creto.authz._configured import agent_entities, entities_of, merged
+    from creto.authz._configured import agent_entities, merged
+    from creto.authz._entities import entities_of
 
     agents: list[dict[str, Any]] = []
     if (folder / "creto.db").exists() or frame.settings.common.store_url:
@@ -110,4 +111,4 @@ def _entities(frame: Frame, folder: Path, extra: Path | None) -> str:
             agents = agent_entities(identities)
         finally:
             store.close()
-    return merged(agents, entities_of(extra, read(extra)) if extra else [])
+    return merged(agents, entities_of(read(extra), f"`{extra}`") if extra else [])

@@ -34,7 +34,7 @@ class Email:
         alerts: Addresses that are told of quotas that run low.
 
     Example:
-        >>> import asyncio, tempfile, creto
+        >>> import tempfile, creto
         >>> from creto import _core
         >>> with creto.open_blocking(tempfile.mkdtemp()) as layer:
         ...     desk = layer.parts.desk

@@ -21,7 +21,7 @@ class Message:
         link: The request's page in the inbox; None where no inbox is known.
 
     Example:
-        >>> import asyncio, tempfile, creto
+        >>> import tempfile, creto
         >>> from creto import _core
         >>> with creto.open_blocking(tempfile.mkdtemp()) as layer:
         ...     desk = layer.parts.desk

@@ -24,7 +24,7 @@ class Slack:
         alerts: Whether quotas that run low are told too.
 
     Example:
-        >>> import asyncio, tempfile, creto
+        >>> import tempfile, creto
         >>> from creto import _core
         >>> with creto.open_blocking(tempfile.mkdtemp()) as layer:
         ...     desk = layer.parts.desk
