@@ -9,20 +9,24 @@ removed may be lost until its folder is synced, independently of every other. Wh
 from __future__ import annotations
 
 import hashlib
+import json
 import random
 import re
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import creto
 from creto import _core
+from creto.errors import NotFoundError
 from creto.metering import read_usage
+from creto.metering._invoice import digest
 from creto.runtime import Secrets
-from durable import QUOTA
+from durable import QUOTA, TOLD_OF_HER, invoice
 
 SECTOR = 512
 # One in so many states is opened by the whole product, which takes ten times as long as to look into it.
@@ -228,7 +232,10 @@ class BrokenError(Exception):
     """A promise that a state does not keep."""
 
 
-def _rows(folder: Path) -> Callable[[str, tuple[object, ...]], list[tuple[object, ...]]]:
+Rows = Callable[[str, tuple[object, ...]], list[tuple[object, ...]]]
+
+
+def _rows(folder: Path) -> Rows:
     place = folder / "creto.db"
     if not place.exists():
         return lambda _query, _values: []
@@ -285,8 +292,18 @@ def check(folder: Path, promised: list[Op]) -> None:
             for sealed, generation in kept:
                 _core.SigningKey.unseal(sealed, sealer, f"agent {key} {generation} signing")
         elif kind == "approver":
-            if not rows("select 1 from approvers where id = ?", (key,)):
-                raise BrokenError(f"approver `{key}` is gone")
+            kept = rows("select state, sealed_keys, public_keys from approvers where id = ?", (key,))
+            if not kept or sealer is None:
+                raise BrokenError(f"approver `{key}` or its keys are gone")
+            for state, sealed, public in kept:
+                # Whoever is being dismissed has no keys any more; who was dismissed is looked at below.
+                if state == "active":
+                    own = _core.SigningKey.unseal(sealed, sealer, f"approver-key:{key}")
+                    if own.verifying_key.to_text() != json.loads(str(public)):
+                        raise BrokenError(f"approver `{key}` has the keys of another")
+        elif kind == "dismissed":
+            if rows("select state, sealed_keys from approvers where id = ?", (key,)) != [("revoked", None)]:
+                raise BrokenError(f"approver `{key}` was dismissed, and may answer again")
         elif kind == "approved":
             if not rows("select 1 from grants where request = ?", (key,)):
                 raise BrokenError(f"the grant of request `{key}` is gone")
@@ -309,6 +326,30 @@ def check(folder: Path, promised: list[Op]) -> None:
                 raise BrokenError(f"message `{key}` is gone, or what was attached to it")
             if any(hashlib.sha512(blob).digest() != digest for digest, blob in blobs):
                 raise BrokenError(f"what was attached to message `{key}` is damaged")
+        elif kind == "leaving":
+            waiting = rows("select state, length(envelope) from outgoing where message_id = ?", (key,))
+            if not waiting or (waiting[0][0] == "waiting" and not waiting[0][1]):
+                raise BrokenError(f"message `{key}` for another machine is gone before anybody has it")
+        elif kind == "received":
+            if not rows("select 1 from outgoing where message_id = ? and state = 'received' and receipt <> ''", (key,)):
+                raise BrokenError(f"the receipt of message `{key}` is gone")
+        elif kind == "answered":
+            if not rows("select 1 from mailbox where message_id = ? and length(envelope) > 0", (key,)):
+                raise BrokenError(f"message `{key}` came, its sender has a receipt for it, and it is gone")
+        elif kind in ("person", "erased"):
+            if sealer is None:
+                raise BrokenError("the sealing key is gone")
+            person = key.replace("_", " ")
+            try:
+                read = _told_of(folder, records, sealer, person)
+            except NotFoundError:
+                read = None
+            if kind == "person" and read != TOLD_OF_HER:
+                raise BrokenError(f"what was recorded of `{person}` cannot be read: {read}")
+            if kind == "erased" and read is not None:
+                raise BrokenError(f"`{person}` was erased, and can be read again: {read}")
+        elif kind == "invoice":
+            _check_invoice(rows, key)
         elif kind == "rotated":
             if sorted(rows("select generation from agent_keys where agent = ?", (key,))) != [(1,), (2,)]:
                 raise BrokenError(f"agent `{key}` lost its new keys")
@@ -324,6 +365,32 @@ def check(folder: Path, promised: list[Op]) -> None:
             pages = sum(int(bucket.value) for bucket in usage.aggregate("pages"))
             if usage.duplicates or pages < 40 or pages % 40:
                 raise BrokenError(f"usage of `{key}` was taken, and is not there, or twice")
+
+
+def _told_of(folder: Path, records: list[dict[str, object]], sealer: _core.Sealer, person: str) -> object:
+    """What the ledger says of a person."""
+    subjects = _core.LedgerSubjects(folder / "keys" / "subjects", sealer)
+    pseudonym = subjects.pseudonym(person)
+    for record in records:
+        detail = record["detail"]
+        assert isinstance(detail, Mapping)
+        if detail.get("subject") == pseudonym:
+            return json.loads(subjects.open(person, str(record["id"]), detail["personal"]))
+    raise BrokenError(f"the record about `{person}` is gone")
+
+
+def _check_invoice(rows: Rows, number: str) -> None:
+    for document, kept in rows("select document, digest from invoices where number = ?", (number,)):
+        if digest(json.loads(str(document))) != (kept.hex() if isinstance(kept, bytes) else kept):
+            raise BrokenError(f"invoice {number} is not the one that was finalized")
+        break
+    else:
+        raise BrokenError(f"invoice {number} is gone")
+    given = [str(one) for (one,) in rows("select number from invoices order by number", ())]
+    series = number.rpartition("-")[0]
+    [(last,)] = rows("select last from numbers where series = ?", (series.replace("INV-", "invoice/"),))
+    if given != [f"{series}-{n:06d}" for n in range(1, len(given) + 1)] or last != len(given):
+        raise BrokenError(f"the numbers {given} of invoices have a gap, or the next one is given twice (last: {last})")
 
 
 def check_reopened(folder: Path, promised: list[Op]) -> None:
@@ -346,6 +413,14 @@ def check_reopened(folder: Path, promised: list[Op]) -> None:
                 held = sum(window["used"] + window["held"] for window in parts.quota.leases.authority.usage(0))
                 if held < 1:
                     raise BrokenError(f"`{promise.to}` was charged, and its unit could be spent again")
+        numbered = [promise.to for promise in promised if promise.path == "invoice"]
+        if numbered:
+            later = invoice(parts.store, "later")
+            _check_invoice(_rows(folder), later)
+            for number in numbered:
+                found = layer.call_blocking(partial(parts.audit.query, action="invoice:finalize", resource=number))
+                if len(found) != 1:
+                    raise BrokenError(f"the ledger tells {len(found)} times that {number} was finalized")
         layer.perform_blocking(layer.agent("later"), "tool:call", "later", lambda: None, usage={"requests": 1})
         layer.call_blocking(parts.audit.verify)
     ids = [record["id"] for record in _records(folder)]

@@ -47,6 +47,13 @@ def test_the_record_of_a_run_rebuilds_the_folder_that_the_run_left(run: tuple[li
         "secret",
         "spent",
         "usage",
+        "dismissed",
+        "leaving",
+        "received",
+        "answered",
+        "person",
+        "erased",
+        "invoice",
     }
 
 

@@ -51,6 +51,9 @@ impl Subjects {
         DirBuilder::new().recursive(true).mode(0o700).create(folder).context(|| format!("making `{}`", folder.display()))?;
         let path = folder.join(NAMES);
         if !path.exists() {
+            // First its own name: whoever finds the key of names here may rely on the folder.
+            let above = folder.parent().map_or(Ok(()), |above| File::open(above)?.sync_all());
+            above.context(|| format!("making `{}` durable", folder.display()))?;
             let sealed = sealer.seal(Secret::<32>::random(Provider::chosen())?.expose(), "subject names")?;
             place(&path, &sealed).context(|| format!("writing `{}`", path.display()))?;
         }
