@@ -8,17 +8,18 @@ import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
-from creto.errors import CretoError, InvalidInputError
+from creto.errors import CretoError, InvalidInputError, UnauthorizedError
 from creto.runtime import Box, Change, Connection, Pool, Secrets, statement
 from creto.runtime._changes import spelt
 
 if TYPE_CHECKING:
+    from creto._parts import Parts
     from creto.layer import EnablementLayer
     from creto.nhi import Agent
 
-__all__ = ["LayerHooks", "confined"]
+__all__ = ["Confinement", "LayerHooks", "confined", "pool_of"]
 
 Patience = float | Callable[[str, str], float | None] | None
 _MOST_NAMES = 200_000
@@ -35,19 +36,32 @@ class _StatusError(Exception):
     """A program ended with another status than 0: the outcome of its act, and no error of anybody's here."""
 
 
+class Confinement(TypedDict, total=False):
+    """What every way into a sandbox takes: all of it may be left out."""
+
+    backend: str | None
+    pool: Pool | None
+    env: Mapping[str, str] | None
+    hosts: Mapping[str, str] | None
+    secrets: Mapping[str, str] | None
+    timeout: Patience
+
+
 class LayerHooks:
     """Decides for one sandbox by asking the layer.
 
     Args:
         layer: Who decides, charges and records.
         agent: On whose behalf.
+        workdir: The folder that it works in.
         timeout: Seconds to wait for a human, where one has to agree, or a function that tells them by action and
             resource; the configuration's unless given.
     """
 
-    def __init__(self, layer: EnablementLayer, agent: Agent, timeout: Patience = None) -> None:
+    def __init__(self, layer: EnablementLayer, agent: Agent, workdir: Path, timeout: Patience = None) -> None:
         self._layer = layer
         self._agent = agent
+        self._workdir = workdir
         self._timeout = timeout
         self.denied: list[tuple[str, str, CretoError]] = []
         """Every act that was refused: action, resource and why."""
@@ -123,17 +137,23 @@ class LayerHooks:
             self.denied.append((action, resource, error))
             raise
         held.commit()
-        parts.record(
+        why = f"agreed to with its connection: {', '.join(policies)}"
+        self._record("outcome", action, resource, why, {"path": json.dumps(list(path))}, usage)
+
+    def _record(
+        self, kind: str, action: str, resource: str, why: str, detail: dict[str, str], usage: dict[str, int]
+    ) -> None:
+        self._layer.parts.record(
             {
                 "who": self._agent.id,
                 "delegation_chain": [link for link, _ in self._agent.chain],
                 "what": action,
                 "resource": resource,
-                "why": f"agreed to with its connection: {', '.join(policies)}",
-                "kind": "outcome",
-                "outcome": "success",
+                "why": why,
+                "kind": kind,
+                "outcome": "success" if kind == "outcome" else None,
                 "usage": usage,
-                "detail": {"path": json.dumps(list(path)), "sandbox": self._agent.sandbox},
+                "detail": {**detail, "sandbox": self._agent.sandbox},
             }
         )
 
@@ -192,6 +212,15 @@ class LayerHooks:
         return agreed
 
     async def _write(self, change: Change) -> None:
+        if self._layer.parts.live.governs(self._workdir / change.path):
+            why = (
+                f"`fs:write` on `{change.name}`: it is part of creto's configuration, which decides about this agent; "
+                "whoever answers for the agent changes it, outside of the sandbox"
+            )
+            self._record("refusal", "fs:write", change.name, why, {"refused": "configuration"}, {})
+            refused = UnauthorizedError(why)
+            self.denied.append(("fs:write", change.name, refused))
+            raise refused
         context: dict[str, Any] = {"path": change.name, "change": change.kind}
         if change.size_after is not None:
             context["bytes"] = change.size_after
@@ -213,7 +242,6 @@ async def confined(
     env: Mapping[str, str] | None = None,
     hosts: Mapping[str, str] | None = None,
     secrets: Mapping[str, str] | None = None,
-    warm: int = 0,
     timeout: Patience = None,
 ) -> AsyncIterator[Box]:
     """A sandbox whose every act goes through the layer; `EnablementLayer.sandbox`.
@@ -223,11 +251,11 @@ async def confined(
         agent: Who is inside.
         workdir: The folder that it works in; what it changes there is asked about by `Box.settle`.
         backend: `gvisor` or `process`; the configuration's unless said.
-        pool: Where the sandbox comes from; one of its own unless given.
+        pool: Where the sandbox comes from; the layer's own of this backend unless given.
         env: More environment for programs.
-        hosts: Names that lead to an address of your choice, beside the configuration's.
+        hosts: Names that lead to an address of your choice, beside the configuration's. A sandbox with names of its own
+            is made for the purpose, and not claimed from the layer's pool.
         secrets: More secrets, beside those that are kept for the agent.
-        warm: How many sandboxes to keep waiting, in a pool of its own.
         timeout: Seconds to wait for a human, where one has to agree, or a function that tells them by action and
             resource; the configuration's unless given.
 
@@ -239,15 +267,13 @@ async def confined(
     import anyio
 
     parts = layer.parts
-    hooks = LayerHooks(layer, agent, timeout)
+    hooks = LayerHooks(layer, agent, await anyio.to_thread.run_sync(Path(workdir).resolve), timeout)
     await hooks.perform("fs:read", ".", {"path": "."}, {})
     hidden = await anyio.to_thread.run_sync(_hidden, layer, agent, Path(workdir))
     kept = await anyio.to_thread.run_sync(_secrets, layer, agent)
-    own = pool is None
+    own = pool is None and hosts is not None
     if pool is None:
-        settings = parts.settings.runtime.model_dump()
-        settings["warm_pool_min_size"] = warm
-        pool = Pool(settings, parts.folder, backend=backend, hosts=hosts, protected=_configuration())
+        pool = pool_of(parts, backend, hosts) if own else layer.pool(backend)
     try:
         async with pool.claim(
             agent.id, workdir, hooks, secrets={**kept, **(secrets or {})}, env=env, hidden=hidden
@@ -261,10 +287,21 @@ async def confined(
             await pool.close()
 
 
-def _configuration() -> list[Path]:
-    """Where creto's configuration is: no agent may read or rewrite what decides about it."""
+def pool_of(parts: Parts, backend: str | None, hosts: Mapping[str, str] | None = None) -> Pool:
+    """A pool as the configuration says; with names of its own, one that keeps nothing waiting.
+
+    Args:
+        parts: Whose configuration and state folder.
+        backend: `gvisor` or `process`; the configuration's unless given.
+        hosts: Names that lead to an address of the caller's choice.
+    """
+    settings = parts.settings.runtime.model_dump()
+    if hosts is not None:
+        settings["warm_pool_min_size"] = 0
     config = os.environ.get("XDG_CONFIG_HOME")
-    return [Path("/etc/creto"), (Path(config) if config else Path.home() / ".config") / "creto"]
+    # No agent may read or rewrite what decides about it.
+    protected = [Path("/etc/creto"), (Path(config) if config else Path.home() / ".config") / "creto"]
+    return Pool(settings, parts.folder, backend=backend, hosts=hosts, protected=protected)
 
 
 def _hidden(layer: EnablementLayer, agent: Agent, workdir: Path) -> list[str]:

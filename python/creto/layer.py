@@ -11,7 +11,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack, cast
 
 import anyio
 import anyio.to_thread
@@ -28,12 +28,14 @@ if TYPE_CHECKING:
     from anyio.from_thread import BlockingPortal
     from numpy.typing import NDArray
 
+    from creto._confined import Confinement
     from creto._parts import Parts
     from creto.memory import Recalled
     from creto.messaging import Inbox, Message, Sent
+    from creto.messaging._sending import Options
     from creto.metering import Ingest
     from creto.nhi import Agent
-    from creto.runtime import Box, Result
+    from creto.runtime import Box, Pool, Result
 
 __all__ = ["Act", "Durability", "EnablementLayer", "open", "open_blocking"]
 
@@ -87,6 +89,8 @@ async def open(
             raise raised
     finally:
         with anyio.CancelScope(shield=True):
+            for pool in layer._pools.values():
+                await pool.close()
             await anyio.to_thread.run_sync(parts.close)
 
 
@@ -132,6 +136,7 @@ class EnablementLayer:
         self.strict = parts.settings.audit.durability == "strict"
         """Whether acts that do not say otherwise are on disk before they start and before they end."""
         self._principals: dict[tuple[str, tuple[tuple[str, str], ...], str], tuple[int, _core.Principal]] = {}
+        self._pools: dict[str, Pool] = {}
         self._portal: BlockingPortal | None = None
         self.mailbox = Mailbox(
             parts.store,
@@ -406,27 +411,69 @@ class EnablementLayer:
     # --- sandboxes and messages ---------------------------------------------------------------------------------------
 
     def sandbox(
-        self, agent: Agent, workdir: str | os.PathLike[str] = ".", **options: Any
+        self, agent: Agent, workdir: str | os.PathLike[str] = ".", **options: Unpack[Confinement]
     ) -> AbstractAsyncContextManager[Box]:
         """A sandbox for this agent, claimed from the warm pool; what it does is decided and recorded act by act.
 
         Args:
             agent: Who runs in it.
             workdir: The folder it sees; changes land beside it, and are applied at the end where policy allows.
-            options: `backend`, `env`, `hosts`, `secrets`; see `creto.runtime`.
+            options: `backend`: `gvisor` or `process`, the configuration's unless given. `pool`: where it comes from,
+                `layer.pool(backend)` unless given. `env`: more environment for programs. `hosts`: names that lead to
+                an address of your choice; with these it is made for the purpose, and takes as long. `secrets`: more of
+                them, beside those that are kept for the agent. `timeout`: seconds to wait for a human, or a function of
+                action and resource that tells them.
+
+        Raises:
+            UnauthorizedError: The agent may not read the folder.
+            InvalidInputError: The folder holds creto's own state, keys or configuration, or lies in them.
+            SandboxSpawnFailedError: No sandbox could be started.
         """
         from creto._confined import confined
 
         return confined(self, agent, workdir, **options)
 
-    async def send(self, agent: Agent, to: str | Sequence[str], body: bytes, **options: Any) -> Sent:
+    def pool(self, backend: str | None = None) -> Pool:
+        """The sandboxes that stand ready for this layer, so that one of them is there in milliseconds.
+
+        The first claim starts them, or `await layer.pool().start(warm=10)` before it; they end with the layer.
+        How many: `runtime.warm_pool_min_size` and `runtime.warm_pool_max_size`.
+
+        Args:
+            backend: `gvisor` or `process`; the configuration's unless given.
+
+        Example:
+            >>> import tempfile, creto
+            >>> with creto.open_blocking(tempfile.mkdtemp()) as layer:
+            ...     layer.pool().fill
+            {'idle': 0, 'starting': 0, 'claimed': 0}
+        """
+        from creto._confined import pool_of
+
+        name = backend or self.parts.settings.runtime.default_backend
+        if name not in self._pools:
+            self._pools[name] = pool_of(self.parts, name)
+        return self._pools[name]
+
+    async def send(
+        self,
+        agent: Agent,
+        to: str | Sequence[str],
+        body: bytes | str,
+        *,
+        receipt: bool = False,
+        timeout: float | None = None,
+        **options: Unpack[Options],
+    ) -> Sent:
         """Sends a sealed and signed message.
 
         Args:
             agent: The sender.
             to: The recipient's name or SPIFFE id, or several.
-            body: At most `messaging.max_message_size_bytes` bytes.
-            options: `content_type`, `in_reply_to`, `priority`, `expires_in`, `attach`, `receipt`; see `Mailbox.send`.
+            body: At most `messaging.max_message_size_bytes` bytes; text is sent as UTF-8.
+            receipt: Waits until every recipient has acknowledged it.
+            timeout: Seconds to wait for that; `messaging.delivery_timeout_seconds` where none is given.
+            options: `content_type`, `in_reply_to`, `priority`, `expires_in`, `attach`, `durable`; see `Mailbox.send`.
 
         Returns:
             The message as it was sent: its id, its size, and its receipts as they come.
@@ -447,9 +494,18 @@ class EnablementLayer:
             >>> asyncio.run(main())
             'the report is done'
         """
-        return await self.mailbox.send(agent, to, body, **options)
+        return await self.mailbox.send(agent, to, body, receipt=receipt, timeout=timeout, **options)
 
-    def send_blocking(self, agent: Agent, to: str | Sequence[str], body: bytes, **options: Any) -> Sent:
+    def send_blocking(
+        self,
+        agent: Agent,
+        to: str | Sequence[str],
+        body: bytes | str,
+        *,
+        receipt: bool = False,
+        timeout: float | None = None,
+        **options: Unpack[Options],
+    ) -> Sent:
         """`send` for code without an event loop; the layer must come from `creto.open_blocking()`.
 
         Example:
@@ -461,17 +517,18 @@ class EnablementLayer:
         """
 
         async def send() -> Sent:
-            return await self.send(agent, to, body, **options)
+            return await self.send(agent, to, body, receipt=receipt, timeout=timeout, **options)
 
         sent: Sent = self.call_blocking(send)
         return sent
 
-    def inbox(self, agent: Agent, **options: Any) -> Inbox:
+    def inbox(self, agent: Agent, *, hold: int = 60) -> Inbox:
         """The messages of an agent, as they come; each is given again until it is acknowledged.
 
         Args:
             agent: The recipient.
-            options: `hold`, the seconds for which a message that was handed out belongs to this process.
+            hold: Seconds until a message that was handed out and not acknowledged comes again; where its process died,
+                at once.
 
         Example:
             >>> import asyncio, tempfile, creto
@@ -485,9 +542,9 @@ class EnablementLayer:
             >>> asyncio.run(main())
             ('spiffe://creto.local/agent/writer', b'done')
         """
-        return self.mailbox.inbox(agent, **options)
+        return self.mailbox.inbox(agent, hold=hold)
 
-    def inbox_blocking(self, agent: Agent, **options: Any) -> Iterator[Message]:
+    def inbox_blocking(self, agent: Agent, *, hold: int = 60) -> Iterator[Message]:
         """`inbox` for code without an event loop; acknowledge by `layer.call_blocking(message.ack)`.
 
         Example:
@@ -500,7 +557,7 @@ class EnablementLayer:
             ...     message.text
             'done'
         """
-        inbox = self.inbox(agent, **options)
+        inbox = self.inbox(agent, hold=hold)
         try:
             while True:
                 try:
@@ -534,7 +591,7 @@ class EnablementLayer:
         return Ingest(parts.ledger, parts.folder / "ledger", parts.clock, max(0, oldest))
 
     def run_blocking(
-        self, agent: Agent, argv: Sequence[str], workdir: str | os.PathLike[str] = ".", **options: Any
+        self, agent: Agent, argv: Sequence[str], workdir: str | os.PathLike[str] = ".", **options: Unpack[Confinement]
     ) -> Result:
         """Runs one program in a sandbox and carries out the changes that policy lets through.
 

@@ -218,7 +218,7 @@ async def test_a_name_of_any_bytes_is_decided_about_and_shuts_nobody_out(
     """No policy can hold such a name as it is: one file of it would else end every later run in the folder."""
     skip_unless("process")
     (tmp_path / "open.cedar").write_text('@id("all") permit (principal, action, resource);')
-    (tmp_path / "open.toml").write_text('[authz]\npolicies = ["open.cedar"]\n')
+    (tmp_path / "open.toml").write_text('[authz]\npolicies = ["open.cedar"]\n[runtime]\nwarm_pool_min_size = 0\n')
     project = tmp_path / "project"
     project.mkdir()
     names = [b"own\xfe", b"left\xff\n+++ \x1b[2Jharmless"]

@@ -19,6 +19,7 @@ from creto.errors import (
     QuotaExceededError,
     UnauthorizedError,
 )
+from sandboxes import skip_unless
 
 POLICY = """
 @id("read") @audit("after") permit (principal, action == Action::"fs:read", resource);
@@ -337,3 +338,31 @@ def test_layers_of_two_machines_write_to_each_other_by_the_configured_server(tmp
                     break
 
     anyio.run(main)
+
+
+# --- sandboxes --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("backend", ["gvisor", "process"])
+async def test_a_layer_s_sandboxes_stand_ready_and_end_with_it(state: Path, tmp_path: Path, backend: str) -> None:
+    skip_unless(backend)
+    (tmp_path / "open.cedar").write_text('@id("all") permit (principal, action, resource);')
+    (tmp_path / "open.toml").write_text(
+        '[authz]\npolicies = ["open.cedar"]\n[runtime]\nwarm_pool_min_size = 2\nwarm_pool_max_size = 3\n'
+    )
+    project = tmp_path / "project"
+    project.mkdir()
+    async with creto.open(state, config=tmp_path / "open.toml") as layer:
+        pool = layer.pool(backend)
+        assert pool.fill == {"idle": 0, "starting": 0, "claimed": 0}, "nothing is started that nobody asked for"
+        await pool.start(warm=2)
+        assert pool.fill["idle"] == 2
+        names = set()
+        for name in ("a", "b"):
+            async with layer.sandbox(layer.agent(name), project, backend=backend) as box:
+                assert (await box.run(["pwd"])).stdout.decode().strip() == str(project.resolve())
+                assert pool.fill["claimed"] == 1
+                names.add(box.id)
+        assert len(names) == 2, "a sandbox serves once"
+    assert pool.fill == {"idle": 0, "starting": 0, "claimed": 0}

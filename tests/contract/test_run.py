@@ -104,6 +104,46 @@ def test_an_agreement_to_all_changes_leaves_out_what_runs_outside_the_sandbox(pr
     )
 
 
+@pytest.mark.parametrize(
+    "script",
+    [
+        "echo 'permit (principal, action, resource);' > policies/own.cedar",
+        "echo 'permit (principal, action, resource);' > policies/more.cedar",
+        "rm policies/own.cedar",
+        "mkdir other; echo 'permit (principal, action, resource);' > other/own.cedar; "
+        "rm -r policies; ln -s other policies",
+        "mv policies before; mkdir policies",
+        "echo '[authz]' > settings.toml",
+        "echo '{}' > prices.json",
+    ],
+)
+def test_no_agent_rewrites_what_decides_about_it(project: Path, script: str) -> None:
+    """The policy lets every change through, and nobody is asked: one write would be the agent's own policy."""
+    skip_unless("process")
+    (project / "policies").mkdir()
+    policy = '@id("all") permit (principal, action, resource);\n'
+    (project / "policies/own.cedar").write_text(policy)
+    (project / "prices.json").write_text("{}")
+    settings = project / "settings.toml"
+    settings.write_text('[authz]\npolicies = ["policies/*.cedar"]\n[metering]\nmodel_prices = "prices.json"\n')
+    before = {path: path.read_text() for path in project.rglob("*") if path.is_file()}
+    done = creto(
+        "--config", str(settings), "run", "--backend", "process", "--apply", "all", "--json", "--",
+        "bash", "-c", f"echo work > notes.txt; {script}",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert {path: path.read_text() for path in before} == before
+    assert not (project / "policies").is_symlink()
+    assert sorted(path.name for path in (project / "policies").iterdir()) == ["own.cedar"]
+    assert (project / "notes.txt").read_text() == "work\n", "what decides about nobody is carried out"
+    denied = json.loads(done.stderr.splitlines()[-1])["denied"]
+    assert denied
+    assert {each["action"] for each in denied} == {"fs:write"}
+    assert all("part of creto's configuration" in each["reason"] for each in denied), denied
+    refused = json.loads(creto("audit", "query", "--action", "fs:write", "--outcome", "refused", "--json").stdout)
+    assert {row["resource"] for row in refused} == {each["resource"] for each in denied}
+
+
 def test_a_token_that_git_was_given_for_a_checkout_is_not_in_view(project: Path) -> None:
     skip_unless("process")
     subprocess.run(["git", "init", "-q", "."], check=True)
