@@ -15,9 +15,9 @@ import pytest
 from sqlalchemy import delete, select, update
 
 from creto import _core
-from creto.errors import DeliveryDeniedError
-from creto.messaging import _attachment, _parcel, _pieces, _receipt
-from creto.messaging._arriving import Arriving, Incomplete
+from creto.errors import DeliveryDeniedError, UnauthorizedError
+from creto.messaging import Sent, _attachment, _parcel, _pieces, _receipt, _rows
+from creto.messaging._arriving import Answer, Arriving, Incomplete
 from creto.store import tables
 from machines import Machine, acquainted
 
@@ -193,6 +193,141 @@ def test_an_attachment_that_is_not_what_its_message_says_is_a_refusal_that_both_
         [record] = [row.record for row in there.rows(tables.outbox) if row.record["what"] == "message:receive"]
         assert record["outcome"] == {"failure": "the attachment `data.bin` is not what its message says"}
 
+    anyio.run(main)
+
+
+def _listed(change: Callable[[dict[str, Any]], Any]) -> Callable[..., tuple[bytes, list[_attachment.Blob]]]:
+    """A sender whose manifest says something else of an attachment than what it sends."""
+    pack = _attachment.pack
+
+    def lying(body: bytes, media: str, attach: Any) -> tuple[bytes, list[_attachment.Blob]]:
+        manifest, blobs = pack(body, media, attach)
+        read = json.loads(manifest)
+        change(read["attachments"][0])
+        return json.dumps(read).encode(), blobs
+
+    return lying
+
+
+LIES = {
+    "another key": {"key": base64.b64encode(bytes(32)).decode()},
+    "a byte more": {"length": 100_001},
+    "a piece more": {"length": 200_000},
+    "a piece less": {"length": 50_000},
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_a_key_or_a_length_that_is_not_the_attachments_own_is_a_refusal_that_both_are_told(
+    machines: tuple[Machine, Machine], nats_url: str, monkeypatch: pytest.MonkeyPatch, lie: str
+) -> None:
+    here, there = machines
+    monkeypatch.setattr(_attachment, "pack", _listed(lambda listed: listed.update(LIES[lie])))
+    reason = (
+        "the attachment `data.bin` is there as its sender put it, and does not open as its message says: "
+        "the key or the length in it is wrong"
+    )
+
+    async def main() -> None:
+        sent = await here.mailbox.send(here.agent, there.agent.id, "see inside", attach={"data.bin": bytes(100_000)})
+        async with here.mailbox.carry(nats_url), there.mailbox.carry(nats_url):
+            with pytest.raises(DeliveryDeniedError, match=f"was refused at `{there.agent.id}`: {reason}"):
+                await sent.receipts(timeout=20)
+        [row] = there.rows(tables.mailbox)
+        assert (row.state, row.reason) == ("refused", reason)
+        assert there.rows(tables.attachment_pieces) == there.rows(tables.attachments) == []
+
+    anyio.run(main)
+
+
+def test_a_message_that_is_played_again_is_answered_with_the_receipt_that_it_had_and_none_is_signed_for_it(
+    machines: tuple[Machine, Machine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = machines
+    letters = [(here.agent.id, there.seal(here, text, "text/plain")) for text in (b"one", b"two")]
+    signed = []
+    sign = _receipt.sign
+    monkeypatch.setattr(_receipt, "sign", lambda *told: signed.append(told[2]) or sign(*told))
+
+    def answers() -> list[tuple[str, str]]:
+        taken = Arriving(here.mailbox).take_in([letters[0]] * 40 + [letters[1]] * 2)
+        assert all(isinstance(one, Answer) for one in taken)
+        return sorted({(one.sender, one.statement) for one in taken if isinstance(one, Answer)})
+
+    first = answers()
+    assert len(signed) == len(first) == 2
+    assert answers() == first
+    assert len(signed) == 2
+    # Once it was acknowledged, that is the answer: signed by its reader, once too.
+    read = anyio.run(here.first)
+    last = answers()
+    assert len(signed) == 3
+    assert [_receipt.claimed(text).outcome for _, text in last if _receipt.claimed(text).message_id == read.id] == [
+        "acked"
+    ]
+
+
+def test_a_flood_of_new_messages_into_a_full_mailbox_is_answered_by_no_signature(
+    machines: tuple[Machine, Machine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = machines
+    monkeypatch.setattr(_rows, "MOST_WAITING", 2)
+    signed: list[Any] = []
+    sign = _receipt.sign
+    monkeypatch.setattr(_receipt, "sign", lambda *told: signed.append(told) or sign(*told))
+    for number in range(6):
+        [taken] = Arriving(here.mailbox).take_in([(here.agent.id, there.seal(here, b"%d" % number, "text/plain"))])
+        assert isinstance(taken, Answer if number < 2 else DeliveryDeniedError)
+    assert len(signed) == 2
+
+
+def test_what_is_refused_after_it_was_received_is_told_to_its_sender_on_another_machine(
+    machines: tuple[Machine, Machine], nats_url: str
+) -> None:
+    here, there = machines
+
+    async def deny(_agent: Any, sender: str, _context: Any) -> None:
+        raise UnauthorizedError(f"the policy `no-strangers` forbids to receive from `{sender}`")
+
+    there.mailbox._authorize_receive = deny
+
+    async def ended(sent: Sent) -> None:
+        with anyio.fail_after(20):
+            while (await sent.state())[there.agent.id] in ("waiting", "received"):
+                await anyio.sleep(0.05)
+
+    async def main() -> None:
+        sent = await here.mailbox.send(here.agent, there.agent.id, "let me in")
+        other = await here.mailbox.send(here.agent, there.agent.id, "and me")
+        async with here.mailbox.carry(nats_url):
+            async with there.mailbox.carry(nats_url):
+                await other.receipts(timeout=20)
+                await sent.receipts(timeout=20)
+                assert await sent.state() == {there.agent.id: "received"}
+                async with there.mailbox.inbox(there.agent) as inbox:
+                    assert await inbox.ready() is None
+                await ended(sent)
+            with pytest.raises(
+                DeliveryDeniedError, match=rf"`{sent.id}` was refused at `{there.agent.id}`: the policy `no-strangers`"
+            ):
+                await sent.receipts(timeout=20)
+            # As if that word had been lost on its way: it is told again by the next who carries.
+            await ended(other)
+            with here.store.begin() as tx:
+                kept = {"state": "received", "reason": None, "receipt": received[other.id]}
+                tx.execute(update(tables.outgoing).where(tables.outgoing.c.message_id == other.id).values(**kept))
+            async with there.mailbox.carry(nats_url):
+                await ended(other)
+        assert [row.state for row in there.rows(tables.mailbox)] == ["denied", "denied"]
+
+    received: dict[str, str] = {}
+    answered = here.mailbox._answered
+
+    def answer(receipt: Any) -> None:
+        received.setdefault(receipt.message_id, receipt.statement)
+        answered(receipt)
+
+    here.mailbox._answered = answer  # type: ignore[method-assign]
     anyio.run(main)
 
 

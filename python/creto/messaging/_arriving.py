@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from creto.messaging._mailbox import Mailbox
     from creto.messaging._receipt import Receipt
     from creto.nhi import Agent
-    from creto.store import Transaction
 
 __all__ = ["Answer", "Arriving", "Incomplete"]
 
@@ -44,7 +43,7 @@ class Incomplete:
     @property
     def key(self) -> tuple[str, str, str]:
         """Recipient, sender and message id."""
-        return self.letter.recipient, self.letter.sender, self.letter.message_id
+        return self.letter.key
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +59,11 @@ class _Arrival:
     def digests(self) -> list[bytes]:
         return [attachment.digest for attachment in self.attachments]
 
-    def letter(self) -> _rows.Letter:
+    @property
+    def key(self) -> tuple[str, str, str]:
+        return self.agent.id, self.header["sender"], self.header["message_id"]
+
+    def letter(self, receipt: str | None = None) -> _rows.Letter:
         header = self.header
         return _rows.Letter(
             recipient=self.agent.id,
@@ -70,11 +73,8 @@ class _Arrival:
             priority=header["priority"],
             in_reply_to=header["in_reply_to"],
             expires=header["expires"],
+            receipt=receipt,
         )
-
-    def incomplete(self, here: set[bytes]) -> Incomplete | None:
-        missing = [attachment for attachment in self.attachments if attachment.digest not in here]
-        return Incomplete(self.letter(), missing) if missing else None
 
 
 class Arriving:
@@ -94,29 +94,33 @@ class Arriving:
 
     def take_in(self, found: Sequence[tuple[str, bytes]]) -> list[Answer | Incomplete | CretoError]:
         """Files (recipient, envelope) that verify, all in one transaction; what each comes to."""
-        read: list[_Arrival | Answer | Incomplete | CretoError] = []
+        read: list[_Arrival | CretoError] = []
         for recipient, envelope in found:
             try:
                 read.append(self._verified(recipient, envelope))
             except CretoError as error:
                 read.append(error)
-        digests = [digest for one in read if isinstance(one, _Arrival) for digest in one.digests]
-        if digests:
-            with self._store.read() as tx:
-                here = _pieces.whole(tx, digests)
-                read = [self._awaited(tx, one, here) if isinstance(one, _Arrival) else one for one in read]
-        arrived = [one for one in read if isinstance(one, _Arrival)]
-        if arrived:
-            self._file(arrived, read)
-        return [self._answer(one) if isinstance(one, _Arrival) else one for one in read]
-
-    def _awaited(self, tx: Transaction, one: _Arrival, here: set[bytes]) -> _Arrival | Answer | Incomplete:
-        """The arrival where all of its attachments are here; what it waits for; or the answer that it had before."""
-        incomplete = one.incomplete(here)
-        if incomplete is None:
-            return one
-        refusal = _rows.refusal(tx, incomplete.letter)
-        return incomplete if refusal is None else Answer(incomplete.letter.sender, refusal)
+        arrived = {one.key: one for one in read if isinstance(one, _Arrival)}
+        if not arrived:
+            return [one for one in read if not isinstance(one, _Arrival)]
+        ends: dict[tuple[str, str, str], Answer | Incomplete | CretoError] = {}
+        with self._store.read() as tx:
+            # A receipt is signed once, however often a message comes: the first may have been lost on its way.
+            for key, receipt in _rows.receipts(tx, list(arrived)).items():
+                ends[key] = Answer(key[1], receipt)
+            fresh = [one for key, one in arrived.items() if key not in ends]
+            pairs = {(one.agent.id, one.header["sender"]) for one in fresh}
+            denials = {pair: _rows.denial(tx, *pair) for pair in pairs}
+            here = _pieces.whole(tx, [digest for one in fresh for digest in one.digests])
+        for one in fresh:
+            denial = denials[one.agent.id, one.header["sender"]]
+            missing = [attachment for attachment in one.attachments if attachment.digest not in here]
+            if denial is not None:
+                ends[one.key] = denial
+            elif missing:
+                ends[one.key] = Incomplete(one.letter(), missing)
+        self._file([one for one in fresh if one.key not in ends], ends)
+        return [ends[one.key] if isinstance(one, _Arrival) else one for one in read]
 
     def refuse(self, one: Incomplete, reason: str) -> Answer:
         """Ends a message that is not what it says: its sender is answered, and the ledger has it."""
@@ -131,6 +135,8 @@ class Arriving:
                 tx.outbox(
                     record(agent.id, "message:receive", letter.sender, letter.message_id, letter.envelope, failure)
                 )
+            for attachment in one.attachments:
+                _pieces.drop(tx, attachment.digest)
         return Answer(letter.sender, receipt)
 
     def _verified(self, recipient: str, envelope: bytes) -> _Arrival:
@@ -146,25 +152,28 @@ class Arriving:
             _, _, attached = _attachment.unpack(body, self._store)
         return _Arrival(agent, header, envelope, list(attached.values()))
 
-    def _file(self, arrived: Sequence[_Arrival], read: list[_Arrival | Answer | Incomplete | CretoError]) -> None:
+    def _file(
+        self, arrived: Sequence[_Arrival], ends: dict[tuple[str, str, str], Answer | Incomplete | CretoError]
+    ) -> None:
+        if not arrived:
+            return
+        letters = [one.letter(self._receipt(one)) for one in arrived]
         recipients = sorted({one.agent.id for one in arrived})
         with self._store.begin() as tx:
             self._mailbox._sweep(tx)
-            denials = _rows.put(tx, [one.letter() for one in arrived])
+            denials = _rows.put(tx, letters)
             for one in arrived:
                 if one.attachments:
                     _pieces.prolong(tx, one.digests, one.header["expires"])
             tx.publish(_rows.TOPIC, *recipients)
-        for one, denial in zip(arrived, denials, strict=True):
-            if denial is not None:
-                read[read.index(one)] = denial
+        for letter, denial in zip(letters, denials, strict=True):
+            ends[letter.key] = Answer(letter.sender, letter.receipt or "") if denial is None else denial
         for recipient in recipients:
             self._mailbox._woken(recipient)
 
-    def _answer(self, one: _Arrival) -> Answer:
-        # Whether it is new or was here already: the receipt may have been lost on its way.
-        sender, message_id = one.header["sender"], one.header["message_id"]
-        return Answer(sender, _receipt.sign(one.agent, sender, message_id, one.envelope, "received", self._now()))
+    def _receipt(self, one: _Arrival) -> str:
+        _, sender, message_id = one.key
+        return _receipt.sign(one.agent, sender, message_id, one.envelope, "received", self._now())
 
     def take_receipts(
         self, found: Sequence[tuple[str, bytes]]
@@ -182,20 +191,26 @@ class Arriving:
                 claims.append(InvalidInputError("a receipt that is not text"))
             except CretoError as error:
                 claims.append(error)
-        ids = [claim.message_id for claim in claims if not isinstance(claim, CretoError)]
+        known = [claim for claim in claims if not isinstance(claim, CretoError)]
         with self._store.read() as tx:
-            envelopes = _outgoing.unanswered(tx, ids)
+            envelopes = _outgoing.unanswered(tx, [claim.message_id for claim in known])
+            # What was received may be refused afterwards; nothing else changes what was answered.
+            late = [claim.message_id for claim in known if claim.outcome == "refused"]
+            answers = _outgoing.received(tx, late) if late else {}
         errors: list[CretoError | None] = []
         ended: list[Receipt] = []
         for (recipient, _), claim in zip(found, claims, strict=True):
             if isinstance(claim, CretoError):
                 errors.append(claim)
                 continue
-            envelope = envelopes.get((claim.sender, recipient, claim.message_id))
+            key = (claim.sender, recipient, claim.message_id)
+            envelope = envelopes.get(key)
             try:
                 # None: it has been answered before, or was never sent. Else bound to the very bytes that were sent.
-                if envelope is not None:
-                    digest = hashlib.sha512(envelope).hexdigest()
+                digest = hashlib.sha512(envelope).hexdigest() if envelope is not None else None
+                if digest is None and claim.outcome == "refused" and key in answers:
+                    digest = _receipt.claimed(answers[key]).digest
+                if digest is not None:
                     ended.append(_receipt.verify(self._identities, claim.statement, recipient, digest))
                 errors.append(None)
             except CretoError as error:

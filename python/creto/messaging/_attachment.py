@@ -20,10 +20,11 @@ from creto.store.tables import attachments
 if TYPE_CHECKING:
     from creto.store import Store, Transaction
 
-__all__ = ["MANIFEST", "Attachment", "Blob", "keep", "pack", "unpack"]
+__all__ = ["LARGEST", "MANIFEST", "Attachment", "Blob", "keep", "pack", "unpack"]
 
 MANIFEST = "application/vnd.creto.manifest+json"
-_LARGEST = 64 * 1024 * 1024
+LARGEST = 64 * 1024 * 1024
+"""Bytes of one attachment."""
 _MOST = 256 * 1024 * 1024  # of one message: what it can have its recipient keep
 _NAME = 200
 _DIGEST, _KEY = 64, 32
@@ -107,8 +108,8 @@ def pack(body: bytes, content_type: str, attach: Mapping[str, bytes]) -> tuple[b
             raise InvalidInputError(
                 f"`{name}` cannot name an attachment: 1 to {_NAME} printable characters without `/`"
             )
-        if len(content) > _LARGEST:
-            raise InvalidInputError(f"the attachment `{name}` has {len(content)} bytes, and {_LARGEST} are the limit")
+        if len(content) > LARGEST:
+            raise InvalidInputError(f"the attachment `{name}` has {len(content)} bytes, and {LARGEST} are the limit")
         key, sealed = _core.attachment_seal(content)
         digest = hashlib.sha512(sealed).digest()
         blobs.append(Blob(digest, sealed))
@@ -141,7 +142,7 @@ def unpack(manifest: bytes, store: Store) -> tuple[bytes, str, dict[str, Attachm
 
 def _listed(one: Any, store: Store) -> Attachment:
     name, length, digest, key = one["name"], one["length"], bytes.fromhex(one["sha512"]), _bytes(one["key"])
-    possible = isinstance(name, str) and _can_name(name) and type(length) is int and 0 <= length <= _LARGEST
+    possible = isinstance(name, str) and _can_name(name) and type(length) is int and 0 <= length <= LARGEST
     if not possible or len(digest) != _DIGEST or len(key) != _KEY:
         raise ValueError("not as any sender of ours would list it")
     return Attachment(name, length, digest, key, store)

@@ -105,7 +105,7 @@ class Inbox(AsyncIterator[Message]):
                 await self._mailbox._receiving.authorize(self._agent, message)
             except UnauthorizedError as denial:
                 if held is not None:
-                    await self._mailbox._receiving.deny(held, str(denial))
+                    await self._mailbox._receiving.deny(self._agent, held, str(denial))
                 continue
             except BaseException:
                 # Interrupted before anybody saw it: it goes back as it was.

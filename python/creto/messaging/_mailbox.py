@@ -104,6 +104,7 @@ class Mailbox:
         self._reach = reach
         self._remote = remote
         self._outgoing_wake = Wake()
+        self._refused_wake = Wake()
         self._clock = clock
         self._holder = this_process()
         self._inboxes: dict[str, list[Inbox]] = {}
@@ -342,13 +343,15 @@ class Mailbox:
             each.tell()
         if key in {EVERYTHING, _outgoing.OUTGOING}:
             self._outgoing_wake.set()
+        if key in {EVERYTHING, _rows.REFUSED}:
+            self._refused_wake.set()
 
     def _answered(self, receipt: Receipt) -> None:
         """Hands a receipt that was verified, and is committed, to whoever waits for it in this process."""
         news = self._news.get(receipt.message_id)
         if news is not None:
             # A refusal is an error for whoever waits, made where the store's other refusals are.
-            news.tell(receipt if receipt.outcome != "refused" else None)
+            news.tell(receipt)
 
     def carry(self, url: str) -> AbstractAsyncContextManager[None]:
         """Carries messages between machines by NATS while the context is open; one process of a machine is enough.

@@ -17,7 +17,7 @@ import anyio.to_thread
 import sniffio
 
 from creto.errors import ConnectionFailedError, CretoError, IntegrityError, InvalidInputError, NotFoundError
-from creto.messaging import _outgoing, _parcel, _pieces
+from creto.messaging import _outgoing, _parcel, _pieces, _rows
 from creto.messaging._arriving import Answer, Arriving, Incomplete
 from creto.messaging._asking import asking
 from creto.messaging._nats_blobs import Blobs
@@ -40,6 +40,7 @@ _UNDER_WAY = 64  # messages with attachments that are sent or completed at once;
 _PARCELS = 16  # taken in together
 _PENDING = 2 * _PARCELS  # parcels that wait here at most: those that are too many come again
 _DOUBTED = 1024
+_REFUSED_SECONDS = 5  # between looks where no word of other processes comes
 _FETCH_SECONDS = 1.0
 _BEHIND_SECONDS = 0.005
 _TOO_LARGE = "no transport can carry it: it is larger than the NATS server's max_payload"
@@ -87,6 +88,7 @@ async def carry_by_nats(mailbox: Mailbox, url: str) -> AsyncIterator[None]:
         async with anyio.create_task_group() as tasks:
             carrier = _Carrier(mailbox, client, stream, blobs, tasks)
             tasks.start_soon(carrier.send)
+            tasks.start_soon(carrier.tell_refusals)
             tasks.start_soon(carrier.receive, "mail", carrier.take_in)
             tasks.start_soon(carrier.receive, "receipt", carrier.take_receipts)
             try:
@@ -117,6 +119,7 @@ class _Carrier:
         self._blobs = blobs
         self._tasks = tasks
         self._under_way: set[Any] = set()
+        self._told: set[tuple[str, str, str]] = set()  # of whose refusal the sender was told
         self._doubted: deque[tuple[str, str, str]] = deque(maxlen=_DOUBTED)  # whose attachments were not theirs once
         self._own = _token(mailbox._identities.trust_domain)
         self._threads = anyio.CapacityLimiter(2)  # its own: what comes in never waits behind what is sent
@@ -208,6 +211,27 @@ class _Carrier:
             if await self._store.fetch(_outgoing.any_due, self._now()):
                 return
 
+    async def tell_refusals(self) -> None:
+        """Publishes the receipts of what was filed and then refused, for ever; each once for as long as this runs.
+
+        No answer comes to a receipt, so after a restart, and on an empty server, all that have not expired go again.
+        """
+        while True:
+            try:
+                rows = await self._store.fetch(_rows.refused, self._now())
+            except CretoError as error:
+                if not error.should_retry:
+                    raise
+                rows = []  # the store is busy
+            untold = {(row.recipient, row.sender, row.message_id): row for row in rows}
+            self._told &= untold.keys()
+            fresh = {key: row for key, row in untold.items() if key not in self._told}
+            receipts = [(row.sender, row.recipient, row.receipt.encode()) for row in fresh.values()]
+            if await self._publish("receipt", receipts):
+                self._told |= fresh.keys()
+            with anyio.move_on_after(_REFUSED_SECONDS):
+                await self._mailbox._refused_wake.wait()
+
     # --- in -----------------------------------------------------------------------------------------------------------
 
     async def receive(self, kind: str, take: Take) -> None:
@@ -233,6 +257,7 @@ class _Carrier:
                         await subscription.unsubscribe()
                     await _open(self._stream)
                     await self._blobs.open()
+                self._told.clear()
                 subscription = None
                 continue
             for message, error in zip(messages, await self._dealt_with(messages, take), strict=True):
@@ -288,11 +313,11 @@ class _Carrier:
         try:
             for attachment in incomplete.attachments:
                 await self._blobs.download(self._own, attachment, incomplete.letter.expires)
-        except IntegrityError as error:
-            if incomplete.key not in self._doubted:
+        except (IntegrityError, InvalidInputError) as error:
+            if isinstance(error, IntegrityError) and incomplete.key not in self._doubted:
                 self._doubted.append(incomplete.key)
                 return
-            # Put there anew it is no better: it is the message that does not hold.
+            # Untrue in itself, or put there anew and no better: it is the message that does not hold.
             answer = await anyio.to_thread.run_sync(
                 self._arriving.refuse, incomplete, str(error), limiter=self._threads
             )

@@ -6,15 +6,17 @@ not all of it anew: the sender asks which pieces the server has, and the recipie
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from creto.errors import EncryptionFailedError, IntegrityError
+from creto.errors import ConnectionFailedError, EncryptionFailedError, IntegrityError
 from creto.messaging import _pieces
 from creto.messaging._asking import asking
+from creto.messaging._attachment import LARGEST
 
 if TYPE_CHECKING:
     from creto.messaging._attachment import Attachment
@@ -24,6 +26,7 @@ __all__ = ["Blobs"]
 
 _STREAM = "CRETO-BLOBS"
 _AT_ONCE = 16
+_MOST = _pieces.count(LARGEST)
 _SECONDS = 5
 
 
@@ -92,27 +95,24 @@ class Blobs:
 
         Raises:
             ConnectionFailedError: The server could not be reached, or does not have it.
-            EncryptionFailedError: A piece is not what the message says.
-            IntegrityError: The whole is not.
+            EncryptionFailedError: A piece is not what the message says; whoever writes to the server can change one.
+            IntegrityError: The whole is not; likewise.
+            InvalidInputError: It is the blob that the message names, so what the message says of it is untrue.
         """
         here = await self._store.fetch(_pieces.kept, attachment.digest)
         missing = [number for number in range(_pieces.count(attachment.length)) if number not in here]
         for start in range(0, len(missing), _AT_ONCE):
-            found: dict[int, bytes] = {}
-
-            async def take(number: int, found: dict[int, bytes] = found) -> None:
-                subject = f"{_subject(domain, attachment.digest)}.{number}"
-                with asking():
-                    message = await self._stream.get_last_msg(_STREAM, subject, direct=True)
-                    found[number] = bytes(message.data or b"")
-
-            async with anyio.create_task_group() as tasks:
-                for number in missing[start : start + _AT_ONCE]:
-                    tasks.start_soon(take, number)
+            numbers = missing[start : start + _AT_ONCE]
+            try:
+                found = await self._fetched(domain, attachment.digest, numbers)
+            except ConnectionFailedError:
+                await self._require_true(domain, attachment)
+                raise
             for number, piece in found.items():
                 try:
                     _pieces.check(attachment, number, piece)
                 except EncryptionFailedError:
+                    await self._require_true(domain, attachment)
                     # Out of the way, so that its sender finds it missing and puts it there anew.
                     await self._purge(f"{_subject(domain, attachment.digest)}.{number}")
                     raise
@@ -125,6 +125,43 @@ class Blobs:
             await self._store.run(_pieces.drop, attachment.digest)
             await self._purge(f"{_subject(domain, attachment.digest)}.*")
             raise
+
+    async def _fetched(self, domain: str, digest: bytes, numbers: Sequence[int]) -> dict[int, bytes]:
+        found: dict[int, bytes] = {}
+        lost: list[ConnectionFailedError] = []
+
+        async def take(number: int) -> None:
+            try:
+                with asking():
+                    subject = f"{_subject(domain, digest)}.{number}"
+                    message = await self._stream.get_last_msg(_STREAM, subject, direct=True)
+                    found[number] = bytes(message.data or b"")
+            except ConnectionFailedError as error:
+                lost.append(error)
+
+        async with anyio.create_task_group() as tasks:
+            for number in numbers:
+                tasks.start_soon(take, number)
+        if lost:
+            raise lost[0]
+        return {number: found[number] for number in numbers}
+
+    async def _require_true(self, domain: str, attachment: Attachment) -> None:
+        """Does nothing unless the server has the very blob that the message names, and the message says it wrongly."""
+        numbers = sorted(await self._numbers(domain, attachment.digest))
+        if not numbers or len(numbers) > _MOST or numbers != list(range(len(numbers))):
+            return  # Not whole: whoever lost or changed it, this tells nothing about the message.
+        whole, wrong = hashlib.sha512(), len(numbers) != _pieces.count(attachment.length)
+        for start in range(0, len(numbers), _AT_ONCE):
+            found = await self._fetched(domain, attachment.digest, numbers[start : start + _AT_ONCE])
+            for number, piece in found.items():
+                whole.update(_pieces.behind(number, piece))
+                try:
+                    _pieces.check(attachment, number, piece)
+                except EncryptionFailedError:
+                    wrong = True
+        if wrong and whole.digest() == attachment.digest:
+            raise _pieces.untrue(attachment)
 
     async def forget(self, domain: str, digests: Sequence[bytes]) -> None:
         """Takes blobs off the server, once their recipient has them."""

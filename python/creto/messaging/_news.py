@@ -50,8 +50,10 @@ class News:
     def tell(self, receipt: Receipt | None = None) -> None:
         """Wakes whoever waits: a receipt is here, or there is something to see in the store."""
         with self._lock:
-            if receipt is None:
+            if receipt is None or receipt.outcome == "refused":
                 self.changed = True
+                if receipt is not None:
+                    self.receipts.pop(receipt.recipient, None)  # it had been received before that
             else:
                 self.receipts[receipt.recipient] = receipt
             for descriptor in self._descriptors:

@@ -25,6 +25,7 @@ __all__ = [
     "due",
     "forget_expired",
     "keep",
+    "received",
     "refuse",
     "state",
     "unanswered",
@@ -46,11 +47,10 @@ def _key(sender: Any, message_id: Any, recipient: Any) -> tuple[Any, ...]:
 
 _THIS = _key(bindparam("s"), bindparam("m"), bindparam("r"))
 _TRIED = update(outgoing).where(*_THIS).values(attempts=bindparam("tried"), next_attempt=bindparam("again"))
-_ANSWERED = (
-    update(outgoing)
-    .where(*_THIS)
-    .values(state=bindparam("became"), reason=bindparam("why"), receipt=bindparam("statement"), envelope=b"")
-)
+_ANSWER = {"state": bindparam("became"), "reason": bindparam("why"), "receipt": bindparam("statement"), "envelope": b""}
+_ANSWERED = update(outgoing).where(*_THIS).values(_ANSWER)
+# What was received may still be refused, once its recipient's policy or keys have been asked.
+_REFUSED = update(outgoing).where(*_THIS[:-1], outgoing.c.state.in_(("waiting", "received"))).values(_ANSWER)
 
 
 def keep(tx: Transaction, messages: Sequence[Mapping[str, Any]], now: int) -> None:
@@ -103,6 +103,16 @@ def unanswered(tx: Transaction, message_ids: Sequence[str]) -> dict[tuple[str, s
     return {(row.sender, row.recipient, row.message_id): bytes(row.envelope) for row in rows}
 
 
+def received(tx: Transaction, message_ids: Sequence[str]) -> dict[tuple[str, str, str], str]:
+    """The receipts of messages that were received, by sender, recipient and message id."""
+    rows = tx.all(
+        select(outgoing.c.sender, outgoing.c.recipient, outgoing.c.message_id, outgoing.c.receipt).where(
+            outgoing.c.message_id.in_(message_ids), outgoing.c.state == "received"
+        )
+    )
+    return {(row.sender, row.recipient, row.message_id): row.receipt for row in rows if row.receipt}
+
+
 def carried(tx: Transaction, message_ids: Sequence[str]) -> list[tuple[str, list[bytes]]]:
     """Recipient and digests of the attachments of messages that wait for no receipt any more, from anybody."""
     rows = tx.all(
@@ -120,20 +130,21 @@ def carried(tx: Transaction, message_ids: Sequence[str]) -> list[tuple[str, list
 
 def answered(tx: Transaction, receipts: Sequence[Receipt]) -> None:
     """Ends the sending of messages whose verified receipts are here: they were received, or refused."""
-    tx.execute(
-        _ANSWERED,
-        [
+    for statement, refusals in ((_ANSWERED, False), (_REFUSED, True)):
+        some = [
             {
                 "s": r.sender,
                 "m": r.message_id,
                 "r": r.recipient,
-                "became": "refused" if r.outcome == "refused" else "received",
+                "became": "refused" if refusals else "received",
                 "why": r.reason,
                 "statement": r.statement,
             }
             for r in receipts
-        ],
-    )
+            if (r.outcome == "refused") is refusals
+        ]
+        if some:
+            tx.execute(statement, some)
     tx.publish(TOPIC, *(f"{RECEIPT}{receipt.message_id}" for receipt in receipts))
 
 

@@ -13,18 +13,33 @@ from typing import TYPE_CHECKING
 from sqlalchemy import delete, select, update
 
 from creto import _core
-from creto.errors import IntegrityError, NotFoundError
+from creto.errors import IntegrityError, InvalidInputError, NotFoundError
 from creto.store.tables import attachment_pieces, attachments
 
 if TYPE_CHECKING:
     from creto.messaging._attachment import Attachment
     from creto.store import Transaction
 
-__all__ = ["PIECE", "add", "assemble", "check", "count", "cut", "drop", "kept", "prolong", "sealed", "whole"]
+__all__ = [
+    "PIECE",
+    "add",
+    "assemble",
+    "behind",
+    "check",
+    "count",
+    "cut",
+    "drop",
+    "kept",
+    "prolong",
+    "sealed",
+    "untrue",
+    "whole",
+]
 
 _PREFIX = 7
 _TEXT = 64 * 1024
-_CHUNK = _TEXT + 16
+_TAG = 16
+_CHUNK = _TEXT + _TAG
 PIECE = _PREFIX + _CHUNK
 """Bytes of the largest piece."""
 _ASKED_FOR = 500  # digests in one question: databases bound what a statement may hold
@@ -102,15 +117,26 @@ def assemble(tx: Transaction, attachment: Attachment, expires: int) -> None:
     """Puts the pieces together.
 
     Raises:
-        IntegrityError: Together they are not what the message names: its sender lied, and knows the key.
+        IntegrityError: Together they are not what the message names: whoever put them there knows the key.
+        InvalidInputError: They are, and are not as long as it says.
     """
     mine = attachment_pieces.c.digest == attachment.digest
     rows = tx.all(select(attachment_pieces.c.piece).where(mine).order_by(attachment_pieces.c.number))
     blob = _joined(bytes(piece) for (piece,) in rows)
     if hashlib.sha512(blob).digest() != attachment.digest:
         raise IntegrityError(f"the attachment `{attachment.name}` is not what its message says")
+    if len(blob) != _PREFIX + attachment.length + _TAG * count(attachment.length):
+        raise untrue(attachment)
     tx.insert_once(attachments, digest=attachment.digest, blob=blob, expires=expires)
     tx.execute(delete(attachment_pieces).where(mine))
+
+
+def untrue(attachment: Attachment) -> InvalidInputError:
+    """The error for a message that names a blob and says its key or its length wrongly."""
+    return InvalidInputError(
+        f"the attachment `{attachment.name}` is there as its sender put it, and does not open as its message says: the "
+        "key or the length in it is wrong"
+    )
 
 
 def drop(tx: Transaction, digest: bytes) -> None:
@@ -123,8 +149,13 @@ def _portions(digests: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
         yield digests[start : start + _ASKED_FOR]
 
 
+def behind(place: int, piece: bytes) -> bytes:
+    """What a piece adds to a blob: all of it at the beginning, its chunk after that."""
+    return piece[_PREFIX:] if place else piece
+
+
 def _joined(pieces: Iterable[bytes]) -> bytes:
     blob = bytearray()
     for piece in pieces:
-        blob += piece[_PREFIX:] if blob else piece
+        blob += behind(len(blob), piece)
     return bytes(blob)

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+import anyio.to_thread
+
 from creto import _core
-from creto.errors import CretoError, EncryptionFailedError, NotFoundError
-from creto.messaging import _attachment, _rows
+from creto._plain import plain
+from creto.errors import CretoError, EncryptionFailedError, NotFoundError, UnauthorizedError
+from creto.messaging import _attachment, _receipt, _rows
 from creto.messaging._message import Message
 from creto.messaging._record import record
 
 if TYPE_CHECKING:
     from creto.messaging._mailbox import Mailbox
     from creto.nhi import Agent
-    from creto.store import Transaction
 
 __all__ = ["DIRECT_SECONDS", "MAILBOX_SECONDS", "OVERHEAD", "Receiving"]
 
@@ -54,8 +57,7 @@ class Receiving:
                     raise EncryptionFailedError("the message was filed under another name than its own")
                 return self._message(agent, header, body, held, held.envelope)
             except CretoError as error:
-                with self._store.begin() as tx:
-                    self._end(tx, held, "refused", str(error))
+                self._end(agent, held, "refused", str(error))
 
     async def open_direct(
         self, agent: Agent, envelope: bytes, digest: bytes, seen: dict[tuple[str, str], int]
@@ -160,15 +162,34 @@ class Receiving:
         }
         await self._mailbox._authorize_receive(agent, message.sender, context)
 
-    async def deny(self, held: _rows.Held, reason: str) -> None:
+    async def deny(self, agent: Agent, held: _rows.Held, reason: str) -> None:
         """Ends a message that the recipient's policy does not let in."""
-        await self._store.run(self._end, held, "denied", reason)
+        await anyio.to_thread.run_sync(self._end, agent, held, "denied", reason)
 
-    def _end(self, tx: Transaction, held: _rows.Held, outcome: str, reason: str) -> None:
-        if _rows.end(tx, held, outcome, reason=reason):
-            tx.publish(_rows.TOPIC, f"{_rows.RECEIPT}{held.message_id}")
+    def _end(self, agent: Agent, held: _rows.Held, outcome: str, reason: str) -> None:
+        receipt = None
+        far = not held.sender.startswith(f"spiffe://{self._identities.trust_domain}/")
+        if far:
+            # Its sender has one that says `received`; this one says what became of it since.
+            with suppress(UnauthorizedError):  # revoked: no word of it would count
+                receipt = _receipt.sign(
+                    self._identities.current(agent),
+                    held.sender,
+                    held.message_id,
+                    held.envelope,
+                    "refused",
+                    int(self._mailbox._clock()),
+                    plain(reason) or outcome,
+                )
+        with self._store.begin() as tx:
+            if not _rows.end(tx, held, outcome, reason=reason, receipt=receipt):
+                return
+            keys = [f"{_rows.RECEIPT}{held.message_id}", *([_rows.REFUSED] if far else [])]
+            tx.publish(_rows.TOPIC, *keys)
             failure = {"failure": reason}
             tx.outbox(record(held.recipient, "message:receive", held.sender, held.message_id, held.envelope, failure))
+        if far:
+            self._mailbox._woken(_rows.REFUSED)
 
     def _tell(self, who: str, sender: str, message_id: str, envelope: bytes, digest: bytes, outcome: Any) -> None:
         if self._mailbox._recorder is not None:

@@ -26,18 +26,21 @@ __all__ = [
     "MOST_WAITING",
     "PRIORITIES",
     "RECEIPT",
+    "REFUSED",
     "TOPIC",
     "UNREAD",
     "Held",
     "Letter",
     "any_for",
+    "denial",
     "end",
     "forget_expired",
     "give_back",
     "owned",
     "put",
-    "refusal",
+    "receipts",
     "refuse",
+    "refused",
     "state",
     "take",
 ]
@@ -49,6 +52,8 @@ MOST_WAITING = 10_000  # messages of one sender that may wait in one mailbox: wh
 PRIORITIES = {"non-urgent": -1, "normal": 0, "urgent": 1}
 _HEAD_START = 16  # turns by which a priority goes ahead of the one below it
 UNREAD = ("waiting", "taken")
+REFUSED = "refused"  # what is announced where a message from another machine is not handed out
+_ASKED_FOR = 500  # messages in one question: databases bound what a statement may hold
 
 # Made once, since a message's way is short and SQLAlchemy's is not; each part is one step down an index.
 _THERE = mailbox.c.recipient == bindparam("r")
@@ -94,6 +99,13 @@ class Letter:
     priority: str
     in_reply_to: str | None
     expires: int
+    receipt: str | None = field(default=None, repr=False)
+    """What its sender is answered, where that is on another machine."""
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """Recipient, sender and message id."""
+        return self.recipient, self.sender, self.message_id
 
 
 def put(tx: Transaction, letters: Sequence[Letter]) -> list[DeliveryDeniedError | None]:
@@ -128,6 +140,7 @@ def _row(tx: Transaction, letter: Letter, turn: int) -> dict[str, Any]:
         "turn": turn,
         "arrived": tx.now,
         "expires": letter.expires,
+        "receipt": letter.receipt,
     }
 
 
@@ -172,17 +185,43 @@ def refuse(tx: Transaction, letter: Letter, reason: str, receipt: str) -> bool:
     return tx.insert_once(mailbox, **(_row(tx, letter, 0) | ended))
 
 
-def refusal(tx: Transaction, letter: Letter) -> str | None:
-    """The receipt of a message that came before and was refused."""
-    receipt: str | None = tx.scalar(
-        select(mailbox.c.receipt).where(
-            mailbox.c.recipient == letter.recipient,
-            mailbox.c.sender == letter.sender,
-            mailbox.c.message_id == letter.message_id,
-            mailbox.c.state == "refused",
+def denial(tx: Transaction, recipient: str, sender: str) -> DeliveryDeniedError | None:
+    """Why nothing more of this sender is let into this mailbox now, where that is so."""
+    return _Standing(tx, recipient, sender).denial(tx)
+
+
+def receipts(tx: Transaction, keys: Sequence[tuple[str, str, str]]) -> dict[tuple[str, str, str], str]:
+    """What was answered to messages that came before, by recipient, sender and message id."""
+    # Pair by pair, so that each is a step down an index: SQLite goes through the whole table for rows of three columns.
+    ids: dict[tuple[str, str], list[str]] = {}
+    for recipient, sender, message_id in keys:
+        ids.setdefault((recipient, sender), []).append(message_id)
+    found: dict[tuple[str, str, str], str] = {}
+    for (recipient, sender), all in ids.items():
+        for start in range(0, len(all), _ASKED_FOR):
+            rows = tx.all(
+                select(mailbox.c.message_id, mailbox.c.receipt).where(
+                    mailbox.c.recipient == recipient,
+                    mailbox.c.sender == sender,
+                    mailbox.c.message_id.in_(all[start : start + _ASKED_FOR]),
+                    mailbox.c.receipt.is_not(None),
+                )
+            )
+            found.update({(recipient, sender, row.message_id): row.receipt for row in rows})
+    return found
+
+
+def refused(tx: Transaction, now: int) -> list[Row[Any]]:
+    """What came from other machines and was not handed out, with the receipts that say so."""
+    mine = select(agents.c.id).where(agents.c.own.is_(True))
+    return tx.all(
+        select(mailbox.c.recipient, mailbox.c.sender, mailbox.c.message_id, mailbox.c.receipt, mailbox.c.expires).where(
+            mailbox.c.recipient.in_(mine),
+            mailbox.c.state.in_(("refused", "denied")),
+            mailbox.c.receipt.is_not(None),
+            mailbox.c.expires > now,
         )
     )
-    return receipt
 
 
 def take(
