@@ -16,8 +16,9 @@ import httpx
 import pytest
 
 import creto
+from creto.audit import _index
 from creto.errors import CretoError
-from creto.server import serve_inbox
+from creto.server import _acts, serve_inbox
 from desks import wait_until
 
 POLICY = """
@@ -130,6 +131,31 @@ def test_older_pages_hold_every_act_and_none_twice(records: Records) -> None:
         more = re.search(r'href="/s/[\w-]{22}(/acts\?[^"]*before=\d+[^"]*)"', page)
         path = html.unescape(more[1]) if more else None
     assert len(seen) == len(set(seen)) == 70
+
+
+def test_a_ledger_that_is_not_indexed_yet_says_how_far_it_is_and_then_shows_its_acts(
+    records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(120):
+        records.act(f"tool-{number}", durability="relaxed")
+    records.layer.call_blocking(records.layer.parts.audit.checkpoint)
+    records.sign_in()
+    monkeypatch.setattr(_index, "_BATCH", 1)
+    monkeypatch.setattr(_acts, "_PATIENCE_SECONDS", 0.005)
+    reached = [0]
+    path = "/acts"
+    while (page := records.browser.get(path)).status_code == 202:
+        assert (page.headers["refresh"], page.headers["cache-control"]) == ("1", "no-store")
+        if said := re.search(r"is being built: (\d+) of (\d+)\.", page.text):
+            assert int(said[1]) < int(said[2]) <= 400
+            reached.append(int(said[1]))
+        else:
+            assert "is being put in order" in page.text
+        path = "/acts" if path != "/acts" else f"/acts/{'0' * 32}"
+    assert len(reached) > 2
+    assert reached == sorted(reached)
+    monkeypatch.setattr(_acts, "_PATIENCE_SECONDS", 20)
+    assert records.listed()[0] == "tool:call on tool-119"
 
 
 def test_who_may_not_answer_for_every_policy_sees_no_acts(records: Records) -> None:

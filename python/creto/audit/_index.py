@@ -92,11 +92,21 @@ class LedgerIndex:
             stop: Once it is set, what is left is left to the next time.
         """
         stop = stop or threading.Event()
-        with self._lock, self._opened() as connection:
+        with self._alone(stop), self._opened() as connection:
             taken = sum(self._catch_up(connection, name, progress, stop) for name in _core.ledger_shards(self._ledger))
             if not stop.is_set():
                 _sort(connection)
             return taken
+
+    @contextlib.contextmanager
+    def _alone(self, stop: threading.Event) -> Iterator[None]:
+        while not self._lock.acquire(timeout=0.2):
+            if stop.is_set():
+                raise InterruptedError("whoever asked is gone")
+        try:
+            yield
+        finally:
+            self._lock.release()
 
     def _catch_up(
         self, connection: sqlite3.Connection, name: str, progress: Progress | None, stop: threading.Event

@@ -30,6 +30,7 @@ from creto.server._pages import Pages
 __all__ = ["Acts"]
 
 _PAGE = 50
+_PATIENCE_SECONDS = 3.0
 _FIELDS = ("agent", "action", "resource", "outcome")
 # What a filter for an outcome leaves of the three kinds of record that tell of an act.
 _KINDS: dict[str, tuple[Kind, ...]] = {
@@ -61,6 +62,7 @@ class Acts:
         self._audit = AuditClient.reading(folder)
         self._pages = pages
         self._access = access
+        self._indexed: dict[str, tuple[int, int]] = {}  # by shard: records in the index, and in all
 
     def routes(self) -> list[Route]:
         """The paths; all are for reading."""
@@ -75,11 +77,33 @@ class Acts:
         if session is None:
             return self._pages.to_login(request)
         _require_every(session)
+        if not await self._up_to_date():
+            return self._wait(request, session)
         wanted = {name: request.query_params.get(name, "").strip() for name in _FIELDS}
         found, before = await self._find(session, wanted, _number(request.query_params.get("before")))
         older = None if before is None else urlencode({**{n: v for n, v in wanted.items() if v}, "before": before})
         cards = [_card(act) for act in found]
         return self._pages.page(request, "acts.html", session, acts=cards, wanted=wanted, older=older)
+
+    async def _up_to_date(self) -> bool:
+        """Whether the index has come up to the ledger; the first time that takes seconds for each million of records.
+
+        Each look takes it further, and what it has reached is kept: nothing waits here for all of it.
+        """
+
+        def reached(shard: str, done: int, total: int) -> None:
+            self._indexed[shard] = done, total
+
+        with anyio.move_on_after(_PATIENCE_SECONDS):
+            await self._audit.query(act="0" * 32, limit=1, progress=reached)
+            return True
+        return False
+
+    def _wait(self, request: Request, session: Session) -> Response:
+        done, total = (sum(counts) for counts in zip(*self._indexed.values(), strict=True)) if self._indexed else (0, 0)
+        page = self._pages.page(request, "indexing.html", session, status=202, done=done, total=total)
+        page.headers["Refresh"] = "1"
+        return page
 
     async def _find(self, session: Session, wanted: dict[str, str], before: int | None) -> tuple[list[Act], int | None]:
         """A page of acts, and the word of the clock before which the next one begins."""
@@ -116,6 +140,8 @@ class Acts:
         if session is None:
             return self._pages.to_login(request)
         _require_every(session)
+        if not await self._up_to_date():
+            return self._wait(request, session)
         records = await self._audit.life(request.path_params["id"])
         back = f'<p><a href="{html.escape(place_of(request))}/acts">← Acts</a></p>'
         text = await anyio.to_thread.run_sync(lambda: life(self._folder, records, above=back))
