@@ -13,9 +13,13 @@ const TRUE: u8 = SIMPLE | 21;
 /// Appends the head of an item: its major type and its number.
 #[inline]
 pub fn head(out: &mut Vec<u8>, major: u8, number: u64) {
+    // Most are keys and short lengths: one byte, without a call.
+    if number < 24 { out.push(major | number as u8) } else { long_head(out, major, number) }
+}
+
+fn long_head(out: &mut Vec<u8>, major: u8, number: u64) {
     match number {
-        0..=23 => out.push(major | number as u8),
-        24..=0xff => out.extend_from_slice(&[major | 24, number as u8]),
+        ..=0xff => out.extend_from_slice(&[major | 24, number as u8]),
         0x100..=0xffff => {
             let [a, b] = (number as u16).to_be_bytes();
             out.extend_from_slice(&[major | 25, a, b]);

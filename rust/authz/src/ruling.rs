@@ -27,7 +27,7 @@ impl Ruling {
         if !tally.forbids.is_empty() || !tally.erring.is_empty() || permit.is_none() {
             return Self { policy_set, made, ..Self::of_doubt(tally, &policy, permit, set) };
         }
-        Self { decision: Decision::Allow, oversight: Vec::new(), permit, audit: audit(tally, &policy), policy_set, made }
+        Self { decision: Decision::Allow, oversight: Vec::new(), permit, audit: audit_when(tally, &policy), policy_set, made }
     }
 
     fn of_doubt<'a>(tally: &Tally, policy: &impl Fn(u32) -> Option<&'a Policy>, permit: Option<Arc<str>>, set: &Set) -> Self {
@@ -49,7 +49,7 @@ impl Ruling {
             Some(first) => Decision::RequiresOversight { policy_id: first.to_string() },
             None => Decision::Allow,
         };
-        Self { decision, oversight, permit, audit: audit(tally, policy), policy_set: [0; 32], made: 0 }
+        Self { decision, oversight, permit, audit: audit_when(tally, policy), policy_set: [0; 32], made: 0 }
     }
 }
 
@@ -59,7 +59,9 @@ fn first<'a>(numbers: &[u32], policy: &impl Fn(u32) -> Option<&'a Policy>, wante
     policy(*least).map(|policy| Arc::clone(&policy.id))
 }
 
-fn audit<'a>(tally: &Tally, policy: &impl Fn(u32) -> Option<&'a Policy>) -> AuditWhen {
+/// When an act that these policies permit is to be recorded.
+#[inline]
+pub(crate) fn audit_when<'a>(tally: &Tally, policy: &impl Fn(u32) -> Option<&'a Policy>) -> AuditWhen {
     let after = tally.permits.iter().any(|n| policy(*n).is_some_and(|policy| policy.after));
     if after { AuditWhen::After } else { AuditWhen::Before }
 }

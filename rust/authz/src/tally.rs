@@ -12,6 +12,12 @@ pub struct Tally {
 }
 
 impl Tally {
+    /// Whether some policy permits, and none forbids or erred.
+    #[inline]
+    pub fn permits_plainly(&self) -> bool {
+        self.forbids.is_empty() && self.erring.is_empty() && !self.permits.is_empty()
+    }
+
     /// Notes what a policy that can concern the request said.
     #[inline]
     pub fn add(&mut self, policy: u32, forbid: bool, holds: Result<bool, Erred>) {

@@ -4,8 +4,8 @@
 
 use std::sync::Arc;
 
-/// Items in one leaf.
-const LEAF: usize = 32;
+/// Items in one leaf. Copying one counts a reference for each item's parts, wherever they lie, so leaves are short.
+const LEAF: usize = 16;
 /// Leaves under one branch.
 const BRANCH: usize = 64;
 

@@ -6,11 +6,13 @@ use crate::party::{Buffers, Party};
 use crate::prepared::{Actor, Prepared};
 use crate::readable::readable;
 use crate::roster::{Roster, code};
-use crate::ruling::code_of;
+use crate::ruling::{audit_when, code_of};
+use crate::set::Policy;
 use crate::shape::Fit;
 use crate::snapshot::Snapshot;
 use crate::tally::{Outcome, Tally};
 use arc_swap::Guard;
+use creto_enablement_common::ports::AuditWhen;
 use creto_enablement_common::{CheckRef, Fields, Result, Value};
 use std::any::Any;
 use std::borrow::Cow;
@@ -235,14 +237,36 @@ impl Question<'_> {
         self.snapshot.ruling(&tally, |number| self.snapshot.set.policy(number))
     }
 
-    /// What a delegation hop says about the act of this principal; the main set is asked apart.
-    pub fn rule_attenuation(&self, attenuation: &Attenuation, actor: &Actor) -> Ruling {
+    /// When the act of this principal is to be recorded, where it is permitted with nothing said against it; else what is to be done about it.
+    ///
+    /// # Errors
+    /// The ruling, which need not be a denial.
+    pub fn agrees(&self, actor: &Actor) -> Result<AuditWhen, Ruling> {
+        let principal = self.principal(actor);
+        if !self.snapshot.principal_fits(&principal, &self.action) {
+            return Err(self.rule(actor));
+        }
+        let tally = self.snapshot.tally([principal, self.action, self.resource], self.seen);
+        self.shortly(&tally, |number| self.snapshot.set.policy(number))
+    }
+
+    /// The same of a delegation hop, about the act of this principal; the main set is asked apart.
+    ///
+    /// # Errors
+    /// As `agrees`.
+    pub fn covered(&self, attenuation: &Attenuation, actor: &Actor) -> Result<AuditWhen, Ruling> {
         let hop = match attenuation.hop(self.snapshot.set.epoch, &self.snapshot.entities) {
             Ok(hop) => hop,
-            Err(error) => return self.snapshot.denied(error.to_string()),
+            Err(error) => return Err(self.snapshot.denied(error.to_string())),
         };
         let tally = hop.tally(&self.snapshot.entities, self.principal(actor), self.action, self.resource, self.context);
-        self.snapshot.ruling(&tally, |number| hop.policy(number))
+        self.shortly(&tally, |number| hop.policy(number))
+    }
+
+    /// A ruling names what permits, at the cost of a reference counted; most of a chain are asked only whether they agree.
+    #[inline]
+    fn shortly<'p>(&self, tally: &Tally, policy: impl Fn(u32) -> Option<&'p Policy>) -> Result<AuditWhen, Ruling> {
+        if tally.permits_plainly() { Ok(audit_when(tally, &policy)) } else { Err(self.snapshot.ruling(tally, policy)) }
     }
 
     #[inline]

@@ -10,7 +10,6 @@ use crate::texts::Texts;
 use creto_authz::{Engine, QuestionBuffers, Ruling, View};
 use creto_enablement_common::ports::{AuditSink, AuditWhen, Clock, QuotaEnforcer, Ticket};
 use creto_enablement_common::{CheckRef, Decision, Digest, Error, ErrorKind, Fields, RecordKind, RecordRef, Result, Timestamp, Usage};
-use smallvec::SmallVec;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64};
@@ -48,6 +47,17 @@ pub(crate) struct Combined {
     pub(crate) policy_set: Digest,
 }
 
+impl Combined {
+    /// Takes over what a ruling asks for, and tells when the act is recorded by it; of a denial, the reason.
+    fn heed(&mut self, ruling: Ruling) -> Result<AuditWhen, Arc<str>> {
+        if let Decision::Deny { reason } = ruling.decision {
+            return Err(reason);
+        }
+        self.oversight.extend(ruling.oversight);
+        Ok(ruling.audit)
+    }
+}
+
 impl Gate {
     /// A gate over these parts.
     pub fn new(policy: Arc<Engine>, quota: Arc<dyn QuotaEnforcer>, audit: Arc<dyn AuditSink>, clock: Arc<dyn Clock>) -> Self {
@@ -79,7 +89,7 @@ impl Gate {
                 Ok(Link { id: id.into(), actor: self.0.policy.actor(id)?, attenuation })
             })
             .collect::<Result<Vec<_>>>()?;
-        Ok(Arc::new(Principal::new(agent, self.0.policy.actor(agent)?, path, links)?))
+        Ok(Arc::new(Principal::new(Arc::clone(&self.0), agent, self.0.policy.actor(agent)?, path, links)?))
     }
 
     /// Lets an act in, or says why not. A panic inside is a denial.
@@ -99,6 +109,10 @@ impl Gate {
 
     fn try_enter(&self, principal: &Arc<Principal>, act: &Act<'_>, grant: Option<&Grant>) -> Result<Permit, Refusal> {
         let parts = &self.0;
+        if !Arc::ptr_eq(parts, &principal.parts) {
+            let error = Error::invalid("the principal was prepared by another gate; prepare it by the one that it goes through");
+            return Err(Refusal { error: error.with_context(describe(principal, act)), oversight: Vec::new(), ticket: None });
+        }
         let now = parts.clock.now();
         // One version of policies and entities for the whole chain.
         let view = parts.policy.view();
@@ -117,13 +131,12 @@ impl Gate {
                 return Err(Refusal { ticket, ..Refusal::denied(format!("{}: {reason}", describe(principal, act))) });
             }
         };
-        let path: SmallVec<[&str; 8]> = principal.path().iter().map(|node| &**node).collect();
         if !combined.oversight.is_empty() && !grant.is_some_and(|grant| grant.covers(&combined.oversight)) {
             // Quota is checked, so that nobody is asked about what could not be paid for, and not held while a human thinks.
             if !act.usage.is_empty() {
                 parts
                     .quota
-                    .check_quota(&path, act.usage, now)
+                    .check_quota(&principal.nodes(), act.usage, now)
                     .map_err(|error| self.over_quota(principal, act, now, error, &combined, kept.as_ref()))?;
             }
             let first = combined.oversight.first().map(ToString::to_string).unwrap_or_default();
@@ -133,11 +146,10 @@ impl Gate {
         let reservation = if act.usage.is_empty() {
             None
         } else {
-            let held = parts.quota.reserve(&path, act.usage, now);
+            let held = principal.quota().and_then(|path| path.reserve(act.usage, now));
             Some(held.map_err(|error| self.over_quota(principal, act, now, error, &combined, kept.as_ref()))?)
         };
         Ok(Permit {
-            parts: Arc::clone(&self.0),
             principal: Arc::clone(principal),
             texts: Texts::of(act),
             why: combined.permit.unwrap_or_else(|| Arc::from("")),
@@ -188,15 +200,14 @@ impl Gate {
         policy: Option<&Digest>,
         kept: Option<&Recorded>,
     ) -> Option<Ticket> {
-        let mut detail: SmallVec<[(&str, &str); 4]> = principal.details().collect();
+        let mut detail = principal.details();
         detail.push(("refused", by));
         detail.extend(kept.into_iter().flat_map(Recorded::details));
-        let chain: SmallVec<[&str; 4]> = principal.chain().iter().map(|link| &*link.id).collect();
         self.0
             .audit
             .enqueue(&RecordRef {
                 who: principal.agent(),
-                delegation_chain: &chain,
+                delegation_chain: &principal.links(),
                 what: act.action,
                 resource: act.resource,
                 why,
@@ -237,21 +248,15 @@ pub(crate) fn combine(view: &View, serving: Option<&View>, principal: &Principal
     let mut combined = Combined { oversight: own.oversight, permit: own.permit, audit: own.audit, policy_set };
     for link in principal.chain() {
         if *link.id != *principal.agent() {
-            let ruling: Ruling = question.rule(&link.actor);
-            if let Decision::Deny { reason } = ruling.decision {
-                return Err((format!("`{}`, for whom the agent acts, may not: {reason}", link.id).into(), policy_set));
-            }
-            combined.oversight.extend(ruling.oversight);
-            if ruling.audit == AuditWhen::Before {
+            let agreed = question.agrees(&link.actor).or_else(|ruling| combined.heed(ruling));
+            let refused = |reason| (format!("`{}`, for whom the agent acts, may not: {reason}", link.id).into(), policy_set);
+            if agreed.map_err(refused)? == AuditWhen::Before {
                 combined.audit = AuditWhen::Before;
             }
         }
         if let Some(attenuation) = &link.attenuation {
-            let ruling = hops.rule_attenuation(attenuation, principal.actor());
-            if let Decision::Deny { reason } = ruling.decision {
-                return Err((format!("the delegation to `{}` does not cover it: {reason}", link.id).into(), policy_set));
-            }
-            combined.oversight.extend(ruling.oversight);
+            let covered = hops.covered(attenuation, principal.actor()).or_else(|ruling| combined.heed(ruling));
+            covered.map_err(|reason| (format!("the delegation to `{}` does not cover it: {reason}", link.id).into(), policy_set))?;
         }
     }
     if combined.oversight.len() > 1 {

@@ -1,12 +1,10 @@
 //! A permit: an act that was let in, settled once, and given back if it is dropped.
 
-use crate::enter::Parts;
 use crate::principal::Principal;
 use crate::recorded::Recorded;
 use crate::texts::Texts;
 use creto_enablement_common::ports::{AuditWhen, ReservationId, Ticket};
 use creto_enablement_common::{Digest, Error, OutcomeRef, RecordKind, RecordRef, Result, Timestamp, Usage};
-use smallvec::SmallVec;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
@@ -15,7 +13,6 @@ const SETTLED: u8 = 1;
 
 /// An act that may be performed.
 pub struct Permit {
-    pub(crate) parts: Arc<Parts>,
     pub(crate) principal: Arc<Principal>,
     pub(crate) texts: Texts,
     pub(crate) why: Arc<str>,
@@ -80,7 +77,7 @@ impl Permit {
         if self.state.swap(SETTLED, Ordering::AcqRel) != OPEN {
             return Err(Error::invalid("the permit is settled already; every act needs a permit of its own"));
         }
-        let now = self.parts.clock.now();
+        let now = self.principal.parts.clock.now();
         self.finish(outcome, actual, now)
     }
 
@@ -92,9 +89,9 @@ impl Permit {
         };
         // The record is written even where metering fails: what happened, happened.
         let quota = self.reservation.map_or(Ok(()), |id| match charged {
-            Usages::Reserved => self.parts.quota.commit_held(id, now),
-            Usages::Actual([]) => self.parts.quota.release(id, now),
-            Usages::Actual(usage) => self.parts.quota.commit(id, usage, now),
+            Usages::Reserved => self.principal.quota().and_then(|path| path.commit_held(id, now)),
+            Usages::Actual([]) => self.principal.parts.quota.release(id, now),
+            Usages::Actual(usage) => self.principal.parts.quota.commit(id, usage, now),
         });
         let ticket = self.record(RecordKind::Outcome, 2, now, Some(outcome), charged)?;
         quota?;
@@ -110,16 +107,15 @@ impl Permit {
 
     fn record(&self, kind: RecordKind, step: u8, now: Timestamp, outcome: Option<OutcomeRef<'_>>, charged: Usages<'_>) -> Result<Ticket> {
         let (action, resource) = (self.texts.action(), self.texts.resource());
-        let mut detail: SmallVec<[(&str, &str); 4]> = self.principal.details().collect();
+        let mut detail = self.principal.details();
         // Once an act: with the intent, or with the outcome where there is no intent.
         if kind == RecordKind::Intent || self.intent.load(Ordering::Acquire) == 0 {
             detail.extend(self.context.iter().flat_map(Recorded::details));
         }
-        let chain: SmallVec<[&str; 4]> = self.principal.chain().iter().map(|link| &*link.id).collect();
         self.with_usage(charged, |usage| {
-            self.parts.audit.enqueue(&RecordRef {
+            self.principal.parts.audit.enqueue(&RecordRef {
                 who: self.principal.agent(),
-                delegation_chain: &chain,
+                delegation_chain: &self.principal.links(),
                 what: action,
                 resource,
                 why: &self.why,
@@ -152,8 +148,8 @@ impl Drop for Permit {
         if *self.state.get_mut() != OPEN {
             return;
         }
-        let now = self.parts.clock.now();
-        let released = self.reservation.map_or(Ok(()), |id| self.parts.quota.release(id, now));
+        let now = self.principal.parts.clock.now();
+        let released = self.reservation.map_or(Ok(()), |id| self.principal.parts.quota.release(id, now));
         // Nobody is left to tell: where the ledger refuses, the missing outcome is itself on record, as an act whose outcome is unknown.
         let why = if released.is_ok() {
             "abandoned before it was settled"

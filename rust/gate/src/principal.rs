@@ -1,8 +1,11 @@
 //! Who acts, for whom, and against whose quota: prepared once, used for many acts.
 
+use crate::enter::Parts;
 use creto_authz::{Actor, Attenuation};
+use creto_enablement_common::ports::QuotaPath;
 use creto_enablement_common::{Error, Result};
-use std::sync::Arc;
+use smallvec::SmallVec;
+use std::sync::{Arc, OnceLock};
 
 /// One link of a delegation chain.
 #[derive(Clone, Debug)]
@@ -15,12 +18,15 @@ pub struct Link {
     pub attenuation: Option<Arc<Attenuation>>,
 }
 
-/// An acting agent with its quota path and its chain.
-#[derive(Clone, Debug)]
+/// An acting agent with its quota path and its chain. It belongs to the gate that prepared it.
+#[derive(Clone)]
 pub struct Principal {
+    pub(crate) parts: Arc<Parts>,
     agent: Arc<str>,
     actor: Actor,
     path: Vec<Arc<str>>,
+    /// The path as metering knows it; looked up when an act first uses something.
+    quota: OnceLock<Arc<dyn QuotaPath>>,
     /// The same as a JSON list, for records: usage is billed and quota rebuilt by it.
     path_text: Box<str>,
     chain: Vec<Link>,
@@ -36,7 +42,7 @@ impl Principal {
     ///
     /// # Errors
     /// `InvalidInput` where the agent has no id or the chain is too long.
-    pub fn new(agent: &str, actor: Actor, path: &[&str], chain: Vec<Link>) -> Result<Self> {
+    pub(crate) fn new(parts: Arc<Parts>, agent: &str, actor: Actor, path: &[&str], chain: Vec<Link>) -> Result<Self> {
         if agent.is_empty() {
             return Err(Error::invalid("the agent has no id"));
         }
@@ -48,7 +54,8 @@ impl Principal {
             )));
         }
         let path_text = serde_json::Value::from(path.to_vec()).to_string().into();
-        Ok(Self { agent: agent.into(), actor, path_text, path: path.iter().map(|&node| node.into()).collect(), chain, sandbox: None })
+        let path = path.iter().map(|&node| node.into()).collect();
+        Ok(Self { parts, agent: agent.into(), actor, path, quota: OnceLock::new(), path_text, chain, sandbox: None })
     }
 
     /// The same agent, acting from a sandbox of this name; its records name it.
@@ -59,8 +66,36 @@ impl Principal {
     }
 
     /// What every record of its acts tells beside the act: its quota path as a JSON list, and the sandbox.
-    pub(crate) fn details(&self) -> impl Iterator<Item = (&str, &str)> {
-        [("path", &*self.path_text)].into_iter().chain(self.sandbox.as_deref().map(|sandbox| ("sandbox", sandbox)))
+    pub(crate) fn details(&self) -> SmallVec<[(&str, &str); 4]> {
+        let mut details = SmallVec::new();
+        details.push(("path", &*self.path_text));
+        if let Some(sandbox) = &self.sandbox {
+            details.push(("sandbox", &**sandbox));
+        }
+        details
+    }
+
+    /// The ids of the chain, as records name them.
+    pub(crate) fn links(&self) -> SmallVec<[&str; 4]> {
+        self.chain.iter().map(|link| &*link.id).collect()
+    }
+
+    /// The names of the quota path.
+    pub(crate) fn nodes(&self) -> SmallVec<[&str; 8]> {
+        self.path.iter().map(|node| &**node).collect()
+    }
+
+    /// The quota path as metering knows it.
+    ///
+    /// # Errors
+    /// Metering's, for a path that cannot be.
+    #[inline]
+    pub(crate) fn quota(&self) -> Result<&dyn QuotaPath> {
+        if let Some(known) = self.quota.get() {
+            return Ok(&**known);
+        }
+        let found = self.parts.quota.path(&self.nodes())?;
+        Ok(&**self.quota.get_or_init(|| found))
     }
 
     /// The acting agent's id.
@@ -81,5 +116,15 @@ impl Principal {
     /// The links of the chain, the first delegator first.
     pub fn chain(&self) -> &[Link] {
         &self.chain
+    }
+}
+
+impl std::fmt::Debug for Principal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Principal")
+            .field("agent", &self.agent)
+            .field("path", &self.path)
+            .field("chain", &self.chain)
+            .finish_non_exhaustive()
     }
 }

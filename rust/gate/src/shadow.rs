@@ -6,7 +6,6 @@ use crate::principal::Principal;
 use creto_authz::{Engine, View};
 use creto_enablement_common::{Digest, RecordKind, RecordRef, Timestamp};
 use parking_lot::RwLock;
-use smallvec::SmallVec;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -69,11 +68,10 @@ impl Shadow {
             }
             self.differing.fetch_add(1, Ordering::Relaxed);
             let policy = other.as_ref().map_or_else(|(_, set)| *set, |combined| combined.policy_set);
-            let chain: SmallVec<[&str; 4]> = principal.chain().iter().map(|link| &*link.id).collect();
             // Where the ledger is full the counters still tell; the act itself is refused by its own record.
             let _ = parts.audit.enqueue(&RecordRef {
                 who: principal.agent(),
-                delegation_chain: &chain,
+                delegation_chain: &principal.links(),
                 what: "policy:shadow",
                 resource: act.resource,
                 why: &would.1,

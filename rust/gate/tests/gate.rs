@@ -3,13 +3,13 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 use creto_authz::{Engine, Sources};
-use creto_enablement_common::ports::{AuditSink, Clock, QuotaEnforcer, ReservationId, Ticket};
+use creto_enablement_common::ports::{AuditSink, Clock, QuotaEnforcer, QuotaPath, ReservationId, Ticket};
 use creto_enablement_common::{Error, ErrorKind, OutcomeRef, RecordKind, RecordRef, Result, Timestamp, Usage, Value};
 use creto_gate::{Act, Gate, Grant, Refusal};
 use parking_lot::Mutex;
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 
 const SCHEMA: &str = r#"
 entity Team; entity Agent in [Team]; entity Tool;
@@ -33,11 +33,13 @@ struct Counting {
     used: Mutex<HashMap<String, u64>>,
     held: Mutex<HashMap<u64, Vec<(String, u64)>>>,
     next: AtomicU64,
+    this: Weak<Self>,
 }
 
 impl Counting {
     fn new(limit: u64) -> Arc<Self> {
-        Arc::new(Self { limit, used: Mutex::default(), held: Mutex::default(), next: AtomicU64::new(1) })
+        let next = AtomicU64::new(1);
+        Arc::new_cyclic(|this| Self { limit, used: Mutex::default(), held: Mutex::default(), next, this: this.clone() })
     }
 
     fn of(&self, key: &str) -> u64 {
@@ -85,13 +87,30 @@ impl QuotaEnforcer for Counting {
         Ok(())
     }
 
-    fn commit_held(&self, id: ReservationId, _: Timestamp) -> Result<()> {
-        self.held.lock().remove(&id.0);
-        Ok(())
-    }
-
     fn release(&self, id: ReservationId, now: Timestamp) -> Result<()> {
         self.commit(id, &[], now)
+    }
+
+    fn path(&self, path: &[&str]) -> Result<Arc<dyn QuotaPath>> {
+        Ok(Arc::new(Along { counting: self.this.upgrade().unwrap(), path: path.iter().map(|&node| node.to_owned()).collect() }))
+    }
+}
+
+/// A path that `Counting` was asked for.
+struct Along {
+    counting: Arc<Counting>,
+    path: Vec<String>,
+}
+
+impl QuotaPath for Along {
+    fn reserve(&self, usage: Usage<'_>, now: Timestamp) -> Result<ReservationId> {
+        let path: Vec<&str> = self.path.iter().map(String::as_str).collect();
+        self.counting.reserve(&path, usage, now)
+    }
+
+    fn commit_held(&self, id: ReservationId, _: Timestamp) -> Result<()> {
+        self.counting.held.lock().remove(&id.0);
+        Ok(())
     }
 }
 
@@ -342,11 +361,11 @@ fn a_panic_inside_is_a_denial() {
         fn commit(&self, _: ReservationId, _: Usage<'_>, _: Timestamp) -> Result<()> {
             Ok(())
         }
-        fn commit_held(&self, _: ReservationId, _: Timestamp) -> Result<()> {
-            Ok(())
-        }
         fn release(&self, _: ReservationId, _: Timestamp) -> Result<()> {
             Ok(())
+        }
+        fn path(&self, _: &[&str]) -> Result<Arc<dyn QuotaPath>> {
+            panic!("quota")
         }
     }
     let house = house();
@@ -354,6 +373,19 @@ fn a_panic_inside_is_a_denial() {
     let principal = gate.principal(ANN, &["org"], &[]).unwrap();
     let act = Act { action: "tool:call", resource: "hand", context: &[("amount", Value::Long(1))], usage: &[("calls", 1)] };
     assert!(reason(gate.enter(&principal, &act, None).unwrap_err()).contains("internal fault while deciding, so it is denied"));
+}
+
+#[test]
+fn a_principal_of_another_gate_is_not_let_in() {
+    let (house, other) = (house(), house());
+    let stranger = other.gate.principal(ANN, &["org"], &[]).unwrap();
+    let act = Act { action: "tool:call", resource: "hand", context: &[("amount", Value::Long(1))], usage: &[("calls", 1)] };
+    let text = house.gate.enter(&stranger, &act, None).unwrap_err().error.to_string();
+    assert!(text.contains("the principal was prepared by another gate; prepare it by the one that it goes through"), "{text}");
+    assert_eq!((house.quota.of("org/calls"), other.quota.of("org/calls")), (0, 0));
+    let principal = house.gate.principal(ANN, &["org"], &[]).unwrap();
+    let _permit = house.gate.clone().enter(&principal, &act, None).unwrap();
+    assert_eq!((house.quota.of("org/calls"), other.quota.of("org/calls")), (1, 0));
 }
 
 #[test]

@@ -13,5 +13,5 @@ pub use audit::{AuditSink, Durability, Ticket};
 pub use authorizer::{AuditWhen, Authorizer, Verdict};
 pub use clock::Clock;
 pub use precedents::{Precedent, Precedents};
-pub use quota::{QuotaEnforcer, ReservationId};
+pub use quota::{QuotaEnforcer, QuotaPath, ReservationId};
 pub use transport::Transport;

@@ -63,8 +63,9 @@ impl Organisation {
         });
     }
 
+    /// Visits every counter of a line.
     #[inline]
-    fn each<E>(&mut self, head: u32, mut visit: impl FnMut(&mut Self, u32) -> Result<(), E>) -> Result<(), E> {
+    pub(super) fn each<E>(&mut self, head: u32, mut visit: impl FnMut(&mut Self, u32) -> Result<(), E>) -> Result<(), E> {
         let mut number = head;
         while number != NONE {
             let line = self.line(number);
@@ -191,8 +192,7 @@ impl Organisation {
 
     /// Where in its time a counter stands, for a later `give_back`: its window, for rates the theoretical arrival time.
     #[inline]
-    pub(super) fn mark(&self, number: u32) -> u64 {
-        let line = self.line(number);
+    pub(super) fn mark(&self, line: &Line) -> u64 {
         if line.kind == Kind::Rate {
             line.used.saturating_add(self.side(line).map_or(0, |side| side.refunded))
         } else {

@@ -5,7 +5,7 @@ use super::install::{Boost, merge};
 use super::lease::{LeaseGrant, LeaseNeed};
 use super::organisation::{Organisation, Time, Waker};
 use super::organisations::{Guarded, Organisations};
-use super::prepared::Prepared;
+use super::prepared::{Path, Prepared};
 use super::refusal::{Notice, Refusal};
 use super::replay::{Counter, ReplayRecord};
 use super::reservation::split;
@@ -345,12 +345,9 @@ impl ports::QuotaEnforcer for QuotaEnforcer {
     }
 
     fn reserve(&self, path: &[&str], usage: Usage<'_>, now: Timestamp) -> Result<ReservationId> {
-        let now = now.micros();
-        let until = now.saturating_add(self.hold);
         self.with(path, |guarded, org, chain| {
             let uses = uses(org, chain, usage)?;
-            take(org, &uses, now)?;
-            org.hold(guarded.number, chain, &uses, until).map(ReservationId)
+            reserve(guarded, org, chain, &uses, now, self.hold)
         })
     }
 
@@ -358,16 +355,17 @@ impl ports::QuotaEnforcer for QuotaEnforcer {
         self.of_hold(id, |org| org.settle(id.0, Some(actual), now.micros()))
     }
 
-    fn commit_held(&self, id: ReservationId, now: Timestamp) -> Result<()> {
-        Self::commit_held(self, id, now)
-    }
-
     fn release(&self, id: ReservationId, now: Timestamp) -> Result<()> {
         self.of_hold(id, |org| org.release(id.0, now.micros()))
     }
+
+    fn path(&self, path: &[&str]) -> Result<Arc<dyn ports::QuotaPath>> {
+        Ok(Arc::new(Path { prepared: self.prepare(path, &[])?, hold: self.hold }))
+    }
 }
 
-fn uses(org: &mut Organisation, chain: u32, usage: Usage<'_>) -> Result<Uses> {
+/// The line of each meter that is used, with how much.
+pub(super) fn uses(org: &mut Organisation, chain: u32, usage: Usage<'_>) -> Result<Uses> {
     let mut uses = Uses::new();
     for (meter, amount) in usage {
         let line = org.line_for(chain, meter)?;
@@ -378,6 +376,20 @@ fn uses(org: &mut Organisation, chain: u32, usage: Usage<'_>) -> Result<Uses> {
         }
     }
     Ok(uses)
+}
+
+/// Takes units and holds them for `hold` microseconds, so that they can be settled.
+pub(super) fn reserve(
+    guarded: &Guarded,
+    org: &mut Organisation,
+    chain: u32,
+    uses: &[(u32, u64)],
+    now: Timestamp,
+    hold: u64,
+) -> Result<ReservationId> {
+    let now = now.micros();
+    take(org, uses, now)?;
+    org.hold(guarded.number, chain, uses, now.saturating_add(hold)).map(ReservationId)
 }
 
 #[inline]

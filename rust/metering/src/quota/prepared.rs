@@ -1,11 +1,11 @@
-//! A chain and its meters, looked up once.
+//! A chain looked up once, with its meters or without.
 
 use super::counter::NONE;
-use super::enforcer::{Uses, take};
+use super::enforcer::{Uses, reserve, take, uses};
 use super::organisations::Guarded;
 use super::span::NEVER;
-use creto_enablement_common::ports::ReservationId;
-use creto_enablement_common::{Error, Result, Timestamp};
+use creto_enablement_common::ports::{QuotaPath, ReservationId};
+use creto_enablement_common::{Error, Result, Timestamp, Usage};
 use smallvec::SmallVec;
 use std::sync::Arc;
 use std::time::Duration;
@@ -51,11 +51,8 @@ impl Prepared {
     /// `QuotaExceeded`, or `InvalidInput` where the amounts are not as many as the meters.
     pub fn reserve(&self, amounts: &[u64], now: Timestamp, hold: Duration) -> Result<ReservationId> {
         let uses = self.uses(amounts)?;
-        let now = now.micros();
-        let until = now.saturating_add(u64::try_from(hold.as_micros()).unwrap_or(NEVER));
-        let mut org = self.organisation.lock.lock();
-        take(&mut org, &uses, now)?;
-        org.hold(self.organisation.number, self.chain, &uses, until).map(ReservationId)
+        let hold = u64::try_from(hold.as_micros()).unwrap_or(NEVER);
+        reserve(&self.organisation, &mut self.organisation.lock.lock(), self.chain, &uses, now, hold)
     }
 
     /// Commits what a reservation of this chain holds.
@@ -72,5 +69,27 @@ impl Prepared {
             return Err(Error::invalid(format!("{} amounts for {lines} meters", amounts.len())));
         }
         Ok(self.lines().zip(amounts.iter().copied()).collect())
+    }
+}
+
+/// A chain looked up once, whose meters are named with each use.
+#[derive(Debug)]
+pub(super) struct Path {
+    /// The chain; of no meters.
+    pub(super) prepared: Prepared,
+    /// Microseconds after which a reservation gives back what it holds.
+    pub(super) hold: u64,
+}
+
+impl QuotaPath for Path {
+    fn reserve(&self, usage: Usage<'_>, now: Timestamp) -> Result<ReservationId> {
+        let Prepared { organisation, chain, .. } = &self.prepared;
+        let mut org = organisation.lock.lock();
+        let uses = uses(&mut org, *chain, usage)?;
+        reserve(organisation, &mut org, *chain, &uses, now, self.hold)
+    }
+
+    fn commit_held(&self, id: ReservationId, now: Timestamp) -> Result<()> {
+        self.prepared.commit_held(id, now)
     }
 }

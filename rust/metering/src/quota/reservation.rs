@@ -1,6 +1,6 @@
 //! Reservations: what is held between the decision and the end of an act.
 
-use super::counter::{Kind, NONE};
+use super::counter::Kind;
 use super::organisation::Organisation;
 use super::span::NEVER;
 use creto_enablement_common::{Error, ErrorKind, Result, Usage};
@@ -71,30 +71,24 @@ impl Organisation {
                 slot
             }
         };
-        let mut shares: SmallVec<[Share; 2]> = SmallVec::new();
-        let mut counters: SmallVec<[(u32, u64); 8]> = SmallVec::new();
-        let mut returns = false;
-        for (head, amount) in uses {
-            let before = counters.len();
-            let mut number = *head;
-            while number != NONE {
-                let line = self.line(number);
-                let own = Some(number).filter(|_| line.rule != NONE);
-                for counter in own.into_iter().chain(line.counters().iter().copied()) {
-                    returns |= self.line(counter).kind == Kind::Held;
-                    counters.push((counter, self.mark(counter)));
-                }
-                number = line.next();
-            }
-            shares.push(Share { head: *head, amount: *amount, counters: (counters.len() - before) as u8 });
-        }
-        let Some(hold) = self.holds.slots.get_mut(slot as usize) else { return Err(Error::invalid("no room for another reservation")) };
-        (hold.open, hold.expired, hold.returns, hold.chain, hold.until) = (true, false, returns, chain, until);
+        // Taken out while the counters are asked, with the memory of its lists.
+        let mut hold = self.holds.slots.get_mut(slot as usize).map(std::mem::take).unwrap_or_default();
+        (hold.open, hold.expired, hold.returns, hold.chain, hold.until) = (true, false, false, chain, until);
         hold.shares.clear();
-        hold.shares.extend_from_slice(&shares);
         hold.counters.clear();
-        hold.counters.extend_from_slice(&counters);
+        for (head, amount) in uses {
+            let before = hold.counters.len();
+            let _: Result<(), ()> = self.each(*head, |org, number| {
+                let line = org.line(number);
+                hold.returns |= line.kind == Kind::Held;
+                hold.counters.push((number, org.mark(line)));
+                Ok(())
+            });
+            hold.shares.push(Share { head: *head, amount: *amount, counters: (hold.counters.len() - before) as u8 });
+        }
         let turn = hold.turn;
+        let Some(place) = self.holds.slots.get_mut(slot as usize) else { return Err(Error::invalid("no room for another reservation")) };
+        *place = hold;
         if until != NEVER {
             self.holds.queue.push_back((until, slot, turn));
             // What was settled long ago need not wait for its time to leave the queue.

@@ -113,17 +113,16 @@ pub fn with_record<'py, T>(
         },
         None => None,
     };
-    let timestamp = match timestamp {
-        Some(word) => Timestamp::from_word(word.extract()?),
-        None => clock.now(),
-    };
+    let told = timestamp.map(|word| word.extract().map(Timestamp::from_word)).transpose()?;
+    let timestamp = told.unwrap_or_else(|| clock.now());
     let id: [u8; 16] = match id {
         Some(value) => fixed("id", &value)?,
         None => {
             // The clock never gives one word twice, and no other record takes this one's as its id with this ending.
+            let fresh = if told.is_some() { clock.now() } else { timestamp };
             let mut id = [0xff; 16];
             let (head, _) = id.split_at_mut(8);
-            head.copy_from_slice(&clock.now().word().to_be_bytes());
+            head.copy_from_slice(&fresh.word().to_be_bytes());
             id
         }
     };
