@@ -60,7 +60,16 @@ class AuditClient:
 
     @classmethod
     def reading(cls, folder: Path | str) -> AuditClient:
-        """A client that reads the ledger of a state folder and holds no shard."""
+        """A client that reads the ledger of a state folder and holds no shard.
+
+        Example:
+            >>> import tempfile, anyio, creto
+            >>> folder = tempfile.mkdtemp()
+            >>> with creto.open_blocking(folder) as layer:
+            ...     _ = layer.perform_blocking(layer.agent("researcher"), "tool:call", "search", lambda: 3)
+            >>> [record.kind for record in anyio.run(lambda: AuditClient.reading(folder).query(action="tool:call"))]
+            ['intent', 'outcome']
+        """
         return cls(None, folder)
 
     @property
@@ -103,7 +112,17 @@ class AuditClient:
         return index
 
     def log_nowait(self, record: AuditRecord | Mapping[str, Any]) -> int:
-        """Puts a record in the queue, which never drops, and returns its ticket; waits only where that is full."""
+        """Puts a record in the queue, which never drops, and returns its ticket; waits only where that is full.
+
+        Example:
+            >>> import tempfile, creto
+            >>> with creto.open_blocking(tempfile.mkdtemp()) as layer:
+            ...     audit = layer.parts.audit
+            ...     ticket = audit.log_nowait({"who": "w", "what": "crm:read", "resource": "order 7"})
+            ...     layer.call_blocking(audit.durable, ticket)
+            ...     [record.resource for record in layer.call_blocking(lambda: audit.query(action="crm:*"))]
+            ['order 7']
+        """
         return self.ledger.enqueue(written(record))
 
     def log_blocking(self, record: AuditRecord | Mapping[str, Any], *, timeout: float | None = None) -> None:
@@ -112,6 +131,14 @@ class AuditClient:
         Args:
             record: The record.
             timeout: Seconds to wait at most; for ever by default.
+
+        Example:
+            >>> import tempfile, creto
+            >>> with creto.open_blocking(tempfile.mkdtemp()) as layer:
+            ...     audit = layer.parts.audit
+            ...     audit.log_blocking({"who": "w", "what": "crm:read"}, timeout=30)
+            ...     len(layer.call_blocking(lambda: audit.query(action="crm:read")))
+            1
         """
         self.ledger.append_blocking(written(record), timeout)
 
@@ -125,7 +152,16 @@ class AuditClient:
         await _bridge.wait(lambda bridge, token: ledger.durable(ticket, bridge, token))
 
     async def checkpoint(self) -> int:
-        """Publishes a signed checkpoint over all that was appended so far, and returns how many records it covers."""
+        """Publishes a signed checkpoint over all that was appended so far, and returns how many records it covers.
+
+        Example:
+            >>> import tempfile, creto
+            >>> with creto.open_blocking(tempfile.mkdtemp()) as layer:
+            ...     audit = layer.parts.audit
+            ...     audit.log_blocking({"who": "w", "what": "crm:read"})
+            ...     layer.call_blocking(audit.checkpoint) == layer.call_blocking(audit.query)[-1].index + 1
+            True
+        """
         size: int = await _bridge.wait(self.ledger.publish)
         return size
 
@@ -171,6 +207,15 @@ class AuditClient:
 
         Raises:
             InvalidInputError: What is asked for has no valid reading.
+
+        Example:
+            >>> import tempfile, creto
+            >>> with creto.open_blocking(tempfile.mkdtemp()) as layer:
+            ...     _ = layer.perform_blocking(layer.agent("researcher"), "tool:call", "search", lambda: 3)
+            ...     audit = layer.parts.audit
+            ...     found = layer.call_blocking(lambda: audit.query(action="tool:*", outcome="success"))
+            ...     [(record.resource, record.kind, record.ended) for record in found]
+            [('search', 'outcome', 'success')]
         """
         wanted = Filter.of(
             agent=agent,
@@ -198,6 +243,15 @@ class AuditClient:
 
         Raises:
             IntegrityError: The ledger was put in another's place while it was read.
+
+        Example:
+            >>> import tempfile, creto
+            >>> with creto.open_blocking(tempfile.mkdtemp()) as layer:
+            ...     _ = layer.perform_blocking(layer.agent("researcher"), "tool:call", "search", lambda: 3)
+            ...     audit = layer.parts.audit
+            ...     count, pages = audit.pages(action="tool:*")
+            ...     count, [record.kind for page in pages for record in page]
+            (2, ['intent', 'outcome'])
         """
         return _reading.pages(self.path, self._index, Filter.of(**filters), progress=progress)
 
@@ -208,6 +262,14 @@ class AuditClient:
 
         Args:
             progress: As for `query`.
+
+        Example:
+            >>> import tempfile, creto
+            >>> with creto.open_blocking(tempfile.mkdtemp()) as layer:
+            ...     _ = layer.perform_blocking(layer.agent("researcher"), "tool:call", "search", lambda: 3)
+            ...     audit = layer.parts.audit
+            ...     layer.call_blocking(audit.reindex) == len(layer.call_blocking(audit.query))
+            True
         """
 
         def anew(stop: threading.Event) -> int:
@@ -230,6 +292,17 @@ class AuditClient:
             from_start: Begin with the first record there is, not with what comes next.
             interval: Seconds between two looks.
             filters: As of `query`, but for `limit`, `since` and `until`.
+
+        Example:
+            >>> import tempfile, creto
+            >>> with creto.open_blocking(tempfile.mkdtemp()) as layer:
+            ...     _ = layer.perform_blocking(layer.agent("researcher"), "tool:call", "search", lambda: 3)
+            ...     audit = layer.parts.audit
+            ...     async def first() -> str:
+            ...         async for record in audit.follow(from_start=True, action="tool:call"):
+            ...             return record.kind
+            ...     layer.call_blocking(first)
+            'intent'
         """
         unknown = set(filters) - {"agent", "action", "resource", "act", "kind", "outcome", "subject"}
         if unknown:
@@ -266,6 +339,15 @@ class AuditClient:
 
         Raises:
             NotFoundError: There is none.
+
+        Example:
+            >>> import tempfile, creto
+            >>> with creto.open_blocking(tempfile.mkdtemp()) as layer:
+            ...     _ = layer.perform_blocking(layer.agent("researcher"), "tool:call", "search", lambda: 3)
+            ...     audit = layer.parts.audit
+            ...     [record] = layer.call_blocking(lambda: audit.query(outcome="success"))
+            ...     [each.kind for each in layer.call_blocking(audit.life, record.act)]
+            ['intent', 'outcome']
         """
         found = await self.find(name)
         if len({record.act for record in found}) == 1:
@@ -286,6 +368,15 @@ class AuditClient:
 
         Raises:
             NotFoundError: There is no such record, or the process that holds its shard does not publish it within 5 s.
+
+        Example:
+            >>> import tempfile, creto
+            >>> with creto.open_blocking(tempfile.mkdtemp()) as layer:
+            ...     _ = layer.perform_blocking(layer.agent("researcher"), "tool:call", "search", lambda: 3)
+            ...     audit = layer.parts.audit
+            ...     [record] = layer.call_blocking(lambda: audit.query(outcome="success"))
+            ...     layer.call_blocking(audit.prove, record).record.resource
+            'search'
         """
         if isinstance(record, str):
             record = (await self.find(record))[-1]
@@ -317,6 +408,16 @@ class AuditClient:
         Raises:
             IntegrityError: Something was changed, removed, rolled back or forked.
             SignatureVerificationFailedError: A checkpoint is signed by none of the keys.
+
+        Example:
+            >>> import tempfile, creto
+            >>> with creto.open_blocking(tempfile.mkdtemp()) as layer:
+            ...     _ = layer.perform_blocking(layer.agent("researcher"), "tool:call", "search", lambda: 3)
+            ...     audit = layer.parts.audit
+            ...     kept = [shard.note for shard in layer.call_blocking(audit.verify)]
+            ...     _ = layer.perform_blocking(layer.agent("researcher"), "tool:call", "search", lambda: 3)
+            ...     [shard.shard for shard in layer.call_blocking(lambda: audit.verify(seen=kept))]
+            ['0000']
         """
         if self._ledger is not None:
             await self.checkpoint()
