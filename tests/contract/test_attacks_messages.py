@@ -321,13 +321,13 @@ def test_what_is_refused_after_it_was_received_is_told_to_its_sender_on_another_
         assert [row.state for row in there.rows(tables.mailbox)] == ["denied", "denied"]
 
     received: dict[str, str] = {}
-    answered = here.mailbox._answered
+    answered = here.mailbox._fates.answered
 
     def answer(receipt: Any) -> None:
         received.setdefault(receipt.message_id, receipt.statement)
         answered(receipt)
 
-    here.mailbox._answered = answer  # type: ignore[method-assign]
+    here.mailbox._fates.answered = answer  # type: ignore[method-assign]
     anyio.run(main)
 
 

@@ -221,5 +221,5 @@ class Arriving:
                 _outgoing.answered(tx, ended)
                 carried = _outgoing.carried(tx, [receipt.message_id for receipt in ended])
             for receipt in ended:
-                self._mailbox._answered(receipt)
+                self._mailbox._fates.answered(receipt)
         return errors, carried

@@ -76,7 +76,20 @@ class Inbox(AsyncIterator[Message]):
             await self._wait()
 
     async def ready(self) -> Message | None:
-        """The next message that is here already, or None."""
+        """The next message that is here already, or None.
+
+        Example:
+            >>> import anyio, tempfile
+            >>> from creto.messaging import Mailbox
+            >>> from creto.nhi import Identities
+            >>> from creto.store import Store
+            >>> async def main():
+            ...     with Store(tempfile.mkdtemp()) as store:
+            ...         mailbox = Mailbox(store, identities := Identities(store))
+            ...         writer, reader = identities.agent("writer"), identities.agent("reader")
+            ...         return await mailbox.inbox(reader).ready()
+            >>> anyio.run(main)
+        """
         message = await self._next_direct()
         if message is None:
             # What comes from here on wakes again, and is seen by the looks below or after them.

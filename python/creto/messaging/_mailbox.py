@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
-import weakref
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, suppress
+from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, Unpack
 
 import anyio
 import anyio.to_thread
 
-from creto.errors import ConnectionFailedError, DeliveryDeniedError, TimeoutError
+from creto.errors import ConnectionFailedError, TimeoutError
 from creto.messaging import _outgoing, _receipt, _rows
+from creto.messaging._fate import Fates
 from creto.messaging._holder import this_process
 from creto.messaging._inbox import Inbox
 from creto.messaging._message import Message, Sent
-from creto.messaging._news import News, Wake
+from creto.messaging._news import Wake
 from creto.messaging._receiving import Receiving
 from creto.messaging._sending import Draft, Options, Sending
 from creto.reach import EVERYTHING
 
 if TYPE_CHECKING:
-    from sqlalchemy import Row
-
-    from creto.messaging._receipt import Receipt
     from creto.nhi import Agent, Identities
     from creto.reach import Reach
     from creto.store import Store, Transaction
@@ -36,8 +32,6 @@ __all__ = ["Authorize", "Mailbox"]
 Authorize = Callable[["Agent", str, Mapping[str, Any]], Awaitable[None]]
 """Decides whether the agent may send to, or receive from, the other; raises UnauthorizedError where it may not."""
 
-_POLL = 0.25  # seconds between looks at what became of a message
-_NET = 1.0  # the same where reach brings the word of other processes: the net below it
 _SEALERS = 2  # threads that seal a batch: sealing releases the GIL
 _SWEEP_SECONDS = 60
 _RECONNECT_SECONDS = 5
@@ -108,11 +102,11 @@ class Mailbox:
         self._clock = clock
         self._holder = this_process()
         self._inboxes: dict[str, list[Inbox]] = {}
-        self._news: weakref.WeakValueDictionary[str, News] = weakref.WeakValueDictionary()
         self._lock = threading.Lock()
         self._swept = 0
         self._sending = Sending(self)
         self._receiving = Receiving(self)
+        self._fates = Fates(store, reach is not None)
         if reach is not None:
             reach.on(_rows.TOPIC, self._woken)
 
@@ -148,6 +142,20 @@ class Mailbox:
             NotFoundError: A recipient is not known, or has no open inbox where one is needed.
             DeliveryDeniedError: Policy forbids it; nothing was sent.
             TimeoutError: No receipt in time; the text gives the message id and its true state.
+
+        Example:
+            >>> import anyio, tempfile
+            >>> from creto.messaging import Mailbox
+            >>> from creto.nhi import Identities
+            >>> from creto.store import Store
+            >>> async def main():
+            ...     with Store(tempfile.mkdtemp()) as store:
+            ...         mailbox = Mailbox(store, identities := Identities(store))
+            ...         writer, reader = identities.agent("writer"), identities.agent("reader")
+            ...         sent = await mailbox.send(writer, ["reader", "writer"], "the report is done", priority="urgent")
+            ...         return sent.to
+            >>> anyio.run(main)
+            ('spiffe://creto.local/agent/reader', 'spiffe://creto.local/agent/writer')
         """
         draft = await self._sending.compose(sender, to, body, **options)
         sent = await self._deliver(draft)
@@ -253,50 +261,24 @@ class Mailbox:
             inbox.close()
 
     async def state(self, sender: str, message_id: str, to: Sequence[str] = ()) -> dict[str, str]:
-        """What became of a message, by recipient: `waiting`, `taken`, `acked`, `refused`, `denied` or `expired`."""
-        rows = await self._store.fetch(_states, sender, message_id, to)
-        states = dict.fromkeys(to, "expired")
-        states.update({row.recipient: row.state for row in rows})
-        return states
+        """What became of a message, by recipient: `waiting`, `taken`, `acked`, `refused`, `denied` or `expired`.
 
-    def _expect(self, message_id: str) -> News:
-        """Where what is heard of a message is kept, from before it is filed and for as long as its sender asks."""
-        news = News()
-        with self._lock:
-            self._news[message_id] = news
-        return news
-
-    async def _await_receipts(self, sent: Sent, timeout: float | None) -> list[Receipt]:
-        limit = self._timeout if timeout is None else timeout
-        news = sent._news
-        # With reach, what became of it since it was filed has been told; without, only the store knows.
-        asks = self._reach is None or news.changed
-        with news.awaited() as told, anyio.move_on_after(limit):
-            while True:
-                if all(recipient in news.receipts for recipient in sent.to):
-                    return [news.receipts[recipient] for recipient in sent.to]
-                if asks and (receipts := await self._receipts_of(sent)):
-                    return receipts
-                with anyio.move_on_after(_POLL if self._reach is None else _NET):
-                    await anyio.wait_readable(told)
-                with suppress(BlockingIOError):
-                    os.eventfd_read(told)
-                asks = True
-        states = await self.state(sent.sender, sent.id, sent.to)
-        raise TimeoutError(
-            f"message `{sent.id}` was not acknowledged within {limit:g} s; it is "
-            + ", ".join(f"{state} at `{recipient}`" for recipient, state in states.items())
-        )
-
-    async def _receipts_of(self, sent: Sent) -> list[Receipt]:
-        """The receipts of all recipients, verified, as the store has them; nothing while one is missing."""
-        rows = await self._store.fetch(_states, sent.sender, sent.id, sent.to)
-        for row in rows:
-            if row.state in {"denied", "refused"}:
-                raise DeliveryDeniedError(f"message `{sent.id}` was {row.state} at `{row.recipient}`: {row.reason}")
-        if len(rows) < len(sent.to) or not all(row.receipt for row in rows):
-            return []
-        return [sent._verified(row.receipt, row.recipient) for row in rows]
+        Example:
+            >>> import anyio, tempfile
+            >>> from creto.messaging import Mailbox
+            >>> from creto.nhi import Identities
+            >>> from creto.store import Store
+            >>> async def main():
+            ...     with Store(tempfile.mkdtemp()) as store:
+            ...         mailbox = Mailbox(store, identities := Identities(store))
+            ...         writer, reader = identities.agent("writer"), identities.agent("reader")
+            ...         sent = await mailbox.send(writer, "reader", "the report is done")
+            ...         await (await anext(mailbox.inbox(reader))).ack()
+            ...         return await mailbox.state(writer.id, sent.id)
+            >>> anyio.run(main)
+            {'spiffe://creto.local/agent/reader': 'acked'}
+        """
+        return await self._fates.state(sender, message_id, to)
 
     # --- receiving ----------------------------------------------------------------------------------------------------
 
@@ -309,8 +291,20 @@ class Mailbox:
                 at once.
 
         Example:
-            async for message in mailbox.inbox(agent):
-                await message.ack()
+            >>> import anyio, tempfile
+            >>> from creto.messaging import Mailbox
+            >>> from creto.nhi import Identities
+            >>> from creto.store import Store
+            >>> async def main():
+            ...     with Store(tempfile.mkdtemp()) as store:
+            ...         mailbox = Mailbox(store, identities := Identities(store))
+            ...         writer, reader = identities.agent("writer"), identities.agent("reader")
+            ...         await mailbox.send(writer, "reader", "the report is done")
+            ...         async for message in mailbox.inbox(reader):
+            ...             await message.ack()
+            ...             return message.text
+            >>> anyio.run(main)
+            'the report is done'
         """
         opened = Inbox(self, agent, hold)
         with self._lock:
@@ -332,26 +326,15 @@ class Mailbox:
         with self._lock:
             if key == EVERYTHING:
                 opened = [inbox for inboxes in self._inboxes.values() for inbox in inboxes]
-                heard = list(self._news.values())
             else:
                 opened = list(self._inboxes.get(key, ()))
-                news = self._news.get(key.removeprefix(_rows.RECEIPT))
-                heard = [news] if news is not None else []
         for inbox in opened:
             inbox._notify()
-        for each in heard:
-            each.tell()
+        self._fates.tell(None if key == EVERYTHING else key.removeprefix(_rows.RECEIPT))
         if key in {EVERYTHING, _outgoing.OUTGOING}:
             self._outgoing_wake.set()
         if key in {EVERYTHING, _rows.REFUSED}:
             self._refused_wake.set()
-
-    def _answered(self, receipt: Receipt) -> None:
-        """Hands a receipt that was verified, and is committed, to whoever waits for it in this process."""
-        news = self._news.get(receipt.message_id)
-        if news is not None:
-            # A refusal is an error for whoever waits, made where the store's other refusals are.
-            news.tell(receipt)
 
     def carry(self, url: str) -> AbstractAsyncContextManager[None]:
         """Carries messages between machines by NATS while the context is open; one process of a machine is enough.
@@ -400,15 +383,3 @@ class Mailbox:
             self._swept = now
             _rows.forget_expired(tx, now)
             _outgoing.forget_expired(tx, now - _rows.GRACE)
-
-
-def _states(tx: Transaction, sender: str, message_id: str, to: Sequence[str] = ()) -> list[Row[Any]]:
-    """What became of a message: one row for each recipient. Mostly all are on one side; the other is not asked then."""
-    domain = sender.rsplit("/agent/", 1)[0] + "/"
-    looks = [_rows.state, _outgoing.state]
-    rows: list[Row[Any]] = []
-    for look in looks if any(id.startswith(domain) for id in to) else reversed(looks):
-        rows += look(tx, sender, message_id)
-        if to and len(rows) == len(to):
-            break
-    return rows

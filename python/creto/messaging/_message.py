@@ -99,6 +99,21 @@ class Message:
 
         Raises:
             TimeoutError: It was held for too long, and has been handed out again; nothing was committed.
+
+        Example:
+            >>> import anyio, tempfile
+            >>> from creto.messaging import Mailbox
+            >>> from creto.nhi import Identities
+            >>> from creto.store import Store
+            >>> async def main():
+            ...     with Store(tempfile.mkdtemp()) as store:
+            ...         mailbox = Mailbox(store, identities := Identities(store))
+            ...         writer, reader = identities.agent("writer"), identities.agent("reader")
+            ...         await mailbox.send(writer, "reader", "count me")
+            ...         message = await anext(mailbox.inbox(reader))
+            ...         return await message.ack(lambda tx: tx.number("messages"))  # both, or neither
+            >>> anyio.run(main)
+            1
         """
         held = self._held
         if held is None:
@@ -138,13 +153,46 @@ class Message:
         tx.outbox(record(self.recipient, "message:receive", self.sender, self.id, self._envelope, "success"))
 
     async def release(self) -> None:
-        """Gives the message back unanswered; it comes again, marked as redelivered."""
+        """Gives the message back unanswered; it comes again, marked as redelivered.
+
+        Example:
+            >>> import anyio, tempfile
+            >>> from creto.messaging import Mailbox
+            >>> from creto.nhi import Identities
+            >>> from creto.store import Store
+            >>> async def main():
+            ...     with Store(tempfile.mkdtemp()) as store:
+            ...         mailbox = Mailbox(store, identities := Identities(store))
+            ...         writer, reader = identities.agent("writer"), identities.agent("reader")
+            ...         await mailbox.send(writer, "reader", "not now")
+            ...         inbox = mailbox.inbox(reader)
+            ...         await (await anext(inbox)).release()
+            ...         return (await anext(inbox)).redelivered
+            >>> anyio.run(main)
+            True
+        """
         held = self._held
         if held is not None:
             await self._mailbox._store.run(_rows.give_back, held)
 
     async def reply(self, body: bytes | str, **options: Any) -> Sent:
-        """Answers the sender; options as for `Mailbox.send`."""
+        """Answers the sender; options as for `Mailbox.send`.
+
+        Example:
+            >>> import anyio, tempfile
+            >>> from creto.messaging import Mailbox
+            >>> from creto.nhi import Identities
+            >>> from creto.store import Store
+            >>> async def main():
+            ...     with Store(tempfile.mkdtemp()) as store:
+            ...         mailbox = Mailbox(store, identities := Identities(store))
+            ...         writer, reader = identities.agent("writer"), identities.agent("reader")
+            ...         asked = await mailbox.send(writer, "reader", "is it done?")
+            ...         await (await anext(mailbox.inbox(reader))).reply("it is")
+            ...         return (await anext(mailbox.inbox(writer))).in_reply_to == asked.id
+            >>> anyio.run(main)
+            True
+        """
         return await self._mailbox.send(self._agent, self.sender, body, in_reply_to=self.id, **options)
 
 
@@ -197,7 +245,7 @@ class Sent:
             TimeoutError: One has not; the text gives the message id and its true state.
             DeliveryDeniedError: A recipient's policy refused it.
         """
-        return await self._mailbox._await_receipts(self, timeout)
+        return await self._mailbox._fates.receipts(self, self._mailbox._timeout if timeout is None else timeout)
 
     def _verified(self, statement: str, recipient: str) -> Receipt:
         return _receipt.verify(self._mailbox._identities, statement, recipient, self._digest)

@@ -160,7 +160,7 @@ class Sending:
         await self._authorize(sender, identities, context)
         now = int(self._mailbox._clock())
         # What is handed over in memory has no receipt to wait for.
-        expires, news = now + life, self._mailbox._expect(message_id) if durable else News()
+        expires, news = now + life, self._mailbox._fates.expect(message_id) if durable else News()
         return Draft(
             sender,
             identities,
