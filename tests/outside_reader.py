@@ -128,12 +128,18 @@ def verify(found: Envelope, public: dict[str, bytes]) -> None:
         VERIFIERS[oid].from_public_bytes(public[oid]).verify(signature, found.signed)
 
 
-def open_with(found: Envelope, public: bytes, kem: Any) -> bytes:
-    """Opens an envelope with `cryptography`'s ML-KEM private key."""
+def content_key(found: Envelope, public: bytes, kem: Any) -> bytes:
+    """The key that was wrapped for this ML-KEM key of `cryptography`'s."""
     mine = next(r for r in found.recipients if r["key"] == hashlib.sha256(public).digest()[:20])
     shared = kem.decapsulate(mine["ciphertext"])
     kek = HKDF(mine["hash"](), 32, None, mine["info"]).derive(shared)
-    cek = aes_key_unwrap(kek, mine["wrapped"])
-    block = hmac.new(cek, b"creto cek-commit v1" + found.nonce + b"\x01", mine["hash"]().name).digest()[:32]
+    return aes_key_unwrap(kek, mine["wrapped"])
+
+
+def open_with(found: Envelope, public: bytes, kem: Any) -> bytes:
+    """Opens an envelope with `cryptography`'s ML-KEM private key."""
+    cek = content_key(found, public, kem)
+    hash = found.recipients[0]["hash"]().name
+    block = hmac.new(cek, b"creto cek-commit v1" + found.nonce + b"\x01", hash).digest()[:32]
     assert dict(found.headers)["Creto-CEK-Commitment"] == block.hex()
     return AESGCM(cek).decrypt(found.nonce, found.body + found.tag, found.attributes)
