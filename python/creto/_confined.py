@@ -16,6 +16,8 @@ from creto.runtime._changes import spelt
 
 if TYPE_CHECKING:
     from creto._parts import Parts
+    from creto.config._governed import Governed
+    from creto.config._settings import Settings
     from creto.layer import EnablementLayer
     from creto.nhi import Agent
 
@@ -63,6 +65,7 @@ class LayerHooks:
         self._agent = agent
         self._workdir = workdir
         self._timeout = timeout
+        self._found: tuple[Settings, Governed] | None = None
         self.denied: list[tuple[str, str, CretoError]] = []
         """Every act that was refused: action, resource and why."""
 
@@ -194,6 +197,7 @@ class LayerHooks:
 
     async def changes(self, changes: list[Change]) -> list[Change]:
         """Performs `fs:write` for each change, and gives back those that may be carried out."""
+        self._found = None  # the folders may be other ones by now
         agreed: list[Change] = []
         refused: set[str] = set()
         for change in changes:
@@ -211,10 +215,22 @@ class LayerHooks:
                     refused.add(change.path)
         return agreed
 
+    def _governed(self) -> Governed:
+        """What no agent changes; looked for anew where the configuration was reloaded while a human thought."""
+        live = self._layer.parts.live
+        if self._found is None or self._found[0] is not live.current:
+            self._found = (live.current, live.governed())
+        return self._found[1]
+
     async def _write(self, change: Change) -> None:
-        if self._layer.parts.live.governs(self._workdir / change.path):
+        governed = self._governed().why(
+            self._workdir / change.path,
+            link=change.shape == "link",
+            empty=change.shape == "folder" and change.kind == "added",
+        )
+        if governed is not None:
             why = (
-                f"`fs:write` on `{change.name}`: it is part of creto's configuration, which decides about this agent; "
+                f"`fs:write` on `{change.name}`: it is {governed}; "
                 "whoever answers for the agent changes it, outside of the sandbox"
             )
             self._record("refusal", "fs:write", change.name, why, {"refused": "configuration"}, {})

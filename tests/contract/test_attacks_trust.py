@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from creto.config import Trust, load
 from creto.config._load import named_files as named
 from creto.errors import IntegrityError, InvalidInputError, NotFoundError
+from creto.metering import PriceBook
 
 PERMIT = '@id("all") permit (principal, action, resource);'
 FORBID = '@id("never") forbid (principal, action == Action::"fs:write", resource);'
@@ -52,6 +54,24 @@ def test_a_policy_file_that_was_trusted_cannot_be_moved_out_of_the_pattern(proje
     (project / "policies" / "forbid.cedar").rename(project / "policies" / "forbid.off")
     with pytest.raises(IntegrityError, match="is no longer read"):
         texts(project, state)
+
+
+def test_a_table_of_prices_counts_as_it_was_trusted_too(project: Path, state: Path) -> None:
+    """A repository that lowers its prices later would pay less from then on."""
+    prices = project / "prices.json"
+    prices.write_text('{"small": {"input_cost_per_token": 1e-06}}')
+    with (project / "creto.toml").open("a") as file:
+        file.write('[metering]\nmodel_prices = "prices.json"\n')
+    trust(project, state)
+    settings = load(state=state, project=project, environment={})
+    assert [price.unit_price for price in PriceBook.from_settings(settings).prices] == [Decimal("0.000001")]
+    assert settings.policy_files()
+    prices.write_text('{"small": {"input_cost_per_token": 1e-12}}')
+    with pytest.raises(IntegrityError, match=r"prices\.json` has changed since `.*` was trusted; read it, then run"):
+        PriceBook.from_settings(settings)
+    prices.unlink()
+    with pytest.raises(NotFoundError, match=r"prices\.json` that the configuration names cannot be read"):
+        PriceBook.from_settings(settings)
 
 
 def test_a_policy_file_that_comes_later_is_not_read(project: Path, state: Path) -> None:

@@ -144,6 +144,73 @@ def test_no_agent_rewrites_what_decides_about_it(project: Path, script: str) -> 
     assert {row["resource"] for row in refused} == {each["resource"] for each in denied}
 
 
+def test_no_agent_reaches_what_decides_about_it_by_links_and_patterns(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    skip_unless("process")
+    everything = "permit (principal, action, resource);\n"
+    (project / "conf").mkdir()
+    for number, place in enumerate(("policies/own", "v1/own", "teams/a/own", "kept")):
+        (project / place).parent.mkdir(parents=True, exist_ok=True)
+        (project / f"{place}.cedar").write_text(f'@id("{number}") {everything}')
+    (project / "current").symlink_to("v1")
+    (project / "policies/linked.cedar").symlink_to("../kept.cedar")
+    patterns = ["../policies/*.cedar", "../current/*.cedar", "../teams/*/own.cedar"]
+    (project / "conf/settings.toml").write_text(f"[authz]\npolicies = {json.dumps(patterns)}\n")
+    # The configuration is named by a link elsewhere, as one in a home folder may be that leads to a repository.
+    (tmp_path / "settings.toml").symlink_to(project / "conf/settings.toml")
+    (tmp_path / "way").symlink_to(project)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(project / ".config"))
+    attacks = {
+        "policies/more.cedar": "echo evil > policies/more.cedar",
+        "kept.cedar": "echo evil > kept.cedar",
+        "v1/more.cedar": "echo evil > v1/more.cedar",
+        "current": "mkdir v2; echo evil > v2/own.cedar; ln -sfn v2 current",
+        "teams/b": "mkdir away; echo evil > away/own.cedar; ln -s ../away teams/b",
+        "conf/settings.toml": "echo >> conf/settings.toml",
+        ".config/creto": "mkdir -p .config/creto",
+        ".config/creto/a.toml": "echo > .config/creto/a.toml",
+    }
+    config = tmp_path / "way/conf/settings.toml"
+    for given in (config, tmp_path / "settings.toml"):
+        if given != config:  # what is relative is so to the link
+            (project / "conf/settings.toml").write_text(
+                f"[authz]\npolicies = {json.dumps([str(project / 'conf' / one) for one in patterns])}\n"
+            )
+        done = creto(
+            "--config", str(given), "run", "--backend", "process", "--apply", "all", "--json", "--",
+            "bash", "-c", "; ".join(attacks.values()),
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        changes = json.loads(done.stderr.splitlines()[-1])["changes"]
+        assert {change["path"] for change in changes if not change["applied"]} == {*attacks}
+
+
+def test_no_agent_rewrites_the_program_that_decides_about_it(project: Path) -> None:
+    """creto is installed in the project's own environment, where one file would run outside at its next start."""
+    skip_unless("process")
+    site = project / ".venv/lib" / f"python{sys.version_info[0]}.{sys.version_info[1]}" / "site-packages"
+    site.mkdir(parents=True)
+    (project / ".venv/bin").mkdir()
+    python = project / ".venv/bin/python"
+    python.symlink_to(Path(sys.executable).resolve())
+    (project / ".venv/pyvenv.cfg").write_text(f"home = {Path(sys.executable).resolve().parent}\n")
+    (site / "creto.pth").write_text("\n".join(path for path in sys.path if path))
+    script = (
+        "echo work > notes.txt; cd .venv; (cd lib/*/site-packages && echo 'import os' > own.pth); echo > pyvenv.cfg;"
+        "ln -sf /bin/true bin/python; echo > bin/creto"
+    )
+    done = subprocess.run(
+        [python, "-m", "creto", "run", "--backend", "process", "--apply", "all", "--json", "--", "bash", "-c", script],
+        capture_output=True, text=True, timeout=60, start_new_session=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    summary = json.loads(done.stderr.splitlines()[-1])
+    assert [change["path"] for change in summary["changes"] if change["applied"]] == ["notes.txt"]
+    assert len(summary["changes"]) == 5
+    assert all("Python environment that creto itself runs from" in each["reason"] for each in summary["denied"])
+
+
 def test_a_token_that_git_was_given_for_a_checkout_is_not_in_view(project: Path) -> None:
     skip_unless("process")
     subprocess.run(["git", "init", "-q", "."], check=True)

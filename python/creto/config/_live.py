@@ -10,12 +10,12 @@ import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 import anyio
 
+from creto.config._governed import Governed
 from creto.config._load import load
 from creto.config._settings import Settings, expand, is_reloadable
 from creto.config._sources import system_files
@@ -117,29 +117,9 @@ class Live:
         """The configuration that counts now."""
         return self._current
 
-    def governs(self, path: Path) -> bool:
-        """Whether what stands at a path decides about agents: the configuration, what it names, and folders of these.
-
-        A name that a pattern of the configuration would take in does too, though nothing stands there yet.
-
-        Args:
-            path: An absolute path without links in its folders.
-
-        Example:
-            >>> import tempfile
-            >>> settings = Path(tempfile.mkdtemp()).resolve() / "settings.toml"
-            >>> _ = settings.write_text("")
-            >>> live = Live([settings], system=False)
-            >>> live.governs(settings), live.governs(settings.with_name("notes.txt"))
-            (True, False)
-        """
-        authz, prices = self._current.authz, self._current.metering.model_prices
-        named = {*self._watched(), *authz.trusted_keys, *([prices] if prices else [])}
-        # As `fnmatch` reads it, a star stands for folders too: it takes in all that `expand` would, and more.
-        patterns = [str(pattern).replace("**/", "*") for pattern in (*authz.policies, *authz.entities, *authz.shadow)]
-        return any(path in (place, *place.parents) for place in map(_real, named)) or any(
-            fnmatchcase(str(path), pattern) for pattern in patterns
-        )
+    def governed(self) -> Governed:
+        """What decides about agents, as it lies now; no agent may change any of it."""
+        return Governed((*map(Path, self._sources["files"]), *self._current.sources), self._current)
 
     def follow(self, take: Callable[[Settings], None]) -> None:
         """Calls `take` with each new configuration before it counts; where it raises, none of it does.
@@ -263,10 +243,6 @@ class Live:
             for setting, patterns in named
             for path, content in settings.files(f"authz.{setting}", patterns)
         }
-
-
-def _real(path: Path) -> Path:
-    return path.absolute().parent.resolve() / path.name
 
 
 def _set_level(settings: Settings) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from creto.config._contents import contents
-from creto.config._settings import Project, Settings, expand, problems
+from creto.config._settings import Project, Settings, problems
 from creto.config._sources import Layer, from_environment, from_file, system_files
 from creto.config._trust import Trust, digest
 from creto.errors import InvalidInputError
@@ -60,8 +60,7 @@ def load(
             pinned = _trusted_project(Path(project or Path.cwd()), state_folder(state), warnings)
         if pinned:
             layer = from_file(pinned.path, environment, pinned.content)
-            schema = layer.data.get("authz", {}).get("schema_file")
-            pinned = replace(pinned, schema=str(Path(schema).resolve()) if isinstance(schema, str) else None)
+            pinned = replace(pinned, single=frozenset(_single(layer.data)))
             layers.append(layer)
             read.append(pinned.path)
     given = [Path(file) for file in files]
@@ -88,6 +87,14 @@ def load(
     settings._warnings = tuple(warnings)
     settings._files = tuple(read)
     return settings
+
+
+def _single(data: Mapping[str, Any]) -> Iterator[str]:
+    for section, name in (("authz", "schema_file"), ("metering", "model_prices")):
+        values = data.get(section)
+        path = values.get(name) if isinstance(values, Mapping) else None
+        if isinstance(path, str):
+            yield str(Path(path).resolve())
 
 
 def _trusted_project(folder: Path, state: Path, warnings: list[str]) -> Project | None:
@@ -122,7 +129,7 @@ def _trusted_project(folder: Path, state: Path, warnings: list[str]) -> Project 
 
 
 def named_files(path: Path, environment: Mapping[str, str], content: bytes | None = None) -> list[Path]:
-    """The policy files that a configuration file names.
+    """The files that a configuration file names: policies and what belongs to them, keys, prices.
 
     Raises:
         InvalidInputError: The file cannot be used.
@@ -132,10 +139,7 @@ def named_files(path: Path, environment: Mapping[str, str], content: bytes | Non
         settings = Settings(**layer.data)
     except ValidationError as error:
         raise problems(error, layer.origins) from None
-    authz = settings.authz
-    patterns = [*authz.policies, *authz.entities, *authz.shadow, *authz.trusted_keys]
-    named = [each for pattern in patterns for each in expand(pattern)]
-    named += [each for each in (authz.schema_file, authz.signature) if each]
+    named = settings.named_files()
     missing = [each for each in named if not each.is_file()]
     if missing:
         raise InvalidInputError(f"`{path}` names `{missing[0]}`, which is not there")

@@ -41,8 +41,8 @@ class Project:
     content: bytes
     digests: Mapping[str, str]
     """Of it and the files that it names, by resolved path."""
-    schema: str | None = None
-    """The resolved path of the schema, if it names one."""
+    single: frozenset[str] = frozenset()
+    """The resolved paths of the schema and the table of prices, where it names them: no pattern loses these."""
 
 
 class Settings(BaseSettings):
@@ -136,6 +136,28 @@ class Settings(BaseSettings):
             return value.model_dump_json()
         return TypeAdapter(list[Any]).dump_json(value).decode()
 
+    def named(self) -> Iterator[tuple[str, Path]]:
+        """Every path or pattern that a setting names, after the setting's dotted name."""
+        for section, field in type(self).model_fields.items():
+            model = field.annotation
+            if not (isinstance(model, type) and issubclass(model, BaseModel)):
+                continue
+            for name, inner in model.model_fields.items():
+                extra = inner.json_schema_extra
+                if isinstance(extra, Mapping) and extra.get("path"):
+                    given = getattr(getattr(self, section), name)
+                    for path in given if isinstance(given, list) else [given]:
+                        if path is not None:
+                            yield f"{section}.{name}", path
+
+    def named_files(self) -> list[Path]:
+        """The files that are named, patterns as what they fit now; folders are not among them.
+
+        Raises:
+            NotFoundError: A pattern fits none.
+        """
+        return [path for setting, pattern in self.named() if setting != "runtime.trees" for path in expand(pattern)]
+
     def values(self) -> Iterator[tuple[str, Any, str]]:
         """Every setting as (dotted name, value for people with secrets masked, origin)."""
         for name in type(self).model_fields:
@@ -157,13 +179,8 @@ class Settings(BaseSettings):
         project = self._project
         if project and self.origin("authz.policies") == f"file {project.path}":
             # A pattern fits fewer files once one is taken away, and that one may have been the forbid.
-            authz = self.authz
-            beside = [
-                each for pattern in (*authz.entities, *authz.shadow, *authz.trusted_keys) for each in expand(pattern)
-            ]
-            beside += [each for each in (authz.schema_file, authz.signature) if each]
-            read = {str(path.resolve()) for path in (*(path for path, _ in found), *beside, project.path)}
-            for gone in sorted(set(project.digests) - read - {project.schema}):
+            read = {str(path.resolve()) for path in (*self.named_files(), project.path)}
+            for gone in sorted(set(project.digests) - read - project.single):
                 raise IntegrityError(
                     f"`{gone}` was trusted with `{project.path}` and is no longer read; "
                     "put it back, or run `creto config trust`"

@@ -18,7 +18,7 @@ from creto.config._contents import contents, yaml_value
 from creto.config._settings import PREFIX, Settings, nearest
 from creto.errors import InvalidInputError
 
-__all__ = ["Layer", "from_environment", "from_file", "system_files"]
+__all__ = ["Layer", "from_environment", "from_file", "system_files", "system_folders"]
 
 _VARIABLE = re.compile(r"\$(\$)?\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _SUFFIXES = (".toml", ".yaml", ".yml")
@@ -32,12 +32,17 @@ class Layer:
     origins: dict[str, str] = field(default_factory=dict)
 
 
+def system_folders(home: Path | None = None) -> tuple[Path, Path]:
+    """Where configuration of the machine lies, and where the user's does."""
+    own = Path(os.environ.get("XDG_CONFIG_HOME") or (home or Path.home()) / ".config") / "creto"
+    return Path("/etc/creto"), own
+
+
 def system_files(home: Path | None = None) -> list[Path]:
     """The files of the machine and then of the user, each folder in the order of names."""
-    own = Path(os.environ.get("XDG_CONFIG_HOME") or (home or Path.home()) / ".config") / "creto"
     return [
         path
-        for folder in (Path("/etc/creto"), own)
+        for folder in system_folders(home)
         if folder.is_dir()
         for path in sorted(folder.iterdir())
         if path.suffix in _SUFFIXES

@@ -46,18 +46,19 @@ class ModelPrices:
         self.currency = currency
 
     @classmethod
-    def load(cls, path: Path, currency: str = "USD") -> ModelPrices:
+    def load(cls, path: Path, currency: str = "USD", *, content: bytes | None = None) -> ModelPrices:
         """Reads a table.
 
         Args:
             path: Of the JSON file.
             currency: The table's.
+            content: In place of what is on disk.
 
         Raises:
             InvalidInputError: It is no such table.
         """
         try:
-            table = json_value(path.read_text(encoding="utf-8"), parse_float=Decimal)
+            table = json_value((path.read_bytes() if content is None else content).decode(), parse_float=Decimal)
         except ValueError as error:
             raise InvalidInputError(f"{path} is not JSON: {error}") from error
         if not isinstance(table, dict) or not all(isinstance(entry, dict) for entry in table.values()):

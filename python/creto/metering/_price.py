@@ -164,13 +164,16 @@ class PriceBook:
         """The price book that the settings hold, with the prices of language models that they name a table of.
 
         Raises:
-            InvalidInputError: There is no such table, or two prices are for the same.
+            NotFoundError: There is no such table.
+            IntegrityError: A trusted `creto.toml` names it, and it has changed since.
+            InvalidInputError: It is none, or two prices are for the same.
         """
         prices = list(settings.prices)
         if settings.metering.model_prices is not None:
             from creto.metering._llm import ModelPrices
 
-            table = ModelPrices.load(settings.metering.model_prices)
+            path = settings.metering.model_prices
+            table = ModelPrices.load(path, content=settings.read("metering.model_prices", path))
             own = {(price.meter, price.when.get("model")) for price in prices}
             for model in table.models:
                 prices += [price for price in table.prices(model) if (price.meter, model) not in own]
