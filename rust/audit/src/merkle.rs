@@ -277,7 +277,7 @@ mod tests {
     }
 
     fn hex(digest: Digest) -> String {
-        digest.iter().map(|b| format!("{b:02x}")).collect()
+        base16ct::lower::encode_string(&digest)
     }
 
     #[test]

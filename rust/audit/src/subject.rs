@@ -67,7 +67,7 @@ impl Subjects {
     /// The provider's.
     pub fn pseudonym(&self, subject: &str) -> Result<String> {
         let hash = Provider::chosen().derivation.expand(Hash::Sha256, &self.names, &[b"creto subject v1", subject.as_bytes()])?;
-        Ok(hash.iter().take(16).map(|byte| format!("{byte:02x}")).collect())
+        Ok(base16ct::lower::encode_string(hash.get(..16).unwrap_or(&hash)))
     }
 
     fn key(&self, sealer: &Sealer, pseudonym: &str, make: bool) -> Result<Secret<32>> {

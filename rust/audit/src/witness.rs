@@ -118,7 +118,7 @@ impl Witness {
     }
 
     fn place(&self, origin: &str) -> PathBuf {
-        let name: String = Sha256::digest(origin).iter().map(|byte| format!("{byte:02x}")).collect();
+        let name = base16ct::lower::encode_string(&Sha256::digest(origin));
         self.folder.join(name)
     }
 

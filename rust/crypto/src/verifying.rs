@@ -45,7 +45,7 @@ impl VerifyingKey {
             parts.push(Part { algorithm, public: public.to_vec(), id, label: format!("{algorithm}:{}", id.hex()), verifier });
         }
         let encoded = der::Encode::to_der(&der::AnyRef::new(der::Tag::Sequence, &infos).map_err(too_long)?).map_err(too_long)?;
-        let fingerprint = Provider::chosen().sha256(&[&encoded]).iter().map(|byte| format!("{byte:02x}")).collect();
+        let fingerprint = base16ct::lower::encode_string(&Provider::chosen().sha256(&[&encoded]));
         Ok(Self(Arc::new(Inner { suite, parts, encoded, fingerprint })))
     }
 

@@ -72,33 +72,10 @@ pub struct Header {
     pub commitment: [u8; 32],
 }
 
-/// Bytes in lower-case hexadecimal.
-pub fn hex(bytes: &[u8]) -> String {
-    let digit = |value: u8| char::from(if value < 10 { b'0' + value } else { b'a' + value - 10 });
-    let mut out = String::with_capacity(bytes.len() * 2);
-    for byte in bytes {
-        out.push(digit(byte >> 4));
-        out.push(digit(byte & 15));
-    }
-    out
-}
-
 /// Reads lower-case hexadecimal of an exact length.
 pub fn unhex<const N: usize>(text: &str) -> Option<[u8; N]> {
-    let digit = |byte: u8| match byte {
-        b'0'..=b'9' => Some(byte - b'0'),
-        b'a'..=b'f' => Some(byte - b'a' + 10),
-        _ => None,
-    };
-    if text.len() != N * 2 {
-        return None;
-    }
     let mut out = [0; N];
-    for (to, pair) in out.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
-        let [high, low] = pair else { return None };
-        *to = digit(*high)? << 4 | digit(*low)?;
-    }
-    Some(out)
+    (base16ct::lower::decode(text, &mut out).ok()?.len() == N).then_some(out)
 }
 
 fn put_field(out: &mut Vec<u8>, name: &str, value: &str) -> Result<()> {
@@ -129,19 +106,19 @@ impl Header {
         for to in &self.to {
             put_field(&mut fields, "To", to.as_str())?;
         }
-        put_field(&mut fields, "Message-ID", &hex(&self.message_id))?;
+        put_field(&mut fields, "Message-ID", &base16ct::lower::encode_string(&self.message_id))?;
         put_field(&mut fields, "Date", &time::format(self.date)?)?;
         put_field(&mut fields, "Expires", &time::format(self.expires)?)?;
         put_field(&mut fields, "Content-Type", &self.content_type)?;
         if let Some(id) = &self.in_reply_to {
-            put_field(&mut fields, "In-Reply-To", &hex(id))?;
+            put_field(&mut fields, "In-Reply-To", &base16ct::lower::encode_string(id))?;
         }
         put_field(&mut fields, "Priority", self.priority.name())?;
         put_field(&mut fields, "Creto-Suite", self.suite.name())?;
         if let Some(chain) = &self.chain {
-            put_field(&mut fields, "Creto-Chain", &hex(chain))?;
+            put_field(&mut fields, "Creto-Chain", &base16ct::lower::encode_string(chain))?;
         }
-        put_field(&mut fields, "Creto-CEK-Commitment", &hex(&self.commitment))?;
+        put_field(&mut fields, "Creto-CEK-Commitment", &base16ct::lower::encode_string(&self.commitment))?;
         let mut out = Vec::with_capacity(fields.len() + 16);
         asn1::put_header(&mut out, asn1::SET, 3 + asn1::element_len(fields.len()));
         asn1::put(&mut out, ENUMERATED, &[0]);

@@ -12,7 +12,7 @@ pub mod settings;
 mod time;
 
 pub use attachment::{check_chunk, open_attachment, seal_attachment};
-pub use header::{Header, MAX_RECIPIENTS, Priority, hex, unhex};
+pub use header::{Header, MAX_RECIPIENTS, Priority, unhex};
 pub use open::{Acceptance, CLOCK_SKEW_SECONDS, DIRECT_SECONDS, MAILBOX_SECONDS, Verified, unverified_header, verify};
 pub use seal::{Outgoing, seal};
 

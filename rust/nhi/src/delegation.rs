@@ -57,10 +57,6 @@ struct Predicate<'a> {
     nonce: Cow<'a, str>,
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 /// One signed hop, as DSSE JSON.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hop(pub String);
@@ -105,13 +101,13 @@ impl Hop {
         let predicate = Predicate {
             delegator: request.delegator.as_str().into(),
             suite: key.suite().name().into(),
-            previous: previous.map(|chain| hex(chain.digest()).into()),
+            previous: previous.map(|chain| base16ct::lower::encode_string(chain.digest()).into()),
             audience: request.audience.into(),
             attenuation: request.attenuation.into(),
             depth: request.depth,
             issued_at: request.issued_at,
             expiry: request.expiry,
-            nonce: hex(&nonce).into(),
+            nonce: base16ct::lower::encode_string(&nonce).into(),
         };
         let payload =
             Statement::encode(DELEGATION, request.delegatee.id.as_str(), request.delegatee.verifying_key.fingerprint(), predicate)?;
@@ -186,7 +182,7 @@ impl Verification<'_> {
         let Some((at, signer)) = signer.and_then(|at| known.get(at).map(|identity| (at, identity))) else {
             return Err(format!("no key of `{delegator}` that may sign it has signed it"));
         };
-        if said.previous.as_deref() != holder.map(|_| hex(chain.digest())).as_deref() {
+        if said.previous.as_deref() != holder.map(|_| base16ct::lower::encode_string(chain.digest())).as_deref() {
             return Err("it was not made to follow the hop before it".into());
         }
         if said.suite != signer.suite().name() {

@@ -68,7 +68,7 @@ impl ActDigest {
 
 impl fmt::Display for ActDigest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.bytes().iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        f.write_str(&base16ct::lower::encode_string(self.bytes()))
     }
 }
 
@@ -105,7 +105,7 @@ impl Act {
         }
         let act = Self {
             agent: agent.to_owned(),
-            chain: chain.iter().map(|byte| format!("{byte:02x}")).collect(),
+            chain: base16ct::lower::encode_string(chain),
             action: action.to_owned(),
             resource: resource.to_owned(),
             context,
@@ -138,7 +138,7 @@ impl Act {
             return Err(wrong("it must hold agent, chain, action, resource, context and usage, and nothing else"));
         }
         let text = |name: &str| object.get(name).and_then(Json::as_str).ok_or_else(|| wrong(&format!("`{name}` is missing")));
-        let chain = unhex(text("chain")?).ok_or_else(|| wrong("`chain` is not hexadecimal"))?;
+        let chain = base16ct::lower::decode_vec(text("chain")?).map_err(|_| wrong("`chain` is not hexadecimal"))?;
         let context = Encoded::from_json(object.get("context").cloned().unwrap_or(Json::Null))?;
         let usage = object.get("usage").and_then(Json::as_object).ok_or_else(|| wrong("`usage` is missing"))?;
         let usage = usage
@@ -174,7 +174,7 @@ impl Act {
         let mut json = self.core_json();
         if let Some(object) = json.as_object_mut() {
             object.insert("policy".to_owned(), json!(terms.policy));
-            object.insert("nonce".to_owned(), json!(terms.nonce.iter().map(|byte| format!("{byte:02x}")).collect::<String>()));
+            object.insert("nonce".to_owned(), json!(base16ct::lower::encode_string(terms.nonce)));
             object.insert("expiry".to_owned(), Encoded::integer(&terms.expiry.to_string())?.into_json());
         }
         canonical(&json)
@@ -217,13 +217,6 @@ impl Act {
             "resource": self.resource, "context": self.context, "usage": self.usage,
         })
     }
-}
-
-pub(crate) fn unhex(text: &str) -> Option<Vec<u8>> {
-    if !text.is_ascii() || text.len() % 2 == 1 || text.bytes().any(|b| b.is_ascii_uppercase()) {
-        return None;
-    }
-    (0..text.len()).step_by(2).map(|at| text.get(at..at + 2).and_then(|pair| u8::from_str_radix(pair, 16).ok())).collect()
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //!
 //! A `Grant` exists only where such a statement was verified; nothing else makes one.
 
-use crate::act::{Act, ActDigest, Terms, unhex};
+use crate::act::{Act, ActDigest, Terms};
 use crate::encode::canonical;
 use creto_crypto::{SigningKey, Suite, VerifyingKey, dsse};
 use creto_enablement_common::{Error, ErrorKind, Result, ResultExt as _};
@@ -90,7 +90,7 @@ impl Statement<'_> {
                 approver: self.approver.to_owned(),
                 decided: self.decided,
                 expiry: self.terms.expiry,
-                nonce: self.terms.nonce.iter().map(|byte| format!("{byte:02x}")).collect(),
+                nonce: base16ct::lower::encode_string(self.terms.nonce),
                 policy: self.terms.policy.to_owned(),
                 reason: self.reason.to_owned(),
                 suite: suite.name().to_owned(),
@@ -159,9 +159,12 @@ impl Grant {
         if said.answer != wanted {
             return Err(refusal(format!("`{approver}` did not say that: the answer was {:?}", said.answer).to_lowercase()));
         }
-        let nonce = unhex(&said.nonce).and_then(|bytes| bytes.try_into().ok()).ok_or_else(|| wrong("its nonce is not 16 bytes"))?;
+        let nonce = base16ct::lower::decode_vec(&said.nonce)
+            .ok()
+            .and_then(|bytes| bytes.try_into().ok())
+            .ok_or_else(|| wrong("its nonce is not 16 bytes"))?;
         let stated: Option<(&str, Vec<u8>)> = match subject.digest.iter().next() {
-            Some((name, hex)) if subject.digest.len() == 1 => unhex(hex).map(|bytes| (name.as_str(), bytes)),
+            Some((name, hex)) if subject.digest.len() == 1 => base16ct::lower::decode_vec(hex).ok().map(|bytes| (name.as_str(), bytes)),
             _ => None,
         };
         let digest = match stated {

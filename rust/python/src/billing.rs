@@ -18,10 +18,6 @@ type Given<'py> = (String, String, String, Bound<'py, PyDict>);
 /// Shard, first record, record after the last.
 type Bounds = (String, u64, u64);
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 fn dimensions(dict: &Bound<'_, PyDict>) -> PyResult<Vec<(String, String)>> {
     dict.iter().map(|(name, value)| Ok((name.extract()?, value.extract()?))).collect()
 }
@@ -221,14 +217,14 @@ impl UsageTotals {
     /// Numerator, denominator, number of events and commitment of a line of these parts.
     fn line(&self, py: Python<'_>, parts: Vec<(u32, u32)>, aggregation: &str) -> PyResult<(i128, u64, u64, String)> {
         let line = Aggregate::parse(aggregation).and_then(|aggregate| self.totals.line(&self::parts(&parts), aggregate)).or_raise(py)?;
-        Ok((line.total.numerator, line.total.denominator, line.events, hex(&line.commitment)))
+        Ok((line.total.numerator, line.total.denominator, line.events, base16ct::lower::encode_string(&line.commitment)))
     }
 
     /// The traced event's leaf, and its way (index, size, path) through three trees to a line's commitment; None where it is in no part.
     #[expect(clippy::type_complexity, reason = "a tuple is what Python unpacks fastest")]
     fn proof<'py>(&self, py: Python<'py>, parts: Vec<(u32, u32)>) -> Option<(Bound<'py, PyBytes>, Vec<(u64, u64, Vec<String>)>)> {
         let (leaf, steps) = self.totals.proof(&self::parts(&parts))?;
-        let step = |step: &Step| (step.index, step.size, step.path.iter().map(|hash| hex(hash)).collect());
+        let step = |step: &Step| (step.index, step.size, step.path.iter().map(|hash| base16ct::lower::encode_string(hash)).collect());
         Some((PyBytes::new(py, &leaf), steps.iter().map(step).collect()))
     }
 }

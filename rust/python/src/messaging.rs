@@ -5,7 +5,7 @@ use crate::error::IntoPy as _;
 use crate::nhi::{Directory, Identity, agent_id};
 use creto_crypto::Suite;
 use creto_enablement_common::{AgentId, Error};
-use creto_messaging::{Acceptance, Header, Outgoing, Priority, Verified, hex, unhex};
+use creto_messaging::{Acceptance, Header, Outgoing, Priority, Verified, unhex};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 
@@ -58,14 +58,14 @@ fn fields<'py>(py: Python<'py>, header: &Header) -> PyResult<Bound<'py, PyDict>>
     let dict = PyDict::new(py);
     dict.set_item("sender", header.from.as_str())?;
     dict.set_item("to", header.to.iter().map(AgentId::as_str).collect::<Vec<_>>())?;
-    dict.set_item("message_id", hex(&header.message_id))?;
+    dict.set_item("message_id", base16ct::lower::encode_string(&header.message_id))?;
     dict.set_item("date", header.date)?;
     dict.set_item("expires", header.expires)?;
     dict.set_item("content_type", &header.content_type)?;
-    dict.set_item("in_reply_to", header.in_reply_to.map(|id| hex(&id)))?;
+    dict.set_item("in_reply_to", header.in_reply_to.map(|id| base16ct::lower::encode_string(&id)))?;
     dict.set_item("priority", header.priority.name())?;
     dict.set_item("suite", header.suite.name())?;
-    dict.set_item("chain", header.chain.map(|digest| hex(&digest)))?;
+    dict.set_item("chain", header.chain.map(|digest| base16ct::lower::encode_string(&digest)))?;
     Ok(dict)
 }
 

@@ -219,7 +219,9 @@ fn node_within(folder: BorrowedFd<'_>, name: &OsString, left: Option<&mut u64>) 
             (Shape::File, digest)
         }
         FileType::Directory => (Shape::Folder, String::new()),
-        FileType::Symlink => (Shape::Link, crate::hex(&Sha256::digest(link_target(folder, name)?.as_os_str().as_bytes()))),
+        FileType::Symlink => {
+            (Shape::Link, base16ct::lower::encode_string(&Sha256::digest(link_target(folder, name)?.as_os_str().as_bytes())))
+        }
         _ => (Shape::Special, String::new()),
     };
     let size = if shape == Shape::File { u64::try_from(found.st_size).unwrap_or(0) } else { 0 };
@@ -235,7 +237,7 @@ fn digest(file: &mut impl Read, copy: &mut impl Write) -> Result<String> {
         hash.update(bytes);
         copy.write_all(bytes)?;
     }
-    Ok(crate::hex(&hash.finalize()))
+    Ok(base16ct::lower::encode_string(&hash.finalize()))
 }
 
 fn file_at(folder: BorrowedFd<'_>, name: &OsString) -> Result<File> {
@@ -393,7 +395,7 @@ fn carry(lower: &OwnedFd, upper: &OwnedFd, change: &Change) -> Result<()> {
         }
         Shape::Link => {
             let target = link_target(from.as_fd(), &name)?;
-            if crate::hex(&Sha256::digest(target.as_os_str().as_bytes())) != after.digest {
+            if base16ct::lower::encode_string(&Sha256::digest(target.as_os_str().as_bytes())) != after.digest {
                 return Err(Error::new(ErrorKind::Integrity).with_context("the program changed it after it was listed"));
             }
             let draft = draft_name();

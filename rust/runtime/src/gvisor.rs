@@ -147,7 +147,7 @@ fn digest(path: &Path) -> Result<String> {
     let mut buffer = vec![0; 1 << 20];
     loop {
         match file.read(&mut buffer) {
-            Ok(0) => return Ok(crate::hex(&hash.finalize())),
+            Ok(0) => return Ok(base16ct::lower::encode_string(&hash.finalize())),
             Ok(got) => hash.update(buffer.get(..got).unwrap_or_default()),
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
             Err(e) => return Err(e.into()),

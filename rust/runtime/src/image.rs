@@ -172,10 +172,10 @@ impl Image {
             line(format!("{link:?} -> {target:?}\n"));
         }
         for (path, bytes) in &self.files {
-            line(format!("{path:?} {}\n", crate::hex(&Sha256::digest(bytes))));
+            line(format!("{path:?} {}\n", base16ct::lower::encode_string(&Sha256::digest(bytes))));
         }
-        line(format!("agent {}\n", crate::hex(&Sha256::digest(include_bytes!("../guest/agent.py")))));
-        crate::hex(&hash.finalize())
+        line(format!("agent {}\n", base16ct::lower::encode_string(&Sha256::digest(include_bytes!("../guest/agent.py")))));
+        base16ct::lower::encode_string(&hash.finalize())
     }
 }
 

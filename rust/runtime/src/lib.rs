@@ -21,14 +21,3 @@ mod slot;
 pub mod stdio;
 mod sys;
 mod workdir;
-
-use std::fmt::Write;
-
-/// Lower-case hexadecimal.
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        // Writing to a String cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
-}

@@ -161,7 +161,7 @@ impl Ingest {
         let folder = self.folder.join(FOLDER);
         let failed = || format!("locking the source `{source}` in `{}`", folder.display());
         DirBuilder::new().recursive(true).mode(0o700).create(&folder).context(failed)?;
-        let name: String = leaf_hash(source.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
+        let name = base16ct::lower::encode_string(&leaf_hash(source.as_bytes()));
         let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(folder.join(name)).context(failed)?;
         flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|errno| match errno {
             rustix::io::Errno::WOULDBLOCK => Error::new(ErrorKind::AlreadyExists)

@@ -163,7 +163,7 @@ fn act(met: &Met<'_>) -> Result<Batch> {
         dimensions.insert((*name).to_owned(), (*value).to_owned());
     }
     let customer = path.first().map_or(UNKNOWN, String::as_str);
-    let act: String = met.act.iter().map(|byte| format!("{byte:02x}")).collect();
+    let act = base16ct::lower::encode_string(&met.act);
     let mut events = Batch::default();
     for (place, (meter, quantity)) in met.usage.iter().enumerate() {
         events.series.push(Series::recorded(LEDGER, customer, meter, dimensions.clone()));

@@ -81,7 +81,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn hex(hash: Hash) -> String {
-        hash.iter().map(|byte| format!("{byte:02x}")).collect()
+        base16ct::lower::encode_string(&hash)
     }
 
     /// The roots that the reference implementations of RFC 6962 test with.

@@ -1,6 +1,6 @@
 //! A record as a dict, both ways.
 
-use super::hexadecimal::{fixed, hex};
+use super::hexadecimal::fixed;
 use crate::error;
 use creto_enablement_common::{AuditRecord, Digest, Error, Outcome, OutcomeRef, RecordKind, RecordRef, Timestamp};
 use pyo3::intern;
@@ -178,8 +178,8 @@ pub fn to_dict<'py>(py: Python<'py>, shard: &str, index: u64, record: &AuditReco
         }
     }
     dict.set_item(intern!(py, "timestamp"), record.timestamp.word())?;
-    dict.set_item(intern!(py, "id"), hex(&record.id))?;
-    dict.set_item(intern!(py, "act"), hex(&record.act))?;
+    dict.set_item(intern!(py, "id"), base16ct::lower::encode_string(&record.id))?;
+    dict.set_item(intern!(py, "act"), base16ct::lower::encode_string(&record.act))?;
     let kind = match record.kind {
         RecordKind::Intent => "intent",
         RecordKind::Outcome => "outcome",
@@ -187,8 +187,8 @@ pub fn to_dict<'py>(py: Python<'py>, shard: &str, index: u64, record: &AuditReco
         _ => "event",
     };
     dict.set_item(intern!(py, "kind"), kind)?;
-    dict.set_item(intern!(py, "digest"), record.digest.map(|digest| hex(&digest)))?;
-    dict.set_item(intern!(py, "policy"), record.policy.map(|digest| hex(&digest)))?;
+    dict.set_item(intern!(py, "digest"), record.digest.map(|digest| base16ct::lower::encode_string(&digest)))?;
+    dict.set_item(intern!(py, "policy"), record.policy.map(|digest| base16ct::lower::encode_string(&digest)))?;
     let usage = PyDict::new(py);
     for (meter, quantity) in &record.usage {
         usage.set_item(meter, quantity)?;

@@ -1,7 +1,7 @@
 //! The reading side: one shard, from any process.
 
 use super::follow::LedgerFollower;
-use super::hexadecimal::{fixed, hex};
+use super::hexadecimal::fixed;
 use super::record::{kind_of, to_dict};
 use crate::crypto::VerifyingKey;
 use crate::error::{self, IntoPy};
@@ -23,7 +23,7 @@ pub fn checkpoint_dict<'py>(py: Python<'py>, note: &Note, checkpoint: &Checkpoin
     let dict = PyDict::new(py);
     dict.set_item("origin", &checkpoint.origin)?;
     dict.set_item("size", checkpoint.size)?;
-    dict.set_item("root", hex(&checkpoint.root))?;
+    dict.set_item("root", base16ct::lower::encode_string(&checkpoint.root))?;
     dict.set_item("note", note.to_text())?;
     Ok(dict)
 }
@@ -163,7 +163,7 @@ impl LedgerShard {
 
     /// The consistency proof between two sizes, as hexadecimal hashes (RFC 6962, 2.1.2).
     fn consistency(&self, py: Python<'_>, old: u64, new: u64) -> PyResult<Vec<String>> {
-        Ok(py.detach(|| self.0.at(new).consistency(old)).or_raise(py)?.iter().map(|hash| hex(hash)).collect())
+        Ok(py.detach(|| self.0.at(new).consistency(old)).or_raise(py)?.iter().map(|hash| base16ct::lower::encode_string(hash)).collect())
     }
 
     /// What a witness is asked with: the request's body, and the checkpoint in it, which extends one over `old` records.

@@ -37,7 +37,7 @@ impl Process {
                 .with_source(e)
         })?;
         let users = user_namespace().context(|| "making a user namespace (needs root)".into())?;
-        let filters: Vec<String> = seccomp::filters()?.iter().map(|filter| crate::hex(filter)).collect();
+        let filters: Vec<String> = seccomp::filters()?.iter().map(|filter| base16ct::lower::encode_string(filter)).collect();
         let confinement = json!({ "landlock": version, "seccomp": filters });
         let kernel = fs::read_to_string("/proc/sys/kernel/osrelease")?.trim().to_owned();
         let configuration = json!({
