@@ -49,9 +49,10 @@ bench: setup-bench develop $(VENV)/bench/.stamp ## measure ours and the peers in
 counts: setup-bench venv ## count the instructions of the hot paths and hold them against those on file: make counts [ARGS=--renew]
 	@$(BIN)/python benches/counts.py $(ARGS)
 
-plots: venv ## draw docs/plots anew from benches/report.json
+plots: venv ## draw docs/plots and write docs/figures.md anew from benches/report.json
 	@$(BIN)/python benches/plot.py
 	@$(BIN)/python benches/plot_policy.py
+	@$(BIN)/python benches/figures.py
 
 fuzz: ## search every decoder for faults: make fuzz [TARGET=name] [SECONDS=60]
 	@tests/fuzz/run "$(TARGET)" "$(or $(SECONDS),60)"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import asyncio
 import inspect
+import json
 import os
 import re
 import signal
@@ -150,6 +151,20 @@ def test_the_configuration_page_is_that_of_the_settings() -> None:
         [sys.executable, ROOT / "tests" / "renew_configuration.py"], capture_output=True, text=True, check=True
     ).stdout
     assert (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8") == made, "run `make docs`"
+
+
+def test_the_page_of_figures_is_that_of_the_report() -> None:
+    import tomllib
+
+    sys.path.insert(0, str(ROOT / "benches"))
+    try:
+        from figures import page
+    finally:
+        sys.path.pop(0)
+    report = json.loads((ROOT / "benches" / "report.json").read_text())
+    made = page(report, tomllib.loads((ROOT / "benches" / "goals.toml").read_text()))
+    assert (ROOT / "docs" / "figures.md").read_text(encoding="utf-8") == made, "run `make plots`"
+    assert made.count("\n## ") == len({row["area"] for row in report}), "every area of the report has its part"
 
 
 def test_every_direct_dependency_has_its_line() -> None:
