@@ -172,6 +172,15 @@ async def test_no_call_hides_in_a_batch_or_behind_a_second_key() -> None:
         b'{"jsonrpc":"2.0","id":1,"method":null,"params":{"name":"add"}}\n',
         b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":["add"]}\n',
         b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"add","arguments":{"a":NaN}}}\n',
+        b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"add","arguments":{"a":1e999}}}\n',
+        b'{"jsonrpc":"2.0","id":1,"method":"\\ud800","params":{}}\n',
+        # Readers that do not tell capitals apart, as encoding/json of Go, find a call of `forbidden` in each of these.
+        b'{"jsonrpc":"2.0","id":1,"METHOD":"tools/call","params":{"name":"forbidden"}}\n',
+        b'{"jsonrpc":"2.0","id":1,"method":"tools/list","Method":"tools/call","params":{"name":"forbidden"}}\n',
+        b'{"jsonrpc":"2.0","method":"notifications/x","Method":"tools/call","ID":1,"params":{"name":"forbidden"}}\n',
+        b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"add","Name":"forbidden"}}\n',
+        b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"add"},"param\\u017f":{"name":"forbidden"}}\n',
+        b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"add","argument\xc5\xbf":{"a":1}}}\n',
         b'"tools/call"\n',
         b"[[]]\n",
         b"[" * 100_000 + b"\n",
@@ -218,6 +227,18 @@ async def test_a_call_that_was_cancelled_is_not_made_once_a_human_agrees() -> No
         # The id is free again.
         await session.client(call(1))
         assert (await session.at_server())["id"] == 1
+
+    await session.run(play)
+
+
+async def test_a_name_that_is_no_text_is_answered_and_ends_nothing() -> None:
+    session = Session()
+
+    async def play() -> None:
+        await session.client(b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"\\ud800"}}\n')
+        assert "wants a `name`" in (await session.at_client())["error"]["message"]
+        await session.client(call(2))
+        assert (await session.at_server())["id"] == 2
 
     await session.run(play)
 

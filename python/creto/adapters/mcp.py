@@ -12,6 +12,7 @@ dropped.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
@@ -37,6 +38,10 @@ _FREE = {
     "server/discover",
     "tools/list",
 }
+
+
+_MESSAGE = {"jsonrpc", "id", "method", "params", "result", "error"}
+_CALL = {"name", "arguments"}
 
 
 class Receives(Protocol):
@@ -215,6 +220,7 @@ class _Session:
         named = method != "tools/call" or (
             isinstance(parameters.get("name"), str)
             and parameters["name"]
+            and _is_text(parameters["name"])
             and isinstance(parameters.get("arguments") or {}, dict)
         )
         if not named or _key(message["id"]) in self.calls or _key(message["id"]) in self.free:
@@ -248,7 +254,8 @@ class _Session:
                 return  # whoever cancels wants no answer
         except CretoError as refused:
             # The protocol's own way to tell a model that a tool did not do what was asked.
-            text = f"refused by policy: {refused}" if refused.category != "permanent" else f"not done: {refused}"
+            decided = refused.category in ("authorization", "oversight")
+            text = f"{'refused by policy' if decided else 'not done'}: {refused}"
             if method == "tools/call":
                 await self._answer(message, result={"content": [{"type": "text", "text": text}], "isError": True})
             else:
@@ -279,24 +286,44 @@ def _messages(line: bytes) -> list[dict[str, Any]]:
     if not line.strip():
         return []
     try:
-        parsed = json.loads(line, parse_constant=_no_number)
+        parsed = json.loads(line, parse_constant=_no_number, parse_float=_finite)
     except (ValueError, RecursionError) as error:
         raise InvalidInputError(f"the client sent a line that is not JSON: {error}") from error
     found = parsed if isinstance(parsed, list) else [parsed]
     if not all(isinstance(message, dict) for message in found):
         raise InvalidInputError("the client sent a message that is not a JSON object")
+    for message in found:
+        _require_one_reading(message, _MESSAGE)
+        if message.get("method") == "tools/call" and isinstance(message.get("params"), dict):
+            _require_one_reading(message["params"], _CALL)
     return found
 
 
+def _require_one_reading(given: dict[str, Any], names: set[str]) -> None:
+    """Refuses `Method` in place of `method`, or beside it: readers that do not tell capitals apart, as Go's, take it."""
+    alike = next((name for name in given if name not in names and name.casefold() in names), None)
+    if alike is not None:
+        raise InvalidInputError(
+            f"the client sent `{alike}`, which some servers take for `{alike.casefold()}`; write it in small letters"
+        )
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        _no_number(text)
+    return number
+
+
 def _no_number(text: str) -> None:
-    raise ValueError(f"{text} is no number of JSON")
+    raise ValueError(f"{text} is no number that every reader of JSON knows")
 
 
 def _is_act(message: dict[str, Any]) -> bool:
     if "method" not in message:
         return False  # an answer to what the server asked
     method = message["method"]
-    if not isinstance(method, str):
+    if not isinstance(method, str) or not _is_text(method):
         raise InvalidInputError("the client sent a message whose `method` is not text")
     identifier = message.get("id")
     if identifier is not None and (isinstance(identifier, bool) or not isinstance(identifier, str | int | float)):
@@ -311,6 +338,11 @@ def _is_act(message: dict[str, Any]) -> bool:
     if not isinstance(message.get("params", {}), dict):
         raise InvalidInputError(f"the client sent `{method}` with `params` that are not an object")
     return True
+
+
+def _is_text(text: str) -> bool:
+    """False where halves of characters stand alone, which no policy and no record could hold."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _key(identifier: Any) -> str:
