@@ -1905,6 +1905,7 @@ __all__ = [
     "NO_UNITS_LEASED",
     "OVERSIGHT_EVENTS",
     "OVERSIGHT_STATES",
+    "SUITES",
     "Act",
     "ActPrice",
     "Authority",
@@ -1992,4 +1993,5 @@ IN_TOTO: str
 NO_UNITS_LEASED: str
 OVERSIGHT_EVENTS: tuple[str, ...]
 OVERSIGHT_STATES: tuple[str, ...]
+SUITES: tuple[str, ...]
 __version__: str

@@ -9,11 +9,12 @@ import re
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
 
+from creto import _core
 from creto.config._currencies import PLACES
 from creto.config._patterns import APPROVER, EMAIL
 
@@ -33,6 +34,13 @@ __all__ = [
     "Tier",
     "described",
 ]
+
+
+# Those that the native module knows: a new suite is added there and nowhere else.
+if TYPE_CHECKING:
+    _Suite = str
+else:
+    _Suite = Literal[_core.SUITES]
 
 
 def described(schema: dict[str, Any]) -> None:
@@ -126,7 +134,7 @@ class Common(Section):
     """Where the ledger is."""
     store_url: Annotated[SecretStr, AfterValidator(_store_url)] | None = _setting(None)
     """A `postgresql://` URL for the store, in place of SQLite in the state folder."""
-    suite: Literal["standard", "cnsa2"] = _setting("standard")
+    suite: _Suite = _setting("standard")
     """The suite of new keys and messages."""
     keys_sealed_by: Literal["file", "passphrase", "keyring"] = _setting("file")
     """What seals secret keys in the state folder: a key file in it, a passphrase, or a key in the system's keyring."""

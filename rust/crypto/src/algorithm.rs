@@ -141,7 +141,8 @@ impl Hash {
     }
 }
 
-/// A fixed set of algorithms that are used together; the suite decides exactly who signs.
+/// A fixed set of algorithms that are used together; the suite decides exactly who signs. A new one is added here and nowhere else: whoever needs
+/// to know something of a suite asks it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum Suite {
@@ -166,11 +167,10 @@ impl Suite {
 
     /// The suite of that name.
     pub fn parse(name: &str) -> Result<Self, Error> {
-        Self::ALL
-            .iter()
-            .copied()
-            .find(|s| s.name() == name)
-            .ok_or_else(|| Error::Malformed(format!("`{name}` is not a suite known here; known are `standard` and `cnsa2`")))
+        Self::ALL.iter().copied().find(|s| s.name() == name).ok_or_else(|| {
+            let known: Vec<String> = Self::ALL.iter().map(|suite| format!("`{suite}`")).collect();
+            Error::Malformed(format!("`{name}` is not a suite known here; known are {}", known.join(" and ")))
+        })
     }
 
     /// Every algorithm that must have signed, in order; no more and no fewer are accepted.
@@ -189,6 +189,14 @@ impl Suite {
         }
     }
 
+    /// The hash of acts that humans agree to.
+    pub const fn acts(self) -> Hash {
+        match self {
+            Self::Standard => Hash::Sha256,
+            Self::Cnsa2 => Hash::Sha384,
+        }
+    }
+
     /// The hash of HKDF and of commitments.
     pub const fn kdf(self) -> Hash {
         match self {
@@ -201,5 +209,18 @@ impl Suite {
 impl fmt::Display for Suite {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_suite_is_listed_in_its_place_and_found_by_its_name() {
+        for (place, suite) in Suite::ALL.iter().enumerate() {
+            assert_eq!((*suite as usize, Suite::parse(suite.name())), (place, Ok(*suite)));
+        }
+        assert!(Suite::parse("rsa").unwrap_err().to_string().contains("`rsa` is not a suite known here; known are `standard` and `cnsa2`"));
     }
 }

@@ -66,13 +66,8 @@ impl Profile {
     /// The profile of a suite, made once.
     pub fn of(suite: Suite) -> Result<&'static Self, Error> {
         use std::sync::OnceLock;
-        static STANDARD: OnceLock<Result<Profile, Error>> = OnceLock::new();
-        static CNSA2: OnceLock<Result<Profile, Error>> = OnceLock::new();
-        let cell = match suite {
-            Suite::Standard => &STANDARD,
-            Suite::Cnsa2 => &CNSA2,
-            _ => return Err(Error::Unavailable(format!("suite `{suite}` has no envelope"))),
-        };
+        static MADE: [OnceLock<Result<Profile, Error>>; Suite::ALL.len()] = [const { OnceLock::new() }; Suite::ALL.len()];
+        let cell = MADE.get(suite as usize).ok_or_else(|| Error::Unavailable(format!("suite `{suite}` has no envelope")))?;
         cell.get_or_init(|| Self::new(suite)).as_ref().map_err(Clone::clone)
     }
 

@@ -2,7 +2,7 @@
 
 use crate::encode::{Encoded, canonical};
 use core::fmt;
-use creto_crypto::Suite;
+use creto_crypto::{Hash, Suite};
 use creto_enablement_common::{Error, Result};
 use serde_json::{Map, Value as Json, json};
 use sha2::{Digest as _, Sha256, Sha384};
@@ -43,8 +43,8 @@ pub enum ActDigest {
 
 impl ActDigest {
     fn over(bytes: &[u8], suite: Suite) -> Self {
-        match suite {
-            Suite::Cnsa2 => Self::Sha384(Sha384::digest(bytes).into()),
+        match suite.acts() {
+            Hash::Sha384 => Self::Sha384(Sha384::digest(bytes).into()),
             _ => Self::Sha256(Sha256::digest(bytes).into()),
         }
     }

@@ -3,7 +3,7 @@
 use crate::error::IntoPy as _;
 use creto_crypto::{Algorithm, Error, PROVIDERS, Provider, Signature, Suite, dsse};
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict};
+use pyo3::types::{PyBytes, PyDict, PyTuple};
 use std::path::PathBuf;
 
 /// The secret half of a signing key set, one key for each algorithm of its suite.
@@ -316,6 +316,7 @@ pub fn crypto_providers(py: Python<'_>) -> Vec<(&'static str, bool, Option<Strin
 
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("IN_TOTO", dsse::IN_TOTO)?;
+    module.add("SUITES", PyTuple::new(module.py(), Suite::ALL.iter().map(|suite| suite.name()))?)?;
     module.add_class::<SigningKey>()?;
     module.add_class::<VerifyingKey>()?;
     module.add_class::<KemKey>()?;

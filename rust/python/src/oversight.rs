@@ -11,14 +11,6 @@ use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyFrozenSet, PyInt, PyList, 
 /// As deep as `Encoded` takes; checked on the way down so that no value can exhaust the stack.
 const DEEPEST: usize = 64;
 
-fn suite(name: &str) -> Result<Suite> {
-    match name {
-        "standard" => Ok(Suite::Standard),
-        "cnsa2" => Ok(Suite::Cnsa2),
-        _ => Err(Error::invalid(format!("`{name}` is not a suite: `standard` and `cnsa2` are"))),
-    }
-}
-
 fn encode(value: &Bound<'_, PyAny>, at: &str, depth: usize) -> PyResult<Encoded> {
     let py = value.py();
     if depth > DEEPEST {
@@ -174,7 +166,7 @@ impl PyAct {
         usage: Option<Bound<'_, PyDict>>,
         suite: &str,
     ) -> PyResult<Self> {
-        let suite = self::suite(suite).or_raise(py)?;
+        let suite = Suite::parse(suite).map_err(Error::from).or_raise(py)?;
         let links: Vec<&str> = chain.iter().map(String::as_str).collect();
         let act = act_of(py, agent, &links, chain_digest, action, resource, context.as_ref(), usage.as_ref(), suite)?;
         Ok(Self { act, suite, chain })
@@ -184,7 +176,7 @@ impl PyAct {
     #[staticmethod]
     #[pyo3(signature = (document, suite = "standard", *, chain = Vec::new()))]
     fn from_core(py: Python<'_>, document: &[u8], suite: &str, chain: Vec<String>) -> PyResult<Self> {
-        let suite = self::suite(suite).or_raise(py)?;
+        let suite = Suite::parse(suite).map_err(Error::from).or_raise(py)?;
         Ok(Self { act: Act::from_core(document).or_raise(py)?, suite, chain })
     }
 
