@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
+from creto.errors import InvalidInputError
+
 if TYPE_CHECKING:
     from creto._course import Course
 
@@ -57,6 +59,9 @@ class Act:
         Args:
             usage: Quantities by meter, in the meter's smallest unit; meters that are not named keep what was reserved.
 
+        Raises:
+            InvalidInputError: One of them is no quantity; what was reserved stays.
+
         Example:
             >>> import tempfile, creto
             >>> with creto.open_blocking(tempfile.mkdtemp()) as layer:
@@ -64,6 +69,10 @@ class Act:
             ...     layer.perform_blocking(layer.agent("writer"), "model:call", "small", ask, usage={"tokens": 500})
             321
         """
+        for meter, quantity in usage.items():
+            # Here, where the operation still goes on: at its end it would be done, and could not be charged.
+            if not isinstance(quantity, int) or not 0 <= quantity < 2**63:
+                raise InvalidInputError(f"usage of `{meter}`: {quantity!r}: write a whole number from 0 to 2^63-1")
         self._course.used = {**(self._course.used or {}), **usage}
 
 

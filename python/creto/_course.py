@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
-from urllib.parse import urlsplit
 
 import anyio
 
 from creto import _bridge, _core
 from creto._act import Act, failure
+from creto._host import host_of, usual
 from creto.errors import CretoError, InvalidInputError, OversightRequiredError, QuotaExceededError, UnauthorizedError
 
 if TYPE_CHECKING:
@@ -103,6 +103,10 @@ class Course:
             if layer.parts.quota.short(refused):
                 return refused
             raise
+        except UnicodeEncodeError as error:
+            raise InvalidInputError(
+                f"half of a character stands alone in {error.object!r}, which no policy and no record can hold"
+            ) from error
         return None
 
     async def make_ready(
@@ -241,6 +245,18 @@ def _circumstances(action: str, resource: str, context: Mapping[str, Any] | None
         name, given = ("resource", resource) if isinstance(action, str) else ("action", action)
         raise InvalidInputError(f"{name} `{given!r}`: write text, as `http:get` on `https://example.org`")
     context = _dict("context", context)
-    if action.startswith("http:") and (context is None or "host" not in context):
-        return {**(context or {}), "host": urlsplit(resource).hostname or ""}
-    return context
+    if not action.startswith("http:"):
+        return context
+    context, host = context or {}, host_of(resource)
+    if host and "host" in context and not _is(context["host"], host):
+        raise InvalidInputError(
+            f"the context says the host is `{context['host']}`, and `{resource}` leads to `{host}`; leave `host` out"
+        )
+    return {**context, "host": host or context.get("host", "")}
+
+
+def _is(given: Any, host: str) -> bool:
+    try:
+        return isinstance(given, str) and usual(given) == host
+    except ValueError:
+        return False

@@ -75,6 +75,10 @@ def _named(signature: inspect.Signature, arguments: Mapping[str, Any]) -> dict[s
     for name, value in arguments.items():
         kind = signature.parameters[name].kind
         if kind is inspect.Parameter.VAR_KEYWORD:
+            twice = next((one for one in value if one in named), None)
+            if twice is not None:
+                # By place for the function, by name for whoever decides: they would see another value than it uses.
+                raise InvalidInputError(f"`{twice}` is given twice, once by its place and once by name; give it once")
             named.update(value)
         elif kind is inspect.Parameter.VAR_POSITIONAL:
             if value:

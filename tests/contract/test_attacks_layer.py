@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import anyio
 import anyio.to_thread
@@ -17,7 +18,7 @@ from creto.audit import AuditRecord
 from creto.cli._audit._options import line
 from creto.cli._failure import render
 from creto.cli._frame import Frame
-from creto.errors import CretoError, OversightRequiredError, UnauthorizedError
+from creto.errors import CretoError, InvalidInputError, OversightRequiredError, UnauthorizedError
 from creto.runtime import Change, Connection
 from desks import Office, wait_for_request
 from sandboxes import skip_unless
@@ -112,7 +113,7 @@ def test_a_request_that_must_be_asked_about_does_not_ride_on_a_connection_that_w
 ) -> None:
     async def main() -> None:
         async with creto.open(state, config=[rules]) as layer:
-            hooks = LayerHooks(layer, layer.agent("a"), timeout=0.2)
+            hooks = LayerHooks(layer, layer.agent("a"), rules.parent, timeout=0.2)
             free = Connection("free.example", 80, "http", None)
             assert await hooks.connection(free)
             assert await hooks.request(free, "GET", "/")
@@ -129,7 +130,7 @@ def test_one_yes_serves_connection_and_request_only_where_the_same_policy_asks(
     async def main() -> None:
         async with creto.open(state, config=[rules]) as layer:
             patience = 20.0
-            hooks = LayerHooks(layer, layer.agent("a"), timeout=lambda _action, _resource: patience)
+            hooks = LayerHooks(layer, layer.agent("a"), rules.parent, timeout=lambda _action, _resource: patience)
 
             async def reply() -> None:
                 (request,) = await anyio.to_thread.run_sync(wait_for_request, office.desk)
@@ -162,7 +163,7 @@ def test_a_file_that_becomes_a_program_is_another_act_than_one_that_does_not(
 
     async def main() -> None:
         async with creto.open(state, config=[rules]) as layer:
-            hooks = LayerHooks(layer, layer.agent("a"))
+            hooks = LayerHooks(layer, layer.agent("a"), rules.parent)
 
             async def noted(_action: str, _resource: str, context: dict[str, object], *_rest: object) -> None:
                 seen.append(context)
@@ -232,3 +233,82 @@ async def test_a_name_of_any_bytes_is_decided_about_and_shuts_nobody_out(
         (record,) = await layer.parts.audit.query(action="fs:write", kind="outcome")
         assert record.resource.startswith("left\\xff")
     assert sorted(os.fsencode(path.name) for path in project.iterdir()) == sorted(names)
+
+
+HOSTS = """
+@id("good") permit (principal, action == Action::"http:get", resource) when { context.host == "good.example" };
+@id("any") permit (principal, action == Action::"http:head", resource);
+@id("never") forbid (principal, action in Action::"http", resource)
+when { ["evil.example", "169.254.169.254", "fd00:ec2::254"].contains(context.host) };
+"""
+
+
+WAYS: list[tuple[str, str, dict[str, str]]] = [
+    ("http:get", "https://evil.example/", {"host": "good.example"}),
+    ("http:get", "https://evil.example\\@good.example/", {}),
+    ("http:get", "https://good.ex\tample/", {}),
+    ("http:head", "https://evil.example./", {}),
+    ("http:head", "https://EVIL.example/", {"host": "EVIL.example."}),
+    ("http:head", " https://evil.example/", {}),
+    ("http:head", "https:evil.example", {}),
+    ("http:head", "https:///evil.example", {}),
+    ("http:head", "https://evil%2eexample/", {}),
+    ("http:head", "https://\uff45vil\u3002example/", {}),
+    ("http:head", "https://good.example@evil.example/", {}),
+    ("http:head", 'Url::"https://evil.example/"', {}),
+    ("http:head", "http://2852039166/latest/meta-data", {}),
+    ("http:head", "http://0xa9.254.43518/", {}),
+    ("http:head", "http://[::ffff:169.254.169.254]/", {}),
+    ("http:head", "http://[fd00:ec2:0::0:254]/", {}),
+    ("http:head", "http://[evil", {}),
+    ("http:head", f"http://{'a.' * 200}example/", {}),
+]
+
+
+def test_a_url_leads_where_policy_thinks_and_no_context_says_otherwise(tmp_path: Path, state: Path) -> None:
+    """Whoever chooses a URL chooses how it is written: a forbid by host holds for every way to write that host."""
+    (tmp_path / "hosts.cedar").write_text(HOSTS)
+    (tmp_path / "hosts.toml").write_text('[authz]\npolicies = ["hosts.cedar"]\n')
+    with creto.open_blocking(state, config=tmp_path / "hosts.toml") as layer:
+        agent = layer.agent("reader")
+        for given in ({}, {"host": "Good.Example."}):
+            done = layer.perform_blocking(agent, "http:get", "https://good.example/a\\b%", lambda: 1, context=given)
+            assert done == 1
+        for action, url, context in WAYS:
+            with pytest.raises((UnauthorizedError, InvalidInputError)) as refused:
+                layer.perform_blocking(agent, action, url, lambda: pytest.fail("it was done"), context=context)
+            said = str(refused.value)
+            assert any(text in said for text in ("`never` forbids it", "is not certain", "leave `host` out")), (
+                url,
+                said,
+            )
+
+
+def test_a_guarded_function_is_called_with_what_was_decided_about(state: Path) -> None:
+    async def main() -> None:
+        async with creto.open(state) as layer:
+
+            @layer.guard("tool:call", resource="send")
+            async def send(to: str, /, **more: str) -> str:
+                return to
+
+            with pytest.raises(InvalidInputError, match="`to` is given twice, once by its place and once by name"):
+                await send("mallory", to="supplier")
+            assert await send("supplier", note="x") == "supplier"
+
+    anyio.run(main)
+
+
+def test_an_act_is_not_done_first_and_then_found_to_have_used_what_nobody_can_charge(state: Path) -> None:
+    with creto.open_blocking(state) as layer:
+        agent = layer.agent("writer")
+        wrong: list[Any] = [-1, 2**63, 1.5, "1", None]
+        for quantity in wrong:
+            with pytest.raises(
+                InvalidInputError, match=r"usage of `tokens`: .*: write a whole number from 0 to 2\^63-1"
+            ):
+                layer.perform_blocking(
+                    agent, "model:call", "small", lambda act, q=quantity: act.charge(tokens=q), usage={"tokens": 1}
+                )
+        ended = layer.call_blocking(lambda: layer.parts.audit.query(agent=agent.id, kind="outcome"))
+        assert ["write a whole number" in record.outcome["failure"] for record in ended] == [True] * len(wrong)

@@ -300,7 +300,7 @@ def _messages(line: bytes) -> list[dict[str, Any]]:
 
 
 def _require_one_reading(given: dict[str, Any], names: set[str]) -> None:
-    """Refuses `Method` in place of `method`, or beside it: readers that do not tell capitals apart, as Go's, take it."""
+    """Refuses `Method` in place of `method`, or beside it: to Go's readers, as to some others, they are one."""
     alike = next((name for name in given if name not in names and name.casefold() in names), None)
     if alike is not None:
         raise InvalidInputError(

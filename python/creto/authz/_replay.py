@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
 from creto import _core
 from creto._foreign import json_value
+from creto._host import host_of
 from creto.errors import InvalidInputError
 
 __all__ = ["Act", "Replayed", "replayed"]
@@ -128,8 +128,8 @@ def derived(action: str, resource: str) -> dict[str, Any]:
         return {"path": resource}
     if action.startswith("http:"):
         try:
-            return {"host": urlsplit(resource).hostname or ""}
-        except ValueError:  # what stood there was no address
+            return {"host": host_of(resource)}
+        except InvalidInputError:  # what stood there was no address
             return {}
     if action == "net:connect":
         host, _, port = resource.rpartition(":")

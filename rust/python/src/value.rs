@@ -47,11 +47,12 @@ pub fn hold_usage<'py>(usage: &Bound<'py, PyDict>) -> PyResult<Meters<'py>> {
         .map(|(meter, quantity)| {
             let py = meter.py();
             let meter = meter.cast_into::<PyString>()?;
-            let quantity = quantity.extract::<u64>().map_err(|_| {
+            let units = quantity.extract::<i64>().ok().and_then(|units| u64::try_from(units).ok());
+            let quantity = units.ok_or_else(|| {
                 to_py(
                     py,
                     &Error::invalid(format!(
-                        "usage `{meter}`: a quantity is a whole number of the meter's smallest unit, from 0 to 2^64 - 1"
+                        "usage `{meter}`: a quantity is a whole number of the meter's smallest unit, from 0 to 2^63 - 1"
                     )),
                 )
             })?;

@@ -1,0 +1,79 @@
+"""The host that a URL leads to, as policies know it: one name for what readers of URLs write in many ways."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import socket
+from functools import lru_cache
+from urllib.parse import urlsplit
+
+from creto.errors import InvalidInputError
+
+__all__ = ["host_of", "usual"]
+
+_TYPED = re.compile(r'\w+::"(.*)"', re.DOTALL)
+_WEB = re.compile(r"https?:", re.IGNORECASE)
+# What some readers skip, take for `/` or decode, and others do not: they would be led to different hosts.
+_SKIPPED = re.compile(r"^\s|[\t\r\n]")
+_MOST = 255
+_TWO_READINGS = re.compile(r"[\x00-\x20\x7f\\%<>^`{|}]")
+
+
+def host_of(url: str) -> str:
+    """The host of a URL in small letters, as IDNA writes it, without a dot at its end; an address in its usual form.
+
+    Empty where it is no URL of http or https, and names none.
+
+    Args:
+        url: As an act's resource gives it; `Url::"https://..."` too.
+
+    Raises:
+        InvalidInputError: Two readers of URLs may be led to two hosts by it.
+
+    Example:
+        >>> host_of("https://Example.ORG./a"), host_of("http://0x7f.1:8080/"), host_of("http://[::ffff:127.0.0.1]/")
+        ('example.org', '127.0.0.1', '127.0.0.1')
+    """
+    typed = _TYPED.fullmatch(url)
+    url = typed[1] if typed else url
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname or ""
+        web = _WEB.match(url) is not None
+        if _SKIPPED.search(url) or (web and not host) or (host and _TWO_READINGS.search(parts.netloc)):
+            raise ValueError("not every reader of URLs finds the same one")
+        return usual(host) if host else ""
+    except ValueError as error:
+        raise InvalidInputError(
+            f"the host of `{url}` is not certain: {error}; write a URL as `https://example.org/path`"
+        ) from error
+
+
+@lru_cache(maxsize=1024)
+def usual(host: str) -> str:
+    """A host's name or address in the one form in which policies know it.
+
+    Args:
+        host: As a URL names it, without brackets.
+
+    Raises:
+        ValueError: It is none.
+
+    Example:
+        >>> usual("Example.org."), usual("2130706433")
+        ('example.org', '127.0.0.1')
+    """
+    if len(host) > _MOST:
+        raise ValueError(f"a name has at most {_MOST} characters")
+    if ":" in host:
+        address = ipaddress.IPv6Address(host)
+        return str(address.ipv4_mapped or address)
+    host = host.encode("idna").decode().lower().rstrip(".")
+    if not host:
+        raise ValueError("it is empty")
+    try:
+        # `0x7f.1`, `2130706433` and `0177.0.0.1` are 127.0.0.1 to whatever asks the system for a name.
+        return socket.inet_ntoa(socket.inet_aton(host))
+    except OSError:
+        return host
