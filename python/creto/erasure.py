@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import anyio.to_thread
 
 from creto.errors import UnauthorizedError
-from creto.oversight._erasure import erase_mentions
+from creto.oversight._erasure import erase_mentions, mentioned
 
 if TYPE_CHECKING:
     from creto.audit import AuditClient, Subjects
@@ -111,17 +111,25 @@ async def erase(
 
 
 async def expire(
-    *, audit: AuditClient, subjects: Subjects, retention_days: int = FLOOR_DAYS, look_only: bool = False
+    *,
+    audit: AuditClient,
+    subjects: Subjects,
+    store: Store | None = None,
+    precedents: Precedents | None = None,
+    retention_days: int = FLOOR_DAYS,
+    look_only: bool = False,
 ) -> list[str]:
     """Erases everybody about whom nothing has been recorded for as long as the retention lasts.
 
-    Only keys of records: what past oversight requests say in the clear goes with `erase`, which is told the name. Each
-    erasure is in the ledger before it is done, and again once it is: a crash between leaves a key that the next time
-    erases.
+    Nobody has to be named for it: where past oversight requests say a name, as a whole text or as a word of one, its
+    pseudonym shows whose it is, and they are emptied as by `erase`. Each erasure is in the ledger before it is done and
+    again once it is: a crash between leaves a key that the next time erases.
 
     Args:
         audit: The ledger; opened for writing, unless it is only looked.
         subjects: The keys.
+        store: Where past oversight requests are; they are left as they are where none is given.
+        precedents: What is recalled of past decisions.
         retention_days: For how long what is recorded about a person is kept; `FLOOR_DAYS` where that is more.
         look_only: Erase nothing.
 
@@ -142,24 +150,38 @@ async def expire(
     """
     days = max(retention_days, FLOOR_DAYS)
     before = datetime.now(UTC) - timedelta(days=days)
-    expired = []
+    due = []
     for pseudonym, made in await anyio.to_thread.run_sync(subjects.kept):
         if made >= before:
             continue
         latest = await audit.query(subject=pseudonym, limit=1)
-        if latest and latest[0].time >= before:
-            continue
-        expired.append(pseudonym)
-        if look_only:
-            continue
-        told = {
-            "who": "creto",
-            "what": "subject:erase",
-            "resource": pseudonym,
-            "why": f"nothing was recorded about this person for {days} days",
-            "act": secrets.token_hex(16),
-        }
-        await audit.log({**told, "kind": "intent"})
+        if not latest or latest[0].time < before:
+            due.append(pseudonym)
+    if look_only or not due:
+        return due
+    acts = {pseudonym: secrets.token_hex(16) for pseudonym in due}
+
+    async def tell(pseudonym: str, **ended: str) -> None:
+        why = f"nothing was recorded about this person for {days} days"
+        told = {"who": "creto", "what": "subject:erase", "resource": pseudonym, "why": why, "act": acts[pseudonym]}
+        await audit.log({**told, **ended})
+
+    for pseudonym in due:
+        await tell(pseudonym, kind="intent")
+    if store is not None:
+        # Before their keys are gone: without those a next time would not look for them.
+        await _empty(store, precedents, subjects, due)
+    for pseudonym in due:
         await anyio.to_thread.run_sync(subjects.erase_pseudonym, pseudonym)
-        await audit.log({**told, "kind": "outcome", "outcome": "success"})
-    return expired
+        await tell(pseudonym, kind="outcome", outcome="success")
+    return due
+
+
+async def _empty(store: Store, precedents: Precedents | None, subjects: Subjects, due: list[str]) -> None:
+    emptied: list[str] = []
+    for name, pseudonym in (await store.fetch(mentioned, subjects.pseudonym, set(due))).items():
+        emptied += (await store.run(erase_mentions, name, pseudonym))[0]
+    if precedents is not None:
+        precedents.drop(emptied)
+    if emptied:
+        await anyio.to_thread.run_sync(store.scrub)

@@ -217,6 +217,37 @@ def _said_long_ago(state: Path, subjects: Subjects) -> tuple[dict[str, Any], dic
     return record, {**record, "timestamp": int(then * 1e6) << 12}
 
 
+def test_who_is_erased_by_the_timer_goes_from_past_requests_too_though_nobody_names_them(state: Path) -> None:
+    open_folder(state)
+    office = Office(state)
+    sealer = _core.Sealer.open(state / "keys")
+    subjects = Subjects(state, sealer)
+
+    async def main() -> None:
+        audit = AuditClient(open_ledger(state, _core.HybridLogicalClock(state / "clock"), sealer), state)
+        office.store.attach(audit)
+        precedents = office.desk.precedents
+        assert isinstance(precedents, Precedents)
+        with anyio.fail_after(60):
+            await pay(office, act(80, to="old@x"))
+            await pay(office, act(90, to="somebody else"))
+            assert len(precedents.recall("tool:call send_money to old@x")) == 2
+            _, logged = _said_long_ago(state, subjects)
+            await audit.log(logged)
+            held: dict[str, Any] = {"audit": audit, "subjects": subjects, "store": office.store}
+            assert len(await expire(**held, precedents=precedents, look_only=True)) == 1
+            assert naming("old@x", state)
+            (gone,) = await expire(**held, precedents=precedents)
+            assert naming("old@x", state) == []
+            kept = sorted(json.loads(one.core)["context"].get("to", gone) for one in office.desk.all())
+            assert kept == sorted(["somebody else", gone])
+            assert [json.loads(one.core)["context"] for one in office.desk.all()].count({"erased": gone}) == 1
+        await audit.close()
+
+    anyio.run(main)
+    office.close()
+
+
 def test_a_longer_retention_than_the_floor_holds(state: Path) -> None:
     open_folder(state)
     sealer = _core.Sealer.open(state / "keys")

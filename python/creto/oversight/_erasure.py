@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 from sqlalchemy import select, update
@@ -11,7 +13,10 @@ from creto import _core
 from creto.store import Transaction
 from creto.store.tables import oversight_requests as requests
 
-__all__ = ["erase_mentions"]
+__all__ = ["erase_mentions", "mentioned"]
+
+_WORD = re.compile(r"[^\s,;:'\"<>()\[\]{}|]+")
+_TEXTS = (requests.c.core, requests.c.preview, requests.c.resource, requests.c.reason, requests.c.cost)
 
 
 def erase_mentions(tx: Transaction, subject: str, pseudonym: str) -> tuple[list[str], int]:
@@ -27,9 +32,8 @@ def erase_mentions(tx: Transaction, subject: str, pseudonym: str) -> tuple[list[
     Returns:
         The ids of the requests that were emptied, and how many open ones name the person.
     """
-    columns = (requests.c.id, requests.c.state, requests.c.core, requests.c.preview, requests.c.resource)
     name, emptied, still_open = subject.casefold(), [], 0
-    for row in tx.all(select(*columns, requests.c.reason, requests.c.cost)):
+    for row in tx.all(select(requests.c.id, requests.c.state, *_TEXTS)):
         document: dict[str, Any] = json.loads(row.core)
         if not any(_names(part, name) for part in (document, row.preview, row.resource, row.reason, row.cost)):
             continue
@@ -47,13 +51,38 @@ def erase_mentions(tx: Transaction, subject: str, pseudonym: str) -> tuple[list[
     return emptied, still_open
 
 
-def _names(value: Any, name: str) -> bool:
+def mentioned(tx: Transaction, pseudonym: Callable[[str], str], among: Collection[str]) -> dict[str, str]:
+    """Whose names stand in requests, of people that are known by pseudonym only: a pseudonym says of any name whether
+    it is the one.
+
+    Args:
+        tx: The transaction.
+        pseudonym: Of a name.
+        among: The pseudonyms that are looked for.
+
+    Returns:
+        Pseudonyms by name: of every text in a request that is one as a whole, or a word of which is.
+    """
+    names: set[str] = set()
+    for row in tx.all(select(*_TEXTS)):
+        for text in _texts([json.loads(row.core), row.preview, row.resource, row.reason, row.cost]):
+            names.add(text)
+            names.update(word.rstrip(".") for word in _WORD.findall(text))
+    return {name: found for name in names if (found := pseudonym(name)) in among}
+
+
+def _texts(value: Any) -> Iterator[str]:
     match value:
         case str():
-            return name in value.casefold()
+            yield value
         case dict():
-            return any(_names(one, name) for pair in value.items() for one in pair)
+            for name, one in value.items():
+                yield name
+                yield from _texts(one)
         case list():
-            return any(_names(one, name) for one in value)
-        case _:
-            return False
+            for one in value:
+                yield from _texts(one)
+
+
+def _names(value: Any, name: str) -> bool:
+    return any(name in text.casefold() for text in _texts(value))

@@ -76,7 +76,8 @@ def erase(frame: Frame, subject: str, early: str, yes: bool) -> None:
 def expire(frame: Frame, dry_run: bool, yes: bool) -> None:
     """Erase everybody about whom nothing has been recorded for `audit.retention_days`, and at least 183 days.
 
-    What their records say about them becomes unreadable, in every copy, for good; records and proofs stay as they are.
+    What their records say about them becomes unreadable, in every copy, for good, and past oversight requests that name
+    them are emptied; records and proofs stay as they are.
     Each erasure is recorded, under the person's pseudonym. Run it from a timer, with --yes.
 
     \b
@@ -86,6 +87,7 @@ def expire(frame: Frame, dry_run: bool, yes: bool) -> None:
     from creto.audit import AuditClient, Subjects
     from creto.erasure import FLOOR_DAYS
     from creto.erasure import expire as erase_expired
+    from creto.memory import Precedents
 
     if not dry_run and not yes and not sys.stdin.isatty():
         raise click.UsageError("there is no terminal to ask at; give --yes to erase without being asked")
@@ -101,7 +103,15 @@ def expire(frame: Frame, dry_run: bool, yes: bool) -> None:
         else:
             audit, subjects = _opened(frame)
         try:
-            return await erase_expired(audit=audit, subjects=subjects, retention_days=days, look_only=dry_run)
+            with frame.store() as store:
+                return await erase_expired(
+                    audit=audit,
+                    subjects=subjects,
+                    store=store,
+                    precedents=Precedents(store),
+                    retention_days=days,
+                    look_only=dry_run,
+                )
         finally:
             await audit.close()
 
