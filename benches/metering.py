@@ -165,7 +165,7 @@ def aggregation() -> None:
         begun = time.perf_counter()
         totals = evidence.totals([invoices.START, invoices.START + invoices.MONTH])
         times.append(time.perf_counter() - begun)
-    ours, whole = statistics.median(times), totals.line(totals.parts(), "sum")[0]
+    ours, whole = statistics.median(times), totals.line(totals.parts(), "sum", 0)[0]
     command = [BENCH_PYTHON, PEERS / "aggregate.py", file]
     peers = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
     note = "a million events, 30,000 groups, every row added up again from a segment on disk, with commitments to the "

@@ -961,9 +961,7 @@ class QuotaEnforcer:
         """
         An empty batch over this enforcer.
         """
-    def boost(
-        self, /, scope: str, meter: str, units: SupportsIndex, until: SupportsIndex, *, now: SupportsIndex | None = None
-    ) -> int:
+    def boost(self, /, scope: str, meter: str, units: Any, until: Any, *, now: SupportsIndex | None = None) -> int:
         """
         Allows one scope `units` more until `until` (microseconds since the epoch); how many counters were raised.
         """
@@ -1391,6 +1389,18 @@ class UsageIngest:
         """
         Learns from the ledger in `folder` what was taken; events of a time before `since` (microseconds) are refused.
         """
+    def check(
+        self,
+        /,
+        series: SupportsGetItem[int, tuple[str, str, str, dict[Any, Any]]],
+        which: Any,
+        at: Any,
+        quantity: Any,
+        ids: list[Any],
+    ) -> None:
+        """
+        Says whether events in columns, as for `take`, could be taken; takes none.
+        """
     def close(self, /) -> None:
         """
         Gives its sources free for other processes.
@@ -1459,9 +1469,18 @@ class UsageTable:
         """
         The meters that events name, sorted.
         """
-    def read(self, /, ledger: str | PathLike[str], start: SupportsIndex, end: SupportsIndex) -> None:
+    def read(
+        self,
+        /,
+        ledger: str | PathLike[str],
+        shard: str,
+        start: SupportsIndex,
+        end: SupportsIndex,
+        progress: Progress | None = None,
+    ) -> None:
         """
-        Takes all usage of a ledger from `start` until before `end` (microseconds), each event once; also what no checkpoint covers yet.
+        Takes all usage of a shard from `start` until before `end` (microseconds), each event once; also what no checkpoint covers yet.
+        `progress` is counted up with the records that were read.
         """
     def select(
         self, /, meter: str, start: SupportsIndex, end: SupportsIndex, only: dict[Any, Any] | None = None
@@ -1481,10 +1500,10 @@ class UsageTotals:
         How many events stood in a second place and were not counted.
         """
     def line(
-        self, /, parts: SupportsGetItem[int, tuple[SupportsIndex, SupportsIndex]], aggregation: str
+        self, /, parts: SupportsGetItem[int, tuple[SupportsIndex, SupportsIndex]], aggregation: str, end: SupportsIndex
     ) -> tuple[int, int, int, str]:
         """
-        Numerator, denominator, number of events and commitment of a line of these parts.
+        Numerator, denominator, number of events and commitment of a line of these parts, whose time ends at `end` (microseconds).
         """
     @staticmethod
     def of(

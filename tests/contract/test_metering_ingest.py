@@ -171,7 +171,7 @@ def test_a_changed_segment_is_told_by_a_recount_or_by_whoever_verifies(house: Ho
     # What it says of itself is under a digest: a changed one is not believed, but made again.
     segment.write_bytes(whole[:120] + bytes([whole[120] ^ 1]) + whole[121:])
     totals = LedgerEvidence(house.folder, recount=True).totals(cuts)
-    assert totals.line(totals.parts(), "sum")[:3] == (20, 1, 10)
+    assert totals.line(totals.parts(), "sum", 0)[:3] == (20, 1, 10)
 
 
 @pytest.mark.parametrize(

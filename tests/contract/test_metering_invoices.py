@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.billing import AGENT, END, HOUR, NOON, START, House
 
 from creto import _core
 from creto.config import Price
@@ -29,57 +30,6 @@ from creto.metering import (
 from creto.metering._invoice import drafts
 from creto.metering._proof import prove_event, verify_event
 from creto.metering._render import invoice_csv, invoice_html, invoice_text, usage_html
-from creto.store import Store
-
-AGENT = "spiffe://acme.test/agent/reader"
-NOON = 1_795_521_600_000_000
-HOUR = 3_600_000_000
-START, END = NOON - 12 * HOUR, NOON + 12 * HOUR
-
-
-class House:
-    """A state folder with its ledger and store, as a layer has it."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder / "ledger"
-        self.folder.mkdir()
-        self.key = _core.SigningKey.generate()
-        self.clock = _core.HybridLogicalClock(str(folder / "clock"))
-        self.ledger = _core.Ledger(str(self.folder), self.clock, self.key)
-        self.store = Store(folder, clock=self.clock.now)
-        self.store.attach(self.ledger)
-        self.invoices = Invoices(self.store)
-
-    @property
-    def keys(self) -> list[_core.VerifyingKey]:
-        return [self.key.verifying_key]
-
-    def act(self, number: int, usage: dict[str, int], *, team: str = "research", at: int = NOON, **detail: str) -> None:
-        path = detail.pop("path", json.dumps(["acme", team, AGENT]))
-        self.ledger.append_records(
-            [
-                {
-                    "who": AGENT,
-                    "what": "tool:call",
-                    "resource": "search",
-                    "outcome": "success",
-                    "kind": "outcome",
-                    "id": f"{number:032x}",
-                    "act": f"{number:032x}",
-                    "timestamp": at << 12,
-                    "usage": usage,
-                    "detail": {"path": path, **detail},
-                }
-            ]
-        )
-
-    def publish(self) -> None:
-        self.store.settle(self.ledger)
-        self.ledger.publish_blocking(30)
-
-    def draft(self, prices: list[Price], start: int = START, end: int = END) -> Any:
-        book = PriceBook(prices, "USD")
-        return self.invoices.draft(book, "acme", start, end, "UTC", LedgerEvidence(self.folder))
 
 
 @pytest.fixture
@@ -433,3 +383,36 @@ def test_aggregates_follow_the_calendar_of_a_time_zone() -> None:
     days = usage.aggregate("m", window="day", time_zone="Europe/Zurich")
     assert [int(day.value) for day in days] == [23, 7]
     assert days[0].end - days[0].start == 23 * HOUR
+
+
+def test_what_is_weighted_by_time_is_until_its_price_ends_whatever_else_begins_meanwhile(house: House) -> None:
+    """Another meter's price that begins at noon splits the sums in two, and must not end this one's time there."""
+    house.act(1, {"gigabytes": 3}, at=NOON - 6 * HOUR)
+    house.publish()
+    prices = [Price(meter="gigabytes", unit_price=1, per=3600, aggregation="weighted")]
+    other = Price(meter="pages", unit_price=1, start="2026-11-24T12:00:00Z")
+    hours = 18  # from six in the morning until midnight
+    for book in (prices, [*prices, other]):
+        document = house.draft(book).document
+        assert [line["amount"] for line in document["lines"]] == [f"{3 * hours}.00"]
+        assert [f.detail for f in verify_invoice(document, house.folder, house.keys) if not f.ok] == []
+
+
+def test_an_invoice_that_is_credited_is_not_void_and_a_credit_note_is_not_credited(house: House) -> None:
+    """Else the customer would have the note's amount, and owe nothing that it could be taken off."""
+    house.act(1, {"tool_calls": 10})
+    house.publish()
+    prices = [Price(meter="tool_calls", unit_price=1)]
+    made = house.invoices.finalize(house.draft(prices).id)
+    note = house.invoices.credit(made.number, "an outage", Decimal("4.00"))
+    with pytest.raises(InvalidInputError, match="is credited by CRN-2026-000001: void that one first"):
+        house.invoices.void(made.number)
+    with pytest.raises(InvalidInputError, match="is itself a credit note: only an invoice can be credited"):
+        house.invoices.credit(note.number, "again")
+    # A note that is void frees its amount for another.
+    house.invoices.void(note.number)
+    assert house.invoices.credit(made.number, "all of it").document["total"] == "-10.00"
+    with pytest.raises(InvalidInputError, match="nothing is left of INV-2026-000001 that was not credited"):
+        house.invoices.credit(made.number, "more")
+    house.invoices.void("CRN-2026-000002")
+    assert house.invoices.void(made.number).state == "void"

@@ -13,9 +13,10 @@ import anyio
 import anyio.to_thread
 
 from creto import _bridge, _core
+from creto._progress import Progress
 from creto.audit import _reading
 from creto.audit._filter import Filter, Kind, Outcome
-from creto.audit._index import LedgerIndex, Progress
+from creto.audit._index import LedgerIndex
 from creto.audit._keys import trusted_keys
 from creto.audit._reading import Followers, Proof, Verified
 from creto.audit._record import AuditRecord, written

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from creto.errors import InvalidInputError
 
 if TYPE_CHECKING:
+    from creto._progress import Progress
     from creto.audit._client import AuditClient
-    from creto.audit._index import Progress
     from creto.audit._record import AuditRecord
 
 __all__ = ["export"]

@@ -11,13 +11,14 @@ import sqlite3
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from heapq import merge
 from itertools import islice
 from pathlib import Path
 from typing import SupportsIndex
 
 from creto import _core
+from creto._progress import Progress
 from creto.audit._filter import Filter
 from creto.audit._places import SIGN, Place, leads, statement
 from creto.audit._record import AuditRecord, read
@@ -58,8 +59,6 @@ CREATE INDEX IF NOT EXISTS record_id ON record (id) WHERE id <> act;
 CREATE INDEX IF NOT EXISTS record_ended ON record (ended) WHERE ended > 1;
 CREATE INDEX IF NOT EXISTS record_subject ON record (subject) WHERE subject IS NOT NULL;
 """
-
-Progress = Callable[[str, int, int], None]
 
 
 class StaleIndexError(Exception):

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from creto import _core
+from creto._progress import Progress, watched
 from creto.audit._filter import Filter, is_id
-from creto.audit._index import LedgerIndex, Progress, StaleIndexError
+from creto.audit._index import LedgerIndex, StaleIndexError
 from creto.audit._record import AuditRecord, read
 from creto.errors import IntegrityError, InvalidInputError, NotFoundError
 
@@ -232,7 +233,7 @@ def verify(
     folder: Path,
     keys: Sequence[_core.VerifyingKey],
     seen: Sequence[str] = (),
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> list[Verified]:
     """Checks every shard: each record, tile and signature, and that it extends what was seen of it before.
 
@@ -260,26 +261,9 @@ def verify(
                     f"shard `{shard.name}` has records and no checkpoint; open the ledger once to recover it"
                 )
             continue
-        counter, done = _core.Progress(), threading.Event()
         total = checkpoint["size"] if checkpoint else 0
-
-        def watch(
-            counter: _core.Progress = counter, done: threading.Event = done, name: str = shard.name, total: int = total
-        ) -> None:
-            while not done.wait(0.05):
-                if progress:
-                    progress(name, counter.count, total)
-
-        watcher = threading.Thread(target=watch, daemon=True)
-        if progress:
-            watcher.start()
-        try:
+        with watched(progress, shard.name, total) as counter:
             found = shard.verify(list(keys), mine, counter)
-        finally:
-            done.set()
-            if progress:
-                watcher.join()
-                progress(shard.name, counter.count, total)
         verified.append(Verified(shard.name, found["origin"], found["size"], found["root"], found["note"]))
     if origins:
         gone = sorted(origins)[0]

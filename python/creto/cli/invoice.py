@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import shutil
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,15 +14,19 @@ import click
 
 from creto.cli._frame import Frame, json_option, pass_frame
 from creto.cli._group import Group
+from creto.cli._invoice_check import as_json, prove, verify
 
 if TYPE_CHECKING:
-    from creto import _core
     from creto.store import Store
 
 
 @click.group(cls=Group)
 def command() -> None:
     """Make, show and check invoices."""
+
+
+for checking in (verify, prove):
+    command.add_command(checking)
 
 
 @command.command()
@@ -147,7 +149,11 @@ def list_(frame: Frame, customer: str | None) -> None:
     from creto.metering import Invoices
 
     with frame.store() as store:
-        _table(frame, Invoices(store).list(customer), empty="there are no invoices")
+        _table(
+            frame,
+            Invoices(store).list(customer),
+            empty="there are no invoices" + (f" of {customer}" if customer else ""),
+        )
 
 
 @command.command()
@@ -173,7 +179,7 @@ def show(frame: Frame, number: str, form: str | None, output: Path | None) -> No
     if form is None:
         ending = output.suffix.lstrip(".") if output is not None else ""
         form = ending if ending in {"json", "csv", "html"} else "json" if frame.json else "text"
-    forms = {"csv": invoice_csv, "html": invoice_html, "json": _json}
+    forms = {"csv": invoice_csv, "html": invoice_html, "json": as_json}
     text = (
         invoice_text(document, min(100, shutil.get_terminal_size((100, 24)).columns))
         if form == "text"
@@ -184,120 +190,6 @@ def show(frame: Frame, number: str, form: str | None, output: Path | None) -> No
     else:
         output.write_text(text + "\n", encoding="utf-8")
         frame.say(f"written to {output}")
-
-
-def _json(document: dict[str, Any]) -> str:
-    return json.dumps(document, indent=1, ensure_ascii=False)
-
-
-def _keys(frame: Frame, files: tuple[Path, ...]) -> list[_core.VerifyingKey]:
-    from creto.audit import trusted_keys
-
-    return list(trusted_keys(frame.folder, files))
-
-
-_key_option = click.option(
-    "--key",
-    "keys",
-    multiple=True,
-    type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="A public key of the ledger, from elsewhere than the folder that is checked.",
-)
-
-
-@command.command()
-@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
-@click.option("--ledger", help="The ledger's public tiles: a folder, or where `creto audit serve` answers.")
-@click.option(
-    "--most-mib",
-    type=click.IntRange(min=1),
-    default=4096,
-    show_default=True,
-    help="How much of a ledger that is served elsewhere may be fetched.",
-)
-@_key_option
-@json_option
-@pass_frame
-def verify(frame: Frame, file: Path, ledger: str | None, most_mib: int, keys: tuple[Path, ...]) -> int:
-    """Check an invoice, or the proof of one event, with what an outsider has: FILE, the public tiles, the public keys.
-
-    \b
-    Example:
-      creto invoice verify invoice.json --ledger tiles --key ledger.pub
-      creto invoice verify invoice.json --ledger https://ledger.example --key ledger.pub
-    """
-    from creto._foreign import json_value
-    from creto.errors import InvalidInputError
-    from creto.metering import verify_invoice
-    from creto.metering._proof import PROOF, verify_event
-
-    try:
-        document = json_value(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InvalidInputError(f"{file} is not JSON: {error}") from error
-    if not isinstance(document, dict):
-        raise InvalidInputError(f"{file} holds no invoice")
-    trusted = _keys(frame, keys)
-    if document.get("format") == PROOF:
-        findings = verify_event(document, trusted)
-    else:
-        with _public(frame, ledger, most_mib << 20) as folder:
-            findings = verify_invoice(document, folder, trusted)
-    if frame.json:
-        frame.show([{"what": found.what, "ok": found.ok, "detail": found.detail} for found in findings])
-    else:
-        for found in findings:
-            mark = click.style("ok  ", fg="green") if found.ok else click.style("FAIL", fg="red", bold=True)
-            frame.say(f"{mark} {found.what}: {found.detail}")
-    return 0 if all(found.ok for found in findings) else 6
-
-
-@contextmanager
-def _public(frame: Frame, ledger: str | None, most: int) -> Iterator[Path]:
-    """The folder of a ledger's public tiles; of one that is served elsewhere, fetched for as long as it is needed."""
-    from creto.errors import NotFoundError
-
-    if ledger is not None and "://" in ledger:
-        from creto.audit._fetch import fetch
-
-        with tempfile.TemporaryDirectory(prefix="creto-ledger-") as fetched:
-            fetch(ledger, Path(fetched), most=most)
-            yield Path(fetched)
-        return
-    folder = Path(ledger) if ledger is not None else frame.folder / "ledger"
-    if ledger is not None and not folder.is_dir():
-        raise NotFoundError(f"there is no folder `{ledger}`")
-    yield folder
-
-
-@command.command()
-@click.argument("number")
-@click.argument("line", type=int)
-@click.argument("event", type=int)
-@json_option
-@pass_frame
-def prove(frame: Frame, number: str, line: int, event: int) -> None:
-    """Print a proof that one EVENT (its place in the LINE, from 1) was charged and is in the ledger.
-
-    \b
-    Example:
-      creto invoice prove INV-2026-000001 1 1
-    """
-    from creto._count import counted
-    from creto.errors import NotFoundError
-    from creto.metering import Invoices
-    from creto.metering._proof import prove_event
-
-    with frame.store() as store:
-        document = Invoices(store).find(number).document
-    lines = {found["line"]: found for found in document["lines"]}
-    if line not in lines:
-        raise NotFoundError(f"invoice {number} has no line {line}; its lines are 1 to {len(lines)}")
-    if not 1 <= event <= lines[line]["events"]:
-        raise NotFoundError(
-            f"line {line} of invoice {number} has {counted(lines[line]['events'], 'event')}, and none is number {event}"
-        )
-    click.echo(_json(prove_event(document, line, event, frame.folder / "ledger")))
 
 
 def _moved(frame: Frame, invoice: Any) -> None:
@@ -404,12 +296,20 @@ def prepay(frame: Frame, customer: str, amount: str, currency: str | None, prior
     Example:
       creto invoice prepay acme 100.00 --for 365d
     """
-    from creto.metering import Invoices
+    from creto.errors import InvalidInputError
+    from creto.metering import Invoices, PriceBook
+    from creto.metering._currency import payable
     from creto.metering._period import parse_length
 
     expires = None if length is None else time.time_ns() // 1000 + parse_length(length)
     unit = currency or frame.settings.metering.currency
+    value = _decimal(amount)
+    book = PriceBook.from_settings(frame.settings)
+    if payable(value, unit) and book.prices and book.currency_of(customer) != unit:
+        raise InvalidInputError(
+            f"{customer} is invoiced in {book.currency_of(customer)}: an amount in {unit} would never be taken off"
+        )
     with frame.store() as store:
-        made = Invoices(store).prepay(customer, unit, _decimal(amount), priority=priority, expires=expires)
+        made = Invoices(store).prepay(customer, unit, value, priority=priority, expires=expires)
     data = {"id": made, "customer": customer, "amount": amount, "currency": unit, "expires": expires}
     frame.show(data, f"{customer} has {amount} {unit} more to use")

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 import time
+from collections.abc import Iterator
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from creto.cli._bar import bar
 from creto.cli._frame import Frame, json_option, pass_frame
 from creto.cli._group import Group
 
@@ -27,7 +30,7 @@ def _enforcer(frame: Frame) -> tuple[QuotaEnforcer, list[Quota], list[dict[str, 
     from creto._core import ledger_shards
     from creto.metering import QuotaEnforcer, StoreAuthority
     from creto.metering._open import boosts, effective
-    from creto.metering._usage import acts_of, shard_records
+    from creto.metering._usage import acts_of, covered, shard_records
 
     now = time.time_ns() // 1000
     with frame.store() as store:
@@ -37,8 +40,17 @@ def _enforcer(frame: Frame) -> tuple[QuotaEnforcer, list[Quota], list[dict[str, 
         shared = StoreAuthority(store).usage(now)
     quota = QuotaEnforcer.from_settings(frame.settings, quotas)
     ledger = frame.folder / "ledger"
-    for name in ledger_shards(str(ledger)) if ledger.exists() else ():
-        quota.replay(list(acts_of(shard_records(ledger, name))))
+    with bar("counting") as progress:
+        for name in ledger_shards(str(ledger)) if ledger.exists() else ():
+            total = covered(ledger, name)
+
+            def told(name: str = name, total: int = total) -> Iterator[dict[str, Any]]:
+                for number, record in enumerate(shard_records(ledger, name)):
+                    if not number % 1_000:
+                        progress(name, number, max(total, number))
+                    yield record
+
+            quota.replay(list(acts_of(told())))
     for row in extra:
         quota.boost_known(row.scope, row.meter, row.units, row.until)
     return quota, quotas, shared
@@ -55,10 +67,13 @@ def show(frame: Frame, meter: str | None) -> None:
     Example:
       creto quota show --meter tool_calls
     """
+    from creto.errors import NotFoundError
     from creto.metering._period import instant
     from creto.metering._render import bars
 
     quota, quotas, shared = _enforcer(frame)
+    if meter is not None and meter not in {rule["meter"] for rule in quota.rules_in_force()}:
+        raise NotFoundError(_none_of(f"`{meter}`", quotas))
     zone = frame.settings.metering.time_zone
     leased = {(row["organisation"], row["level"], row["name"], row["meter"], row["window"]): row for row in shared}
     rows = []
@@ -98,6 +113,11 @@ def _named(quota: Quota) -> str:
     ways += [f"by {quota.window}"] if quota.window else []
     counted = quota.meter or f"cost:{quota.currency or 'the configured currency'}"
     return f"{counted} for {each.get(quota.scope, quota.scope)}" + (f" ({', '.join(ways)})" if ways else "")
+
+
+def _none_of(wanted: str, quotas: list[Quota]) -> str:
+    there = "; ".join(_named(one) for one in quotas)
+    return f"there is no quota of {wanted}" + (f"; there are: {there}" if there else ": none is set")
 
 
 def _wrong(item: Any) -> str:
@@ -151,13 +171,9 @@ def set_(frame: Frame, /, scope: str, meter: str, limit: str, lift: bool, **opti
         raise InvalidInputError("; ".join(_wrong(item) for item in error.errors())) from None
     with frame.store() as store, store.begin() as tx:
         if lift:
-            there = [_named(one) for one in effective(tx, frame.settings)]
-            if _named(quota) not in there:
-                raise NotFoundError(
-                    f"there is no quota of {_named(quota)}; there are: {'; '.join(there)}"
-                    if there
-                    else f"there is no quota of {_named(quota)}: none is set"
-                )
+            there = effective(tx, frame.settings)
+            if _named(quota) not in map(_named, there):
+                raise NotFoundError(_none_of(_named(quota), there))
         key = put_rule(tx, frame.settings, quota, remove=lift)
     said = f"lifted: {_named(quota)}" if lift else f"set: {limit} of {_named(quota)}"
     frame.show({"key": key, "limit": limit, "lifted": lift}, said)
@@ -213,8 +229,8 @@ def explain(frame: Frame, path: str, usage: tuple[str, ...]) -> int:
     wanted: dict[str, int] = {}
     for pair in usage:
         meter, sign, units = pair.partition("=")
-        if not sign or not units.isdecimal():
-            raise InvalidInputError(f"usage `{pair}`: write METER=UNITS, such as tool_calls=1")
+        if not sign or not re.fullmatch("[0-9]{1,19}", units):
+            raise InvalidInputError(f"usage `{pair[:60]}`: write METER=UNITS, such as tool_calls=1, below 2^63")
         wanted[meter] = int(units)
     quota, _, _ = _enforcer(frame)
     refusal = quota.explain(names, wanted)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from creto.cli._bar import bar
 from creto.cli._frame import Frame, json_option, pass_frame
 from creto.cli._group import Group
 
@@ -35,6 +36,7 @@ _BATCH = 10_000
     show_default=True,
     help="What is made of the quantities; `weighted` is each times the seconds until the next.",
 )
+@click.option("--of", help="For `unique`: how many different values of this dimension; of quantities by default.")
 @click.option("--html", type=click.Path(path_type=Path, dir_okay=False), help="Write a page to this file.")
 @json_option
 @click.pass_context
@@ -46,6 +48,7 @@ def command(
     period: str,
     only: tuple[str, ...],
     aggregation: str,
+    of: str | None,
     html: Path | None,
 ) -> None:
     """Show what was used, from the ledger, each act counted once.
@@ -58,8 +61,9 @@ def command(
     if context.invoked_subcommand is not None:
         return
     frame = context.ensure_object(Frame)
+    from creto._core import usage_window
     from creto._count import counted
-    from creto.errors import InvalidInputError
+    from creto.errors import InvalidInputError, NotFoundError
     from creto.metering import read_usage
     from creto.metering._period import instant, parse_period
     from creto.metering._render import bars, usage_html
@@ -69,13 +73,25 @@ def command(
     wanted: dict[str, str] = {}
     for pair in only:
         name, sign, value = pair.partition("=")
-        if not sign:
+        if not sign or not name:
             raise InvalidInputError(f"--only {pair}: write NAME=VALUE")
         wanted[name] = value
-    usage = read_usage(frame.folder / "ledger", start=start, end=end)
+    if not all(by):
+        raise InvalidInputError("--by: write the name of a dimension, such as `team`")
+    if of is not None and aggregation != "unique":
+        raise InvalidInputError(f"--of {of}: only `--aggregation unique` is of a dimension")
+    if per is not None:
+        usage_window(per, start, zone)  # told at once where there is no such window
+    with bar("reading") as progress:
+        usage = read_usage(frame.folder / "ledger", start=start, end=end, progress=progress)
+    if meter is not None and meter not in {*usage.meters, *_known(frame)}:
+        others = f"; used in {period}: {', '.join(usage.meters)}" if usage.meters else ""
+        raise NotFoundError(f"there is no meter `{meter}`: nothing used, limits or prices it{others}")
     rows = []
     for one in [meter] if meter else usage.meters:
-        found = usage.aggregate(one, aggregation, start=start, end=end, window=per, time_zone=zone, by=by, only=wanted)
+        found = usage.aggregate(
+            one, aggregation, start=start, end=end, of=of, window=per, time_zone=zone, by=by, only=wanted
+        )
         rows += [(one, bucket) for bucket in found]
     if html is not None:
         named = [(one, instant(bucket.start, zone), bucket) for one, bucket in rows]
@@ -101,6 +117,17 @@ def command(
     frame.table(columns, table, empty=f"nothing was used in {period}")
     if usage.duplicates:
         frame.say(f"recorded more than once and counted once: {counted(usage.duplicates, 'event')}")
+
+
+def _known(frame: Frame) -> set[str]:
+    """The meters that are limited or priced, whether they were used or not."""
+    from creto.metering import PriceBook, QuotaEnforcer
+    from creto.metering._open import effective
+
+    with frame.store() as store, store.read() as tx:
+        quota = QuotaEnforcer.from_settings(frame.settings, effective(tx, frame.settings))
+    priced = {price.meter for price in PriceBook.from_settings(frame.settings).prices}
+    return priced | {rule["meter"] for rule in quota.rules_in_force()}
 
 
 @command.command("import")

@@ -9,6 +9,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from creto.metering._authority import Authority as Authority
     from creto.metering._authority import StoreAuthority as StoreAuthority
+    from creto.metering._event import UsageEvent as UsageEvent
     from creto.metering._evidence import EventEvidence as EventEvidence
     from creto.metering._evidence import LedgerEvidence as LedgerEvidence
     from creto.metering._ingest import Ingest as Ingest
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from creto.metering._quota import Reservation as Reservation
     from creto.metering._usage import Bucket as Bucket
     from creto.metering._usage import Usage as Usage
-    from creto.metering._usage import UsageEvent as UsageEvent
     from creto.metering._usage import read_usage as read_usage
     from creto.metering._verify import verify_invoice as verify_invoice
 
@@ -39,7 +39,7 @@ _HOMES = {
     "Reservation": "creto.metering._quota",
     "StoreAuthority": "creto.metering._authority",
     "Usage": "creto.metering._usage",
-    "UsageEvent": "creto.metering._usage",
+    "UsageEvent": "creto.metering._event",
     "open_quota": "creto.metering._open",
     "read_usage": "creto.metering._usage",
     "verify_invoice": "creto.metering._verify",

@@ -41,13 +41,15 @@ def payable(amount: Decimal, currency: str) -> bool:
         currency: Three capital letters, by ISO 4217.
 
     Raises:
-        InvalidInputError: It is no currency of that list.
+        InvalidInputError: It is no currency of that list, or the amount no `Decimal`.
 
     Example:
         >>> [payable(Decimal(text), "EUR") for text in ("2.50", "2.505", "-1", "1e999999", "nan")]
         [True, False, False, False, False]
     """
     smallest = Decimal(1).scaleb(-places(currency))
+    if not isinstance(amount, Decimal):
+        raise InvalidInputError(f"{amount} {currency}: an amount of money is a Decimal, such as `Decimal('2.50')`")
     return amount.is_finite() and amount > 0 and amount.adjusted() < 18 and not amount % smallest
 
 

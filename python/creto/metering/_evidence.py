@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
 from creto import _core
-from creto.metering._usage import UsageEvent
+from creto.metering._event import UsageEvent, check_event
 
 __all__ = ["EventEvidence", "Evidence", "LedgerEvidence", "Stretch", "bounds", "segments", "stretches_of", "through"]
 
@@ -47,6 +48,14 @@ class Evidence(Protocol):
         """
         ...
 
+    def until(self, reach: Mapping[str, int]) -> Evidence:
+        """The part of it that lies before a record of each shard.
+
+        Args:
+            reach: By shard, the first record that is left out.
+        """
+        ...
+
 
 class LedgerEvidence:
     """The usage of a ledger, as far as checkpoints cover it: only what can be proved.
@@ -72,7 +81,7 @@ class LedgerEvidence:
         Taken(taken=1, duplicates=0)
         >>> ledger.close_blocking()
         >>> totals = LedgerEvidence(folder / "ledger").totals([start, start + 60_000_000])
-        >>> numerator, denominator, events, commitment = totals.line(totals.parts(), "sum")
+        >>> numerator, denominator, events, commitment = totals.line(totals.parts(), "sum", 0)
         >>> numerator, denominator, events
         (3, 1, 1)
     """
@@ -114,6 +123,13 @@ class LedgerEvidence:
             recount=self._recount,
         )
 
+    def until(self, reach: Mapping[str, int]) -> LedgerEvidence:
+        """The part of it that lies before a record of each shard."""
+        made = copy.copy(self)
+        ends = [(shard, start, min(end, reach.get(shard, 0))) for shard, start, end in self.stretches]
+        made.stretches = [(shard, start, end) for shard, start, end in ends if start < end]
+        return made
+
 
 class EventEvidence:
     """Events in memory, each once.
@@ -121,16 +137,22 @@ class EventEvidence:
     Args:
         events: With the places that they have, or none.
 
+    Raises:
+        InvalidInputError: One of them cannot be added up.
+
     Example:
         >>> evidence = EventEvidence([UsageEvent("app", str(n), "acme", "pages", n, n) for n in (3, 4)])
         >>> totals = evidence.totals([0, 10])
-        >>> numerator, denominator, events, commitment = totals.line(totals.parts(), "sum")
+        >>> numerator, denominator, events, commitment = totals.line(totals.parts(), "sum", 0)
         >>> numerator, denominator, events
         (7, 1, 2)
     """
 
     def __init__(self, events: Iterable[UsageEvent]) -> None:
-        self._events = sorted(events, key=lambda event: (event.place, event.at, event.id))
+        self._events = list(events)
+        for event in self._events:
+            check_event(event)
+        self._events.sort(key=lambda event: (event.place, event.at, event.id))
         ends: dict[str, int] = {}
         for event in self._events:
             shard, record, _ = event.place
@@ -160,6 +182,10 @@ class EventEvidence:
             for position, event in enumerate(counted)
         ]
         return _core.UsageTotals.of(rows, list(cuts), keep=list(keep))
+
+    def until(self, reach: Mapping[str, int]) -> EventEvidence:
+        """The part of it that lies before a record of each shard."""
+        return EventEvidence(event for event in self._events if event.place[1] < reach.get(event.place[0], 0))
 
 
 def bounds(stretches: Iterable[Stretch]) -> dict[str, list[int]]:

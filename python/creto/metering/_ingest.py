@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from creto import _core
 from creto.errors import InvalidInputError
-from creto.metering._usage import UsageEvent
+from creto.metering._event import UsageEvent, check_event
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -79,9 +79,10 @@ class Ingest:
         Raises:
             InvalidInputError: It has no valid reading, or is of a time that is closed.
         """
-        _check(event)
+        columns = _columns([event])
         if event.at < self._since:
             raise InvalidInputError(f"usage event `{event.id}`: it is older than `metering.late_seconds` allows")
+        self._ingest.check(*_native(*columns))
 
     async def take(self, events: Iterable[UsageEvent]) -> Taken:
         """Takes events; returns once those that are new are on disk.
@@ -135,8 +136,14 @@ class Ingest:
     def _offer(
         self, series: Sequence[Series], which: Any, at: Any, quantity: Any, ids: Sequence[str]
     ) -> tuple[int, int, int]:
-        named = [(source, customer, meter, dict(own)) for source, customer, meter, own in series]
-        return self._ingest.take(named, which, at, quantity, list(ids))
+        return self._ingest.take(*_native(series, which, at, quantity, ids))
+
+
+def _native(
+    series: Sequence[Series], which: Any, at: Any, quantity: Any, ids: Sequence[str]
+) -> tuple[list[tuple[str, str, str, dict[str, str]]], Any, Any, Any, list[str]]:
+    named = [(source, customer, meter, dict(own)) for source, customer, meter, own in series]
+    return named, which, at, quantity, list(ids)
 
 
 def _columns(
@@ -146,7 +153,7 @@ def _columns(
     series: list[Series] = []
     which, at, quantities, ids = [], [], [], []
     for event in events:
-        _check(event)
+        check_event(event)
         own = (event.source, event.customer, event.meter, tuple(sorted(event.dimensions.items())))
         number = numbers.setdefault(own, len(series))
         if number == len(series):
@@ -156,20 +163,3 @@ def _columns(
         quantities.append(event.quantity)
         ids.append(event.id)
     return series, which, at, quantities, ids
-
-
-def _check(event: UsageEvent) -> None:
-    """What a column cannot say wrong, a Python object can; the rest is checked where columns are."""
-    for name in ("source", "id", "customer", "meter"):
-        value = getattr(event, name)
-        if not isinstance(value, str) or not 0 < len(value) <= 1024:
-            raise InvalidInputError(f"usage event `{event.id}`: `{name}` has 1 to 1024 characters")
-    for name, value in event.dimensions.items():
-        if not isinstance(name, str) or not isinstance(value, str):
-            raise InvalidInputError(f"usage event `{event.id}`: dimension `{name}` is not a name with a text")
-    if isinstance(event.quantity, bool) or not isinstance(event.quantity, int):
-        raise InvalidInputError(f"usage event `{event.id}`: quantity {event.quantity} is not a whole number")
-    if not -(2**96) < event.quantity < 2**96:
-        raise InvalidInputError(f"usage event `{event.id}`: quantity {event.quantity} is too large")
-    if isinstance(event.at, bool) or not isinstance(event.at, int) or not 0 <= event.at < 2**51:
-        raise InvalidInputError(f"usage event `{event.id}`: its time is closed, or is none")

@@ -28,7 +28,18 @@ from creto.metering._rate import (
 if TYPE_CHECKING:
     from creto.config._sections import Price
 
-__all__ = ["FORMAT", "canonical", "digest", "drafts", "line_amount", "lines_of", "price_of", "reach_of", "total_of"]
+__all__ = [
+    "FORMAT",
+    "canonical",
+    "credit_note",
+    "digest",
+    "drafts",
+    "line_amount",
+    "lines_of",
+    "price_of",
+    "reach_of",
+    "total_of",
+]
 
 FORMAT = "creto-invoice/1"
 
@@ -123,6 +134,33 @@ def drafts(
     return made
 
 
+def credit_note(document: Mapping[str, Any], number: str, reason: str, total: Decimal) -> dict[str, Any]:
+    """A credit note on an invoice.
+
+    Args:
+        document: The invoice.
+        number: The note's own.
+        reason: For the one who reads it.
+        total: How much is credited, in whole smallest coins.
+    """
+    return {
+        **{name: document[name] for name in ("customer", "currency", "start", "end", "time_zone")},
+        "format": FORMAT,
+        "kind": "credit_note",
+        "state": "finalized",
+        "number": number,
+        "credits_invoice": document["number"],
+        "reason": reason,
+        "lines": [],
+        "unpriced": [],
+        "evidence": {},
+        "cuts": [],
+        "credits": [],
+        "total": str(-total),
+        "due": str(-total),
+    }
+
+
 def lines_of(
     own: Sums, customer: str, periods: Sequence[PricePeriod], whole: int, currency: str
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -144,7 +182,7 @@ def lines_of(
     lines += [commitment_line(found, others, whole, currency) for found in periods if found.price.model == "commitment"]
     unpriced = []
     for meter, parts in sorted(rated.unpriced.items()):
-        quantity, events, _ = own.line(parts, "sum")
+        quantity, events, _ = own.line(parts, "sum", own.cuts[-1])
         unpriced.append({"meter": meter, "quantity": exact(quantity), "events": events})
     return lines, unpriced
 
@@ -188,27 +226,46 @@ def _adjustments(
         late = sums(evidence, cuts, prices, customers=names, after=after)
         whole = sums(evidence, cuts, prices, customers=names)
         for name in names:
-            paid = _paid(alike_documents[name], closed[name])
+            paid = _Paid(alike_documents[name], closed[name], evidence.until(after), cuts, prices)
             found.setdefault(name, []).extend(_late_lines(book, name, alike_documents[name], paid, late, whole, after))
     return found
 
 
-def _paid(document: Mapping[str, Any], documents: Sequence[Mapping[str, Any]]) -> dict[str, Decimal]:
-    """What was invoiced for each line of a closed invoice: by itself, and by adjustments since."""
-    paid = {_identity(line): Decimal(line["amount"]) for line in document["lines"] if "before" not in line}
-    for other in documents:
-        for line in other["lines"]:
-            if "before" in line and line["before"]["invoice"] == document["number"]:
-                name = _identity(line)
-                paid[name] = paid.get(name, Decimal(0)) + Decimal(line["amount"])
-    return paid
+class _Paid:
+    """What was invoiced for a closed period: by its invoice, and by adjustments since."""
+
+    def __init__(
+        self,
+        document: Mapping[str, Any],
+        documents: Sequence[Mapping[str, Any]],
+        before: Evidence,
+        cuts: Sequence[int],
+        prices: Sequence[Price],
+    ) -> None:
+        self._customer = str(document["customer"])
+        self._before, self._cuts, self._prices = before, cuts, prices
+        self._known = {_identity(line): Decimal(line["amount"]) for line in document["lines"] if "before" not in line}
+        for other in documents:
+            for line in other["lines"]:
+                if "before" in line and line["before"]["invoice"] == document["number"]:
+                    name = _identity(line)
+                    self._known[name] = self._known.get(name, Decimal(0)) + Decimal(line["amount"])
+
+    def of(self, line: Mapping[str, Any], periods: Sequence[PricePeriod], currency: str) -> Decimal:
+        """What a line has cost so far; usage that had no price then stays uncharged, so that it counts as paid."""
+        known = self._known.get(_identity(line))
+        if known is not None:
+            return known
+        own = sums(self._before, self._cuts, self._prices, customers=[self._customer])
+        lines, _ = lines_of(own, self._customer, periods, self._cuts[-1] - self._cuts[0], currency)
+        return next((Decimal(one["amount"]) for one in lines if _identity(one) == _identity(line)), Decimal(0))
 
 
 def _late_lines(
     book: PriceBook,
     customer: str,
     document: Mapping[str, Any],
-    paid: Mapping[str, Decimal],
+    paid: _Paid,
     late: Sums,
     whole: Sums,
     after: Mapping[str, int],
@@ -230,7 +287,8 @@ def _late_lines(
     ]
     now, _ = lines_of(whole, customer, periods, end - start, currency)
     rated = Rated(late, customer, periods)
-    lines = []
+    lines: list[dict[str, Any]] = []
+    shown: set[int] = set()
     for line in now:
         place = next(
             place
@@ -238,12 +296,15 @@ def _late_lines(
             if (instant(found.start), instant(found.end)) == (line["start"], line["end"])
             and _identity({**line, "price": price_data(found.price)}) == _identity(line)
         )
-        had = paid.get(_identity(line), Decimal(0))
-        more = Decimal(line["amount"]) - had
         parts = rated.assigned[place]
-        if not parts and (line["price"]["model"] != "commitment" or not more):
+        if not parts and line["price"]["model"] != "commitment":
             continue
-        quantity, events, commitment = late.line(parts, line["price"]["aggregation"])
+        had = paid.of(line, periods, currency)
+        more = Decimal(line["amount"]) - had
+        if not parts and not more:
+            continue
+        shown.add(place)
+        quantity, events, commitment = late.line(parts, line["price"]["aggregation"], periods[place].end)
         lines.append(
             {
                 **line,
@@ -261,6 +322,15 @@ def _late_lines(
                 "commitment": commitment,
             }
         )
+    # Whoever checks has to know what else of the same meter was priced then, or would count it to these lines.
+    for line in lines:
+        beside = [
+            {"start": instant(found.start), "end": instant(found.end), "price": price_data(found.price)}
+            for place, found in enumerate(periods)
+            if place not in shown and found.price.meter == line["meter"] and found.price.model != "commitment"
+        ]
+        if beside:
+            line["before"]["beside"] = beside
     return lines
 
 

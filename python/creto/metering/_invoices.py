@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
+from creto import _core
 from creto.errors import AlreadyExistsError, InvalidInputError, NotFoundError
-from creto.metering._currency import payable, places
-from creto.metering._invoice import FORMAT, digest, drafts, reach_of
+from creto.metering import _prepaid, _rows
+from creto.metering._currency import added, payable, places
+from creto.metering._event import is_name
+from creto.metering._invoice import credit_note, digest, drafts, reach_of
 from creto.metering._open import user
+from creto.metering._period import require_time
 from creto.metering._rate import micros
+from creto.metering._rows import StoredInvoice
 
 if TYPE_CHECKING:
     from creto.metering._evidence import Evidence
@@ -21,36 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Invoices", "StoredInvoice"]
 
-_OLDEST = 2 * 366 * 86_400_000_000
 _NEXT = {"draft": {"finalized", "void"}, "finalized": {"paid", "void"}, "paid": set(), "void": set()}
-
-
-@dataclass(frozen=True, slots=True)
-class StoredInvoice:
-    """An invoice as it stands.
-
-    Args:
-        id: 16 hexadecimal digits, from the draft on.
-        document: The invoice itself.
-    """
-
-    id: str
-    document: dict[str, Any]
-
-    @property
-    def number(self) -> str:
-        """Its number; empty for a draft."""
-        return str(self.document["number"])
-
-    @property
-    def state(self) -> str:
-        """`draft`, `finalized`, `paid` or `void`."""
-        return str(self.document["state"])
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 of all of it but its state."""
-        return digest(self.document)
 
 
 class Invoices:
@@ -125,13 +100,19 @@ class Invoices:
         Raises:
             AlreadyExistsError: A customer's period, or part of it, was invoiced already.
             NotFoundError: `refuse_empty`, and there is nothing to invoice a customer for.
-            InvalidInputError: The usage cannot be priced.
+            InvalidInputError: The usage cannot be priced, or the period, its zone or a customer has no valid reading.
         """
+        require_time("start", start)
+        require_time("end", end)
         if start >= end:
             raise InvalidInputError("the period ends before it starts")
+        _core.usage_window("day", start, time_zone)  # told at once where there is no such zone
+        for customer in customers or ():
+            if not is_name(customer):
+                raise InvalidInputError(f"customer `{str(customer)[:40]!a}`: write a name of 1 to 1024 characters")
         while True:
             with self._store.read() as tx:
-                earlier, covering = self._closed(tx, customers, start, end)
+                earlier, covering = _rows.closed(tx, customers, start, end)
             # Outside of a transaction: others need not wait while a month is added up.
             made = drafts(book, start, end, time_zone, evidence, customers=customers, closed=earlier)
             for customer, document in made.items() if refuse_empty else ():
@@ -146,14 +127,14 @@ class Invoices:
                 )
             with self._store.begin() as tx:
                 self._alone(tx)
-                now, covered = self._closed(tx, customers, start, end)
+                now, covered = _rows.closed(tx, customers, start, end)
                 if (_numbers(now), covered) != (_numbers(earlier), covering):
                     continue  # Another process invoiced meanwhile.
-                self._drop_drafts(tx, made, start)
+                _rows.drop_drafts(tx, made, start)
                 if finalize:
                     self._number(tx, list(made.values()))
                 invoices = [StoredInvoice(os.urandom(8).hex(), document) for document in made.values()]
-                digests = self._insert_all(tx, invoices, start, end)
+                digests = _rows.insert_all(tx, invoices, start, end)
                 if finalize:
                     for invoice, name in zip(invoices, digests, strict=True):
                         self._record(tx, "invoice:finalize", invoice.document, name)
@@ -164,49 +145,6 @@ class Invoices:
         """Has whoever else invoices wait until this transaction has ended, also on PostgreSQL."""
         tx.bump("invoicing")
 
-    @staticmethod
-    def _closed(
-        tx: Transaction, customers: Sequence[str] | None, start: int, end: int
-    ) -> tuple[dict[str, list[dict[str, Any]]], dict[str, str]]:
-        """By customer: earlier invoices that stand, in order of number; and the number of one that covers this time."""
-        from sqlalchemy import select
-
-        from creto.store.tables import invoices
-
-        statement = select(invoices).where(
-            invoices.c.kind == "invoice",
-            invoices.c.state.in_(["finalized", "paid"]),
-            invoices.c.period_start < end,
-            # Usage older than this is not taken in any more.
-            invoices.c.period_end > start - _OLDEST,
-        )
-        if customers is not None:
-            statement = statement.where(invoices.c.customer.in_(customers))
-        earlier: dict[str, list[dict[str, Any]]] = {}
-        covering: dict[str, str] = {}
-        for row in tx.all(statement.order_by(invoices.c.number)):
-            if row.period_end <= start:
-                earlier.setdefault(row.customer, []).append(row.document)
-            else:
-                covering[row.customer] = row.number
-        return earlier, covering
-
-    @staticmethod
-    def _drop_drafts(tx: Transaction, made: Mapping[str, Any], start: int) -> None:
-        from sqlalchemy import delete
-
-        from creto.store.tables import invoices
-
-        names = list(made)
-        for place in range(0, len(names), 500):
-            tx.execute(
-                delete(invoices).where(
-                    invoices.c.customer.in_(names[place : place + 500]),
-                    invoices.c.state == "draft",
-                    invoices.c.period_start == start,
-                )
-            )
-
     def _number(self, tx: Transaction, documents: Sequence[dict[str, Any]]) -> None:
         """Gives drafts of one year their numbers, and takes off what was paid in advance."""
         if not documents:
@@ -216,30 +154,7 @@ class Invoices:
         for number, document in enumerate(documents, first):
             document["number"] = f"INV-{year}-{number:06d}"
             document["state"] = "finalized"
-        self._apply_credits(tx, documents)
-
-    def _insert_all(self, tx: Transaction, made: Sequence[StoredInvoice], start: int, end: int) -> list[str]:
-        from sqlalchemy import insert
-
-        from creto.store.tables import invoices
-
-        digests = [one.digest for one in made]
-        rows = [
-            {
-                "id": one.id,
-                "number": one.number or None,
-                **{name: one.document[name] for name in ("kind", "state", "customer", "currency", "total")},
-                "period_start": start,
-                "period_end": end,
-                "document": one.document,
-                "digest": bytes.fromhex(name),
-                "changed": tx.now,
-            }
-            for one, name in zip(made, digests, strict=True)
-        ]
-        if rows:
-            tx.execute(insert(invoices), rows)
-        return digests
+        _prepaid.take_off(tx, documents)
 
     def finalize(self, id: str) -> StoredInvoice:
         """Gives a draft its number, takes off what was paid in advance, and records its digest in the ledger.
@@ -254,12 +169,12 @@ class Invoices:
         """
         with self._store.begin() as tx:
             self._alone(tx)
-            found = self._find(tx, id)
+            found = _rows.find(tx, id)
             self._step(found, "finalized")
             document = dict(found.document)
             self._check_current(tx, document)
             self._number(tx, [document])
-            return self._save(tx, StoredInvoice(found.id, document), "invoice:finalize")
+            return self._changed(tx, StoredInvoice(found.id, document), "invoice:finalize")
 
     def pay(self, id: str) -> StoredInvoice:
         """Notes that a finalized invoice was paid.
@@ -275,25 +190,25 @@ class Invoices:
 
         Raises:
             NotFoundError: There is no such invoice.
-            InvalidInputError: It was paid, or is void.
+            InvalidInputError: It was paid, or is void, or is credited or adjusted by one that stands.
         """
         return self._move(id, "void", "invoice:void")
 
     def _move(self, id: str, state: str, what: str) -> StoredInvoice:
         with self._store.begin() as tx:
             self._alone(tx)
-            found = self._find(tx, id)
+            found = _rows.find(tx, id)
             self._step(found, state)
             document = {**found.document, "state": state}
             if state == "void":
-                self._check_adjusted(tx, found.document)
-                self._return_credits(tx, document)
-            return self._save(tx, StoredInvoice(found.id, document), what)
+                self._check_alone(tx, found.document)
+                _prepaid.give_back(tx, document)
+            return self._changed(tx, StoredInvoice(found.id, document), what)
 
     def _check_current(self, tx: Transaction, document: Mapping[str, Any]) -> None:
         """A draft was made some time ago; meanwhile its time, or the late usage in it, may have been charged."""
         customer = str(document["customer"])
-        earlier, covering = self._closed(tx, [customer], micros(document["start"]), micros(document["end"]))
+        earlier, covering = _rows.closed(tx, [customer], micros(document["start"]), micros(document["end"]))
         if customer in covering:
             raise AlreadyExistsError(f"`{customer}` was invoiced for this time by {covering[customer]}; void it first")
         standing = earlier.get(customer, [])
@@ -306,22 +221,13 @@ class Invoices:
                 raise InvalidInputError(f"late usage of {number} was settled since this draft was made: make it anew")
 
     @staticmethod
-    def _check_adjusted(tx: Transaction, document: Mapping[str, Any]) -> None:
-        """What a later invoice builds on stays: voiding it would charge late usage twice, or not at all."""
-        from sqlalchemy import select
-
-        from creto.store.tables import invoices
-
-        own = {line["before"]["invoice"] for line in document["lines"] if "before" in line}
-        for row in tx.all(
-            select(invoices).where(
-                invoices.c.customer == document["customer"],
-                invoices.c.kind == "invoice",
-                invoices.c.state.in_(["finalized", "paid"]),
-                invoices.c.number > document["number"],
-            )
-        ):
-            adjusted = {line["before"]["invoice"] for line in row.document["lines"] if "before" in line}
+    def _check_alone(tx: Transaction, document: Mapping[str, Any]) -> None:
+        """What others build on stays: without it late usage would be charged twice or not at all, or credited twice."""
+        for note in _rows.notes_on(tx, document):
+            raise InvalidInputError(f"invoice {document['number']} is credited by {note.number}: void that one first")
+        own = _adjusted_by(document)
+        for row in _rows.later(tx, document):
+            adjusted = _adjusted_by(row.document)
             if document["number"] in adjusted or own & adjusted:
                 raise InvalidInputError(
                     f"invoice {document['number']} is adjusted by {row.number}, which stands: "
@@ -333,25 +239,9 @@ class Invoices:
         if state not in _NEXT[found.state]:
             raise InvalidInputError(f"invoice {found.number or found.id} is {found.state}, and cannot become {state}")
 
-    def _save(self, tx: Transaction, made: StoredInvoice, what: str) -> StoredInvoice:
-        from sqlalchemy import update
-
-        from creto.store.tables import invoices
-
-        document = made.document
-        tx.execute(
-            update(invoices)
-            .where(invoices.c.id == made.id)
-            .values(
-                number=document["number"] or None,
-                state=document["state"],
-                total=document["total"],
-                document=document,
-                digest=bytes.fromhex(digest(document)),
-                changed=tx.now,
-            )
-        )
-        self._record(tx, what, document)
+    def _changed(self, tx: Transaction, made: StoredInvoice, what: str) -> StoredInvoice:
+        _rows.save(tx, made)
+        self._record(tx, what, made.document)
         return made
 
     def _record(self, tx: Transaction, what: str, document: Mapping[str, Any], name: str = "") -> None:
@@ -381,53 +271,32 @@ class Invoices:
 
         Raises:
             NotFoundError: There is no such invoice.
-            InvalidInputError: More than the invoice's total, or less than nothing.
+            InvalidInputError: More than the invoice's total, or less than nothing; it is no invoice, or does not stand.
         """
-        from sqlalchemy import select
-
-        from creto.store.tables import invoices
-
+        if not reason.strip():
+            raise InvalidInputError("a credit note needs a reason, for the one who reads it")
         with self._store.begin() as tx:
             self._alone(tx)
-            found = self._find(tx, number)
+            found = _rows.find(tx, number)
+            document = found.document
+            if document["kind"] != "invoice":
+                raise InvalidInputError(f"{number} is itself a credit note: only an invoice can be credited")
             if found.state not in {"finalized", "paid"}:
                 raise InvalidInputError(f"invoice {number} is {found.state}: only a finalized one can be credited")
-            notes = tx.all(
-                select(invoices).where(
-                    invoices.c.kind == "credit_note", invoices.c.customer == found.document["customer"]
-                )
-            )
-            credited = sum(
-                (-Decimal(row.total) for row in notes if row.document["credits_invoice"] == number), Decimal(0)
-            )
-            left = Decimal(found.document["total"]) - credited
+            left = Decimal(document["total"]) + added(Decimal(row.total) for row in _rows.notes_on(tx, document))
             total = left if total is None else total
-            smallest = Decimal(1).scaleb(-places(found.document["currency"]))
-            if not payable(total, found.document["currency"]) or total > left:
-                raise InvalidInputError(f"credit of {total}: write an amount from {smallest} to {left}")
-            year = str(found.document["end"])[:4]
-            amount = str(-total.quantize(smallest))
-            document = {
-                **{name: found.document[name] for name in ("customer", "currency", "start", "end", "time_zone")},
-                "format": FORMAT,
-                "kind": "credit_note",
-                "state": "finalized",
-                "number": f"CRN-{year}-{tx.number(f'credit-note/{year}'):06d}",
-                "credits_invoice": number,
-                "reason": reason,
-                "lines": [],
-                "unpriced": [],
-                "evidence": {},
-                "cuts": [],
-                "credits": [],
-                "total": amount,
-                "due": amount,
-            }
-            made = StoredInvoice(os.urandom(8).hex(), document)
-            row = tx.first(select(invoices).where(invoices.c.id == found.id))
-            assert row is not None
-            self._insert_all(tx, [made], row.period_start, row.period_end)
-            self._record(tx, "invoice:credit", document)
+            smallest = Decimal(1).scaleb(-places(document["currency"]))
+            if not payable(total, document["currency"]) or total > left:
+                raise InvalidInputError(
+                    f"credit of {total}: write an amount from {smallest} to {left}"
+                    if left > 0
+                    else f"credit of {total}: nothing is left of {number} that was not credited"
+                )
+            year = str(document["end"])[:4]
+            name = f"CRN-{year}-{tx.number(f'credit-note/{year}'):06d}"
+            made = StoredInvoice(os.urandom(8).hex(), credit_note(document, name, reason, total.quantize(smallest)))
+            _rows.insert_all(tx, [made], micros(document["start"]), micros(document["end"]))
+            self._record(tx, "invoice:credit", made.document)
             return made
 
     # --- paid in advance ---------------------------------------------------------------------------------------------
@@ -446,78 +315,14 @@ class Invoices:
 
         Returns:
             The credit's id.
+
+        Raises:
+            InvalidInputError: The amount cannot be paid, or something else has no valid reading.
         """
-        from creto.store.tables import credits
-
-        if not payable(total, currency):
-            raise InvalidInputError(f"{total} {currency}: write a positive amount below 10^18 of whole smallest units")
         with self._store.begin() as tx:
-            id = os.urandom(8).hex()
-            tx.insert(
-                credits,
-                id=id,
-                customer=customer,
-                currency=currency,
-                granted=str(total),
-                left=str(total),
-                priority=priority,
-                expires=expires,
-                set_at=tx.now,
-            )
-            return id
-
-    @staticmethod
-    def _apply_credits(tx: Transaction, documents: Sequence[dict[str, Any]]) -> None:
-        from sqlalchemy import select, update
-
-        from creto.store.tables import credits
-
-        now = tx.now >> 12
-        statement = select(credits).where(credits.c.left != "0")
-        if len(documents) == 1:
-            statement = statement.where(credits.c.customer == documents[0]["customer"])
-        usable: dict[tuple[str, str], list[Any]] = {}
-        for row in tx.all(statement):
-            if (row.expires is None or row.expires > now) and Decimal(row.left) > 0:
-                usable.setdefault((row.customer, row.currency), []).append(row)
-        for document in documents:
-            due = Decimal(document["total"])
-            own = usable.get((document["customer"], document["currency"]), [])
-            own.sort(key=lambda row: (row.priority, row.expires is None, row.expires or 0, row.set_at, row.id))
-            taken = []
-            for row in own:
-                if due <= 0:
-                    break
-                part = min(due, Decimal(row.left))
-                due -= part
-                tx.execute(update(credits).where(credits.c.id == row.id).values(left=str(Decimal(row.left) - part)))
-                taken.append({"credit": row.id, "amount": str(part)})
-            document["credits"] = taken
-            document["due"] = str(due)
-
-    @staticmethod
-    def _return_credits(tx: Transaction, document: Mapping[str, Any]) -> None:
-        from sqlalchemy import select, update
-
-        from creto.store.tables import credits
-
-        for taken in document["credits"]:
-            left = tx.scalar(select(credits.c.left).where(credits.c.id == taken["credit"]))
-            if left is not None:
-                back = str(Decimal(left) + Decimal(taken["amount"]))
-                tx.execute(update(credits).where(credits.c.id == taken["credit"]).values(left=back))
+            return _prepaid.note(tx, customer, currency, total, priority, expires)
 
     # --- reading -----------------------------------------------------------------------------------------------------
-
-    def _find(self, tx: Transaction, name: str) -> StoredInvoice:
-        from sqlalchemy import select
-
-        from creto.store.tables import invoices
-
-        row = tx.first(select(invoices).where((invoices.c.id == name) | (invoices.c.number == name)))
-        if row is None:
-            raise NotFoundError(f"there is no invoice `{name}`; `creto invoice list` shows those that there are")
-        return StoredInvoice(row.id, dict(row.document))
 
     def find(self, name: str) -> StoredInvoice:
         """An invoice by its number or id.
@@ -526,7 +331,7 @@ class Invoices:
             NotFoundError: There is none.
         """
         with self._store.read() as tx:
-            return self._find(tx, name)
+            return _rows.find(tx, name)
 
     def list(self, customer: str | None = None) -> list[StoredInvoice]:
         """Every invoice and credit note, the latest change last.
@@ -534,15 +339,12 @@ class Invoices:
         Args:
             customer: Of this one only.
         """
-        from sqlalchemy import select
-
-        from creto.store.tables import invoices
-
-        statement = select(invoices).order_by(invoices.c.changed)
-        if customer is not None:
-            statement = statement.where(invoices.c.customer == customer)
         with self._store.read() as tx:
-            return [StoredInvoice(row.id, dict(row.document)) for row in tx.all(statement)]
+            return _rows.listed(tx, customer)
+
+
+def _adjusted_by(document: Mapping[str, Any]) -> set[str]:
+    return {str(line["before"]["invoice"]) for line in document["lines"] if "before" in line}
 
 
 def _numbers(earlier: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, list[str]]:

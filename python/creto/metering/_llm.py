@@ -115,6 +115,7 @@ class ModelPrices:
 
         Raises:
             NotFoundError: The table does not have the model.
+            InvalidInputError: One of its prices is no decimal from 0 on.
 
         Example:
             >>> entry = {"input_cost_per_token": Decimal("2e-06"), "input_cost_per_token_flex": Decimal("1e-06")}
@@ -136,13 +137,18 @@ class ModelPrices:
                 words = [meter.replace("_", " "), "of", model, match[2] or ""]
                 if match[1]:
                     words.append(f"beyond {match[1]}k")
-                found.append(
-                    Price(
-                        meter=meter,
-                        unit_price=Decimal(str(price)),
-                        currency=self.currency,
-                        when=when,
-                        description=" ".join(word for word in words if word),
+                try:
+                    found.append(
+                        Price(
+                            meter=meter,
+                            unit_price=Decimal(str(price)),
+                            currency=self.currency,
+                            when=when,
+                            description=" ".join(word for word in words if word),
+                        )
                     )
-                )
+                except (ValueError, ArithmeticError) as error:
+                    raise InvalidInputError(
+                        f"model `{model}`: `{name}` is {str(price)[:40]}: write a decimal from 0, such as `0.0000025`"
+                    ) from error
         return sorted(found, key=lambda price: (list(METERS).index(price.meter), len(price.when)))

@@ -4,18 +4,40 @@ from __future__ import annotations
 
 import re
 from datetime import date, datetime, timedelta
+from typing import Any
 from zoneinfo import ZoneInfo
 
 from creto import _core
 from creto.errors import InvalidInputError
 
-__all__ = ["instant", "parse_length", "parse_period", "window_began"]
+__all__ = ["instant", "parse_length", "parse_period", "require_time", "window_began"]
 
+_LAST = 253_402_300_799_999_999
+"""The last microsecond of the year 9999, the last one that dates can say."""
+_LONGEST = 36_525 * 86_400_000_000
 _UNITS = {"ms": 1_000, "s": 1_000_000, "m": 60_000_000, "h": 3_600_000_000, "d": 86_400_000_000}
 
 
+def require_time(name: str, at: Any, last: int = _LAST) -> None:
+    """Does nothing for a time that can be reckoned with.
+
+    Args:
+        name: What it is, for the text.
+        at: Microseconds since the epoch.
+        last: The last that is allowed.
+
+    Raises:
+        InvalidInputError: It is no whole number, or lies outside.
+
+    Example:
+        >>> require_time("start", 0)
+    """
+    if isinstance(at, bool) or not isinstance(at, int) or not 0 <= at <= last:
+        raise InvalidInputError(f"{name} {str(at)[:40]}: write whole microseconds since the epoch, from 0 to {last}")
+
+
 def parse_length(text: str) -> int:
-    """A length such as `90s`, `12h` or `7d`, in microseconds.
+    """A length such as `90s`, `12h` or `7d`, in microseconds; at most 100 years.
 
     Raises:
         InvalidInputError: It is none.
@@ -27,11 +49,20 @@ def parse_length(text: str) -> int:
     match = re.fullmatch(r"(\d{1,9})(ms|s|m|h|d)", text)
     if match is None or int(match[1]) == 0:
         raise InvalidInputError(f"length `{text}`: write a number and a unit, such as `90s`, `12h` or `7d`")
-    return int(match[1]) * _UNITS[match[2]]
+    length = int(match[1]) * _UNITS[match[2]]
+    if length > _LONGEST:
+        raise InvalidInputError(f"length `{text}`: it is longer than 36525 days")
+    return length
 
 
 def _midnight(day: date, zone: ZoneInfo) -> int:
     return int(datetime(day.year, day.month, day.day, tzinfo=zone).timestamp() * 1_000_000)
+
+
+def _ordered(start: int, end: int) -> tuple[int, int]:
+    if not 0 <= start < end:
+        raise ValueError("it ends before it starts, or lies before 1970")
+    return start, end
 
 
 def parse_period(text: str, time_zone: str, now: int) -> tuple[int, int]:
@@ -62,18 +93,15 @@ def parse_period(text: str, time_zone: str, now: int) -> tuple[int, int]:
             return (start, end) if text == "this-month" else (_core.usage_window("month", start - 1, time_zone))
         if re.fullmatch(r"\d{4}-\d{2}", text):
             first = date.fromisoformat(f"{text}-01")
-            return _midnight(first, zone), _midnight((first + timedelta(days=32)).replace(day=1), zone)
+            return _ordered(_midnight(first, zone), _midnight((first + timedelta(days=32)).replace(day=1), zone))
         if ".." in text:
             one, other = text.split("..", 1)
             last = date.fromisoformat(other) + timedelta(days=1)
-            start, end = _midnight(date.fromisoformat(one), zone), _midnight(last, zone)
-            if start < end:
-                return start, end
-        elif re.fullmatch(r"\d{4}-\d{2}-\d{2}", text):
+            return _ordered(_midnight(date.fromisoformat(one), zone), _midnight(last, zone))
+        if re.fullmatch(r"\d{4}-\d{2}-\d{2}", text):
             day = date.fromisoformat(text)
-            return _midnight(day, zone), _midnight(day + timedelta(days=1), zone)
-        else:
-            return now - parse_length(text), now
+            return _ordered(_midnight(day, zone), _midnight(day + timedelta(days=1), zone))
+        return _ordered(now - parse_length(text), now)
     except (ValueError, OverflowError):
         pass
     raise InvalidInputError(

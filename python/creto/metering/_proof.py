@@ -10,25 +10,26 @@ from typing import Any
 from creto import _core
 from creto._count import counted
 from creto.errors import CretoError, IntegrityError
+from creto.metering._books import alike, period_of
+from creto.metering._event import UsageEvent
 from creto.metering._evidence import LedgerEvidence, stretches_of
-from creto.metering._invoice import digest, price_of
-from creto.metering._price import PricePeriod, matches
-from creto.metering._rate import Rated, micros, sums
-from creto.metering._usage import UsageEvent, ledger_events
-from creto.metering._verify import Finding, guarded, tiles
+from creto.metering._invoice import digest
+from creto.metering._price import matches
+from creto.metering._rate import Rated, sums
+from creto.metering._usage import ledger_events
+from creto.metering._verify import Finding, Shards, guarded
 
 __all__ = ["PROOF", "line_events", "prove_event", "verify_event"]
 
 PROOF = "creto-usage-proof/2"
 
 
-def _alike(document: Mapping[str, Any], line: int) -> tuple[Mapping[str, Any], list[Mapping[str, Any]]]:
-    """A line, and all lines of the same period."""
-    found = next((item for item in document["lines"] if item["line"] == line), None)
-    if found is None:
-        raise IntegrityError(f"the invoice has no line {line}")
-    name = (found.get("before") or {}).get("invoice", "")
-    return found, [one for one in document["lines"] if (one.get("before") or {}).get("invoice", "") == name]
+def _found(document: Mapping[str, Any], line: int) -> Mapping[str, Any]:
+    for found in document["lines"]:
+        if found["line"] == line:
+            line_found: Mapping[str, Any] = found
+            return line_found
+    raise IntegrityError(f"the invoice has no line {line}")
 
 
 def line_events(document: Mapping[str, Any], line: int, ledger: Path) -> list[UsageEvent]:
@@ -42,9 +43,9 @@ def line_events(document: Mapping[str, Any], line: int, ledger: Path) -> list[Us
     Raises:
         IntegrityError: There is no such line, or the ledger was changed.
     """
-    found, alike = _alike(document, line)
+    found = _found(document, line)
     after = (found.get("before") or {}).get("after", {})
-    prices = [(price_of(one), micros(one["start"]), micros(one["end"]), one is found) for one in alike]
+    prices = [(period_of(one), one is found) for one in alike(document, found)]
     seen: set[tuple[str, str]] = set()
     events = []
     for shard, first, last in stretches_of(document["evidence"]):
@@ -56,9 +57,9 @@ def line_events(document: Mapping[str, Any], line: int, ledger: Path) -> list[Us
                 continue
             own = {**event.dimensions, "customer": event.customer}
             fitting = [
-                (len(price.when), mine)
-                for price, start, end, mine in prices
-                if price.meter == event.meter and start <= event.at < end and matches(price, own)
+                (len(one.price.when), mine)
+                for one, mine in prices
+                if one.price.meter == event.meter and one.start <= event.at < one.end and matches(one.price, own)
             ]
             if fitting and max(fitting)[1] is True:
                 events.append(event)
@@ -77,28 +78,28 @@ def prove_event(document: Mapping[str, Any], line: int, event: int, ledger: Path
     Raises:
         IntegrityError: There is no such line or event, or the ledger does not hold it.
     """
-    found, alike = _alike(document, line)
+    found = _found(document, line)
     events = line_events(document, line, ledger)
     if not 1 <= event <= len(events):
         raise IntegrityError(f"line {line} has {counted(len(events), 'event')}, and none is number {event}")
     proved = events[event - 1]
-    evidence = LedgerEvidence(ledger, stretches=stretches_of(document["evidence"]))
-    periods = [PricePeriod(price_of(one), micros(one["start"]), micros(one["end"])) for one in alike]
+    lines = alike(document, found)
+    periods = [period_of(one) for one in lines]
     own = sums(
-        _Traced(evidence, (proved.source, proved.id)),
+        _Traced(document, ledger, (proved.source, proved.id)),
         (found.get("before") or document)["cuts"],
         [period.price for period in periods],
         customers=[str(document["customer"])],
         after=(found.get("before") or {}).get("after"),
     )
     rated = Rated(own, str(document["customer"]), periods)
-    place = next(place for place, one in enumerate(alike) if one is found)
+    place = next(place for place, one in enumerate(lines) if one is found)
     proof = own.proof(rated.assigned[place])
     if proof is None:
         raise IntegrityError(f"event {event} is not in line {line}")
     leaf, steps = proof
     name, index, position = proved.place
-    shard, size = tiles(ledger, name, None)
+    shard, size = Shards(ledger, None).of(name)
     entry = shard.entry(index, size)
     made: dict[str, Any] = {
         "format": PROOF,
@@ -118,15 +119,15 @@ def prove_event(document: Mapping[str, Any], line: int, event: int, ledger: Path
     return made
 
 
-class _Traced:
+class _Traced(LedgerEvidence):
     """Evidence that remembers the way of one event."""
 
-    def __init__(self, evidence: LedgerEvidence, event: tuple[str, str]) -> None:
-        self._evidence, self._event = evidence, event
-        self.stretches = evidence.stretches
+    def __init__(self, document: Mapping[str, Any], ledger: Path, event: tuple[str, str]) -> None:
+        super().__init__(ledger, stretches=stretches_of(document["evidence"]))
+        self._event = event
 
     def totals(self, cuts: Sequence[int], **which: Any) -> _core.UsageTotals:
-        return self._evidence.totals(cuts, **which, trace=self._event)
+        return super().totals(cuts, **{**which, "trace": self._event})
 
 
 def verify_event(proof: Mapping[str, Any], keys: Sequence[_core.VerifyingKey]) -> list[Finding]:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 from creto import _core
+from creto.errors import InvalidInputError
 
 if TYPE_CHECKING:
     import numpy
@@ -54,7 +55,7 @@ class QuotaEnforcer(_core.QuotaEnforcer):
 
     def __new__(cls, rules: Iterable[Mapping[str, Any]] = (), *, hold_seconds: float = 900.0) -> Self:
         rules = [dict(rule) for rule in rules]
-        made = cast(Self, super().__new__(cls, json.dumps(rules), hold_seconds=hold_seconds))
+        made = cast(Self, super().__new__(cls, _json(rules), hold_seconds=hold_seconds))
         made.leases = None
         made._shared = False
         made._rules = [{"share": "process", **rule} for rule in rules]
@@ -86,7 +87,7 @@ class QuotaEnforcer(_core.QuotaEnforcer):
             quotas: In place of the settings' own.
         """
         rules = _rules(settings, quotas, self._shared)
-        self.install(json.dumps(rules))
+        self.install(_json(rules))
         self._rules = rules
 
     async def check_quota(self, path: Sequence[str], usage: Mapping[str, int]) -> None:
@@ -142,8 +143,6 @@ class QuotaEnforcer(_core.QuotaEnforcer):
             units: How many more, in the meter's smallest unit.
             until: Microseconds since the epoch.
         """
-        from creto.errors import InvalidInputError
-
         with contextlib.suppress(InvalidInputError):
             self.boost(scope, meter, units, until)
 
@@ -199,13 +198,36 @@ class Chains:
             Shape (n,), bool: True where they fitted and were taken.
 
         Raises:
-            InvalidInputError: A number without a path, or lengths that differ; nothing was taken.
+            InvalidInputError: A number without a path, lengths that differ, or something else than whole numbers from 0
+                on; nothing was taken.
         """
         import numpy as np
 
-        numbers = np.ascontiguousarray(which, dtype=np.uint32)
-        amounts = units if isinstance(units, int) else np.ascontiguousarray(units, dtype=np.uint64)
+        numbers = _whole("which", which, np.uint32)
+        amounts = units if isinstance(units, int) and 0 <= units < 2**63 else _whole("units", units, np.uint64)
         return np.frombuffer(self._batch.take(cast(Any, numbers), amounts), dtype=np.bool_)
+
+
+def _whole(name: str, given: Any, kind: type[numpy.unsignedinteger[Any]]) -> numpy.ndarray[Any, Any]:
+    """An array of whole numbers, as the native module reads it: `astype` would make a 1 of 1.9 and a 2^64-1 of -1."""
+    import numpy as np
+
+    array = np.asarray(given)
+    if array.dtype != kind:
+        whole = array.dtype.kind in "iu" or array.size == 0
+        if not whole or (array.size and not 0 <= array.min() <= array.max() <= np.iinfo(kind).max):
+            raise InvalidInputError(f"`{name}` holds something else than whole numbers from 0 to {np.iinfo(kind).max}")
+    return np.ascontiguousarray(array, dtype=kind)
+
+
+def _json(rules: Iterable[Mapping[str, Any]]) -> str:
+    written = []
+    for number, rule in enumerate(rules, 1):
+        try:
+            written.append(json.dumps(rule, allow_nan=False))
+        except (TypeError, ValueError) as error:
+            raise InvalidInputError(f"quota rule {number}: {error}") from None
+    return f"[{','.join(written)}]"
 
 
 def _rules(settings: Settings, quotas: Iterable[Quota] | None, shared: bool) -> list[dict[str, Any]]:

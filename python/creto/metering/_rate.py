@@ -80,9 +80,9 @@ class Sums:
         for part in totals.parts():
             self.parts.setdefault(self.series[part[0]][1], []).append(part)
 
-    def line(self, parts: Sequence[Part], aggregation: str) -> tuple[Fraction, int, str]:
-        """Quantity, number of events and commitment of parts."""
-        numerator, denominator, events, commitment = self._totals.line(list(parts), aggregation)
+    def line(self, parts: Sequence[Part], aggregation: str, end: int) -> tuple[Fraction, int, str]:
+        """Quantity, number of events and commitment of parts; what is weighted by time is, until `end`."""
+        numerator, denominator, events, commitment = self._totals.line(list(parts), aggregation, end)
         return Fraction(numerator, denominator), events, commitment
 
     def proof(self, parts: Sequence[Part]) -> tuple[bytes, list[tuple[int, int, list[str]]]] | None:
@@ -178,7 +178,7 @@ def line_of(found: PricePeriod, own: Sums, parts: Sequence[Part], whole: int, cu
         currency: Of the invoice.
     """
     share = Fraction(found.end - found.start, whole)
-    quantity, events, commitment = own.line(parts, found.price.aggregation)
+    quantity, events, commitment = own.line(parts, found.price.aggregation, found.end)
     cost = money(amount(found.price, quantity, share=share), currency)
     return _line(found, share, exact(quantity), cost, events, commitment)
 

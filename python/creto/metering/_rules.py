@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from creto.errors import InvalidInputError
+from creto.metering._currency import places
 
 if TYPE_CHECKING:
     from creto.config._sections import Quota
@@ -33,9 +34,17 @@ def rule(quota: Quota, time_zone: str, currency: str) -> dict[str, Any]:
         currency: The currency of money that names none.
 
     Raises:
-        InvalidInputError: A limit that has no whole number of smallest units.
+        InvalidInputError: A limit that has no whole number of smallest units, or a currency that is none, or not the
+            meter's.
     """
     meter, limit = quota.meter, quota.limit
+    if limit >= Decimal(2**63):
+        raise InvalidInputError(f"limit {quota.limit} of `{meter}`: it must be below {2**63}")
+    counted = meter.removeprefix(cost_meter("")) if meter.startswith(cost_meter("")) else None
+    if counted is not None:
+        places(counted)
+    if quota.currency is not None and (counted not in {None, quota.currency} or (counted, quota.kind) == (None, None)):
+        raise InvalidInputError(f"`{meter}` is not counted in {quota.currency}: leave the currency out")
     if quota.kind == "money":
         meter = meter or cost_meter(quota.currency or currency)
     if quota.kind == "money" or meter.startswith(cost_meter("")):

@@ -1,136 +1,31 @@
-"""Usage events: what was used, by whom, when; read from the ledger, each once."""
+"""What was used, read from the ledger, each event once; and what the events add up to."""
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 from creto import _core
-from creto.errors import InvalidInputError
+from creto._progress import Progress, watched
+from creto.metering._event import UsageEvent, check_event
+from creto.metering._period import require_time
 
 __all__ = [
     "Bucket",
-    "Place",
     "Usage",
-    "UsageEvent",
     "acts_of",
+    "covered",
     "ledger_events",
     "path_of",
     "read_usage",
     "shard_records",
 ]
 
-Place = tuple[str, int, int]
-"""Where an event stands in the ledger: shard, index of the record, position in its batch, or among its meters."""
 _CHUNK = 4096
-
-
-@dataclass(frozen=True, slots=True)
-class UsageEvent:
-    """What was used of one meter by one act, or as someone else says.
-
-    Args:
-        source: Who says so; ids are unique within a source.
-        id: Unique within the source; of what an act used, the act's and the meter's.
-        customer: Who pays: the organisation of the path.
-        meter: Of what.
-        quantity: How much, in the meter's smallest unit; negative for a correction.
-        at: Microseconds since the epoch.
-        dimensions: What it can be grouped and priced by.
-        place: Where it stands in the ledger.
-
-    Example:
-        >>> event = UsageEvent("gateway", "req-1", "acme", "pages", 3, 1_764_000_000_000_000, {"team": "research"})
-        >>> event.to_cloudevent()["type"], UsageEvent.from_cloudevent(event.to_cloudevent()) == event
-        ('creto.usage.pages', True)
-    """
-
-    source: str
-    id: str
-    customer: str
-    meter: str
-    quantity: int
-    at: int
-    dimensions: Mapping[str, str] = field(default_factory=dict)
-    place: Place = ("", 0, 0)
-
-    def leaf(self) -> bytes:
-        """The bytes that a batch and an invoice line commit to: RFC 8785 JSON of all that the event says."""
-        own = dict(self.dimensions)
-        return bytes(_core.usage_leaf(self.source, self.id, self.customer, self.meter, self.quantity, self.at, own))
-
-    def to_cloudevent(self) -> dict[str, Any]:
-        """As a CloudEvents 1.0 event in JSON."""
-        from datetime import UTC, datetime
-
-        return {
-            "specversion": "1.0",
-            "id": self.id,
-            "source": self.source,
-            "type": f"creto.usage.{self.meter}",
-            "subject": self.customer,
-            "time": datetime.fromtimestamp(self.at / 1e6, UTC).isoformat().replace("+00:00", "Z"),
-            "data": {"meter": self.meter, "quantity": str(self.quantity), "dimensions": dict(self.dimensions)},
-        }
-
-    @classmethod
-    def from_cloudevent(cls, event: Mapping[str, Any]) -> UsageEvent:
-        """From a CloudEvents 1.0 event in JSON.
-
-        Args:
-            event: With `id`, `source`, `subject` (who pays), `time`, and data of `meter`, `quantity`, `dimensions`.
-
-        Raises:
-            InvalidInputError: Something is missing or has no valid reading; the text names it.
-
-        Example:
-            >>> event = UsageEvent("app", "1", "acme", "pages", 3, 1_795_521_600_000_000, {"team": "research"})
-            >>> UsageEvent.from_cloudevent(event.to_cloudevent()) == event
-            True
-        """
-        from datetime import datetime
-
-        data = event.get("data") or {}
-        try:
-            quantity = _quantity(data["quantity"])
-            time = datetime.fromisoformat(event["time"])
-            dimensions = {_text(name): _text(str(value)) for name, value in (data.get("dimensions") or {}).items()}
-            made = cls(
-                source=_text(event["source"]),
-                id=_text(event["id"]),
-                customer=_text(event["subject"]),
-                meter=_text(data["meter"]),
-                quantity=quantity,
-                at=round(time.timestamp() * 1_000_000),
-                dimensions=dimensions,
-            )
-        except KeyError as error:
-            raise InvalidInputError(f"usage event without `{error.args[0]}`") from error
-        except (TypeError, ValueError, AttributeError) as error:
-            raise InvalidInputError(f"usage event `{event.get('id')}`: {error}") from error
-        if time.tzinfo is None:
-            raise InvalidInputError(f"usage event `{made.id}`: `time` needs a zone, such as `2026-01-01T00:00:00Z`")
-        return made
-
-
-def _text(value: Any) -> str:
-    """Text as it was sent: an id made of nothing is every nothing's, and an event that shares its id is not charged."""
-    if not isinstance(value, str):
-        raise TypeError(f"`{value}` is not text")
-    value.encode()  # half a surrogate pair has no bytes to record
-    return value
-
-
-def _quantity(value: Any) -> int:
-    written = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
-    if not isinstance(written, str) or not re.fullmatch(r"-?[0-9]{1,30}", written):
-        raise ValueError(f"the quantity `{str(value)[:40]}` is no whole number in decimal digits")
-    return int(written)
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,20 +74,26 @@ class Usage:
             self.add(event)
 
     @classmethod
-    def of_ledger(cls, folder: Path, start: int = 0, end: int = 2**62) -> Usage:
+    def of_ledger(cls, folder: Path, start: int = 0, end: int = 2**62, progress: Progress | None = None) -> Usage:
         """The usage that a ledger holds, also what no checkpoint covers yet, which cannot be proved yet.
 
         Args:
             folder: The ledger's folder.
             start: Microseconds since the epoch.
             end: Microseconds since the epoch; before it.
+            progress: Called on another thread with shard, records read and records in all.
 
         Raises:
             IntegrityError: A batch of the ledger was changed.
+            InvalidInputError: A time is no whole number, or lies before 1970.
         """
+        require_time("start", start, 2**63)
+        require_time("end", end, 2**63)
         made = cls()
         if folder.exists():
-            made._table.read(str(folder), start, end)
+            for name in _core.ledger_shards(str(folder)):
+                with watched(progress, name, covered(folder, name)) as counter:
+                    made._table.read(str(folder), name, start, end, counter)
             made._ledger = folder, start, end
         return made
 
@@ -214,7 +115,11 @@ class Usage:
 
         Returns:
             False where one of the same source and id was taken before.
+
+        Raises:
+            InvalidInputError: It cannot be added up.
         """
+        check_event(event)
         dimensions = {**event.dimensions, "customer": event.customer}
         fresh = self._table.add(event.source, event.id, event.meter, event.quantity, event.at, dimensions)
         if fresh:
@@ -275,6 +180,8 @@ class Usage:
         Raises:
             InvalidInputError: There is no such aggregation, window or zone, or the sum is beyond 128 bits.
         """
+        require_time("start", start, 2**63)
+        require_time("end", end, 2**63)
         rows = self._table.aggregate(
             meter,
             aggregation,
@@ -307,6 +214,12 @@ def ledger_events(folder: Path, shard: str, start: int = 0, end: int | None = No
         yield UsageEvent(source, id, customer, meter, quantity, at, own, (name, record, position))
 
 
+def covered(folder: Path, name: str) -> int:
+    """How many records of a shard its checkpoint covers."""
+    checkpoint = _core.LedgerShard(str(folder / name)).checkpoint()
+    return int(checkpoint["size"]) if checkpoint else 0
+
+
 def path_of(record: Mapping[str, Any]) -> list[str]:
     """The quota path that a record holds, organisation first; empty where it holds none.
 
@@ -330,9 +243,7 @@ def shard_records(folder: Path, name: str, *, since: int = 0, tail: bool = True)
         tail: True to read what no checkpoint covers yet.
     """
     shard = _core.LedgerShard(str(folder / name))
-    checkpoint = shard.checkpoint()
-    size = int(checkpoint["size"]) if checkpoint else 0
-    first = size
+    first = size = covered(folder, name)
     while since and first > 0:
         start = max(0, first - _CHUNK)
         if (int(shard.records(start, start + 1, size)[0]["timestamp"]) >> 12) < since:
@@ -363,13 +274,18 @@ def acts_of(records: Iterable[Mapping[str, Any]]) -> Iterator[tuple[list[str], d
     yield from (act for act in found.values() if act[1])
 
 
-def read_usage(folder: Path, *, start: int = 0, end: int = 2**62) -> Usage:
-    """The usage that a ledger holds, each event once.
+def read_usage(folder: Path, *, start: int = 0, end: int = 2**62, progress: Progress | None = None) -> Usage:
+    """The usage that a ledger holds, each event once: what acts used, and what was taken in from elsewhere.
 
     Args:
         folder: The ledger's folder.
         start: Microseconds since the epoch.
         end: Microseconds since the epoch; before it.
+        progress: Called on another thread with shard, records read and records in all.
+
+    Raises:
+        IntegrityError: A batch of the ledger was changed.
+        InvalidInputError: A time is no whole number, or lies before 1970.
 
     Example:
         >>> import tempfile, creto
@@ -379,4 +295,4 @@ def read_usage(folder: Path, *, start: int = 0, end: int = 2**62) -> Usage:
         >>> read_usage(layer.parts.folder / "ledger").meters
         ['tool_calls']
     """
-    return Usage.of_ledger(folder, start, end)
+    return Usage.of_ledger(folder, start, end, progress)

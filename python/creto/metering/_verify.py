@@ -13,13 +13,17 @@ from typing import Any
 
 from creto import _core
 from creto._count import counted
+from creto._progress import Progress, watched
 from creto.errors import CretoError, IntegrityError
-from creto.metering._evidence import LedgerEvidence, stretches_of, through
+from creto.metering._books import Books
+from creto.metering._currency import money
+from creto.metering._evidence import through
 from creto.metering._invoice import FORMAT, digest, line_amount, price_of, total_of
-from creto.metering._price import PricePeriod
-from creto.metering._rate import Rated, Sums, exact, micros, sums
+from creto.metering._price import amount
+from creto.metering._rate import exact, micros
+from creto.metering._usage import covered
 
-__all__ = ["Finding", "tiles", "verify_invoice"]
+__all__ = ["Finding", "Shards", "guarded", "verify_invoice"]
 
 _NUMBERS = {"amount", "due", "quantity", "share", "total", "whole"}
 # As an invoice writes them: a decimal or a fraction. What is reckoned with exactly must not say `1e999999999`.
@@ -50,59 +54,59 @@ def guarded(what: str, check: Any) -> Finding:
         return Finding(what, False, str(error) or type(error).__name__)
 
 
-def tiles(ledger: Path, name: str, keys: Sequence[_core.VerifyingKey] | None) -> tuple[_core.LedgerShard, int]:
-    """A shard as an outsider reads it, once its signed checkpoint has been checked; and how many records that covers.
+class Shards:
+    """The shards of a ledger as an outsider reads them: each is checked once, when it is first asked for.
 
     Args:
         ledger: The ledger's folder.
-        name: The shard's.
         keys: The ledger's public keys; none where the ledger is one's own, and is not checked.
-
-    Raises:
-        IntegrityError: There is no such shard, or nobody known signed it.
+        progress: Called on another thread with shard, records checked and records in all.
     """
-    if "/" in name or name not in _core.ledger_shards(str(ledger)):
-        raise IntegrityError(f"the ledger has no shard `{name}`")
-    shard = _core.LedgerShard(str(ledger / name))
-    checkpoint = shard.checkpoint() if keys is None else shard.verify(list(keys))
-    return shard, int(checkpoint["size"]) if checkpoint else 0
+
+    def __init__(
+        self, ledger: Path, keys: Sequence[_core.VerifyingKey] | None, progress: Progress | None = None
+    ) -> None:
+        self.folder = ledger
+        self._keys, self._progress = keys, progress
+        self._checked: dict[str, tuple[_core.LedgerShard, int]] = {}
+
+    @property
+    def names(self) -> list[str]:
+        """Of all of them."""
+        return list(_core.ledger_shards(str(self.folder)))
+
+    def of(self, name: str) -> tuple[_core.LedgerShard, int]:
+        """A shard, and how many records its signed checkpoint covers.
+
+        Raises:
+            IntegrityError: There is no such shard, or it was changed.
+            SignatureVerificationFailedError: Nobody known signed it.
+        """
+        if name not in self._checked:
+            if "/" in name or name not in self.names:
+                raise IntegrityError(f"the ledger has no shard `{name}`")
+            shard, size = _core.LedgerShard(str(self.folder / name)), covered(self.folder, name)
+            if self._keys is not None:
+                with watched(self._progress, name, size) as counter:
+                    size = int(shard.verify(list(self._keys), (), counter)["size"])
+            self._checked[name] = shard, size
+        return self._checked[name]
 
 
-class _Books:
-    """The sums of an invoice's period and of those that it adjusts, worked out anew from the ledger."""
-
-    def __init__(self, document: Mapping[str, Any], ledger: Path) -> None:
-        self._document = document
-        self._evidence = LedgerEvidence(ledger, stretches=stretches_of(document["evidence"]))
-        self._made: dict[str, tuple[Sums, Rated, list[Mapping[str, Any]]]] = {}
-
-    def of(self, line: Mapping[str, Any]) -> tuple[Sums, Rated, list[Mapping[str, Any]]]:
-        """The sums behind a line, what falls under each line of the same period, and these lines."""
-        before = line.get("before")
-        name = before["invoice"] if before else ""
-        if name not in self._made:
-            document = self._document
-            lines = [one for one in document["lines"] if (one.get("before") or {}).get("invoice", "") == name]
-            periods = [PricePeriod(price_of(one), micros(one["start"]), micros(one["end"])) for one in lines]
-            customer = str(document["customer"])
-            own = sums(
-                self._evidence,
-                [int(at) for at in (before or document)["cuts"]],
-                [found.price for found in periods],
-                customers=[customer],
-                after=before["after"] if before else None,
-            )
-            self._made[name] = own, Rated(own, customer, periods), lines
-        return self._made[name]
-
-
-def verify_invoice(document: Mapping[str, Any], ledger: Path, keys: Sequence[_core.VerifyingKey]) -> list[Finding]:
+def verify_invoice(
+    document: Mapping[str, Any],
+    ledger: Path,
+    keys: Sequence[_core.VerifyingKey],
+    *,
+    progress: Progress | None = None,
+) -> list[Finding]:
     """Works out every line of an invoice anew from the ledger, and the arithmetic of all of it.
 
     Args:
         document: The invoice, as `creto invoice show --json` prints it.
         ledger: The folder of the ledger's public tiles and batches.
         keys: The ledger's public keys.
+        progress: Called on another thread with shard, records checked and records in all.
 
     Returns:
         What was checked; the invoice holds where every finding does.
@@ -117,7 +121,7 @@ def verify_invoice(document: Mapping[str, Any], ledger: Path, keys: Sequence[_co
         return [Finding("format", False, f"`{document.get('format')}` is not `{FORMAT}`")]
     try:
         _require_numbers(document)
-        return _findings(document, ledger, keys)
+        return _findings(document, Shards(ledger, keys, progress))
     except _MISSHAPEN as error:
         return [Finding("format", False, f"it is not shaped like an invoice: {str(error) or type(error).__name__}")]
 
@@ -138,21 +142,26 @@ def _require_numbers(value: Any, name: str = "") -> None:
         raise ValueError(f"`{name}` is no number that an invoice holds")
 
 
-def _findings(document: Mapping[str, Any], ledger: Path, keys: Sequence[_core.VerifyingKey]) -> list[Finding]:
-    findings = [guarded("ledger", lambda: _check_ledger(document, ledger, keys))]
+def _findings(document: Mapping[str, Any], shards: Shards) -> list[Finding]:
+    if document["kind"] not in {"invoice", "credit_note"}:
+        raise ValueError(f"`{document['kind']}` is neither an invoice nor a credit note")
+    findings = [guarded("ledger", lambda: _check_ledger(document, shards))]
     if findings[0].ok:
-        books = _Books(document, ledger)
+        books = Books(document, shards.folder)
         for line in document["lines"]:
             findings.append(guarded(f"line {line.get('line')}", lambda line=line: _check_line(document, line, books)))
         if document["kind"] == "invoice":
             findings.append(guarded("unpriced", lambda: _check_unpriced(document, books)))
-    findings.append(guarded("total", lambda: _check_total(document)))
+    if document["kind"] == "invoice":
+        findings.append(guarded("total", lambda: _check_total(document)))
+    elif findings[0].ok:
+        findings.append(guarded("credit", lambda: _check_credit(document, shards)))
     if findings[0].ok:
-        findings.append(guarded("recorded", lambda: _check_recorded(document, ledger, keys)))
+        findings.append(guarded("recorded", lambda: _check_recorded(document, shards)))
     return findings
 
 
-def _check_ledger(document: Mapping[str, Any], ledger: Path, keys: Sequence[_core.VerifyingKey]) -> str:
+def _check_ledger(document: Mapping[str, Any], shards: Shards) -> str:
     for shard, ends in document["evidence"].items():
         if ends[0] != 0 or any(end <= start for start, end in itertools.pairwise(ends)):
             raise IntegrityError(f"the records of shard `{shard}` that it counts do not follow one another from 0 on")
@@ -163,15 +172,16 @@ def _check_ledger(document: Mapping[str, Any], ledger: Path, keys: Sequence[_cor
     ):
         raise IntegrityError("the times that it counts between are not its own")
     for shard, end in reach.items():
-        _, size = tiles(ledger, shard, keys)
+        _, size = shards.of(shard)
         if end > size:
             raise IntegrityError(f"record {end - 1} of shard `{shard}` is not covered by its checkpoint of {size}")
     return f"signed checkpoints cover all of the {counted(sum(reach.values()), 'record')} that it counts"
 
 
-def _check_line(document: Mapping[str, Any], line: Mapping[str, Any], books: _Books) -> str:
+def _check_line(document: Mapping[str, Any], line: Mapping[str, Any], books: Books) -> str:
     price = price_of(line)
     stated = str(line["quantity"])
+    _check_time(document, line)
     if price.model == "commitment":
         others = [one for one in document["lines"] if "before" not in one and price_of(one).model != "commitment"]
         used = exact(sum((Fraction(one["amount"]) for one in others), Fraction(0)))
@@ -179,9 +189,7 @@ def _check_line(document: Mapping[str, Any], line: Mapping[str, Any], books: _Bo
             raise IntegrityError(f"the other lines make {used}, and the line says {stated}")
         events, found = 0, stated
     else:
-        own, rated, lines = books.of(line)
-        place = next(place for place, one in enumerate(lines) if one is line)
-        quantity, events, root = own.line(rated.assigned[place], price.aggregation)
+        quantity, events, root = books.of(line)
         found = exact(quantity)
         if root != line["commitment"] or events != line["events"]:
             raise IntegrityError(
@@ -193,45 +201,89 @@ def _check_line(document: Mapping[str, Any], line: Mapping[str, Any], books: _Bo
     cost = line_amount(line, document["currency"])
     if cost != Decimal(line["amount"]):
         raise IntegrityError(f"{stated} of `{line['meter']}` cost {cost}, and the line says {line['amount']}")
+    if "before" in line and price.model != "commitment":
+        _check_before(document, line, books)
     more = f" more, after {line['before']['amount']} by {line['before']['invoice']}" if "before" in line else ""
     return f"{counted(events, 'event')} in the ledger make {stated} of `{line['meter']}`, which cost {cost}{more}"
 
 
-def _check_unpriced(document: Mapping[str, Any], books: _Books) -> str:
-    own, rated, _ = books.of({})
-    found = [
-        {"meter": meter, "quantity": exact(quantity), "events": events}
-        for meter, (quantity, events, _) in sorted(
-            (meter, own.line(parts, "sum")) for meter, parts in rated.unpriced.items()
+def _check_time(document: Mapping[str, Any], line: Mapping[str, Any]) -> None:
+    """A line is of a part of its period, as large a part as it says; an adjusted period ended before this one began."""
+    before = line.get("before")
+    cuts = before["cuts"] if before else [micros(document["start"]), micros(document["end"])]
+    if before and not cuts[0] < cuts[-1] <= micros(document["start"]):
+        raise IntegrityError(f"the time of {before['invoice']}, which it adjusts, had not ended before this invoice's")
+    start, end = micros(line["start"]), micros(line["end"])
+    if not cuts[0] <= start < end <= cuts[-1]:
+        raise IntegrityError(f"{line['start']} to {line['end']} does not lie within its period")
+    share = exact(Fraction(end - start, cuts[-1] - cuts[0]))
+    if share != str(line["share"]):
+        raise IntegrityError(f"its time is {share} of the period, and the line says {line['share']}")
+
+
+def _check_before(document: Mapping[str, Any], line: Mapping[str, Any], books: Books) -> None:
+    """What was charged before a late event came follows from the ledger too: its records from before."""
+    before = line["before"]
+    whole = exact(books.whole(line)[0])
+    if whole != str(before["whole"]):
+        raise IntegrityError(f"all events of that time add up to {whole}, and the line says {before['whole']}")
+    price, share = price_of(line), Fraction(line["share"])
+    paid = money(amount(price, books.earlier(line)[0], share=share), str(document["currency"]))
+    if paid != Decimal(before["amount"]):
+        raise IntegrityError(
+            f"what was there before cost {paid}, and the line says that {before['invoice']} charged {before['amount']}"
         )
-    ]
+
+
+def _check_unpriced(document: Mapping[str, Any], books: Books) -> str:
+    found = books.unpriced()
     if found != document["unpriced"]:
         raise IntegrityError(f"what has no price is {found}, and the invoice says {document['unpriced']}")
     return "no usage of this customer and time is left out"
 
 
 def _check_total(document: Mapping[str, Any]) -> str:
-    if document["kind"] == "credit_note":
-        return f"credit of {document['total']} on {document['credits_invoice']}"
+    if [line["line"] for line in document["lines"]] != list(range(1, len(document["lines"]) + 1)):
+        raise IntegrityError("its lines are not numbered from 1 on")
+    credits = [Decimal(credit["amount"]) for credit in document["credits"]]
     total = total_of(document)
     if total != Decimal(document["total"]):
         raise IntegrityError(f"the lines add up to {total}, and the invoice says {document['total']}")
-    due = total - sum((Decimal(credit["amount"]) for credit in document["credits"]), Decimal(0))
+    if any(credit <= 0 for credit in credits):
+        raise IntegrityError("a credit takes off nothing, or adds to what is due")
+    due = total - sum(credits, Decimal(0))
     if due != Decimal(document["due"]):
         raise IntegrityError(f"with its credits {due} is due, and the invoice says {document['due']}")
     return f"the lines add up to {total} {document['currency']}, of which {due} is due"
 
 
-def _check_recorded(document: Mapping[str, Any], ledger: Path, keys: Sequence[_core.VerifyingKey]) -> str:
+def _check_credit(document: Mapping[str, Any], shards: Shards) -> str:
+    """A credit note is on an invoice of the same customer, as the ledger recorded that, and of no more than it."""
+    number, credit = str(document["credits_invoice"]), -Decimal(document["total"])
+    told = _recorded(shards, "invoice:finalize", number)[2].get("detail") or {}
+    for name in ("customer", "currency"):
+        if told.get(name) != document[name]:
+            raise IntegrityError(f"{number} is an invoice of another {name}: of `{told.get(name)}`")
+    if document["lines"] or not 0 < credit <= Decimal(told["total"]) or document["due"] != document["total"]:
+        raise IntegrityError(f"{document['total']} is no credit on {number} of {told['total']}")
+    return f"credit of {document['total']} on {number} of {told['total']}"
+
+
+def _check_recorded(document: Mapping[str, Any], shards: Shards) -> str:
     if not document["number"]:
         return "a draft is not recorded"
-    own = digest(document)
     what = "invoice:credit" if document["kind"] == "credit_note" else "invoice:finalize"
-    for name in _core.ledger_shards(str(ledger)):
-        shard, size = tiles(ledger, name, keys)
+    shard, index, record = _recorded(shards, what, str(document["number"]))
+    if record["digest"] != digest(document):
+        raise IntegrityError(f"the ledger recorded {document['number']} with another digest")
+    return f"record {index} of shard `{shard}` holds the invoice's digest"
+
+
+def _recorded(shards: Shards, what: str, number: str) -> tuple[str, int, Mapping[str, Any]]:
+    """The record of an invoice: shard, index, and what it says."""
+    for name in shards.names:
+        shard, size = shards.of(name)
         for record in shard.records(0, size, size) if size else ():
-            if record["what"] == what and record["resource"] == document["number"]:
-                if record["digest"] == own:
-                    return f"record {record['index']} of shard `{name}` holds the invoice's digest"
-                raise IntegrityError(f"the ledger recorded {document['number']} with another digest")
-    raise IntegrityError(f"no checkpoint covers a record of {document['number']} yet")
+            if record["what"] == what and record["resource"] == number:
+                return name, int(record["index"]), record
+    raise IntegrityError(f"no checkpoint covers a record of {number} yet")

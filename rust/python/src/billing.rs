@@ -48,6 +48,37 @@ pub struct UsageIngest {
     clock: Arc<creto_consensus::HybridLogicalClock>,
 }
 
+impl UsageIngest {
+    fn open(&self, py: Python<'_>) -> PyResult<Arc<Ingest>> {
+        let ingest = self.ingest.lock().ok().and_then(|held| held.clone());
+        ingest.ok_or_else(|| error::to_py(py, &Error::invalid("the way in for usage is closed")))
+    }
+}
+
+fn batch<'py>(
+    py: Python<'py>,
+    series: &[Given<'py>],
+    which: &Bound<'py, PyAny>,
+    at: &Bound<'py, PyAny>,
+    quantity: &Bound<'py, PyAny>,
+    ids: &Bound<'py, PyList>,
+) -> PyResult<Batch> {
+    let mut batch = Batch {
+        series: series.iter().map(|given| self::series(py, given)).collect::<PyResult<_>>()?,
+        which: column::<u32, u32>(py, "which", which)?,
+        at: column::<u64, u64>(py, "at", at)?,
+        quantity: column::<i64, i128>(py, "quantity", quantity)?,
+        ..Batch::default()
+    };
+    batch.ends.reserve(ids.len());
+    for id in ids.iter() {
+        let id = id.cast_into::<PyString>().map_err(|_| error::to_py(py, &Error::invalid("an id is a text")))?;
+        batch.ids.push_str(id.to_str()?);
+        batch.ends.push(u32::try_from(batch.ids.len()).unwrap_or(u32::MAX));
+    }
+    Ok(batch)
+}
+
 #[pymethods]
 impl UsageIngest {
     /// Learns from the ledger in `folder` what was taken; events of a time before `since` (microseconds) are refused.
@@ -70,24 +101,24 @@ impl UsageIngest {
         quantity: &Bound<'py, PyAny>,
         ids: &Bound<'py, PyList>,
     ) -> PyResult<(usize, usize, u64)> {
-        let mut batch = Batch {
-            series: series.iter().map(|given| self::series(py, given)).collect::<PyResult<_>>()?,
-            which: column::<u32, u32>(py, "which", which)?,
-            at: column::<u64, u64>(py, "at", at)?,
-            quantity: column::<i64, i128>(py, "quantity", quantity)?,
-            ..Batch::default()
-        };
-        batch.ends.reserve(ids.len());
-        for id in ids.iter() {
-            let id = id.cast_into::<PyString>().map_err(|_| error::to_py(py, &Error::invalid("an id is a text")))?;
-            batch.ids.push_str(id.to_str()?);
-            batch.ends.push(u32::try_from(batch.ids.len()).unwrap_or(u32::MAX));
-        }
-        let ingest = self.ingest.lock().ok().and_then(|held| held.clone());
-        let ingest = ingest.ok_or_else(|| error::to_py(py, &Error::invalid("the way in for usage is closed")))?;
+        let batch = batch(py, &series, which, at, quantity, ids)?;
+        let ingest = self.open(py)?;
         let now = self.clock.now();
         let taken = py.detach(|| ingest.take(&batch, now)).or_raise(py)?;
         Ok((taken.taken, taken.duplicates, taken.ticket.0))
+    }
+
+    /// Says whether events in columns, as for `take`, could be taken; takes none.
+    fn check<'py>(
+        &self,
+        py: Python<'py>,
+        series: Vec<Given<'py>>,
+        which: &Bound<'py, PyAny>,
+        at: &Bound<'py, PyAny>,
+        quantity: &Bound<'py, PyAny>,
+        ids: &Bound<'py, PyList>,
+    ) -> PyResult<()> {
+        self.open(py)?.check(&batch(py, &series, which, at, quantity, ids)?).or_raise(py)
     }
 
     /// Gives its sources free for other processes.
@@ -214,9 +245,10 @@ impl UsageTotals {
         self.totals.duplicates()
     }
 
-    /// Numerator, denominator, number of events and commitment of a line of these parts.
-    fn line(&self, py: Python<'_>, parts: Vec<(u32, u32)>, aggregation: &str) -> PyResult<(i128, u64, u64, String)> {
-        let line = Aggregate::parse(aggregation).and_then(|aggregate| self.totals.line(&self::parts(&parts), aggregate)).or_raise(py)?;
+    /// Numerator, denominator, number of events and commitment of a line of these parts, whose time ends at `end` (microseconds).
+    fn line(&self, py: Python<'_>, parts: Vec<(u32, u32)>, aggregation: &str, end: u64) -> PyResult<(i128, u64, u64, String)> {
+        let line =
+            Aggregate::parse(aggregation).and_then(|aggregate| self.totals.line(&self::parts(&parts), aggregate, end)).or_raise(py)?;
         Ok((line.total.numerator, line.total.denominator, line.events, base16ct::lower::encode_string(&line.commitment)))
     }
 

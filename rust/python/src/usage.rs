@@ -1,5 +1,6 @@
 //! Usage in memory, commitments, windows and the price of an act, for Python.
 
+use crate::audit::Progress;
 use crate::error::IntoPy;
 use crate::quota::Quantities;
 use creto_enablement_common::Error;
@@ -7,6 +8,8 @@ use creto_metering::Span;
 use parking_lot::RwLock;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyString};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 /// Usage events in columns, each taken once by its source, id and meter.
 #[pyclass(frozen, module = "creto._core")]
@@ -65,14 +68,27 @@ impl UsageTable {
         self.table.read().meters().into_iter().map(ToOwned::to_owned).collect()
     }
 
-    /// Takes all usage of a ledger from `start` until before `end` (microseconds), each event once; also what no checkpoint covers yet.
-    fn read(&self, py: Python<'_>, ledger: std::path::PathBuf, start: u64, end: u64) -> PyResult<()> {
+    /// Takes all usage of a shard from `start` until before `end` (microseconds), each event once; also what no checkpoint covers yet.
+    /// `progress` is counted up with the records that were read.
+    #[pyo3(signature = (ledger, shard, start, end, progress = None))]
+    fn read<'py>(
+        &self,
+        py: Python<'py>,
+        ledger: std::path::PathBuf,
+        shard: &str,
+        start: u64,
+        end: u64,
+        progress: Option<PyRef<'py, Progress>>,
+    ) -> PyResult<()> {
+        let counter = progress.map_or_else(Arc::default, |progress| progress.shared());
         py.detach(|| {
             let mut table = self.table.write();
-            creto_audit::shards(&ledger)?.iter().try_for_each(|shard| {
-                creto_gate::usage::each_usage(&ledger, shard, 0, None, |reading| table.add_batch(&reading.events, start, end)).map(drop)
+            creto_gate::usage::each_usage(&ledger, shard, 0, None, |reading| {
+                counter.store(reading.record + 1, Ordering::Relaxed);
+                table.add_batch(&reading.events, start, end)
             })
         })
+        .map(|read| counter.store(read, Ordering::Relaxed))
         .or_raise(py)
     }
 

@@ -1,10 +1,8 @@
-"""What the commands of `creto audit` share: which records, how one is printed, how far long work is."""
+"""What the commands of `creto audit` share: which records, how one is printed."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +22,6 @@ __all__ = [
     "PATH",
     "agent_id",
     "as_data",
-    "bar",
     "client",
     "filters",
     "line",
@@ -121,24 +118,3 @@ def as_data(record: AuditRecord) -> dict[str, Any]:
         "time": record.time.isoformat(),
         "covered": record.covered,
     }
-
-
-@contextmanager
-def bar(what: str) -> Iterator[Callable[[str, int, int], None]]:
-    """A progress bar on standard error, where that is a terminal."""
-    if not sys.stderr.isatty():
-        yield lambda _shard, _done, _total: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        tasks: dict[str, Any] = {}
-
-        def progress(shard: str, done: int, total: int) -> None:
-            if shard not in tasks:
-                tasks[shard] = bar.add_task(f"{what} {shard}", total=total)
-            bar.update(tasks[shard], completed=done, total=total)
-
-        yield progress

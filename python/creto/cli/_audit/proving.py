@@ -9,7 +9,8 @@ from typing import Any
 import click
 
 from creto._count import counted
-from creto.cli._audit._options import EXISTING, PATH, bar, client
+from creto.cli._audit._options import EXISTING, PATH, client
+from creto.cli._bar import bar
 from creto.cli._frame import Frame, json_option, pass_frame
 from creto.errors import InvalidInputError, NotFoundError
 

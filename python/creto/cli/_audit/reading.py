@@ -14,13 +14,13 @@ from creto.cli._audit._options import (
     PATH,
     agent_id,
     as_data,
-    bar,
     client,
     filters,
     line,
     pseudonym,
     row,
 )
+from creto.cli._bar import bar
 from creto.cli._frame import Frame, json_option, pass_frame
 
 if TYPE_CHECKING:

@@ -67,14 +67,7 @@ impl Ingest {
     /// `InvalidInput` where one of them is no event or of a time that is closed, `AlreadyExists` where another process takes in their
     /// source, and those of the ledger; nothing is taken then.
     pub fn take(&self, batch: &Batch, now: Timestamp) -> Result<Taken> {
-        if batch.len() > MOST {
-            return Err(Error::invalid(format!("{} events: offer at most {MOST} at once", batch.len())));
-        }
-        batch.check(self.since)?;
-        if let Some(series) = batch.series.iter().find(|series| series.source == LEDGER) {
-            // Or an event of others could stand where an act's own belongs, and have it taken for a duplicate.
-            return Err(Error::invalid(format!("usage of `{}`: the source `{LEDGER}` is that of acts themselves", series.meter)));
-        }
+        self.check(batch)?;
         let rows: Vec<Row<'_>> = batch.rows().collect();
         {
             let _with_others = self.under_way.read();
@@ -88,6 +81,22 @@ impl Ingest {
         let _alone = self.under_way.write();
         let fresh = self.note(batch, &rows)?;
         self.finish(batch, &rows, &fresh, now)
+    }
+
+    /// Says whether events could be taken, and takes none.
+    ///
+    /// # Errors
+    /// `InvalidInput` where one of them is no event or of a time that is closed, or they are too many.
+    pub fn check(&self, batch: &Batch) -> Result<()> {
+        if batch.len() > MOST {
+            return Err(Error::invalid(format!("{} events: offer at most {MOST} at once", batch.len())));
+        }
+        batch.check(self.since)?;
+        match batch.series.iter().find(|series| series.source == LEDGER) {
+            // Or an event of others could stand where an act's own belongs, and have it taken for a duplicate.
+            Some(series) => Err(Error::invalid(format!("usage of `{}`: the source `{LEDGER}` is that of acts themselves", series.meter))),
+            None => Ok(()),
+        }
     }
 
     /// Notes the events that are new; their places.

@@ -3,6 +3,7 @@
 use super::span::Span;
 use creto_enablement_common::{Error, Result};
 use serde::Deserialize;
+use serde_json::Value;
 
 /// A floor of the path from an organisation down to an agent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -132,7 +133,7 @@ pub struct QuotaRule {
 struct Written {
     scope: String,
     meter: String,
-    limit: u64,
+    limit: Value,
     #[serde(default)]
     window: Option<String>,
     #[serde(default)]
@@ -140,9 +141,9 @@ struct Written {
     #[serde(default)]
     time_zone: Option<String>,
     #[serde(default)]
-    burst: Option<u64>,
+    burst: Option<Value>,
     #[serde(default)]
-    soft: Option<Vec<u8>>,
+    soft: Option<Vec<Value>>,
     #[serde(default)]
     overage: Overage,
     #[serde(default)]
@@ -155,11 +156,12 @@ impl QuotaRule {
     /// # Errors
     /// `InvalidInput`, naming the rule by its place in the list.
     pub fn parse_list(json: &str) -> Result<Vec<Self>> {
-        let written: Vec<Written> = serde_json::from_str(json).map_err(|e| Error::invalid(format!("quota rules: {e}")))?;
+        let written: Vec<Value> = serde_json::from_str(json).map_err(|e| Error::invalid(format!("quota rules: {e}")))?;
+        let read = |value| serde_json::from_value(value).map_err(|e| Error::invalid(e.to_string())).and_then(Self::from_written);
         let rules: Vec<Self> = written
             .into_iter()
             .enumerate()
-            .map(|(i, w)| Self::from_written(w).map_err(|e| e.with_context(format!("quota rule {}", i + 1))))
+            .map(|(i, value)| read(value).map_err(|e| e.with_context(format!("quota rule {}", i + 1))))
             .collect::<Result<_>>()?;
         for (i, rule) in rules.iter().enumerate() {
             if rules.iter().take(i).any(|other| rule.same_count(other)) {
@@ -186,9 +188,11 @@ impl QuotaRule {
         if meter.is_empty() || meter.len() > 128 {
             return Err(Error::invalid(format!("meter `{meter}`: write a name of 1 to 128 bytes")));
         }
-        if limit > i64::MAX as u64 {
-            return Err(Error::invalid(format!("limit {limit}: it must be below 2^63; for no limit leave the rule out")));
-        }
+        let limit = whole(&limit)
+            .ok_or_else(|| Error::invalid(format!("limit {limit}: write a whole number below 2^63; for no limit leave the rule out")))?;
+        let burst =
+            burst.map(|burst| whole(&burst).ok_or_else(|| Error::invalid(format!("burst {burst}: write a whole number below 2^63"))));
+        let burst = burst.transpose()?;
         let zone = time_zone.as_deref().unwrap_or("UTC");
         let calendar = |text: &str| matches!(text, "minute" | "hour" | "day" | "week" | "month" | "year");
         let named = window.as_deref();
@@ -223,10 +227,11 @@ impl QuotaRule {
         if share == Share::Store && matches!(span, Span::Sliding(_) | Span::Rate(_)) {
             return Err(Error::invalid(format!("a quota of kind `{kind}` counts per process: leave out `share`, or use a fixed window")));
         }
-        let soft = soft.unwrap_or_else(|| vec![50, 80, 100]);
-        if !soft.is_sorted() || soft.iter().any(|p| *p > 100) {
-            return Err(Error::invalid("`soft` must hold ascending percentages of at most 100".to_owned()));
-        }
+        let share_of = |value: &Value| whole(value).and_then(|share| u8::try_from(share).ok()).filter(|share| *share <= 100);
+        let soft = soft.map_or_else(|| Some(vec![50, 80, 100]), |soft| soft.iter().map(share_of).collect::<Option<Vec<u8>>>());
+        let soft = soft
+            .filter(|soft| soft.is_sorted())
+            .ok_or_else(|| Error::invalid("`soft` must hold ascending percentages of at most 100".to_owned()))?;
         let window = match (&span, named) {
             (Span::Calendar(unit, _), _) if zone != "UTC" => format!("{} in {zone}", unit.name()),
             (Span::Held, _) => "at once".into(),
@@ -235,6 +240,11 @@ impl QuotaRule {
         };
         Ok(Self { scope, meter, limit, span, burst: burst.unwrap_or(limit), soft, overage, share, window })
     }
+}
+
+/// A whole number from 0 to 2^63-1, as rules write it.
+fn whole(value: &Value) -> Option<u64> {
+    value.as_u64().filter(|number| *number <= i64::MAX as u64)
 }
 
 #[cfg(test)]
@@ -265,7 +275,12 @@ mod tests {
                 r#"[{"scope": "team", "meter": "m", "limit": 1, "window": "1m", "time_zone": "Mars/X", "kind": "calendar"}]"#,
                 "calendar window `1m`",
             ),
-            (r#"[{"scope": "team", "meter": "m", "limit": -1}]"#, "quota rules:"),
+            (r#"[{"scope": "team", "meter": "m", "limit": -1}]"#, "quota rule 1: invalid input: limit -1: write a whole number below 2^63"),
+            (r#"[{"scope": "team", "meter": "m", "limit": 1.5}]"#, "limit 1.5: write a whole number"),
+            (r#"[{"scope": "team", "meter": "m", "limit": 9223372036854775808}]"#, "limit 9223372036854775808: write a whole number"),
+            (r#"[{"scope": "team", "meter": "m", "limit": 1, "burst": -1}]"#, "burst -1: write a whole number"),
+            (r#"[{"scope": "team", "meter": "m", "limit": 1, "soft": [50, 101]}]"#, "percentages of at most 100"),
+            (r#"[{"scope": "team", "meter": "m"}]"#, "quota rule 1: invalid input: missing field `limit`"),
             (r#"[{"scope": "team", "meter": "m", "limit": 1, "colour": 2}]"#, "unknown field `colour`"),
             (
                 r#"[{"scope": "team", "meter": "m", "limit": 1}, {"scope": "team:*", "meter": "m", "limit": 2}]"#,

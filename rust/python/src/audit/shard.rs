@@ -188,7 +188,7 @@ impl LedgerShard {
     ) -> PyResult<Bound<'py, PyDict>> {
         let keys: Vec<_> = keys.iter().map(|key| key.0.clone()).collect();
         let seen = seen.iter().map(|note| Checkpoint::parse(note)).collect::<Result<Vec<_>>>().or_raise(py)?;
-        let counter = progress.map_or_else(Arc::default, |progress| Arc::clone(&progress.0));
+        let counter = progress.map_or_else(Arc::default, |progress| progress.shared());
         let (shard, done) = (self.0.clone(), Arc::new(AtomicBool::new(false)));
         let thread = std::thread::Builder::new().name("creto-verify".into()).spawn({
             let (counter, done) = (Arc::clone(&counter), Arc::clone(&done));
@@ -213,6 +213,13 @@ impl LedgerShard {
 #[pyclass(frozen, module = "creto._core")]
 #[derive(Default)]
 pub struct Progress(Arc<AtomicU64>);
+
+impl Progress {
+    /// The counter itself, for what counts it up.
+    pub fn shared(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.0)
+    }
+}
 
 #[pymethods]
 impl Progress {

@@ -4,7 +4,7 @@ use super::lease::{need_dict, need_of};
 use super::prepared::{PreparedQuota, QuotaBatch};
 use super::reservation::Reservation;
 use super::shown::{counter_dict, notice_dict, refusal_dict};
-use super::{Quantities, names, texts, time};
+use super::{Quantities, names, texts, time, whole};
 use crate::error::IntoPy;
 use creto_enablement_common::ports::QuotaEnforcer as _;
 use creto_enablement_common::{Error, Timestamp};
@@ -119,7 +119,17 @@ impl QuotaEnforcer {
 
     /// Allows one scope `units` more until `until` (microseconds since the epoch); how many counters were raised.
     #[pyo3(signature = (scope, meter, units, until, *, now = None))]
-    fn boost(&self, py: Python<'_>, scope: &str, meter: &str, units: u64, until: u64, now: Option<u64>) -> PyResult<usize> {
+    fn boost<'py>(
+        &self,
+        py: Python<'py>,
+        scope: &str,
+        meter: &str,
+        units: &Bound<'py, PyAny>,
+        until: &Bound<'py, PyAny>,
+        now: Option<u64>,
+    ) -> PyResult<usize> {
+        let units = whole(py, || format!("boost of `{meter}`"), units)?;
+        let until = whole(py, || format!("boost of `{meter}` until"), until)?;
         let boost = Boost { scope: Scope::parse(scope).or_raise(py)?, meter: meter.to_owned(), units, until };
         self.inner.boost(boost, time(&self.inner, now)).or_raise(py)
     }

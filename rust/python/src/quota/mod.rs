@@ -64,10 +64,12 @@ pub(crate) fn texts<'a>(names: &'a Names<'_>) -> PyResult<SmallVec<[&'a str; 8]>
 }
 
 pub(crate) fn amount<'a>(py: Python<'_>, meter: impl Fn() -> &'a str, value: &Bound<'_, PyAny>) -> PyResult<u64> {
+    whole(py, || format!("usage of `{}`", meter()), value)
+}
+
+pub(crate) fn whole(py: Python<'_>, what: impl Fn() -> String, value: &Bound<'_, PyAny>) -> PyResult<u64> {
     let units = value.extract::<i64>().ok().and_then(|units| u64::try_from(units).ok());
-    units.ok_or_else(|| {
-        crate::error::to_py(py, &Error::invalid(format!("usage of `{}`: {value}: write a whole number from 0 to 2^63-1", meter())))
-    })
+    units.ok_or_else(|| crate::error::to_py(py, &Error::invalid(format!("{}: {value}: write a whole number from 0 to 2^63-1", what()))))
 }
 
 pub(crate) struct Quantities<'py>(SmallVec<[(Bound<'py, PyString>, u64); 4]>);
