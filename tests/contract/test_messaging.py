@@ -802,6 +802,26 @@ def test_an_attachment_whose_name_leads_elsewhere_is_not_saved_and_its_message_s
     assert message.redelivered
 
 
+def test_what_became_of_a_message_is_shown_with_the_reason_where_it_was_turned_away(
+    creto: Command, state: Path
+) -> None:
+    for name in ("reader", "writer", "other"):
+        assert creto("agent", "create", name)[0] == 0
+    sent = json.loads(creto("message", "send", "writer", "reader", "other", "--text", "hi", "--json")[1])["id"]
+    assert creto("message", "inbox", "reader")[0] == 0
+    with Store(state) as store, store.begin() as tx:
+        tx.execute(update(tables.mailbox).where(tables.mailbox.c.recipient.like("%/other")).values(envelope=b"changed"))
+    creto("message", "inbox", "other")
+    shown = {row["recipient"]: row for row in json.loads(creto("message", "show", sent, "--json")[1])}
+    other = shown[WRITER.replace("writer", "other")]
+    assert (shown[READER]["state"], shown[READER]["sender"], other["state"]) == ("acked", WRITER, "refused")
+    assert "not strict DER" in other["reason"]
+    code, _, errors = creto("message", "show", "00" * 16)
+    assert code == 1
+    assert f"no message `{'00' * 16}` was sent from here" in errors
+    assert "neither a message's id, 32 hexadecimal digits, nor a file" in creto("message", "show", "nothing")[2]
+
+
 def test_an_envelope_header_is_shown_unopened(post: Post, tmp_path: Path, creto: Command) -> None:
     envelope = _core.envelope_seal(
         post.writer.id,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,13 +14,15 @@ import click
 
 from creto.cli._frame import Frame, json_option, pass_frame
 from creto.cli._group import Group
-from creto.errors import InvalidInputError
+from creto.errors import InvalidInputError, NotFoundError
 
 if TYPE_CHECKING:
     from creto.messaging import Mailbox, Message
     from creto.nhi import Agent, Identities
 
 __all__ = ["command"]
+
+_MESSAGE = re.compile(r"[0-9a-f]{32}")
 
 
 @asynccontextmanager
@@ -167,16 +170,43 @@ def inbox(frame: Frame, agent: str, follow: bool, ack: bool, save: Path | None) 
 
 
 @command.command()
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("what", metavar="ID|FILE")
 @json_option
 @pass_frame
-def show(frame: Frame, file: Path) -> None:
-    """Show what an envelope says of itself, without opening it; nothing of it is verified.
+def show(frame: Frame, what: str) -> None:
+    """Show what became of the message of this ID, or what the envelope in FILE says of itself.
+
+    Of a message that was sent from here it is its state at each recipient, with the reason where it was turned away.
+    An envelope is not opened, and nothing of it is verified.
 
     \b
     Example:
+      creto message show 6c0f3d52ab9e41f08f7d1e2b3a4c5d6e
       creto message show envelope.der
     """
+    file = Path(what)
+    if _MESSAGE.fullmatch(what) and not file.exists():
+        _show_fate(frame, what)
+    elif file.is_file():
+        _show_header(frame, file)
+    else:
+        raise NotFoundError(f"`{what}` is neither a message's id, 32 hexadecimal digits, nor a file")
+
+
+def _show_fate(frame: Frame, id: str) -> None:
+    from creto.messaging._fate import known_of
+
+    with frame.store() as store:
+        rows = known_of(store, id)
+    if not rows:
+        raise NotFoundError(
+            f"no message `{id}` was sent from here, or it has expired: `creto audit query --action message:*` has its "
+            "records"
+        )
+    frame.table(["sender", "recipient", "state", "reason"], rows)
+
+
+def _show_header(frame: Frame, file: Path) -> None:
     from creto import _core
 
     try:

@@ -10,10 +10,12 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import anyio
+from sqlalchemy import select
 
 from creto.errors import DeliveryDeniedError, TimeoutError
 from creto.messaging import _outgoing, _rows
 from creto.messaging._news import News
+from creto.store.tables import agents
 
 if TYPE_CHECKING:
     from sqlalchemy import Row
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from creto.messaging._receipt import Receipt
     from creto.store import Store, Transaction
 
-__all__ = ["Fates"]
+__all__ = ["Fates", "known_of"]
 
 _POLL = 0.25  # seconds between looks at what became of a message
 _NET = 1.0  # the same where reach brings the word of other processes: the net below it
@@ -110,6 +112,16 @@ class Fates:
         if len(rows) < len(sent.to) or not all(row.receipt for row in rows):
             return []
         return [sent._verified(row.receipt, row.recipient) for row in rows]
+
+
+def known_of(store: Store, message_id: str) -> list[tuple[str, str, str, str | None]]:
+    """Sender, recipient, state and reason of a message that an agent of this store sent, for each recipient."""
+    with store.read() as tx:
+        return [
+            (sender, row.recipient, row.state, row.reason)
+            for (sender,) in tx.all(select(agents.c.id).where(agents.c.own.is_(True)).order_by(agents.c.id))
+            for row in _states(tx, sender, message_id)
+        ]
 
 
 def _states(tx: Transaction, sender: str, message_id: str, to: Sequence[str] = ()) -> list[Row[Any]]:
