@@ -31,7 +31,11 @@ _NOT_WALKED = {".tools", ".venv", "__pycache__", "node_modules", "site-packages"
 
 # The history itself; configuration, hooks and credentials are beside these.
 _NOT_WALKED_IN_GIT = {"objects", "refs", "logs", "lfs"}
-_GIT_CREDENTIALS = re.compile(rb"://[^/@\s:]*:[^/@\s]+@|extraheader\s*=|(password|token)\s*=", re.IGNORECASE)
+# In a URL a token may stand alone, where else a name is; no name is as long.
+_GIT_CREDENTIALS = re.compile(
+    rb"://[^/@\s:]*:[^/@\s]+@|https?://[^/@\s:]{20,}@|extraheader\s*=|(pass|password|passphrase|secret|token)\s*=",
+    re.IGNORECASE,
+)
 
 
 class _StatusError(Exception):

@@ -273,11 +273,17 @@ def test_a_configuration_of_git_made_to_be_slow_to_read_is_read_in_time(project:
     """Where a password is looked for: a name that may hold the sign that ends it is tried at every such sign."""
     (project / ".git").mkdir()
     begun = time.monotonic()
-    for text in ("://" + ":" * (1 << 20), "://:" * (1 << 18), "token" + " " * (1 << 20)):
+    for text in (
+        *("://" + ":" * (1 << 20), "://:" * (1 << 18), "token" + " " * (1 << 20), "https://" * (1 << 17)),
+        *("url = https://organisation@dev.example/x", "url = ssh://git@host/x", "url = git@host:x"),  # names alone
+    ):
         (project / ".git" / "config").write_text(text)
         assert not _is_credential(project / ".git" / "config")
     assert time.monotonic() - begun < 20
-    for text in ("url = https://user:secret@host/x", "url = https://:secret@host/x", "token = x"):
+    for text in (
+        *("url = https://user:secret@host/x", "url = https://:secret@host/x", "token = x", "smtpPass = x"),
+        "url = https://ghp_0123456789abcdefghij0123456789abcdef@host/x",  # a token in place of the name
+    ):
         (project / ".git" / "config").write_text(text)
         assert _is_credential(project / ".git" / "config")
 

@@ -86,7 +86,16 @@ def test_an_agreement_to_all_changes_leaves_out_what_runs_outside_the_sandbox(pr
     skip_unless("process")
     subprocess.run(["git", "init", "-q", "."], check=True)
     before = (project / ".git/config").read_text()
+    for made in (
+        "shipped/HEAD",
+        "laid/config",
+        "laid/hooks/post-checkout",
+    ):  # by whoever made the repository, or a run before
+        (project / made).parent.mkdir(parents=True, exist_ok=True)
+        (project / made).write_text("x\n")
     script = (
+        "echo x > shipped/config; echo 'ref: refs/heads/main' > laid/HEAD; mkdir .github .hg; echo x > CLAUDE.local.md;"
+        "echo x > .github/copilot-instructions.md; echo '[hooks]' > .hg/hgrc;"
         "echo work > notes.txt; git -c user.name=a -c user.email=a@b.c commit -q --allow-empty -m one;"
         "printf '#!/bin/sh\\ntouch /tmp/owned\\n' > .git/hooks/post-checkout; chmod +x .git/hooks/post-checkout;"
         "git config core.fsmonitor 'touch /tmp/owned'; mkdir -p .vscode lib; echo '{}' > .vscode/tasks.json;"
@@ -96,7 +105,8 @@ def test_an_agreement_to_all_changes_leaves_out_what_runs_outside_the_sandbox(pr
     assert done.returncode == 0, done.stderr
     summary = json.loads(done.stderr.splitlines()[-1])
     assert sorted(c["path"] for c in summary["changes"] if not c["applied"]) == [
-        ".git/config", ".git/hooks/post-checkout", ".vscode/tasks.json", "bare/config", "lib/.git",
+        ".git/config", ".git/hooks/post-checkout", ".github/copilot-instructions.md", ".hg/hgrc", ".vscode/tasks.json",
+        "CLAUDE.local.md", "bare/HEAD", "bare/config", "laid/HEAD", "lib/.git", "shipped/config",
     ]  # fmt: skip
     assert (project / ".git/config").read_text() == before
     assert subprocess.run(["git", "log", "--oneline"], capture_output=True, text=True, check=True).stdout.endswith(

@@ -265,7 +265,7 @@ class Session:
         self._say(
             f"{len(changes)} changed {'path' if len(changes) == 1 else 'paths'} in {box.workdir}, kept apart so far:"
         )
-        apart = run_outside(change.path for change in changes if change.shape != "folder")
+        apart = run_outside((change.path for change in changes if change.shape != "folder"), box.workdir)
         for change in changes:
             note = "  (tools outside the sandbox run it by themselves)" if change.path in apart else ""
             self._say(f"  {_MARK[change.kind]} {change.path}{_size(change)}{note}")

@@ -6,21 +6,35 @@ together has not thought of these, so no agreement to many covers them.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 __all__ = ["run_outside"]
 
 _FOLDERS = {
     *(".vscode", ".idea", ".devcontainer", ".husky", ".zed", ".fleet", ".vs", ".mise", ".direnv"),
     *(".claude", ".cursor", ".codex", ".gemini", ".windsurf", ".continue", ".roo", ".kiro", ".opencode"),
+    *(".amazonq", ".augment", ".clinerules", ".crush", ".goose", ".junie", ".qwen", ".trae"),
+    *(".hg", ".jj", ".sl"),  # their configuration names programs, as git's does
     ".cargo",  # an editor's language server runs cargo by itself, and that whatever is named in here
 }
 _FILES = {
     *(".envrc", ".mise.toml", "mise.toml", ".tool-versions", ".devcontainer.json"),
-    *(".pre-commit-config.yaml", "lefthook.yml", "lefthook.yaml", ".lefthook.yml"),
-    *(".mcp.json", "opencode.json", ".aider.conf.yml", "agents.md", "claude.md", "gemini.md", ".cursorrules"),
-    *(".exrc", ".nvimrc", ".nvim.lua", ".vimrc", ".lvimrc", ".dir-locals.el", ".gdbinit", ".lldbinit"),
+    *(".mise.local.toml", "mise.local.toml"),
+    *(".pre-commit-config.yaml", ".overcommit.yml", ".huskyrc", ".huskyrc.js"),
+    *(
+        f"{dot}lefthook{local}.{form}"
+        for dot in ("", ".")
+        for local in ("", "-local")
+        for form in ("yml", "yaml", "toml", "json")
+    ),
+    *(".mcp.json", "opencode.json", "crush.json", ".aider.conf.yml", ".cursorrules", ".windsurfrules", ".goosehints"),
+    *("agent.md", "agents.md", "agents.override.md", "claude.md", "claude.local.md", "gemini.md", "qwen.md"),
+    "copilot-instructions.md",
+    *(".exrc", ".nvimrc", ".nvim.lua", ".vimrc", ".lvimrc", ".gdbinit", ".lldbinit"),
+    *(".dir-locals.el", ".dir-locals-2.el"),
+    "rust-toolchain.toml",  # may name a folder, whose cargo is run from then on
     *(".yarnrc.yml", "creto.toml"),
 }
 _ENDINGS = {".code-workspace"}
@@ -38,11 +52,12 @@ _GITS_OWN_FILES = {
 }
 
 
-def run_outside(paths: Iterable[str]) -> set[str]:
+def run_outside(paths: Iterable[str], workdir: Path | None = None) -> set[str]:
     """Those of the changed paths that tools outside the sandbox run by themselves.
 
     Args:
         paths: Every changed path of the working folder, relative to it.
+        workdir: The folder as it lies: what is in it already may make a changed file one of these.
 
     Example:
         >>> sorted(run_outside([".git/hooks/pre-commit", ".git/index", "src/main.py", ".vscode/tasks.json"]))
@@ -53,6 +68,9 @@ def run_outside(paths: Iterable[str]) -> set[str]:
     found = [(path, PurePosixPath(path)) for path in paths]
     # A folder with a HEAD of its own is a repository by any name: git takes it for one.
     repositories = {place.parent for _, place in found if place.name.casefold() == "head"}
+    if workdir is not None:
+        above = {folder for _, place in found for folder in place.parents if ".git" not in folder.parts}
+        repositories |= {folder for folder in above if os.path.lexists(workdir / folder / "HEAD")}
     return {path for path, place in found if _runs(place, repositories)}
 
 
@@ -64,6 +82,8 @@ def _runs(place: PurePosixPath, repositories: set[PurePosixPath]) -> bool:
     for depth, name in enumerate(names):
         if name == ".git" and (depth == len(names) - 1 or not _is_gits_own(place.parts[depth + 1 :])):
             return True
+    if names[-1] == "head" and ".git" not in names:
+        return True  # with what lay there before it makes a repository
     return any(
         len(place.parts) > len(above.parts) and not _is_gits_own(place.parts[len(above.parts) :], bare=True)
         for above in repositories & set(place.parents)
