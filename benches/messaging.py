@@ -193,9 +193,9 @@ def envelopes() -> None:
 def peers() -> None:
     """What sealing 1 KiB costs by others, with less promised: classical keys, and nobody's signature.
 
-    Two that one would look for cannot be had: liboqs-python 0.16 brings no liboqs, and the one that registries have
-    (0.13, in the crate oqs-sys) lacks symbols that it asks for; and no MLS for Python is well kept (mls-rs and OpenMLS
-    have no wheel; of what there is, rfc9420 1.3 calls itself alpha, and the first example of its page does not run).
+    One that one would look for cannot be had: liboqs-python 0.16 brings no liboqs, and the one that registries have
+    (0.13, in the crate oqs-sys) lacks symbols that it asks for. Of MLS for Python there is rine-mls, young, with the
+    hybrid KEM X-Wing (rfc9420 1.3 calls itself alpha, and the first example of its page does not run).
     """
     import nacl
     import nacl.public
@@ -224,6 +224,34 @@ def peers() -> None:
     row(
         "seal/1KiB/box", ours, measure(lambda: box.encrypt(body))[0], note, peer_name="pynacl", version=nacl.__version__
     )
+
+
+def groups() -> None:
+    """What 1 KiB costs by MLS (RFC 9420) with X-Wing: in a group of two that is there, and to somebody new."""
+    import importlib.metadata
+
+    import rine_mls
+
+    version, body, suite = importlib.metadata.version("rine-mls"), bytes(1024), rine_mls.CIPHER_SUITE_XWING
+    # In memory: what its stores cost on a disk is not the question.
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        writer, reader = (rine_mls.MlsClient(f"{folder}/{name}", os.urandom(32), suite) for name in ("w", "r"))
+        group = writer.create_group_with_members(os.urandom(16), [reader.generate_key_package()])
+        packages = iter([reader.generate_key_package() for _ in range(CALLS * REPEATS)])
+
+        def to_somebody_new() -> bytes:
+            fresh = writer.create_group_with_members(os.urandom(16), [next(packages)])
+            return fresh.encrypt_application_message(body)
+
+        ours = measure(World().seal)
+        note = (
+            "a message in a group of two that is there, which promises more (forward secrecy) and less: its signature "
+            "is classical; its state is saved to memory"
+        )
+        call = measure(lambda: group.encrypt_application_message(body))[0]
+        row("seal/1KiB/mls", ours, call, note, peer_name="rine-mls", version=version)
+        note = "the group made for it, with its welcome, and the first message in it"
+        row("seal/1KiB/mls/new", ours, measure(to_somebody_new)[0], note, peer_name="rine-mls", version=version)
 
 
 def sizes() -> None:
@@ -325,6 +353,7 @@ if __name__ == "__main__":
     gc.disable()
     envelopes()
     peers()
+    groups()
     sizes()
     threads()
     batches()
