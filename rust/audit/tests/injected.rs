@@ -42,7 +42,7 @@ fn live(folder: &Path) -> creto_enablement_common::Result<()> {
                 Err(error) => tell(&format!("REFUSED {number}: {error}")),
             }
         }
-        ledger.publish(Duration::from_secs(2)).map(drop)?;
+        ledger.publish(Duration::from_secs(20)).map(drop)?;
         ledger.close()?;
     }
     Ok(())
