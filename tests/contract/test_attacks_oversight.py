@@ -60,7 +60,7 @@ def connect():
         evil.sendall(b"GET / HTTP/1.1\r\nHost: evil.example\r\n\r\n")
         evil.recv(1)
     except OSError as error:
-        print("ended", error, flush=True)
+        print("ended", error, file=sys.stderr, flush=True)
 sys.stdout.write("\x1b[8mhidden"); sys.stdout.flush()
 asking = threading.Thread(target=connect); asking.start()
 until = time.monotonic() + float(sys.argv[1])
@@ -80,16 +80,18 @@ os.execv(sys.executable, [sys.executable, "-m", *program])
 """
 
 
-def test_a_program_cannot_write_over_the_question_that_is_asked_about_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("redirected", [False, True])
+def test_a_program_cannot_write_over_the_question_that_is_asked_about_it(tmp_path: Path, redirected: bool) -> None:
+    """Nor where its output goes to a file, and it has the terminal as its standard error alone."""
     skip_unless("process")
     project = tmp_path / "project"
     project.mkdir()
-    (project / "hostile.py").write_text(HOSTILE)
+    (project / "hostile.py").write_text(HOSTILE.replace("stdout", "stderr") if redirected else HOSTILE)
     master, slave = pty.openpty()
     process = subprocess.Popen(
         [sys.executable, "-c", AT_TERMINAL],
         stdin=slave,
-        stdout=slave,
+        stdout=subprocess.DEVNULL if redirected else slave,
         stderr=slave,
         cwd=project,
         start_new_session=True,

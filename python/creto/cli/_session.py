@@ -139,8 +139,7 @@ class Session:
                 with anyio.move_on_after(limit):
                     result = await program.wait()
                 tasks.cancel_scope.cancel()
-        if terminal:
-            _restore(1)
+        _restore()
         if result is None:
             from creto.errors import TimeoutError
 
@@ -212,7 +211,7 @@ class Session:
                 session._quiet = anyio.Event()
                 try:
                     await box.hold(True)
-                    _restore(1)
+                    _restore()
                     # What the program had the terminal say for it arrives now, and is no answer.
                     await anyio.sleep(_ECHO)
                     await super().ask(request)
@@ -345,8 +344,8 @@ class Session:
 _ANSWERED_HERE = 60.0
 _ECHO = 0.1
 """Seconds in which a terminal answers what a program has asked it."""
-_PLAIN = b"\x1b[!p\x1b[0m\x1b(B\x0f"
-"""Soft reset, no attributes, the usual letters: nothing that a program has set hides what is written next."""
+_PLAIN = b"\x1b[!p\x1b[0m\x1b(B\x0f\x1b]104\x07\x1b]110\x07\x1b]111\x07"
+"""Soft reset, no attributes, the usual letters and colours: nothing that a program has set hides what comes next."""
 _MARK = {"added": "+", "modified": "~", "deleted": "-"}
 
 
@@ -356,11 +355,12 @@ def _size(change: Change) -> str:
     return f"  ({change.size_after} bytes)" if change.shape == "file" and change.size_after is not None else ""
 
 
-def _restore(descriptor: int) -> None:
-    """Undoes what a program may have done to how a terminal shows text: hidden, or in other letters."""
-    if os.isatty(descriptor):
-        with contextlib.suppress(OSError):
-            os.write(descriptor, _PLAIN)
+def _restore() -> None:
+    """Undoes what a program may have done to how its terminal shows text: hidden, or in other letters."""
+    for descriptor in (1, 2):  # a program may have either of them, whatever became of the other
+        if os.isatty(descriptor):
+            with contextlib.suppress(OSError):
+                os.write(descriptor, _PLAIN)
 
 
 def _listed(paths: Sequence[str]) -> str:
