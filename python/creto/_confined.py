@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
+from creto.config._sources import system_folders
 from creto.errors import CretoError, InvalidInputError, UnauthorizedError
 from creto.runtime import Box, Change, Connection, Pool, Secrets, statement
 from creto.runtime._changes import spelt
@@ -318,10 +319,8 @@ def pool_of(parts: Parts, backend: str | None, hosts: Mapping[str, str] | None =
     settings = parts.settings.runtime.model_dump()
     if hosts is not None:
         settings["warm_pool_min_size"] = 0
-    config = os.environ.get("XDG_CONFIG_HOME")
     # No agent may read or rewrite what decides about it.
-    protected = [Path("/etc/creto"), (Path(config) if config else Path.home() / ".config") / "creto"]
-    return Pool(settings, parts.folder, backend=backend, hosts=hosts, protected=protected)
+    return Pool(settings, parts.folder, backend=backend, hosts=hosts, protected=system_folders())
 
 
 def _hidden(layer: EnablementLayer, agent: Agent, workdir: Path) -> list[str]:
