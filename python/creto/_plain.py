@@ -5,13 +5,13 @@ from __future__ import annotations
 import unicodedata
 from typing import Any
 
-__all__ = ["plain", "value", "values"]
+__all__ = ["is_text", "plain", "value", "values"]
 
 _SHOWN = {"\n", "\t"}
 
 
 def plain(text: str, *, lines: bool = False, most: int = 4000) -> str:
-    r"""Spells out control, format and bidirectional characters.
+    r"""Spells out control, format and bidirectional characters, and those that nothing is drawn for.
 
     Args:
         text: Anything, from anyone.
@@ -19,8 +19,8 @@ def plain(text: str, *, lines: bool = False, most: int = 4000) -> str:
         most: Longer text is cut, and the cut is said.
 
     Example:
-        >>> plain("a\x1b[2Jb\u202ec")
-        'a\\x1b[2Jb\\u202ec'
+        >>> plain("a\x1b[2Jb\u202ec"), plain("supplier\u3164")
+        ('a\\x1b[2Jb\\u202ec', 'supplier\\u3164')
     """
     keep = _SHOWN if lines else set()
     cut = len(text) - most
@@ -28,9 +28,32 @@ def plain(text: str, *, lines: bool = False, most: int = 4000) -> str:
     return f"{shown}… ({cut} more characters)" if cut > 0 else shown
 
 
+def is_text(text: str) -> bool:
+    r"""False where halves of characters stand alone, which no policy, no record and no file could hold.
+
+    Example:
+        >>> is_text("caf\u00e9"), is_text("\ud800")
+        (True, False)
+    """
+    return not any("\ud800" <= c <= "\udfff" for c in text)
+
+
 def _visible(c: str) -> bool:
-    # Categories: control, format (bidi marks, joiners), surrogate, private, line and paragraph separators.
-    return unicodedata.category(c) not in {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}
+    # Categories: control, format (bidi marks, joiners), surrogate, private, unassigned, line and paragraph separators;
+    # and of spaces all but the usual one, which the others are taken for.
+    category = unicodedata.category(c)
+    return (
+        category not in {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"} and (category != "Zs" or c == " ") and not _blank(c)
+    )
+
+
+def _blank(c: str) -> bool:
+    """Letters and marks that nothing is drawn for (`Default_Ignorable_Code_Point`, and Braille's empty pattern)."""
+    return c > "\u034e" and (
+        c in "\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u2800\u3164\uffa0"
+        or "\ufe00" <= c <= "\ufe0f"
+        or "\U000e0100" <= c <= "\U000e01ef"
+    )
 
 
 def _spelt(c: str) -> str:

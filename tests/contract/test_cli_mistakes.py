@@ -52,6 +52,8 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (["run", "--allow", "", "--", "true"], 2, "`--allow` without a host: write HOST or HOST:PORT"),
         (["run", "--env", "=x", "--", "true"], 2, "`--env =x`: write NAME=VALUE, or NAME to pass one on"),
         (["approver", "add", "ann", "--email", "nowhere"], 2, "--email `nowhere`: write an address"),
+        (["audit", "query", "--agent", "\udcff"], 2, "is not text in UTF-8, which policies and records are kept in"),
+        (["invoice", "show", "\udcff"], 2, "`\\udcff` is not text in UTF-8"),
         (["agent", "show", "nobody"], 1, "`spiffe://creto.local/agent/nobody` is known here; `creto agent list` shows"),
         (["agent", "export", "nobody"], 1, "no agent `spiffe://creto.local/agent/nobody` is known here"),
         (["agent", "delegate", "nobody", "noone"], 1, "no agent `spiffe://creto.local/agent/nobody` is known here"),

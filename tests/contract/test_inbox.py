@@ -201,7 +201,7 @@ def test_an_agreement_names_the_act_it_is_for(inbox: Inbox) -> None:
     assert (answer.status_code, inbox.state(second)) == (422, "pending")
 
 
-@pytest.mark.parametrize("body", [b"{", b"[]", b'{"reason": 1}', b"x" * 100_000])
+@pytest.mark.parametrize("body", [b"{", b"[]", b'{"reason": 1}', b'{"reason": "\\ud800"}', b"x" * 100_000])
 def test_a_bad_body_is_a_clear_problem_and_decides_nothing(inbox: Inbox, body: bytes) -> None:
     request = inbox.ask()
     headers = {"Content-Type": "application/json"}
@@ -312,6 +312,11 @@ def test_an_approver_cannot_answer_for_what_is_not_theirs_or_is_their_own(inbox:
     with pytest.raises(UnauthorizedError):
         own.approve(theirs, people.named("dev"))
     assert inbox.state(theirs) == "pending"
+
+
+def test_a_sign_in_of_many_fields_is_a_clear_problem(inbox: Inbox) -> None:
+    answer = inbox.browser.post("/login", data={f"field{number}": "x" for number in range(30)})
+    assert (answer.status_code, "more than 20 fields" in answer.text) == (422, True)
 
 
 def test_a_sign_in_sends_nobody_elsewhere(inbox: Inbox) -> None:

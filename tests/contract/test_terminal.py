@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import pty
 import re
@@ -14,11 +15,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
+from rich.console import Console
 
-from creto.errors import InvalidInputError
+from creto.errors import InvalidInputError, OversightRequiredError
 from creto.oversight import Terminal
-from desks import Office, wait_for_request, wait_until
+from creto.oversight._show import panel
+from desks import Office, act, wait_for_request, wait_until
 
 _PROGRAM = """
 import fcntl, sys, termios
@@ -188,3 +192,18 @@ def test_the_terminal_is_given_back_as_it_was(office: Office, state: Path, tmp_p
 def test_without_a_terminal_there_is_a_clear_error(office: Office, tmp_path: Path) -> None:
     with pytest.raises(InvalidInputError, match="there is no terminal to ask at: No such file or directory"):
         Terminal(office.desk, office.ann, device=str(tmp_path / "none"))
+
+
+def test_lines_that_are_not_shown_are_counted_however_long_one_before_them_is(office: Office) -> None:
+    """A line of blanks as long as what is shown would else end the count, and with it what the reader asks for."""
+    preview = "+a\n" * 60 + "+" + " " * 30_000 + "\n+evil" * 5_000
+
+    async def ask() -> None:
+        await office.desk.ask(act(), ["payments"], preview=preview, hold=0)
+
+    with pytest.raises(OversightRequiredError):
+        anyio.run(ask)
+    (request,) = office.desk.pending()
+    out = io.StringIO()
+    Console(file=out, width=100).print(panel(request))
+    assert "… 5001 more lines: `creto inbox` shows all" in out.getvalue()

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 import anyio
 
+from creto._plain import is_text
 from creto.errors import ConnectionFailedError, CretoError, InvalidInputError
 
 __all__ = ["MAX_MESSAGE", "MOST_CALLS", "Performs", "Receives", "Sends", "proxy"]
@@ -220,7 +221,7 @@ class _Session:
         named = method != "tools/call" or (
             isinstance(parameters.get("name"), str)
             and parameters["name"]
-            and _is_text(parameters["name"])
+            and is_text(parameters["name"])
             and isinstance(parameters.get("arguments") or {}, dict)
         )
         if not named or _key(message["id"]) in self.calls or _key(message["id"]) in self.free:
@@ -323,7 +324,7 @@ def _is_act(message: dict[str, Any]) -> bool:
     if "method" not in message:
         return False  # an answer to what the server asked
     method = message["method"]
-    if not isinstance(method, str) or not _is_text(method):
+    if not isinstance(method, str) or not is_text(method):
         raise InvalidInputError("the client sent a message whose `method` is not text")
     identifier = message.get("id")
     if identifier is not None and (isinstance(identifier, bool) or not isinstance(identifier, str | int | float)):
@@ -338,11 +339,6 @@ def _is_act(message: dict[str, Any]) -> bool:
     if not isinstance(message.get("params", {}), dict):
         raise InvalidInputError(f"the client sent `{method}` with `params` that are not an object")
     return True
-
-
-def _is_text(text: str) -> bool:
-    """False where halves of characters stand alone, which no policy and no record could hold."""
-    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _key(identifier: Any) -> str:

@@ -8,8 +8,8 @@ import traceback
 
 import click
 
-from creto._plain import plain
-from creto.errors import CretoError
+from creto._plain import is_text, plain
+from creto.errors import CretoError, InvalidInputError
 
 __all__ = ["exit_code", "leaf", "render"]
 
@@ -41,7 +41,10 @@ def exit_code(error: BaseException) -> int:
 
 
 def leaf(error: BaseException) -> BaseException:
-    """The error itself, where task groups have wrapped it; of several, the one that creto raised first."""
+    """The error itself; where task groups have wrapped several, the one that creto raised first."""
+    if isinstance(error, UnicodeEncodeError) and not is_text(str(error.object)):
+        # An argument or a name of a file in another encoding: halves of characters stand for its bytes.
+        return InvalidInputError(f"`{error.object}` is not text in UTF-8, which policies and records are kept in")
     if not isinstance(error, BaseExceptionGroup):
         return error
     leaves = [leaf(inner) for inner in error.exceptions]

@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol
 import anyio
 
 from creto import _core
-from creto._plain import plain
+from creto._plain import is_text, plain
 from creto.errors import (
     IntegrityError,
     InvalidInputError,
@@ -371,6 +371,8 @@ class Desk:
                 f"`{approver.name}` may not answer for the policy `{request.policies[0]}`; "
                 f"the approver's policies are {', '.join(sorted(approver.policies)) or 'none'}"
             )
+        if not is_text(reason):
+            raise InvalidInputError("the reason holds half of a character, which no record can hold; write it anew")
         key = self.approvers.key(approver)
         with self.store.read() as tx:
             decided_us = tx.now >> 12

@@ -93,8 +93,8 @@ def panel(request: Request, precedents: Sequence[dict[str, Any]] = (), *, now_us
 
 def _diff(preview: str) -> Text:
     shown = Text()
-    lines = plain(preview, lines=True, most=20_000).split("\n")
-    for line in lines[:_MOST_LINES]:
+    lines = preview.split("\n")
+    for line in plain("\n".join(lines[:_MOST_LINES]), lines=True, most=20_000).split("\n"):
         shown.append(line + "\n", style=_DIFF.get(line[:1], ""))
     if len(lines) > _MOST_LINES:
         shown.append(f"… {len(lines) - _MOST_LINES} more lines: `creto inbox` shows all", style="dim")

@@ -20,6 +20,7 @@ from creto.server._access import Access, Session, place_of, status_of
 __all__ = ["Pages"]
 
 _FORM = 64 * 1024
+_FIELDS = 20
 _RECENT = 30
 
 
@@ -199,7 +200,10 @@ async def _form(request: Request) -> dict[str, str]:
     if kind != "application/x-www-form-urlencoded":
         raise InvalidInputError("a form is sent as `application/x-www-form-urlencoded`")
     body = await read(request, _FORM)
-    return dict(parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=20))
+    try:
+        return dict(parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=_FIELDS))
+    except ValueError as error:
+        raise InvalidInputError(f"the form has more than {_FIELDS} fields") from error
 
 
 async def read(request: Request, most: int) -> bytes:
