@@ -156,6 +156,29 @@ def test_another_user_s_file_is_not_configuration(project: Path, state: Path) ->
         load([project / "given.toml"], state=state, project=project, environment={})
 
 
+@pytest.mark.parametrize("setting", ["policies", "entities", "trusted_keys"])
+def test_a_file_that_others_may_write_is_no_policy_either(project: Path, state: Path, setting: str) -> None:
+    """The configuration is nobody else's; what it names would be, and another user writes a policy there."""
+    (project / "named").write_text(PERMIT)
+    (project / "given.toml").write_text(f'[authz]\n{setting} = ["named"]\n')
+    settings = load([project / "given.toml"], state=state, environment={}, system=False)
+    assert settings.files(f"authz.{setting}", getattr(settings.authz, setting))
+    (project / "named").chmod(0o666)
+    with pytest.raises(InvalidInputError, match=r"named` could have been changed by another user .*chmod o-w"):
+        settings.files(f"authz.{setting}", getattr(settings.authz, setting))
+
+
+def test_what_is_trusted_or_signed_may_lie_where_others_write(project: Path, state: Path) -> None:
+    trust(project, state)
+    (project / "policies/allow.cedar").chmod(0o666)
+    assert texts(project, state) == [PERMIT, FORBID]
+    (project / "given.toml").write_text(
+        '[authz]\npolicies = ["policies/allow.cedar"]\ntrusted_keys = ["ops.pub"]\nsignature = "signature.json"\n'
+    )
+    settings = load([project / "given.toml"], state=state, environment={}, system=False)
+    assert settings.policy_files(), "its signature is looked at by who installs it"
+
+
 def test_an_entry_of_trust_that_was_tampered_with_trusts_nothing(project: Path, state: Path) -> None:
     trust(project, state)
     (entry,) = (state / "trust").glob("*.json")

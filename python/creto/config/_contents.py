@@ -10,7 +10,7 @@ from typing import Any
 
 from creto.errors import InvalidInputError
 
-__all__ = ["MOST_NAMED", "MOST_SETTINGS", "contents", "yaml_value"]
+__all__ = ["MOST_NAMED", "MOST_SETTINGS", "contents", "own", "yaml_value"]
 
 MOST_SETTINGS = 4 * 1024 * 1024
 """Bytes of a configuration file."""
@@ -51,6 +51,23 @@ def contents(
     if len(content) > most:
         raise InvalidInputError(f"`{path}` is larger than {most} bytes")
     return content
+
+
+def own(path: Path) -> Callable[[os.stat_result], None]:
+    """What `contents` requires of a file that decides: root or we own it, and not everybody may write it.
+
+    Args:
+        path: Named in the error.
+    """
+
+    def require(found: os.stat_result) -> None:
+        if found.st_mode & 0o002 or found.st_uid not in {0, os.geteuid()}:
+            raise InvalidInputError(
+                f"`{path}` could have been changed by another user (owner {found.st_uid}, mode "
+                f"{found.st_mode & 0o777:04o}); make it your own, and run `chmod o-w {path}`"
+            )
+
+    return require
 
 
 def yaml_value(text: str) -> Any:

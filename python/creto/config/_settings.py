@@ -30,6 +30,7 @@ from creto.errors import IntegrityError, InvalidInputError, NotFoundError
 __all__ = ["PREFIX", "Project", "Settings", "is_reloadable", "nearest", "problems"]
 
 PREFIX = "CRETO_"
+_SIGNED = {"authz.policies", "authz.schema_file", "authz.entities", "authz.signature"}
 _MASK = "********"
 
 
@@ -201,18 +202,21 @@ class Settings(BaseSettings):
         Raises:
             NotFoundError: There is no such file.
             IntegrityError: It changed since it was trusted.
+            InvalidInputError: Other users could have changed it, and neither trust nor a signature would show that.
         """
-        from creto.config._contents import MOST_NAMED, contents
+        from creto.config._contents import MOST_NAMED, contents, own
         from creto.config._trust import digest
 
+        project = self._project
+        pinned = project is not None and self.origin(setting) == f"file {project.path}"
+        signed = bool(self.authz.trusted_keys) and setting in _SIGNED
         try:
-            content = contents(path, MOST_NAMED)
+            content = contents(path, MOST_NAMED, require=None if pinned or signed else own(path))
         except OSError as error:
             raise NotFoundError(
                 f"the file `{path}` that the configuration names cannot be read: {error.strerror}"
             ) from error
-        project = self._project
-        if project and self.origin(setting) == f"file {project.path}":
+        if project is not None and pinned:
             trusted = project.digests.get(str(path.resolve()))
             if trusted != digest(content):
                 what = "was not there when" if trusted is None else "has changed since"

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from pydantic_settings import EnvSettingsSource
 from pydantic_settings.exceptions import SettingsError
 
-from creto.config._contents import contents, yaml_value
+from creto.config._contents import contents, own, yaml_value
 from creto.config._settings import PREFIX, Settings, nearest
 from creto.errors import InvalidInputError
 
@@ -80,16 +80,8 @@ def from_file(path: Path, environment: Mapping[str, str], content: bytes | None 
 def _content(path: Path) -> bytes:
     if path.suffix not in _SUFFIXES:
         raise InvalidInputError(f"`{path}` is no configuration file: its name must end in {', '.join(_SUFFIXES)}")
-
-    def own(found: os.stat_result) -> None:
-        if found.st_mode & 0o002 or found.st_uid not in {0, os.geteuid()}:
-            raise InvalidInputError(
-                f"`{path}` could have been changed by another user (owner {found.st_uid}, mode "
-                f"{found.st_mode & 0o777:04o}); make it your own, and run `chmod o-w {path}`"
-            )
-
     try:
-        return contents(path, require=own)
+        return contents(path, require=own(path))
     except OSError as error:
         raise InvalidInputError(f"the configuration file `{path}` cannot be read: {error.strerror}") from error
 
