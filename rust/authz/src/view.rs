@@ -228,6 +228,7 @@ pub struct Question<'a> {
 
 impl Question<'_> {
     /// What is to be done about the act of this principal.
+    #[inline]
     pub fn rule(&self, actor: &Actor) -> Ruling {
         let principal = self.principal(actor);
         if !self.snapshot.principal_fits(&principal, &self.action) {

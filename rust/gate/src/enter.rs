@@ -96,7 +96,7 @@ impl Gate {
     ///
     /// # Errors
     /// A refusal that names the policy or the quota; with oversight required, every policy that asks.
-    pub fn enter(&self, principal: &Arc<Principal>, act: &Act<'_>, grant: Option<&Grant>) -> Result<Permit, Refusal> {
+    pub fn enter(&self, principal: &Arc<Principal>, act: &Act<'_>, grant: Option<&Grant>) -> Result<Box<Permit>, Refusal> {
         catch_unwind(AssertUnwindSafe(|| self.try_enter(principal, act, grant))).unwrap_or_else(|_| {
             Err(Refusal::denied(format!(
                 "`{}` on `{}` by `{}`: internal fault while deciding, so it is denied",
@@ -107,7 +107,7 @@ impl Gate {
         })
     }
 
-    fn try_enter(&self, principal: &Arc<Principal>, act: &Act<'_>, grant: Option<&Grant>) -> Result<Permit, Refusal> {
+    fn try_enter(&self, principal: &Arc<Principal>, act: &Act<'_>, grant: Option<&Grant>) -> Result<Box<Permit>, Refusal> {
         let parts = &self.0;
         if !Arc::ptr_eq(parts, &principal.parts) {
             let error = Error::invalid("the principal was prepared by another gate; prepare it by the one that it goes through");
@@ -149,7 +149,8 @@ impl Gate {
             let held = principal.quota().and_then(|path| path.reserve(act.usage, now));
             Some(held.map_err(|error| self.over_quota(principal, act, now, error, &combined, kept.as_ref()))?)
         };
-        Ok(Permit {
+        // In a box, since it is moved again and again on its way to who holds it.
+        Ok(Box::new(Permit {
             principal: Arc::clone(principal),
             texts: Texts::of(act),
             why: combined.permit.unwrap_or_else(|| Arc::from("")),
@@ -161,7 +162,7 @@ impl Gate {
             digest: grant.map(|grant| grant.digest),
             state: AtomicU8::new(0),
             intent: AtomicU64::new(0),
-        })
+        }))
     }
 
     fn over_quota(
@@ -227,6 +228,7 @@ impl Gate {
 
 /// Deny over RequiresOversight over Allow, for every link and the agent itself. What a hop was narrowed to is asked of `serving`, which its
 /// compiled form belongs to, where that is another version than the one that is asked.
+#[inline]
 pub(crate) fn combine(view: &View, serving: Option<&View>, principal: &Principal, act: &Act<'_>) -> Result<Combined, (Arc<str>, Digest)> {
     // One version of policies and entities for the whole chain, and the act read once.
     let (mut buffers, mut others) = (QuestionBuffers::default(), QuestionBuffers::default());

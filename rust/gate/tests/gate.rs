@@ -192,7 +192,7 @@ impl House {
         action: &str,
         resource: &str,
         amount: Value<'_>,
-    ) -> Result<creto_gate::Permit, Refusal> {
+    ) -> Result<Box<creto_gate::Permit>, Refusal> {
         let principal = self.gate.principal(agent, &["org", "team", agent], chain).unwrap();
         let act = Act { action, resource, context: &[("amount", amount)], usage: &[("calls", 1)] };
         self.gate.enter(&principal, &act, None)

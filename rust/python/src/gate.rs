@@ -39,7 +39,7 @@ impl Principal {
 
 /// An act that was let in: settle it once; dropped unsettled, it gives back what it holds.
 #[pyclass(frozen, module = "creto._core")]
-pub struct Permit(InnerPermit);
+pub struct Permit(Box<InnerPermit>);
 
 #[pymethods]
 impl Permit {

@@ -149,7 +149,8 @@ impl QuotaEnforcer {
     pub fn consume(&self, path: &[&str], usage: Usage<'_>, now: Timestamp) -> Result<()> {
         let now = now.micros();
         self.with(path, |_, org, chain| {
-            let uses = uses(org, chain, usage)?;
+            let mut uses = Uses::new();
+            look_up(org, chain, usage, &mut uses)?;
             take(org, &uses, now).map_err(Error::from)
         })
     }
@@ -161,7 +162,8 @@ impl QuotaEnforcer {
     pub fn explain(&self, path: &[&str], usage: Usage<'_>, now: Timestamp) -> Result<Option<Refusal>> {
         let now = now.micros();
         self.with(path, |_, org, chain| {
-            let uses = uses(org, chain, usage)?;
+            let mut uses = Uses::new();
+            look_up(org, chain, usage, &mut uses)?;
             Ok(org.ask(&uses, now).err().map(|short| org.refuse(short.line, short.asked, now)))
         })
     }
@@ -346,7 +348,8 @@ impl ports::QuotaEnforcer for QuotaEnforcer {
 
     fn reserve(&self, path: &[&str], usage: Usage<'_>, now: Timestamp) -> Result<ReservationId> {
         self.with(path, |guarded, org, chain| {
-            let uses = uses(org, chain, usage)?;
+            let mut uses = Uses::new();
+            look_up(org, chain, usage, &mut uses)?;
             reserve(guarded, org, chain, &uses, now, self.hold)
         })
     }
@@ -364,9 +367,8 @@ impl ports::QuotaEnforcer for QuotaEnforcer {
     }
 }
 
-/// The line of each meter that is used, with how much.
-pub(super) fn uses(org: &mut Organisation, chain: u32, usage: Usage<'_>) -> Result<Uses> {
-    let mut uses = Uses::new();
+/// Puts the line of each meter that is used into `uses`, with how much.
+pub(super) fn look_up(org: &mut Organisation, chain: u32, usage: Usage<'_>, uses: &mut Uses) -> Result<()> {
     for (meter, amount) in usage {
         let line = org.line_for(chain, meter)?;
         // A meter that is named twice is asked for once, with the sum: each alone would fit where both together do not.
@@ -375,7 +377,7 @@ pub(super) fn uses(org: &mut Organisation, chain: u32, usage: Usage<'_>) -> Resu
             None => uses.push((line, *amount)),
         }
     }
-    Ok(uses)
+    Ok(())
 }
 
 /// Takes units and holds them for `hold` microseconds, so that they can be settled.
@@ -388,8 +390,8 @@ pub(super) fn reserve(
     hold: u64,
 ) -> Result<ReservationId> {
     let now = now.micros();
-    take(org, uses, now)?;
-    org.hold(guarded.number, chain, uses, now.saturating_add(hold)).map(ReservationId)
+    room(org, uses, now)?;
+    org.hold(guarded.number, chain, uses, now, now.saturating_add(hold)).map(ReservationId)
 }
 
 #[inline]
@@ -400,11 +402,22 @@ pub(super) fn take(org: &mut Organisation, uses: &[(u32, u64)], now: u64) -> Res
     {
         return Ok(());
     }
-    match org.take(uses, now) {
+    room(org, uses, now)?;
+    for (head, amount) in uses {
+        org.charge(*head, *amount, now);
+    }
+    Ok(())
+}
+
+/// Asks every counter whether it has room.
+#[inline]
+#[expect(clippy::result_large_err, reason = "as above")]
+fn room(org: &mut Organisation, uses: &[(u32, u64)], now: u64) -> Result<(), Refusal> {
+    match org.ask(uses, now) {
         Ok(()) => Ok(()),
         Err(short) => {
             // Only what is refused pays for looking whether overdue reservations have room.
-            if org.expire(now) && org.take(uses, now).is_ok() {
+            if org.expire(now) && org.ask(uses, now).is_ok() {
                 return Ok(());
             }
             Err(org.refuse(short.line, short.asked, now))

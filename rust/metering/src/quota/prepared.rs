@@ -1,7 +1,7 @@
 //! A chain looked up once, with its meters or without.
 
 use super::counter::NONE;
-use super::enforcer::{Uses, reserve, take, uses};
+use super::enforcer::{Uses, look_up, reserve, take};
 use super::organisations::Guarded;
 use super::span::NEVER;
 use creto_enablement_common::ports::{QuotaPath, ReservationId};
@@ -85,7 +85,8 @@ impl QuotaPath for Path {
     fn reserve(&self, usage: Usage<'_>, now: Timestamp) -> Result<ReservationId> {
         let Prepared { organisation, chain, .. } = &self.prepared;
         let mut org = organisation.lock.lock();
-        let uses = uses(&mut org, *chain, usage)?;
+        let mut uses = Uses::new();
+        look_up(&mut org, *chain, usage, &mut uses)?;
         reserve(organisation, &mut org, *chain, &uses, now, self.hold)
     }
 

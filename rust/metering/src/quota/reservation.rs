@@ -4,7 +4,6 @@ use super::counter::Kind;
 use super::organisation::Organisation;
 use super::span::NEVER;
 use creto_enablement_common::{Error, ErrorKind, Result, Usage};
-use smallvec::SmallVec;
 use std::collections::VecDeque;
 
 const SLOT_BITS: u32 = 24;
@@ -28,9 +27,9 @@ struct Hold {
     returns: bool,
     chain: u32,
     until: u64,
-    shares: SmallVec<[Share; 2]>,
+    shares: Vec<Share>,
     /// (line, where in its time the units were taken) of every counter, share by share.
-    counters: SmallVec<[(u32, u64); 8]>,
+    counters: Vec<(u32, u64)>,
 }
 
 /// The reservations of one organisation; slots are used again, and a number says for which turn of its slot it was given.
@@ -58,8 +57,8 @@ const fn next_turn(turn: u32) -> u32 {
 }
 
 impl Organisation {
-    /// Notes what was just taken on `uses`, so that it can be settled; expires at `until`.
-    pub(super) fn hold(&mut self, organisation: u32, chain: u32, uses: &[(u32, u64)], until: u64) -> Result<u64> {
+    /// Takes what there is room for, and notes it, so that it can be settled; expires at `until`.
+    pub(super) fn hold(&mut self, organisation: u32, chain: u32, uses: &[(u32, u64)], now: u64, until: u64) -> Result<u64> {
         let slot = match self.holds.free.pop() {
             Some(slot) => slot,
             None => {
@@ -71,7 +70,7 @@ impl Organisation {
                 slot
             }
         };
-        // Taken out while the counters are asked, with the memory of its lists.
+        // Taken out while the counters are charged, with the memory of its lists.
         let mut hold = self.holds.slots.get_mut(slot as usize).map(std::mem::take).unwrap_or_default();
         (hold.open, hold.expired, hold.returns, hold.chain, hold.until) = (true, false, false, chain, until);
         hold.shares.clear();
@@ -79,6 +78,7 @@ impl Organisation {
         for (head, amount) in uses {
             let before = hold.counters.len();
             let _: Result<(), ()> = self.each(*head, |org, number| {
+                org.add(number, *amount, now);
                 let line = org.line(number);
                 hold.returns |= line.kind == Kind::Held;
                 hold.counters.push((number, org.mark(line)));
