@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import random
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -140,6 +143,89 @@ def test_events_of_a_batch_are_invoiced_verified_and_proved(house: House) -> Non
     proof = prove_event(made.document, 1, 42, house.folder)
     assert '"id":"41"' in proof["event"]
     assert all(f.ok for f in verify_event(proof, keys)), verify_event(proof, keys)
+
+
+FILL = """
+import sys
+from pathlib import Path
+from creto import _core
+from creto.metering import Ingest, UsageEvent
+folder, key = Path(sys.argv[1]), _core.SigningKey.generate()
+clock = _core.HybridLogicalClock(str(folder / "clock"))
+ledger = _core.Ledger(str(folder / "ledger"), clock, key)
+ingest = Ingest(ledger, folder / "ledger", clock)
+for first in range(0, 20_000, 50):
+    batch = [UsageEvent("app", str(n), "acme", "pages", n, 1_795_521_600_000_000 + n) for n in range(first, first + 50)]
+    print(first + 50 if ingest.take_blocking(batch).taken else 0, flush=True)
+"""
+
+
+def test_a_process_killed_while_it_takes_usage_in_leaves_what_it_said_and_the_rest_can_be_offered_again(
+    tmp_path: Path,
+) -> None:
+    """However often it dies, and whatever it had said of how far it was: every event is there once in the end."""
+    chance = random.Random(8)
+    said = 0
+    for _ in range(4):
+        command = [sys.executable, "-c", FILL, str(tmp_path)]
+        filling = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert filling.stdout is not None
+        until = said + 50 * chance.randrange(1, 20)
+        for line in filling.stdout:
+            said = max(said, int(line))
+            if said >= until:
+                break
+        filling.kill()
+        said = max([said, *(int(line) for line in filling.communicate(timeout=60)[0].split())])
+        usage = read_usage(tmp_path / "ledger")
+        (bucket,) = usage.aggregate("pages")
+        assert bucket.events >= said, "what was said to be taken is on disk"
+        assert int(bucket.value) == sum(range(bucket.events)), "no event is there in part, or twice"
+    house = House(tmp_path)
+    with house.ingest() as ingest:
+        for first in range(0, 20_000, 10_000):
+            ingest.take_blocking(
+                [event(n, customer="acme", quantity=n, dimensions={}) for n in range(first, first + 10_000)]
+            )
+    house.ledger.publish_blocking(30)
+    (bucket,) = read_usage(tmp_path / "ledger").aggregate("pages")
+    assert (bucket.events, int(bucket.value)) == (20_000, sum(range(20_000)))
+    totals = LedgerEvidence(tmp_path / "ledger").totals([NOON, NOON + 20_000])
+    assert totals.line(totals.parts(), "sum", 0)[:3] == (sum(range(20_000)), 1, 20_000)
+    house.store.close()
+    house.ledger.close_blocking()
+
+
+def test_acts_and_events_of_others_are_shown_together_each_once_before_and_after_they_are_put_in_order(
+    house: House,
+) -> None:
+    """Batches lie beside the tiles, and segments beside the ledger: neither is missed, nor counted with the other."""
+    with house.ingest() as ingest:
+        ingest.take_blocking([event(n) for n in range(10)])
+        usage = {"pages": 5}
+        detail = {"path": '["acme", "research", "a"]'}
+        act = {"who": "spiffe://acme.test/agent/a", "what": "tool:call", "resource": "search", "kind": "outcome"}
+        for number in (1, 2):
+            own = {"id": f"{number:032x}", "act": f"{number:032x}", "timestamp": (NOON + number) << 12}
+            house.ledger.append_records([{**act, **own, "outcome": "success", "usage": usage, "detail": detail}])
+        told: list[tuple[str, int, int]] = []
+        shown = read_usage(house.folder)
+        house.ledger.publish_blocking(30)
+        evidence = LedgerEvidence(house.folder)  # puts them in order
+        assert list(house.folder.parent.glob("segments/*/*.segment"))
+        ingest.take_blocking([event(n) for n in range(5, 12)])
+        later = read_usage(house.folder, progress=lambda *one: told.append(one))
+    assert [(int(b.value), b.events) for b in shown.aggregate("pages")] == [(30, 12)]
+    assert (shown.duplicates, later.duplicates) == (0, 0)
+    assert [(b.group, int(b.value), b.events) for b in later.aggregate("pages", by=["source", "team"])] == [
+        (("", "research"), 34, 14)
+    ]
+    totals = evidence.totals([NOON, NOON + 1000])
+    assert totals.line(totals.parts(), "sum", 0)[:3] == (30, 1, 12)
+    # And how far it was is told: of so many records as the shard has.
+    (size,) = {total for _, _, total in told}
+    assert size == 3
+    assert told[-1] == (house.ledger.shard, 4, 3)
 
 
 def test_a_changed_batch_is_found_out(house: House) -> None:

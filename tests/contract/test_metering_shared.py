@@ -11,6 +11,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import anyio
+import anyio.lowlevel
 import numpy
 import pytest
 
@@ -190,6 +192,32 @@ def test_acts_that_race_for_small_leases_of_three_quotas_are_refused_only_when_t
     assert len(done) == 40
     assert [str(error) for error in refused if quota.short(error)] == []
     assert all("40 of 40 used" in str(error) for error in refused)
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_a_thousand_racing_tasks_get_exactly_500_units_of_a_shared_quota(store: Store, backend: str) -> None:
+    quota = QuotaEnforcer(RULES)
+    got: list[int] = []
+
+    async def act(number: int) -> None:
+        try:
+            held = await quota.reserve(("acme", "research", f"agent-{number % 7}"), {"m": 1})
+        except QuotaExceededError:
+            return
+        with held:
+            await anyio.lowlevel.checkpoint()
+            got.append(number)
+
+    async def race() -> None:
+        async with anyio.create_task_group() as group:
+            for number in range(1_000):
+                group.start_soon(act, number)
+
+    authority = StoreAuthority(store)
+    with Leases(quota, authority):
+        anyio.run(race, backend=backend)
+        assert len(got) == len(set(got)) == 500
+    assert [(row["used"], row["held"]) for row in authority.usage(0)] == [(500, 0)]
 
 
 def test_what_another_process_gives_back_is_found_by_the_next_act(store: Store) -> None:

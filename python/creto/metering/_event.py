@@ -12,6 +12,7 @@ from creto.errors import InvalidInputError
 
 __all__ = ["Place", "UsageEvent", "check_event", "is_name"]
 
+_LEAP_SECOND = re.compile(r"^(.{10}[Tt ]\d\d:\d\d):60(?:\.\d+)?")
 Place = tuple[str, int, int]
 """Where an event stands in the ledger: shard, index of the record, position in its batch, or among its meters."""
 
@@ -86,7 +87,8 @@ class UsageEvent:
             raise InvalidInputError(f"usage event `{event.get('id')}`: `specversion` is not 1.0")
         try:
             quantity = _quantity(data["quantity"])
-            time = datetime.fromisoformat(event["time"])
+            # Dates have no leap second: one stays the last moment of its minute, and so of its day and its month.
+            time = datetime.fromisoformat(_LEAP_SECOND.sub(r"\1:59.999999", event["time"]))
             dimensions = {_text(name): _text(str(value)) for name, value in (data.get("dimensions") or {}).items()}
             made = cls(
                 source=_text(event["source"]),

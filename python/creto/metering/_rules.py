@@ -43,7 +43,8 @@ def rule(quota: Quota, time_zone: str, currency: str) -> dict[str, Any]:
     counted = meter.removeprefix(cost_meter("")) if meter.startswith(cost_meter("")) else None
     if counted is not None:
         places(counted)
-    if quota.currency is not None and (counted not in {None, quota.currency} or (counted, quota.kind) == (None, None)):
+    other = quota.kind != "money" if counted is None else counted != quota.currency
+    if quota.currency is not None and other:
         raise InvalidInputError(f"`{meter}` is not counted in {quota.currency}: leave the currency out")
     if quota.kind == "money":
         meter = meter or cost_meter(quota.currency or currency)
