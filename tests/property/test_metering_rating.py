@@ -195,3 +195,16 @@ def test_every_aggregation_is_to_the_unit_what_duckdb_makes_of_all_events(
         numerator, denominator, *_ = totals.line(totals.parts(), name, 2**51)
         if name != "latest":
             assert Fraction(numerator, denominator) == usage.aggregate("m", name)[0].value, name
+
+
+@given(st.lists(st.tuples(st.integers(0, 999), st.integers(-(10**12), 10**12)), min_size=1, max_size=20))
+def test_a_sum_weighted_by_time_is_each_quantity_for_as_long_as_it_was_the_last(rows: list[tuple[int, int]]) -> None:
+    usage = Usage(UsageEvent("s", str(n), "acme", "m", quantity, at) for n, (at, quantity) in enumerate(rows))
+    standing, seconds = Fraction(0), Fraction(1, 1_000_000)
+    for moment in range(1_000):
+        # Of several at one moment the one that came last counts on.
+        known = [(at, n) for n, (at, _) in enumerate(rows) if at <= moment]
+        if known:
+            standing += rows[max(known)[1]][1] * seconds
+    (bucket,) = usage.aggregate("m", "weighted", end=1_000)
+    assert bucket.value == standing
