@@ -26,9 +26,16 @@ __all__ = ["Confinement", "LayerHooks", "confined", "pool_of"]
 
 Patience = float | Callable[[str, str], float | None] | None
 _MOST_NAMES = 200_000
-# What was installed or built is no place for the user's own secrets, and its files have names of all kinds.
-_NOT_WALKED = {".tools", ".venv", "__pycache__", "node_modules", "site-packages", "target", "venv"}
-
+# What was installed or built is no place for the user's own secrets, and its files have names of all kinds. A name
+# alone says little where others use it too: there one of these has to lie in it.
+_ENVIRONMENT = ("pyvenv.cfg", "conda-meta")
+_NOT_WALKED: dict[str, tuple[str, ...]] = {
+    "__pycache__": (),
+    "node_modules": (),
+    "site-packages": (),
+    "target": ("CACHEDIR.TAG",),
+    **dict.fromkeys((".tools", ".venv", "venv"), _ENVIRONMENT),
+}
 
 # The history itself; configuration, hooks and credentials are beside these.
 _NOT_WALKED_IN_GIT = {"objects", "refs", "logs", "lfs"}
@@ -329,8 +336,10 @@ def _hidden(layer: EnablementLayer, agent: Agent, workdir: Path) -> list[str]:
     hidden: list[str] = []
     seen = 0
     for folder, folders, files in os.walk(workdir):
-        left_out = _NOT_WALKED_IN_GIT if ".git" in Path(folder).relative_to(workdir).parts else _NOT_WALKED
-        folders[:] = [name for name in folders if name not in left_out]
+        if ".git" in Path(folder).relative_to(workdir).parts:
+            folders[:] = [name for name in folders if name not in _NOT_WALKED_IN_GIT]
+        else:
+            folders[:] = [name for name in folders if not _was_installed(Path(folder, name))]
         for file in files:
             path = str(Path(folder, file).relative_to(workdir))
             seen += 1
@@ -340,6 +349,11 @@ def _hidden(layer: EnablementLayer, agent: Agent, workdir: Path) -> list[str]:
         if seen > _MOST_NAMES:
             raise InvalidInputError(f"`{workdir}` holds more than {_MOST_NAMES} files; name a smaller working folder")
     return sorted(hidden)
+
+
+def _was_installed(folder: Path) -> bool:
+    marks = _NOT_WALKED.get(folder.name)
+    return marks is not None and (not marks or any((folder / mark).exists() for mark in marks))
 
 
 def _is_credential(file: Path) -> bool:

@@ -41,21 +41,26 @@ def creto(*arguments: str, given: str = "") -> subprocess.CompletedProcess[str]:
 
 
 def test_the_program_keeps_its_streams_and_its_status_and_nothing_changes_unasked(project: Path, backend: str) -> None:
-    (project / ".env").write_text("KEY=1\n")
+    (project / "target").mkdir()  # as compilers call a folder, and others do
+    for hidden in (".env", "target/.env"):
+        (project / hidden).write_text("KEY=1\n")
     (project / "old.txt").write_text("old\n")
-    script = "cat; cat .env; ls; echo new > new.txt; rm old.txt; exit 4"
+    script = "cat; cat .env; ls target/.env; ls; echo new > new.txt; rm old.txt; exit 4"
     done = creto("run", "--backend", backend, "--json", "--", "bash", "-c", script, given="typed\n")
-    assert (done.returncode, done.stdout) == (4, "typed\nold.txt\n"), done.stderr
+    assert (done.returncode, done.stdout) == (4, "typed\nold.txt\ntarget\n"), done.stderr
     *errors, last = done.stderr.splitlines()
-    assert errors == ["cat: .env: No such file or directory"]
+    assert errors == [
+        "cat: .env: No such file or directory",
+        "ls: cannot access 'target/.env': No such file or directory",
+    ]
     summary = json.loads(last)
-    assert summary["hidden"] == [".env"]
+    assert summary["hidden"] == [".env", "target/.env"]
     assert [(c["path"], c["kind"], c["applied"]) for c in summary["changes"]] == [
         ("new.txt", "added", False), ("old.txt", "deleted", False),
     ]  # fmt: skip
     assert [d["action"] for d in summary["denied"]] == ["fs:write", "fs:write"]
     assert summary["attestation"]["payloadType"] == "application/vnd.in-toto+json"
-    assert sorted(path.name for path in project.iterdir()) == [".env", "old.txt"]
+    assert sorted(path.name for path in project.iterdir()) == [".env", "old.txt", "target"]
     # Every act from the sandbox names it on record, and it is the one that was attested.
     rows = json.loads(creto("audit", "query", "--json").stdout)
     attested = [row["resource"] for row in rows if row["what"] == "sandbox:attest"]
