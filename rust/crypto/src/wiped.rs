@@ -67,8 +67,9 @@ fn needles_are_gone<K>(provider: &Provider, what: &str, needles: &[Needle], make
     let key = make();
     // Of the expanded key too, where there is one, in whichever form the library keeps it.
     for some in [&needles[..1], &needles[1..]] {
-        let held: usize = some.iter().map(Needle::copies).sum();
-        assert!(held > 0 || some.is_empty(), "the search finds nothing of a living {what} of {}", provider.name);
+        // Memory of the other tests' threads comes and goes while it is searched, and one look may end early at what has gone.
+        let held = (0..5).any(|_| some.iter().any(|needle| needle.copies() > 0));
+        assert!(held || some.is_empty(), "the search finds nothing of a living {what} of {}", provider.name);
     }
     drop(key);
     for needle in needles {
