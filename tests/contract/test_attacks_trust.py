@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from creto.config import Trust, load
+from creto.config import Live, Trust, load
 from creto.config._load import named_files as named
 from creto.errors import IntegrityError, InvalidInputError, NotFoundError
 from creto.metering import PriceBook
@@ -185,3 +185,26 @@ def test_an_entry_of_trust_that_was_tampered_with_trusts_nothing(project: Path, 
     entry.write_text('{"path": "x"}')
     settings = load(state=state, project=project, environment={})
     assert any("nobody has trusted it" in warning for warning in settings.warnings)
+
+
+def test_a_process_that_goes_into_a_folder_does_not_take_its_files_for_its_configuration(
+    tmp_path: Path, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Names are relative to where the process was started: a tool that changes into a repository changes no policy."""
+    for folder, policy in (("service", FORBID), ("repository", PERMIT)):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "own.cedar").write_text(policy)
+        (tmp_path / folder / "settings.toml").write_text('[authz]\npolicies = ["own.cedar"]\n')
+        (tmp_path / folder / "more.toml").write_text(f"[oversight]\ndefault_timeout_seconds = {len(folder)}\n")
+    monkeypatch.chdir(tmp_path / "service")
+    by_variable = {"CRETO_CONFIG": "more.toml", "CRETO_AUTHZ__POLICIES": '["own.cedar"]'}
+    lives = [
+        Live(["settings.toml"], state=state, environment={"CRETO_CONFIG": "more.toml"}, system=False),
+        Live([], state=state, environment=by_variable, system=False),
+    ]
+    monkeypatch.chdir(tmp_path / "repository")
+    for live in lives:
+        outcome = live.reload("test")
+        assert (outcome.changes, outcome.refused) == ((), None)
+        assert [content.decode() for _, content in live.current.policy_files()] == [FORBID]
+        assert live.current.oversight.default_timeout_seconds == len("service")

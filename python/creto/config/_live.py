@@ -93,10 +93,13 @@ class Live:
         system: bool = True,
         record: Callable[[dict[str, Any]], None] | None = None,
     ) -> None:
+        # Wherever the process goes later: what lies in a folder that agents work in is not its configuration.
+        base = Path.cwd()
         self._sources: dict[str, Any] = {
-            "files": files,
+            "files": [base / file for file in files],
+            "base": base,
             "state": state,
-            "project": project,
+            "project": base / (project or ""),
             "environment": dict(os.environ if environment is None else environment),
             "system": system,
         }
@@ -119,7 +122,7 @@ class Live:
 
     def governed(self) -> Governed:
         """What decides about agents, as it lies now; no agent may change any of it."""
-        return Governed((*map(Path, self._sources["files"]), *self._current.sources), self._current)
+        return Governed((*self._sources["files"], *self._current.sources), self._current)
 
     def follow(self, take: Callable[[Settings], None]) -> None:
         """Calls `take` with each new configuration before it counts; where it raises, none of it does.
@@ -207,7 +210,7 @@ class Live:
         self._again.set()
 
     def _watched(self) -> set[Path]:
-        paths = {Path(file) for file in self._sources["files"]} | set(self._current.sources)
+        paths = set(self._sources["files"]) | set(self._current.sources)
         if self._sources["system"]:
             paths |= set(system_files())
         authz = self._current.authz

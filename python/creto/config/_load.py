@@ -30,6 +30,7 @@ def load(
     environment: Mapping[str, str] | None = None,
     system: bool = True,
     pinned: Project | Literal[False] | None = None,
+    base: Path = Path(),
 ) -> Settings:
     """Loads the configuration: environment over `files` over the project's over the user's over the machine's.
 
@@ -40,6 +41,7 @@ def load(
         environment: In place of the process's.
         system: Whether to read `/etc/creto`, the user's files and the project's.
         pinned: The project's file as it was read before, in place of what is on disk; False for none.
+        base: What relative names of files here and in the environment are relative to; the current folder.
 
     Raises:
         InvalidInputError: A file cannot be read, a setting is not known, or a value cannot be used.
@@ -63,14 +65,14 @@ def load(
             pinned = replace(pinned, single=frozenset(_single(layer.data)))
             layers.append(layer)
             read.append(pinned.path)
-    given = [Path(file) for file in files]
+    given = [base / file for file in files]
     named = environment.get("CRETO_CONFIG")
     if named:
-        given.insert(0, Path(named))
+        given.insert(0, base / named)
     for path in given:
         layers.append(from_file(path, environment))
         read.append(path)
-    layers.append(from_environment(environment))
+    layers.append(from_environment(environment, base))
 
     origins: dict[str, str] = {}
     data: dict[str, Any] = {}

@@ -34,8 +34,9 @@ class Layer:
 
 def system_folders(home: Path | None = None) -> tuple[Path, Path]:
     """Where configuration of the machine lies, and where the user's does."""
-    own = Path(os.environ.get("XDG_CONFIG_HOME") or (home or Path.home()) / ".config") / "creto"
-    return Path("/etc/creto"), own
+    named = Path(os.environ.get("XDG_CONFIG_HOME", ""))
+    # A relative one is to be left out (XDG Base Directory Specification): it would be another folder in each.
+    return Path("/etc/creto"), (named if named.is_absolute() else (home or Path.home()) / ".config") / "creto"
 
 
 def system_files(home: Path | None = None) -> list[Path]:
@@ -132,8 +133,12 @@ def _absolute(value: Any, path: Path) -> Any:
         raise InvalidInputError(f"`{path}` names `{value}`, and there is no such user") from error
 
 
-def from_environment(environment: Mapping[str, str]) -> Layer:
+def from_environment(environment: Mapping[str, str], base: Path = Path()) -> Layer:
     """Reads `CRETO_SECTION__NAME` variables; lists are JSON.
+
+    Args:
+        environment: The variables.
+        base: What relative paths are relative to; the current folder.
 
     Raises:
         InvalidInputError: A variable names no section, or its JSON has no valid reading.
@@ -151,6 +156,7 @@ def from_environment(environment: Mapping[str, str]) -> Layer:
         data = source()
     except SettingsError as error:
         raise InvalidInputError(f"the environment cannot be read: {error}; a list is written as JSON") from error
+    _resolve_paths(data, base / "environment")
     origins = {}
     for name in ours:
         setting = name[len(PREFIX) :].lower().replace("__", ".", 1)
