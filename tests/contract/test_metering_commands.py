@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -330,3 +332,30 @@ def test_an_invoice_can_be_verified_as_soon_as_it_has_its_number_though_nothing_
     assert "FAIL" not in creto("invoice", "verify", str(tmp_path / "invoice.json"))
     assert "has no line 9; its lines are 1 to 1" in creto("invoice", "prove", number, "9", "1", code=1)
     assert "has 1 event, and none is number 99" in creto("invoice", "prove", number, "1", "99", code=1)
+
+
+def test_long_work_says_how_far_it_is_where_a_terminal_shows_it(config: Path, tmp_path: Path, creto: Command) -> None:
+    with open_blocking(config=config) as layer:
+        for _ in range(3):
+            layer.perform_blocking(layer.agent("reader"), "tool:call", "add", lambda: 1, usage={"tool_calls": 1})
+    invoice = tmp_path / "invoice.json"
+    creto("invoice", "show", creto("invoice", "run", "--period", "1h", "--json")[0]["number"], "-o", str(invoice))
+    for command, told in [
+        (["usage", "--period", "1h"], "reading 0000"),
+        (["quota", "show"], "counting 0000"),
+        (["invoice", "verify", str(invoice)], "checking 0000"),
+    ]:
+        terminal, screen = os.openpty()
+        full = [sys.executable, "-m", "creto", "--config", str(config), *command]
+        environment = {**os.environ, "TERM": "xterm", "COLUMNS": "100"}
+        shown = subprocess.run(full, stdout=subprocess.PIPE, stderr=screen, env=environment, timeout=60, check=True)
+        os.close(screen)
+        seen = b""
+        with contextlib.suppress(OSError):
+            while piece := os.read(terminal, 65536):
+                seen += piece
+        os.close(terminal)
+        assert told in seen.decode(), command
+        # What is printed is as it is without a terminal: the bar is on standard error alone.
+        assert told not in shown.stdout.decode()
+        assert shown.stdout.decode() == creto(*command)
