@@ -6,12 +6,16 @@ It reads records and never the state that they led to, so that it can only tell 
 from __future__ import annotations
 
 import html
+import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["Act", "Report", "acts", "differences", "page"]
+if TYPE_CHECKING:
+    from creto.config import Settings
+
+__all__ = ["Act", "Report", "acts", "differences", "page", "price"]
 
 _COLOURS = {
     "done": "var(--done)",
@@ -296,3 +300,50 @@ dd { margin: 0; overflow-wrap: anywhere;
   dl { grid-template-columns: minmax(0, 1fr); gap: 0 } dd { margin-bottom: 8px } .wide table { min-width: 620px } }
 @media print { body { background: #fff } }
 """
+
+
+def price(records: Sequence[Any], settings: Settings) -> str:
+    """What the usage of an act costs by the prices that are configured now, included units and minimum fees apart.
+
+    Args:
+        records: The records of the act.
+        settings: With the prices.
+
+    Returns:
+        An amount in words; empty where nothing was used, or nothing has a price.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from creto.audit import AuditRecord
+        >>> from creto.config import load
+        >>> file = Path(tempfile.mkdtemp()) / "prices.toml"
+        >>> _ = file.write_text('[[prices]]\\nmeter = "pages"\\nunit_price = "0.25"\\ncurrency = "EUR"\\n')
+        >>> used = AuditRecord(who="spiffe://creto.local/agent/a", what="http:get", usage={"pages": 3})
+        >>> price([used], load([file], environment={}, system=False))
+        '0.75 EUR, at the prices of now'
+    """
+    from decimal import Decimal
+    from fractions import Fraction
+
+    from creto.metering import PriceBook
+
+    used = next((record for record in reversed(records) if record.usage), None)
+    prices = PriceBook.from_settings(settings)
+    if used is None or not prices.prices:
+        return ""
+    customer = (json.loads(used.detail.get("path", "[]")) or [settings.common.trust_domain])[0]
+    at = used.timestamp >> 12
+    total, steps = Fraction(0), []
+    for one in (period.price for period in prices.of(customer, at, at + 1)):
+        quantity = used.usage.get(one.meter, 0)
+        if quantity and one.model == "per_unit":
+            total += Fraction(one.unit_price) * quantity / Fraction(one.per)
+        elif quantity:
+            steps.append(f"{one.meter} ({one.model})")
+    text = (
+        f"{Decimal(total.numerator) / total.denominator:.6f}".rstrip("0").rstrip(".")
+        + f" {prices.currency_of(customer)}, at the prices of now"
+    )
+    # What a step or a package costs follows from the whole period: no one act has a share of it.
+    return text + (f"; not in it, since priced over the whole period: {', '.join(sorted(set(steps)))}" if steps else "")

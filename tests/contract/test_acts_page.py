@@ -8,6 +8,7 @@ import html
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,10 @@ import httpx
 import pytest
 
 import creto
+from creto import config
 from creto.audit import _index
 from creto.errors import CretoError
+from creto.report import price
 from creto.server import _acts, serve_inbox
 from desks import wait_until
 
@@ -25,6 +28,13 @@ POLICY = """
 @id("tools") permit (principal, action in [Action::"tool:call", Action::"http:get"], resource)
 unless { resource == Tool::"forbidden" };
 @id("payments") @oversight("payments") forbid (principal, action == Action::"tool:call", resource == Tool::"pay");
+"""
+RULES = """
+authz.policies = ["rules.cedar"]
+[[prices]]
+meter = "pages"
+unit_price = "0.25"
+currency = "EUR"
 """
 ACT = re.compile(r'class="cover" href="(/s/[\w-]{22}/acts/([0-9a-f]{32}))" aria-label="([^"]*)"')
 
@@ -56,13 +66,14 @@ class Records:
 @pytest.fixture
 def records(tmp_path: Path) -> Iterator[Records]:
     (tmp_path / "rules.cedar").write_text(POLICY)
-    (tmp_path / "rules.toml").write_text('authz.policies = ["rules.cedar"]\n')
+    (tmp_path / "rules.toml").write_text(RULES)
     with ExitStack() as stack:
         layer = stack.enter_context(creto.open_blocking(tmp_path / "state", config=[tmp_path / "rules.toml"]))
         portal = stack.enter_context(anyio.from_thread.start_blocking_portal())
         urls: list[str] = []
         folder = layer.parts.folder
-        portal.start_task_soon(lambda: serve_inbox(layer.parts.desk, folder=folder, started=urls.append))
+        priced = partial(price, settings=config.load([tmp_path / "rules.toml"], state=folder))
+        portal.start_task_soon(lambda: serve_inbox(layer.parts.desk, folder=folder, price=priced, started=urls.append))
         stack.callback(portal.call, portal.stop, True)
         opened = Records(layer, wait_until(lambda: urls[0] if urls else None))
         stack.callback(opened.browser.close)
@@ -116,6 +127,16 @@ def test_an_acts_page_tells_its_life_with_proofs_and_leads_back(records: Records
     policy = page.headers["content-security-policy"]
     assert policy.startswith(f"default-src 'none'; style-src 'sha256-{digest}'; ")
     assert "script" not in policy
+
+
+def test_an_acts_page_says_what_the_act_cost(records: Records) -> None:
+    records.act("search", usage={"pages": 3})
+    records.act("forbidden")
+    records.sign_in()
+    denied, paid = (link for link, _, _ in ACT.findall(records.browser.get("/acts").text))
+    told = "<dt>Used</dt><dd>3 pages</dd><dt>Price</dt><dd>0.75 EUR, at the prices of now</dd>"
+    assert told in records.browser.get(f"{records.url}{paid}").text
+    assert "Price" not in records.browser.get(f"{records.url}{denied}").text
 
 
 def test_older_pages_hold_every_act_and_none_twice(records: Records) -> None:

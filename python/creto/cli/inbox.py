@@ -27,6 +27,7 @@ def command(frame: Frame, host: str | None, port: int | None) -> None:
     """
     from creto.oversight import open_desk
     from creto.reach import Reach
+    from creto.report import price
     from creto.server import Metrics, serve_inbox
 
     settings = frame.settings.oversight
@@ -55,6 +56,7 @@ def command(frame: Frame, host: str | None, port: int | None) -> None:
                 url=settings.inbox_url,
                 metrics=metrics,
                 folder=frame.folder,
+                price=lambda records: price(records, frame.settings),
                 started=started,
             )
 

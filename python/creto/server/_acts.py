@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import html
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
@@ -55,13 +56,17 @@ class Acts:
         folder: The state folder.
         pages: Renders them, among the inbox's own.
         access: Who may come in.
+        price: What an act costs, in words, from its records.
     """
 
-    def __init__(self, folder: Path, pages: Pages, access: Access) -> None:
+    def __init__(
+        self, folder: Path, pages: Pages, access: Access, price: Callable[[Sequence[AuditRecord]], str]
+    ) -> None:
         self._folder = folder
         self._audit = AuditClient.reading(folder)
         self._pages = pages
         self._access = access
+        self._price = price
         self._indexed: dict[str, tuple[int, int]] = {}  # by shard: records in the index, and in all
 
     def routes(self) -> list[Route]:
@@ -144,7 +149,7 @@ class Acts:
             return self._wait(request, session)
         records = await self._audit.life(request.path_params["id"])
         back = f'<p><a href="{html.escape(place_of(request))}/acts">← Acts</a></p>'
-        text = await anyio.to_thread.run_sync(lambda: life(self._folder, records, above=back))
+        text = await anyio.to_thread.run_sync(lambda: life(self._folder, records, self._price(records), above=back))
         return HTMLResponse(text, headers={"Content-Security-Policy": _LIFE_POLICY})
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import anyio
@@ -16,6 +16,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from creto.audit import AuditRecord
 from creto.errors import CretoError, NotFoundError
 from creto.oversight import Desk
 from creto.server._access import Access, place_of
@@ -65,6 +66,7 @@ def inbox_app(
     secure: bool = False,
     metrics: Metrics | None = None,
     folder: Path | None = None,
+    price: Callable[[Sequence[AuditRecord]], str] = lambda _: "",
 ) -> ASGIApp:
     """The inbox over a desk: pages for people, `/api` for programs.
 
@@ -74,6 +76,7 @@ def inbox_app(
         secure: It is reached over https only: cookies say so.
         metrics: The figures at `/metrics`; there is no such page where there are none.
         folder: The state folder, whose acts are shown to approvers of every policy; none are shown without it.
+        price: What an act costs, in words, from its records.
 
     Example:
         >>> import anyio, httpx, tempfile
@@ -93,7 +96,7 @@ def inbox_app(
     """
     access = Access(desk.approvers, hosts, secure=secure)
     pages, api, events = Pages(desk, access, folder is not None), Api(desk, access), Events(desk, access)
-    seen = [] if folder is None else Acts(folder, pages, access).routes()
+    seen = [] if folder is None else Acts(folder, pages, access, price).routes()
 
     async def failed(request: Request, error: Exception) -> Response:
         if not isinstance(error, CretoError):

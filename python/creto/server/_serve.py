@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -13,6 +13,7 @@ import anyio.lowlevel
 import uvicorn
 from sqlalchemy import delete
 
+from creto.audit import AuditRecord
 from creto.errors import InvalidInputError
 from creto.oversight import Desk
 from creto.oversight.channels._announcements import INBOX
@@ -38,6 +39,7 @@ async def serve_inbox(
     url: str | None = None,
     metrics: Metrics | None = None,
     folder: Path | None = None,
+    price: Callable[[Sequence[AuditRecord]], str] = lambda _: "",
     started: Callable[[str], None] = lambda _: None,
 ) -> None:
     """Serves until cancelled or told to stop by SIGINT or SIGTERM. Runs under asyncio.
@@ -49,6 +51,7 @@ async def serve_inbox(
         url: The inbox as approvers reach it, `https://...`, where a proxy stands in front.
         metrics: The figures at `/metrics`, if any.
         folder: The state folder, whose acts are shown to approvers of every policy; none are shown without it.
+        price: What an act costs, in words, from its records.
         started: Called with the address once it can be reached.
 
     Raises:
@@ -81,7 +84,8 @@ async def serve_inbox(
     port = listening.getsockname()[1]
     shown = url or f"http://{'localhost' if host == '::1' else host}:{port}"
     hosts = {f"{host}:{port}"} | ({reached.netloc} if reached else set())
-    app = inbox_app(desk, hosts=hosts, secure=shown.startswith("https://"), metrics=metrics, folder=folder)
+    secure = shown.startswith("https://")
+    app = inbox_app(desk, hosts=hosts, secure=secure, metrics=metrics, folder=folder, price=price)
     server = uvicorn.Server(
         uvicorn.Config(
             app,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -118,8 +117,9 @@ def show(frame: Frame, name: str, page: Path | None) -> None:
     records = frame.run(main)
     if page is not None:
         from creto.audit._page import life
+        from creto.report import price
 
-        page.write_text(life(frame.folder, records, _price(frame, records)), encoding="utf-8")
+        page.write_text(life(frame.folder, records, price(records, frame.settings)), encoding="utf-8")
         frame.show({"page": page, "records": len(records)}, f"wrote {page}")
         return
     if frame.json:
@@ -176,27 +176,3 @@ def reindex(frame: Frame) -> None:
 
     count = frame.run(main)
     frame.show({"records": count}, f"{count} records are indexed")
-
-
-def _price(frame: Frame, records: list[AuditRecord]) -> str:
-    """What the usage of an act costs by the prices that are configured now, included units and minimum fees apart."""
-    from fractions import Fraction
-
-    from creto.metering import PriceBook
-
-    used = next((record for record in reversed(records) if record.usage), None)
-    prices = PriceBook.from_settings(frame.settings)
-    if used is None or not prices.prices:
-        return ""
-    customer = (json.loads(used.detail.get("path", "[]")) or [frame.settings.common.trust_domain])[0]
-    at = used.timestamp >> 12
-    total, steps = Fraction(0), []
-    for price in (period.price for period in prices.of(customer, at, at + 1)):
-        quantity = used.usage.get(price.meter, 0)
-        if quantity and price.model == "per_unit":
-            total += Fraction(quantity) * Fraction(price.unit_price) / Fraction(price.per)
-        elif quantity:
-            steps.append(f"{price.meter} ({price.model})")
-    text = f"{float(total):.6f}".rstrip("0").rstrip(".") + f" {prices.currency_of(customer)}, at the prices of now"
-    # What a step or a package costs follows from the whole period: no one act has a share of it.
-    return text + (f"; not in it, since priced over the whole period: {', '.join(sorted(set(steps)))}" if steps else "")
