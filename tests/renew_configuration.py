@@ -26,7 +26,7 @@ else its default holds. In the environment the name is upper case, with `CRETO_`
 setting: `CRETO_RUNTIME__DEFAULT_BACKEND=process`; lists and tables are JSON there. Inside files `${NAME}` stands for
 that variable of the environment. An unknown name is an error that shows the nearest known one.
 
-`./creto.toml` counts only after `creto config trust` has recorded what it, and the policies that it names, hold now.
+`./creto.toml` counts only after `creto config trust` has recorded what it, and the files that it names, hold now.
 Whoever changes it afterwards, an agent for instance, makes it count no more. `creto config show` prints every value
 with where it came from, `creto config check FILE` tries a file, and `creto config schema` prints the JSON Schema.
 
