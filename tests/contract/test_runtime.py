@@ -435,6 +435,9 @@ async def test_creto_s_own_state_keys_and_configuration_are_never_in_view(bench:
             with pytest.raises(InvalidInputError, match="cannot be a working folder"):
                 async with pool.claim(AGENT, folder, Answers()):
                     pass
+        for tree in (tmp_path, tmp_path / "link", tmp_path / "state/keys", config, Path("/")):
+            with pytest.raises(InvalidInputError, match="cannot be in view of sandboxes"):
+                await Pool({}, tmp_path / "state", backend=bench.backend, protected=[config], trees=[tree]).start()
         (bench.project / "notes.txt").hardlink_to(config / "creto.toml")
         with pytest.raises(InvalidInputError, match="has a second name"):
             async with pool.claim(AGENT, bench.project, Answers()):

@@ -118,6 +118,8 @@ class Pool:
                 f"the backend `{self.backend}` makes mounts and network namespaces, which only root may here; "
                 "run this as root (`sudo -E creto ...`): programs inside never are"
             )
+        for tree in self._trees:
+            _require_apart(tree, self._protected)
         prefix = Path(sys.base_prefix)
         python = Path(getattr(sys, "_base_executable", sys.executable))
         folder = self._state_folder / "sandbox"
@@ -252,6 +254,18 @@ class Pool:
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
+
+
+def _require_apart(tree: Path, protected: Sequence[Path]) -> None:
+    """Refuses a folder for sandboxes to read that holds keys or configuration, or lies in them."""
+    shown = tree.resolve()
+    for path in protected:
+        own = path.resolve()
+        if shown == own or own in shown.parents or shown in own.parents:
+            raise InvalidInputError(
+                f"`{tree}` cannot be in view of sandboxes: `{own}`, which is creto's own, lies there; "
+                "name other folders in `runtime.trees`, or keep the state elsewhere (`CRETO_STATE`)"
+            )
 
 
 def _image_key(trees: list[str]) -> str:
