@@ -11,9 +11,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// The longest run of taken places, and so the most steps of a lookup.
 const LONGEST: usize = 128;
 
-/// 2^64 by the golden ratio, odd.
-const APART: u64 = 0x9e37_79b9_7f4a_7c15;
-
 /// The table; an entry holds the upper half of a hash, and a number plus one.
 #[derive(Debug)]
 pub struct Names {
@@ -48,9 +45,9 @@ impl Names {
     #[inline]
     fn hash(&self, kind: u32, id: &str) -> u64 {
         let mut hasher = self.key.build_hasher();
+        hasher.write_u32(kind);
         hasher.write(id.as_bytes());
-        // Equal ids of several types are put apart by a number that differs in all of its bits; hashing the type as well took a twentieth more.
-        hasher.finish() ^ u64::from(kind).wrapping_mul(APART)
+        hasher.finish()
     }
 
     /// The number of a name that `is` it.
