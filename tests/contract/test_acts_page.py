@@ -15,6 +15,7 @@ from typing import Any
 import anyio.from_thread
 import httpx
 import pytest
+from sqlalchemy import select
 
 import creto
 from creto import config
@@ -22,6 +23,7 @@ from creto.audit import _index
 from creto.errors import CretoError
 from creto.report import price
 from creto.server import _acts, serve_inbox
+from creto.store.tables import grants
 from desks import wait_until
 
 POLICY = """
@@ -119,7 +121,10 @@ def test_an_acts_page_tells_its_life_with_proofs_and_leads_back(records: Records
     (link,) = re.findall(r'href="(/s/[\w-]+/acts/[0-9a-f]{32})"', asked)
     assert link == ACT.findall(records.browser.get("/acts").text)[0][0]
     page = records.browser.get(f"{records.url}{link}")
-    for shown in ("invoice checked", "Ended as a success", "In the ledger: under a checkpoint", "/acts"):
+    with desk.store.read() as tx:
+        statement = tx.scalar(select(grants.c.statement).where(grants.c.request == request.id))
+    signed = f"<dt>Signed answer</dt><dd><code>{hashlib.sha256(statement).hexdigest()}</code></dd>"
+    for shown in (signed, "invoice checked", "Ended as a success", "In the ledger: under a checkpoint", "/acts"):
         assert shown in page.text
     # The style is let through by its digest, and nothing else is.
     (style,) = re.findall(r"<style>(.*?)</style>", page.text, re.DOTALL)

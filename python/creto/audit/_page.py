@@ -100,7 +100,7 @@ def _humans(ordered: Sequence[AuditRecord]) -> list[tuple[str, str]]:
             facts += [("Asked under", record.why), ("Request", record.detail.get("request", ""))]
         elif record.what in ("oversight:approved", "oversight:denied"):
             facts += [(_SAID[record.what] + " by", record.who), ("Reason", record.detail.get("reason", ""))]
-            facts += [("Grant", record.detail.get("grant", ""))]
+            facts += [("Signed answer", text) for name, text in record.detail.items() if name.startswith("grant:")]
     return facts
 
 

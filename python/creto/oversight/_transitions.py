@@ -5,7 +5,8 @@ Every function takes the transaction first, and leaves a record for the ledger a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from hashlib import sha256
 from typing import Any
 
 from sqlalchemy import ColumnElement, Row, func, select, update
@@ -207,6 +208,7 @@ def answer(
             "deny",
             who=approver,
             what="oversight:denied",
+            signed=statements,
             decided=tx.now,
             decided_by=approver,
             reason=reason,
@@ -220,6 +222,7 @@ def answer(
             "approve",
             who=approver,
             what="oversight:approved",
+            signed=statements,
             decided=tx.now,
             decided_by=approver,
             reason=reason,
@@ -228,7 +231,7 @@ def answer(
         raise InvalidInputError(
             f"the request `{current.id[:8]}` has your agreement already; it waits for another approver"
         )
-    _record(tx, current, who=approver, what="oversight:approved-in-part", reason=reason)
+    _record(tx, current, who=approver, what="oversight:approved-in-part", reason=reason, signed=statements)
     tx.publish(TOPIC, current.id)
     return current
 
@@ -318,6 +321,7 @@ def _step(
     who: str,
     what: str,
     outcome_reason: str | None = None,
+    signed: Mapping[str, str] | None = None,
     **values: Any,
 ) -> Request:
     state = _core.oversight_after(request.state, event)
@@ -326,15 +330,25 @@ def _step(
         raise InvalidInputError(f"the request `{request.id[:8]}` was changed meanwhile; look at it again")
     # As it is now: an act that begins gives its own id to this record already.
     current = find(tx, request.id)
-    _record(tx, current, who=who, what=what, reason=values.get("reason") or outcome_reason)
+    _record(tx, current, who=who, what=what, reason=values.get("reason") or outcome_reason, signed=signed)
     tx.publish(TOPIC, request.id)
     return current
 
 
-def _record(tx: Transaction, request: Request, *, who: str, what: str, reason: str | None) -> None:
+def _record(
+    tx: Transaction,
+    request: Request,
+    *,
+    who: str,
+    what: str,
+    reason: str | None,
+    signed: Mapping[str, str] | None = None,
+) -> None:
     digests = {policy: request.digest(policy).hex() for policy in request.policies}
     detail = {"request": request.id, "action": request.action, "resource": request.resource, "agent": request.agent}
     detail |= {f"digest:{policy}": digest for policy, digest in digests.items()}
+    # The answers themselves are in the store; the ledger holds what shows that these, and no others, were given.
+    detail |= {f"grant:{policy}": sha256(text.encode()).hexdigest() for policy, text in (signed or {}).items()}
     if reason:
         detail["reason"] = reason[:500]
     tx.outbox(
