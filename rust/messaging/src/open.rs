@@ -4,7 +4,7 @@ use crate::header::Header;
 use crate::oid;
 use crate::profile::{NONCE, Profile, TAG, WRAPPED};
 use creto_crypto::asn1::{self, Element, Walk};
-use creto_crypto::{Hash, KemKey, KeyId, Provider, Suite};
+use creto_crypto::{Hash, KemKey, KeyId, Provider, Secret, Suite};
 use creto_enablement_common::{AgentId, AgentIdentity, Error, ErrorKind, Result};
 use creto_nhi::Directory;
 use std::ops::Range;
@@ -307,15 +307,16 @@ impl Verified {
         use creto_crypto::Error::Decryption;
         let provider = Provider::chosen();
         let shared = key.decapsulate(envelope.get(place.ciphertext.clone()).ok_or(Decryption)?)?;
-        let cek = provider.symmetric.unwrap(&self.profile.kek(&shared)?, &place.wrapped)?;
-        if !creto_crypto::equal(&self.profile.commitment(&cek, &self.nonce)?, &self.header.commitment) {
-            return Err(Decryption);
-        }
+        // No early exit: whichever of the three steps fails, all three are taken, and how long it took tells nothing.
+        let unwrapped = provider.symmetric.unwrap(&self.profile.kek(&shared)?, &place.wrapped);
+        let mut good = unwrapped.is_ok();
+        let cek = unwrapped.unwrap_or_else(|_| Secret::zero());
+        good &= creto_crypto::equal(&self.profile.commitment(&cek, &self.nonce)?, &self.header.commitment);
         let attributes = envelope.get(self.attributes.clone()).ok_or(Decryption)?;
         let mut associated = Vec::with_capacity(asn1::element_len(attributes.len()));
         asn1::put(&mut associated, asn1::SET, attributes);
         let mut body = envelope.get(self.body.clone()).ok_or(Decryption)?.to_vec();
-        provider.symmetric.open(&cek, &self.nonce, &associated, &mut body, &self.tag)?;
-        Ok(body)
+        good &= provider.symmetric.open(&cek, &self.nonce, &associated, &mut body, &self.tag).is_ok();
+        if good { Ok(body) } else { Err(Decryption) }
     }
 }
