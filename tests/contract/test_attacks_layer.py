@@ -186,6 +186,16 @@ def test_a_table_shows_escape_sequences_of_agents_and_does_not_send_them(capsys:
     assert "\\x1b[2J" in shown
 
 
+def test_a_record_that_is_shown_is_not_written_by_who_acted(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = {"resource": "search\nwho       spiffe://creto.local/agent/other", "usage": {"a\x1b[2J\u202e": 1}}
+    Frame().show(shown)
+    assert capsys.readouterr().out.splitlines() == [
+        "resource  search",
+        "          who       spiffe://creto.local/agent/other",
+        "usage     a\\x1b[2J\\u202e=1",
+    ]
+
+
 def test_json_at_a_terminal_sends_it_nothing_either(capsys: pytest.CaptureFixture[str]) -> None:
     """JSON must escape the controls below U+0020 alone; a terminal obeys those from U+0080 on as well."""
     frame = Frame()

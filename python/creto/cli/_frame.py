@@ -98,7 +98,9 @@ class Frame:
         elif isinstance(data, Mapping):
             width = max((len(str(name)) for name in data), default=0)
             for name, value in data.items():
-                click.echo(f"{name!s:<{width}}  {_cell(value)}")
+                # Further lines of a value stand below it, so that none passes for a name and value of its own.
+                shown = _cell(value).replace("\n", f"\n{'':<{width}}  ")
+                click.echo(f"{name!s:<{width}}  {shown}")
         else:
             click.echo(_cell(data))
 
@@ -169,7 +171,7 @@ def _cell(value: Any) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(_cell(item) for item in value)
     if isinstance(value, Mapping):
-        return ", ".join(f"{name}={_cell(item)}" for name, item in value.items())
+        return ", ".join(f"{_cell(name)}={_cell(item)}" for name, item in value.items())
     text = str(_plain(value)) if isinstance(value, bytes | Path) else str(value)
     # Agents choose names and resources: no escape sequence of theirs reaches the terminal.
     return plain(text, lines=True, most=100_000)
