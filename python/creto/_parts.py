@@ -37,6 +37,7 @@ class Parts:
 
     def __init__(self, state: Path | None = None, config: Iterable[Path] = (), project: Path | None = None) -> None:
         from creto.audit import AuditClient, open_ledger
+        from creto.audit._clock_alarm import ClockAlarm
         from creto.authz._order import TOPIC
         from creto.config import Live
         from creto.crypto import open_sealer
@@ -114,6 +115,7 @@ class Parts:
             )
             # Before the desk: its last notices go out over the desk's channels.
             closing.callback(upkeep.close)
+            closing.callback(ClockAlarm(self.clock, self.ledger).close)
             self._closing = closing.pop_all()
 
     def _alert(self, notice: Mapping[str, Any]) -> None:

@@ -12,7 +12,10 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import anyio
 import pytest
+
+from creto.audit import AuditClient
 
 DAY = 86_400
 _WORKER = """
@@ -135,3 +138,42 @@ def test_no_message_arrives_before_it_was_sent_whatever_the_clocks_say(start: St
         last[which] = word
         if chosen.random() < 0.5:
             on_their_way.append(word)
+
+
+LAYER = r"""
+import pathlib, select, sys, time
+import creto
+state, times = sys.argv[1:]
+pathlib.Path(times).write_text("+0\n")
+with creto.open_blocking(state) as layer:
+    pathlib.Path(times).write_text("+86400\n")
+    deadline = time.monotonic() + 20
+    while not layer.parts.clock.jumps()[0] and time.monotonic() < deadline:
+        select.select([], [], [], 0.05)  # sleeping is what the steps upset
+    layer.parts.clock.observe(layer.parts.clock.now() + (3600 * 10**6 << 12))
+print("closed")
+"""
+
+
+def test_a_step_is_an_alarm_that_is_told_and_recorded(tmp_path: Path) -> None:
+    found = sorted(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
+    if not found:
+        pytest.skip("libfaketime is not here: apt-get install libfaketime")
+    times = tmp_path / "time"
+    times.write_text("+0\n")
+    environment = {
+        **os.environ,
+        "LD_PRELOAD": str(found[0]),
+        "FAKETIME_TIMESTAMP_FILE": str(times),
+        "FAKETIME_NO_CACHE": "1",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+    }
+    command = [sys.executable, "-c", LAYER, str(tmp_path / "state"), str(times)]
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert run.stdout == "closed\n", run.stderr
+    assert "the wall clock was stepped by +86400 s; `creto doctor` says" in run.stderr
+    told = anyio.run(lambda: AuditClient.reading(tmp_path / "state").query(action="clock:*"))
+    assert {(one.what, one.why) for one in told} == {
+        ("clock:step", "the wall clock was stepped by +86400 s"),
+        ("clock:refused", "not taken over from elsewhere, more than a minute ahead: 1 times"),
+    }
