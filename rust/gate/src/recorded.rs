@@ -3,7 +3,7 @@
 //! Every listed name is there, in the schema's order, `null` where the act did not say; so a reader knows that it knows. A value that is too long is named instead.
 
 use creto_enablement_common::{Fields, Value};
-use serde_json::{Map, Value as Json, json};
+use serde_json::{Value as Json, json};
 
 /// The longest text of one value.
 const LONGEST: usize = 256;
@@ -21,22 +21,34 @@ impl Recorded {
     }
 }
 
+/// Written straight as text: nearly all that is listed is absent or short, and every act of such an action pays for it.
 pub(crate) fn recorded(names: &[Box<str>], context: Fields<'_>) -> Recorded {
-    let (mut values, mut left_out) = (Map::new(), Vec::new());
-    for name in names {
-        match context.iter().find(|(given, _)| *given == &**name) {
-            None => _ = values.insert(name.to_string(), Json::Null),
-            Some((_, value)) => {
-                let value = written(value);
-                if value.to_string().len() <= LONGEST {
-                    values.insert(name.to_string(), value);
-                } else {
-                    left_out.push(&**name);
-                }
-            }
+    let (mut values, mut left_out) = (vec![b'{'], Vec::new());
+    for (at, name) in names.iter().enumerate() {
+        if names.iter().take(at).any(|known| known == name) {
+            continue;
+        }
+        let before = values.len();
+        if before > 1 {
+            values.push(b',');
+        }
+        let named = serde_json::to_writer(&mut values, &**name);
+        values.push(b':');
+        let start = values.len();
+        let said = match context.iter().find(|(given, _)| *given == &**name) {
+            None => serde_json::to_writer(&mut values, &Json::Null),
+            Some((_, value)) => serde_json::to_writer(&mut values, &written(value)),
+        };
+        if named.and(said).is_err() || values.len() - start > LONGEST {
+            values.truncate(before);
+            left_out.push(&**name);
         }
     }
-    Recorded { values: Json::Object(values).to_string().into(), left_out: (!left_out.is_empty()).then(|| left_out.join(", ").into()) }
+    values.push(b'}');
+    Recorded {
+        values: String::from_utf8(values).unwrap_or_default().into(),
+        left_out: (!left_out.is_empty()).then(|| left_out.join(", ").into()),
+    }
 }
 
 fn written(value: &Value<'_>) -> Json {
@@ -57,7 +69,7 @@ mod tests {
 
     #[test]
     fn what_is_listed_is_recorded_and_a_value_that_is_too_long_is_named() {
-        let names: Vec<Box<str>> = ["amount", "to", "note", "absent"].into_iter().map(Box::from).collect();
+        let names: Vec<Box<str>> = ["note", "amount", "to", "amount", "absent"].into_iter().map(Box::from).collect();
         let long = "x".repeat(300);
         let context = [
             ("amount", Value::Extension("decimal", "2.50")),
