@@ -148,6 +148,7 @@ class EnablementLayer:
             authorize_receive=self._may_receive,
             record=parts.record,
             remote=parts.settings.messaging.nats_url is not None,
+            observe=parts.clock.observe,
         )
 
     # --- who ----------------------------------------------------------------------------------------------------------

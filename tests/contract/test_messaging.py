@@ -143,6 +143,24 @@ def test_the_stronger_suite_holds_from_the_keys_to_the_receipt_and_takes_nothing
     run(main)
 
 
+def test_what_follows_from_a_message_is_recorded_after_it_though_its_writers_clock_is_ahead(
+    post: Post, state: Path, run: Any
+) -> None:
+    clock = _core.HybridLogicalClock(str(state / "clock"))
+    ahead = Mailbox(post.store, post.identities, clock=lambda: time.time() + 30)
+    here = Mailbox(post.store, post.identities, observe=clock.observe)
+
+    async def main() -> int:
+        await ahead.send(post.writer, "reader", b"done")
+        message = await anext(here.inbox(post.reader))
+        await message.ack()
+        return message.date
+
+    written = run(main)
+    assert written > time.time() + 5
+    assert clock.now() >> 12 >= written * 1_000_000
+
+
 def test_nothing_of_the_content_is_in_the_store(post: Post, state: Path, run: Any) -> None:
     canary = "canary-" + os.urandom(12).hex()
 

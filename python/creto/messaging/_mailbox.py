@@ -51,6 +51,8 @@ class Mailbox:
         record: Takes the ledger record of a message that is handed over in memory, where no transaction carries it.
         remote: Keeps messages for agents of other machines until a process that runs `carry` has sent them.
         clock: Seconds since the epoch.
+        observe: Takes over the time at which a message was written, as a hybrid logical word: what a recipient records
+            of it comes later, though the writer's machine is ahead of this one.
 
     Example:
         >>> import anyio, tempfile
@@ -87,6 +89,7 @@ class Mailbox:
         record: Callable[[dict[str, Any]], None] | None = None,
         remote: bool = False,
         clock: Callable[[], float] = time.time,
+        observe: Callable[[int], object] | None = None,
     ) -> None:
         self._store = store
         self._identities = identities
@@ -100,6 +103,7 @@ class Mailbox:
         self._outgoing_wake = Wake()
         self._refused_wake = Wake()
         self._clock = clock
+        self._observe = observe
         self._holder = this_process()
         self._inboxes: dict[str, list[Inbox]] = {}
         self._lock = threading.Lock()

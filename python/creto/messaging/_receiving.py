@@ -122,6 +122,8 @@ class Receiving:
     def _message(
         self, agent: Agent, header: Mapping[str, Any], body: bytes, held: _rows.Held | None, envelope: bytes
     ) -> Message:
+        if self._mailbox._observe is not None:
+            self._mailbox._observe(header["date"] * 1_000_000 << 12)  # to the second, which is what messages carry
         media: str = header["content_type"]
         attached: dict[str, _attachment.Attachment] = {}
         if media == _attachment.MANIFEST:
