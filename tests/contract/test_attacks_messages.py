@@ -16,7 +16,7 @@ from sqlalchemy import delete, select, update
 
 from creto import _core
 from creto.errors import DeliveryDeniedError, UnauthorizedError
-from creto.messaging import Sent, _attachment, _parcel, _pieces, _receipt, _rows
+from creto.messaging import Sent, _attachment, _outgoing, _parcel, _pieces, _receipt, _rows
 from creto.messaging._arriving import Answer, Arriving, Incomplete
 from creto.store import tables
 from machines import Machine, acquainted
@@ -319,12 +319,17 @@ def test_what_is_refused_after_it_was_received_is_told_to_its_sender_on_another_
             async with there.mailbox.carry(nats_url):
                 await ended(other)
         assert [row.state for row in there.rows(tables.mailbox)] == ["denied", "denied"]
+        with here.store.begin() as tx:
+            _outgoing.answered(tx, refused)  # several at once, as whoever was away for a while finds them
 
     received: dict[str, str] = {}
+    refused: list[Any] = []
     answered = here.mailbox._fates.answered
 
     def answer(receipt: Any) -> None:
         received.setdefault(receipt.message_id, receipt.statement)
+        if receipt.outcome == "refused":
+            refused.append(receipt)
         answered(receipt)
 
     here.mailbox._fates.answered = answer  # type: ignore[method-assign]

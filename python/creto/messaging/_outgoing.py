@@ -50,7 +50,8 @@ _TRIED = update(outgoing).where(*_THIS).values(attempts=bindparam("tried"), next
 _ANSWER = {"state": bindparam("became"), "reason": bindparam("why"), "receipt": bindparam("statement"), "envelope": b""}
 _ANSWERED = update(outgoing).where(*_THIS).values(_ANSWER)
 # What was received may still be refused, once its recipient's policy or keys have been asked.
-_REFUSED = update(outgoing).where(*_THIS[:-1], outgoing.c.state.in_(("waiting", "received"))).values(_ANSWER)
+_OPEN = or_(outgoing.c.state == "waiting", outgoing.c.state == "received")  # `IN` is for one row at a time
+_REFUSED = update(outgoing).where(*_THIS[:-1], _OPEN).values(_ANSWER)
 
 
 def keep(tx: Transaction, messages: Sequence[Mapping[str, Any]], now: int) -> None:
