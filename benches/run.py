@@ -11,6 +11,9 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from typing import Any
+
+from figures import times
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
@@ -70,11 +73,10 @@ def _release_module() -> None:
     fresh.replace(target)
 
 
-def _describe(row: dict[str, object], goal: dict[str, object] | None) -> str:
-    ours, peer = row["ours"], row.get("peer_value")
+def _describe(row: dict[str, Any], goal: dict[str, object] | None) -> str:
+    ours, ratio = row["ours"], times(row)
     text = f"{row['area'] + '/' + str(row['case']):48} {ours:>14,.6g} {row['unit']:<12}"
-    if isinstance(ours, int | float) and isinstance(peer, int | float) and peer and ours:
-        ratio = ours / peer if str(row["unit"]).endswith("/s") else peer / ours
+    if ratio is not None:
         text += f" {ratio:>10,.3g} x {row['peer']} {row['peer_version']}"
     if goal:
         bounds = [f"{key} {goal[key]:g}" for key in ("max", "min", "min_ratio") if key in goal]

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from creto._parts import Parts
     from creto.memory import Recalled
     from creto.messaging import Inbox, Message, Sent
-    from creto.messaging._sending import Options
+    from creto.messaging._sending import Delivery
     from creto.metering import Ingest
     from creto.nhi import Agent
     from creto.runtime import Box, Pool, Result
@@ -461,10 +461,7 @@ class EnablementLayer:
         agent: Agent,
         to: str | Sequence[str],
         body: bytes | str,
-        *,
-        receipt: bool = False,
-        timeout: float | None = None,
-        **options: Unpack[Options],
+        **options: Unpack[Delivery],
     ) -> Sent:
         """Sends a sealed and signed message.
 
@@ -472,9 +469,9 @@ class EnablementLayer:
             agent: The sender.
             to: The recipient's name or SPIFFE id, or several.
             body: At most `messaging.max_message_size_bytes` bytes; text is sent as UTF-8.
-            receipt: Waits until every recipient has acknowledged it.
-            timeout: Seconds to wait for that; `messaging.delivery_timeout_seconds` where none is given.
-            options: `content_type`, `in_reply_to`, `priority`, `expires_in`, `attach`, `durable`; see `Mailbox.send`.
+            options: `receipt`: waits until every recipient has acknowledged it. `timeout`: seconds to wait for that,
+                `messaging.delivery_timeout_seconds` where none is given. And `content_type`, `in_reply_to`, `priority`,
+                `expires_in`, `attach`, `durable`; see `Mailbox.send`.
 
         Returns:
             The message as it was sent: its id, its size, and its receipts as they come.
@@ -495,17 +492,14 @@ class EnablementLayer:
             >>> asyncio.run(main())
             'the report is done'
         """
-        return await self.mailbox.send(agent, to, body, receipt=receipt, timeout=timeout, **options)
+        return await self.mailbox.send(agent, to, body, **options)
 
     def send_blocking(
         self,
         agent: Agent,
         to: str | Sequence[str],
         body: bytes | str,
-        *,
-        receipt: bool = False,
-        timeout: float | None = None,
-        **options: Unpack[Options],
+        **options: Unpack[Delivery],
     ) -> Sent:
         """`send` for code without an event loop; the layer must come from `creto.open_blocking()`.
 
@@ -518,7 +512,7 @@ class EnablementLayer:
         """
 
         async def send() -> Sent:
-            return await self.send(agent, to, body, receipt=receipt, timeout=timeout, **options)
+            return await self.send(agent, to, body, **options)
 
         sent: Sent = self.call_blocking(send)
         return sent

@@ -84,7 +84,7 @@ def command(
         usage_window(per, start, zone)  # told at once where there is no such window
     with bar("reading") as progress:
         usage = read_usage(frame.folder / "ledger", start=start, end=end, progress=progress)
-    if meter is not None and meter not in {*usage.meters, *_known(frame)}:
+    if meter is not None and meter not in usage.meters and meter not in _known(frame):
         others = f"; used in {period}: {', '.join(usage.meters)}" if usage.meters else ""
         raise NotFoundError(f"there is no meter `{meter}`: nothing used, limits or prices it{others}")
     rows = []

@@ -213,13 +213,12 @@ class Live:
         paths = set(self._sources["files"]) | set(self._current.sources)
         if self._sources["system"]:
             paths |= set(system_files())
-        authz = self._current.authz
-        for pattern in (*authz.policies, *authz.entities, *authz.shadow):
+        for _setting, pattern in _followed(self._current):
             try:
                 paths |= set(expand(pattern))
             except CretoError:
                 paths.add(pattern)
-        return paths | {each for each in (authz.schema_file, authz.signature) if each}
+        return paths
 
     def _look(self) -> dict[Path, tuple[int, int, int] | None]:
         seen: dict[Path, tuple[int, int, int] | None] = {}
@@ -233,19 +232,16 @@ class Live:
 
     @staticmethod
     def _fingerprint(settings: Settings) -> dict[str, str]:
-        authz = settings.authz
-        named: list[tuple[str, list[Path]]] = [
-            ("policies", authz.policies),
-            ("entities", authz.entities),
-            ("shadow", authz.shadow),
-            ("schema_file", [authz.schema_file] if authz.schema_file else []),
-            ("signature", [authz.signature] if authz.signature else []),
-        ]
         return {
             str(path): digest(content)
-            for setting, patterns in named
-            for path, content in settings.files(f"authz.{setting}", patterns)
+            for setting, pattern in _followed(settings)
+            for path, content in settings.files(setting, [pattern])
         }
+
+
+def _followed(settings: Settings) -> list[tuple[str, Path]]:
+    """The paths and patterns whose files are taken up anew when they change, each after its setting."""
+    return [(setting, pattern) for setting, pattern in settings.named() if is_reloadable(setting)]
 
 
 def _set_level(settings: Settings) -> None:

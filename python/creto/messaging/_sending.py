@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from creto.messaging._mailbox import Mailbox
     from creto.nhi import Agent
 
-__all__ = ["Draft", "Options", "Sending"]
+__all__ = ["Delivery", "Draft", "Options", "Sending"]
 
 
 class Options(TypedDict, total=False):
@@ -44,6 +44,13 @@ class Options(TypedDict, total=False):
     expires_in: float | None
     attach: Mapping[str, bytes] | None
     durable: bool
+
+
+class Delivery(Options, total=False):
+    """The same, and whether whoever sends waits for receipts."""
+
+    receipt: bool
+    timeout: float | None
 
 
 @dataclass(slots=True)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from creto import _core
+from creto._plain import is_text
 from creto.errors import InvalidInputError
 
 __all__ = ["Place", "UsageEvent", "check_event", "is_name"]
@@ -135,13 +136,7 @@ def is_name(value: Any) -> bool:
         >>> [is_name(value) for value in ("acme", "", "\\ud800", None)]
         [True, False, False, False]
     """
-    if not isinstance(value, str) or not 0 < len(value) <= 1024:
-        return False
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+    return isinstance(value, str) and 0 < len(value) <= 1024 and is_text(value)
 
 
 def _text(value: Any) -> str:

@@ -253,12 +253,13 @@ class _Paid:
 
     def of(self, line: Mapping[str, Any], periods: Sequence[PricePeriod], currency: str) -> Decimal:
         """What a line has cost so far; usage that had no price then stays uncharged, so that it counts as paid."""
-        known = self._known.get(_identity(line))
-        if known is not None:
-            return known
-        own = sums(self._before, self._cuts, self._prices, customers=[self._customer])
-        lines, _ = lines_of(own, self._customer, periods, self._cuts[-1] - self._cuts[0], currency)
-        return next((Decimal(one["amount"]) for one in lines if _identity(one) == _identity(line)), Decimal(0))
+        name = _identity(line)
+        if name not in self._known:
+            own = sums(self._before, self._cuts, self._prices, customers=[self._customer])
+            lines, _ = lines_of(own, self._customer, periods, self._cuts[-1] - self._cuts[0], currency)
+            for one in lines:  # of all lines: the ledger is read for them once
+                self._known.setdefault(_identity(one), Decimal(one["amount"]))
+        return self._known.setdefault(name, Decimal(0))
 
 
 def _late_lines(

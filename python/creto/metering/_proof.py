@@ -25,11 +25,10 @@ PROOF = "creto-usage-proof/2"
 
 
 def _found(document: Mapping[str, Any], line: int) -> Mapping[str, Any]:
-    for found in document["lines"]:
-        if found["line"] == line:
-            line_found: Mapping[str, Any] = found
-            return line_found
-    raise IntegrityError(f"the invoice has no line {line}")
+    found: Mapping[str, Any] | None = next((one for one in document["lines"] if one["line"] == line), None)
+    if found is None:
+        raise IntegrityError(f"the invoice has no line {line}")
+    return found
 
 
 def line_events(document: Mapping[str, Any], line: int, ledger: Path) -> list[UsageEvent]:

@@ -201,7 +201,7 @@ class Agents:
         for summary in self.agents():
             if summary.id == id:
                 return summary
-        raise NotFoundError(f"no agent `{id}` is known here; `creto agent list` shows those that are")
+        raise _unknown(id)
 
     def _make(self, id: str, path: Sequence[str]) -> None:
         # Before the transaction: making keys takes longer than anything in it.
@@ -213,7 +213,7 @@ class Agents:
         with self._store.read() as tx:
             row = tx.first(select(agents).where(agents.c.id == id))
             if row is None:
-                raise NotFoundError(f"no agent `{id}` is known here; `creto agent list` shows those that are")
+                raise _unknown(id)
             if row.state != "active":
                 raise UnauthorizedError(f"agent `{id}` was revoked")
             if not row.own:
@@ -259,7 +259,7 @@ class Agents:
                 select(agent_keys.c.generation).where(agent_keys.c.agent == id).order_by(agent_keys.c.generation.desc())
             )
         if row is None:
-            raise NotFoundError(f"no agent `{id}` is known here; `creto agent list` shows those that are")
+            raise _unknown(id)
         if row.state != "active" or not row.own:
             raise UnauthorizedError(f"agent `{id}` was revoked, or its keys are elsewhere; it cannot be rotated here")
         values = fresh_keys(self._authority, self._sealer, id, int(before) + 1, self._now(), self._lifetime)
@@ -318,3 +318,7 @@ class Agents:
 
     def _now(self) -> int:
         return int(self._clock())
+
+
+def _unknown(id: str) -> NotFoundError:
+    return NotFoundError(f"no agent `{id}` is known here; `creto agent list` shows those that are")
