@@ -1,4 +1,4 @@
-"""The course of one act, from the door to its record; it never runs the operation itself."""
+"""How an act goes in, and the course of one that waits: from the door to its record. It never runs the operation."""
 
 from __future__ import annotations
 
@@ -17,26 +17,72 @@ if TYPE_CHECKING:
     from creto.nhi import Agent
     from creto.oversight import Clearance
 
-__all__ = ["Course", "Durability"]
+__all__ = ["Course", "Durability", "admit", "brought", "is_strict"]
 
 Durability = Literal["strict", "relaxed"]
 V = TypeVar("V")
 
 
+def is_strict(layer: EnablementLayer, durability: Durability | None) -> bool:
+    """Whether an act is on disk before it starts and before it ends: what it says, or else what the layer does."""
+    if durability is None:
+        return layer.strict
+    if durability not in ("strict", "relaxed"):
+        raise InvalidInputError(f"durability `{durability}`: write `strict` or `relaxed`")
+    return durability == "strict"
+
+
+def brought(
+    action: str, resource: str, context: Mapping[str, Any] | None, usage: Mapping[str, int] | None
+) -> tuple[dict[str, Any] | None, dict[str, int] | None]:
+    """Context and usage of an act, as the gate takes them.
+
+    Raises:
+        InvalidInputError: One of the four is not what it has to be.
+    """
+    # What nearly every act brings is taken as it is; looking at the rest costs more than deciding.
+    plain = (context is None or type(context) is dict) and type(action) is type(resource) is str
+    if not plain or action[:5] == "http:":
+        context = _circumstances(action, resource, context)
+    return context, None if usage is None else _dict("usage", usage) or None  # type: ignore[return-value]  # see `plain`
+
+
+def admit(
+    layer: EnablementLayer,
+    agent: Agent,
+    action: str,
+    resource: str,
+    context: dict[str, Any] | None,
+    usage: dict[str, int] | None,
+) -> _core.Permit | OversightRequiredError | QuotaExceededError:
+    """Lets an act in where nothing has to be waited for; else what lacks: a human's answer, or units of a quota."""
+    parts = layer.parts
+    parts.reach.require_fresh()
+    try:
+        return parts.gate.enter(layer.principal(agent), action, resource, context, usage)
+    except OversightRequiredError as asked:
+        return asked
+    except QuotaExceededError as refused:
+        if parts.quota.short(refused):
+            return refused
+        raise
+    except UnicodeEncodeError as error:
+        raise InvalidInputError(
+            f"half of a character stands alone in {error.object!r}, which no policy and no record can hold"
+        ) from error
+
+
 class Course:
-    """One act on its way: `enter`, `make_ready` where that has to wait for something, the operation, `finish`.
+    """One act that waits for something, before its operation or after it, or whose operation asks for it.
 
     Args:
         layer: What it goes through.
         agent: Who acts.
         action: `namespace:verb`.
         resource: On what.
-        context: The circumstances, by name.
+        context: The circumstances, by name; see `brought`.
         usage: What is reserved, by meter.
-        durability: `strict`, `relaxed`, or the layer's own.
-
-    Raises:
-        InvalidInputError: One of these is not what it has to be.
+        strict: Whether its records are on disk before it goes on.
     """
 
     __slots__ = (
@@ -59,25 +105,17 @@ class Course:
         agent: Agent,
         action: str,
         resource: str,
-        context: Mapping[str, Any] | None,
-        usage: Mapping[str, int] | None,
-        durability: Durability | None,
+        context: dict[str, Any] | None,
+        usage: dict[str, int] | None,
+        strict: bool,
     ) -> None:
-        if durability is not None and durability not in ("strict", "relaxed"):
-            raise InvalidInputError(f"durability `{durability}`: write `strict` or `relaxed`")
         self.layer = layer
         self.agent = agent
         self.action = action
         self.resource = resource
-        # What nearly every act brings is taken as it is; looking at the rest costs more than deciding.
-        plain = (context is None or type(context) is dict) and type(action) is type(resource) is str
-        self.context: dict[str, Any] | None
-        if plain and action[:5] != "http:":
-            self.context = context  # type: ignore[assignment]  # `plain` says it is a dict, or None
-        else:
-            self.context = _circumstances(action, resource, context)
-        self.usage = self.used = None if usage is None else _dict("usage", usage) or None
-        self.strict = layer.strict if durability is None else durability == "strict"
+        self.context = context
+        self.usage = self.used = usage
+        self.strict = strict
         self.permit: _core.Permit
         self.clearance: Clearance | None = None
         self.executing = False
@@ -89,38 +127,22 @@ class Course:
 
     # --- before the operation -----------------------------------------------------------------------------------------
 
-    def enter(self) -> OversightRequiredError | QuotaExceededError | None:
-        """Goes in where nothing has to be waited for; else what lacks: a human's answer, or leased units of a quota."""
-        layer = self.layer
-        layer.parts.reach.require_fresh()
-        try:
-            self.permit = layer.parts.gate.enter(
-                layer.principal(self.agent), self.action, self.resource, self.context, self.usage
-            )
-        except OversightRequiredError as asked:
-            return asked
-        except QuotaExceededError as refused:
-            if layer.parts.quota.short(refused):
-                return refused
-            raise
-        except UnicodeEncodeError as error:
-            raise InvalidInputError(
-                f"half of a character stands alone in {error.object!r}, which no policy and no record can hold"
-            ) from error
-        return None
-
     async def make_ready(
-        self, lacks: OversightRequiredError | QuotaExceededError | None, timeout: float | None, preview: str | None
+        self,
+        admitted: _core.Permit | OversightRequiredError | QuotaExceededError,
+        timeout: float | None,
+        preview: str | None,
     ) -> None:
         """Waits for what has to be there before the operation; where it does not get to its end, all is given back."""
-        if isinstance(lacks, QuotaExceededError):
+        if isinstance(admitted, QuotaExceededError):
             try:
-                self.permit = await self._enter_leasing()
-                lacks = None
+                admitted = await self._enter_leasing()
             except OversightRequiredError as asked:
-                lacks = asked
-        if lacks is not None:
-            await self._ask(lacks, timeout, preview)
+                admitted = asked
+        if isinstance(admitted, OversightRequiredError):
+            await self._ask(admitted, timeout, preview)
+        else:
+            self.permit = admitted
         try:
             if self.clearance is not None:
                 await self.layer.parts.desk.execute(self.clearance, act=self.act.id)
@@ -135,9 +157,8 @@ class Course:
 
     async def begin(self, timeout: float | None, preview: str | None) -> None:
         """All that comes before the operation."""
-        lacks = self.enter()
-        if lacks is not None or self.permit.wants_intent:
-            await self.make_ready(lacks, timeout, preview)
+        admitted = admit(self.layer, self.agent, self.action, self.resource, self.context, self.usage)
+        await self.make_ready(admitted, timeout, preview)
 
     async def _ask(self, asked: OversightRequiredError, timeout: float | None, preview: str | None) -> None:
         """Asks humans, then goes in again: policy and quota may have changed while they thought."""
@@ -204,16 +225,10 @@ class Course:
 
     # --- after it -----------------------------------------------------------------------------------------------------
 
-    def settle(self, error: BaseException | None) -> int:
-        """Charges or gives back, and enqueues the outcome; its ticket."""
-        if error is None and self.used is self.usage:
-            return self.permit.settle()
-        used = self.used if self.used != self.usage else None
-        return self.permit.settle(None if error is None else failure(error), _dict("usage", used))
-
     async def finish(self, error: BaseException | None) -> None:
         """Charges or gives back, and records; before anything is awaited, so that a cancelled act holds nothing."""
-        ticket = self.settle(error)
+        used = self.used if self.used != self.usage else None
+        ticket = self.permit.settle(None if error is None else failure(error), _dict("usage", used))
         if not self.strict and not self.executing:
             return
         with anyio.CancelScope(shield=True):

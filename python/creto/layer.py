@@ -17,8 +17,8 @@ import anyio
 import anyio.to_thread
 
 from creto import _bridge, _core
-from creto._act import Act, nothing, takes_act
-from creto._course import Course, Durability
+from creto._act import Act, failure, nothing, takes_act
+from creto._course import Course, Durability, admit, brought, is_strict
 from creto._guard import acting, guard
 from creto.errors import InvalidInputError
 from creto.messaging import Mailbox
@@ -279,21 +279,29 @@ class EnablementLayer:
         """
         if not callable(operation):
             raise _no_operation(operation)
-        course = Course(self, agent, action, resource, context, usage, durability)
-        lacks = course.enter()
-        if lacks is not None or course.permit.wants_intent:  # else there is nothing to wait for
-            await course.make_ready(lacks, timeout, preview)
+        strict = is_strict(self, durability)
+        taken, used = brought(action, resource, context, usage)
+        admitted = admit(self, agent, action, resource, taken, used)
+        course = None
+        if isinstance(admitted, _core.Permit) and not (strict or admitted.wants_intent or takes_act(operation)):
+            permit = admitted  # it waits for nothing: the permit is all there is of it
+        else:
+            course = Course(self, agent, action, resource, taken, used, strict)
+            await course.make_ready(admitted, timeout, preview)
         try:
-            result = operation(course.act) if takes_act(operation) else operation()
+            result = operation(course.act) if course is not None and takes_act(operation) else operation()
             if inspect.isawaitable(result):
                 result = await result
         except BaseException as error:
-            await course.finish(error)
+            if course is None:
+                permit.settle(failure(error))
+            else:
+                await course.finish(error)
             raise
-        if course.strict or course.executing:
-            await course.finish(None)
+        if course is None:
+            permit.settle()
         else:
-            course.settle(None)
+            await course.finish(None)
         return cast("R", result)  # awaited above where it could be
 
     def perform_blocking(
@@ -325,7 +333,8 @@ class EnablementLayer:
             raise InvalidInputError(
                 f"`{operation.__qualname__}` is async, and nothing here would await it: use `perform`"
             )
-        course = Course(self, agent, action, resource, context, usage, durability)
+        taken, used = brought(action, resource, context, usage)
+        course = Course(self, agent, action, resource, taken, used, is_strict(self, durability))
         self.call_blocking(course.begin, timeout, preview)
         try:
             result = operation(course.act) if takes_act(operation) else operation()
