@@ -18,7 +18,20 @@ from creto.audit._index import LedgerIndex, StaleIndexError
 from creto.audit._record import AuditRecord, read
 from creto.errors import IntegrityError, InvalidInputError, NotFoundError
 
-__all__ = ["Followers", "Proof", "Verified", "check", "find", "pages", "prove", "query", "scan", "shards", "verify"]
+__all__ = [
+    "Followers",
+    "Proof",
+    "Verified",
+    "check",
+    "find",
+    "intact",
+    "pages",
+    "prove",
+    "query",
+    "scan",
+    "shards",
+    "verify",
+]
 
 T = TypeVar("T")
 _ALL = 1 << 62
@@ -88,6 +101,7 @@ class Verified:
         size: How many records its checkpoint covers.
         root: The root of the tree over them, hexadecimal.
         note: The signed checkpoint; keep it, and give it back as `seen` next time.
+        unsigned: How many more records are on disk: no checkpoint covers them yet, and nothing was checked of them.
 
     Example:
         >>> import tempfile, creto
@@ -103,6 +117,7 @@ class Verified:
     size: int
     root: str
     note: str
+    unsigned: int = 0
 
 
 def shards(folder: Path) -> list[_core.LedgerShard]:
@@ -253,18 +268,17 @@ def verify(
     verified = []
     for shard in shards(folder):
         checkpoint = shard.checkpoint()
-        mine = origins.pop(_origin(folder, shard.name), [])
-        if checkpoint is None and not mine:
-            # Made, and closed or killed before its first record.
+        if checkpoint is None:
+            # Made, and closed or killed before its first record; or emptied, which those who saw it before find out.
             if shard.tail(0):
                 raise NotFoundError(
                     f"shard `{shard.name}` has records and no checkpoint; open the ledger once to recover it"
                 )
             continue
-        total = checkpoint["size"] if checkpoint else 0
-        with watched(progress, shard.name, total) as counter:
-            found = shard.verify(list(keys), mine, counter)
-        verified.append(Verified(shard.name, found["origin"], found["size"], found["root"], found["note"]))
+        with watched(progress, shard.name, checkpoint["size"]) as counter:
+            found = intact(shard, keys, origins.pop(checkpoint["origin"], []), counter)
+        beyond = len(shard.tail(found["size"]))
+        verified.append(Verified(shard.name, found["origin"], found["size"], found["root"], found["note"], beyond))
     if origins:
         gone = sorted(origins)[0]
         raise IntegrityError(
@@ -273,11 +287,30 @@ def verify(
     return verified
 
 
-def _origin(folder: Path, shard: str) -> str:
-    try:
-        return (folder / shard / "origin").read_text()
-    except FileNotFoundError:
-        return ""
+def intact(
+    shard: _core.LedgerShard, keys: Sequence[_core.VerifyingKey], seen: Sequence[str], counter: _core.Progress
+) -> dict[str, Any]:
+    """A shard's checkpoint, once every record, tile and signature was checked, and that it is this shard's own.
+
+    One key signs all logs of a folder: without the name, a log could stand in another's place, or twice.
+
+    Args:
+        shard: The shard.
+        keys: Public keys that are trusted.
+        seen: Signed checkpoints of its log, kept from before.
+        counter: Counts records as they are checked.
+
+    Raises:
+        IntegrityError: Something was changed, or it is the log of another shard.
+        SignatureVerificationFailedError: A checkpoint is not signed by any of the keys.
+    """
+    found = shard.verify(list(keys), list(seen), counter)
+    origin: str = found["origin"]
+    if origin.rpartition("/")[2] != shard.name:
+        raise IntegrityError(f"shard `{shard.name}` is a copy of another: its checkpoint is of the log `{origin}`")
+    if any(note.split("\n", 1)[0] != origin for note in seen):
+        raise IntegrityError(f"shard `{shard.name}` was put in another's place while it was checked")
+    return found
 
 
 class Followers:

@@ -14,6 +14,7 @@ from typing import Any
 from creto import _core
 from creto._count import counted
 from creto._progress import Progress, watched
+from creto.audit._reading import intact
 from creto.errors import CretoError, IntegrityError
 from creto.metering._books import Books
 from creto.metering._currency import money
@@ -88,7 +89,7 @@ class Shards:
             shard, size = _core.LedgerShard(str(self.folder / name)), covered(self.folder, name)
             if self._keys is not None:
                 with watched(self._progress, name, size) as counter:
-                    size = int(shard.verify(list(self._keys), (), counter)["size"])
+                    size = int(intact(shard, self._keys, (), counter)["size"])
             self._checked[name] = shard, size
         return self._checked[name]
 

@@ -51,12 +51,15 @@ def verify(frame: Frame, keys: tuple[Path, ...], seen: tuple[Path, ...], remembe
         _remember(remember, "\0".join(shard.note for shard in verified))
     rows = [(v.shard, v.size, v.root, v.origin) for v in verified]
     if frame.json:
-        frame.table(["shard", "size", "root", "origin"], rows)
+        columns = ["shard", "size", "root", "origin", "unsigned"]
+        frame.table(columns, [(*row, v.unsigned) for row, v in zip(rows, verified, strict=True)])
         return
     frame.table(["shard", "records", "root", "origin"], rows, empty="the ledger has no record yet")
     total = sum(v.size for v in verified)
     held = f", extending {counted(len(notes), 'checkpoint')} seen before" if notes else ""
     frame.say(f"as they were signed: {counted(total, 'record')} in {counted(len(verified), 'shard')}{held}")
+    if unsigned := sum(v.unsigned for v in verified):
+        frame.say(f"not checked: {counted(unsigned, 'record')} on disk that no checkpoint covers yet")
 
 
 def _notes(frame: Frame, file: Path) -> list[str]:
