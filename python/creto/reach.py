@@ -31,6 +31,7 @@ EVERYTHING = "*"
 """The key that stands for all keys: more changed than can be told one by one."""
 _POLL = 0.5
 _STALE = 1.0
+_END = 30.0
 _PENDING = 10_000
 _BATCH = 1000
 
@@ -358,7 +359,8 @@ class Reach:
             with contextlib.suppress(OSError):
                 (self._run / self._name).unlink()
         if self._thread is not None and self._thread is not threading.current_thread():
-            self._thread.join(timeout=2 * _POLL)
+            # It was woken, and what it may be at is one query: only where its database does not answer is it left behind.
+            self._thread.join(timeout=_END)
 
     def __enter__(self) -> Self:
         return self

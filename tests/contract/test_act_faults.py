@@ -14,6 +14,7 @@ import subprocess
 import sys
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -92,7 +93,7 @@ def broken(state: Path, told: list[str], killed: bool) -> str | None:
         again = layer.agent("researcher")
         layer.perform_blocking(again, "tool:call", "after", lambda: None, usage={"requests": 1})
         layer.call_blocking(audit.verify)
-    with sqlite3.connect(state / "creto.db") as connection:
+    with closing(sqlite3.connect(state / "creto.db")) as connection:
         if connection.execute("pragma integrity_check").fetchone() != ("ok",):
             return "the store is damaged"
         for line in told:
