@@ -359,7 +359,7 @@ class Reach:
             with contextlib.suppress(OSError):
                 (self._run / self._name).unlink()
         if self._thread is not None and self._thread is not threading.current_thread():
-            # It was woken, and what it may be at is one query: only where its database does not answer is it left behind.
+            # It was woken, and is at one query at most: only where its database does not answer is it left behind.
             self._thread.join(timeout=_END)
 
     def __enter__(self) -> Self:
