@@ -102,7 +102,7 @@ def test_variables_in_files_come_from_the_environment_and_an_unset_one_is_named(
     assert settings.oversight.email_from == "${AS_IS}"
     with pytest.raises(
         InvalidInputError,
-        match=r"`common.trust_domain` \(file .*given.toml\) needs the environment variable `REGION`, which is not set",
+        match=r"^`common.trust_domain` \(file .*given.toml\) needs the environment variable `REGION`, which is not set",
     ):
         loaded(text)
 

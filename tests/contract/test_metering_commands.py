@@ -139,6 +139,19 @@ def test_two_processes_share_one_quota_and_a_third_finds_it_spent(config: Path, 
     assert creto("quota", "explain", "creto.local/spiffe://creto.local/agent/reader", "tool_calls=1", code=4)
 
 
+def test_a_quota_of_one_agent_binds_it_by_name_and_stands_beside_that_of_each_only_by_another_window(
+    config: Path, creto: Command
+) -> None:
+    said = creto("quota", "set", "agent:reader", "tool_calls", "2", "--window", "day", code=2)
+    assert "for `agent` and `agent:spiffe://creto.local/agent/reader` lie on one name by the same window" in said
+    creto("quota", "set", "agent:reader", "tool_calls", "2", "--window", "30d")
+    assert [line.isdigit() for line in lines(acting(config, 9))] == [True, True, False]
+    assert "(30d): 2 of 2 used" in creto("quota", "explain", "reader", "tool_calls=1", code=4)
+    assert "(30d): 2 of 2 used" in creto("quota", "explain", "creto.local/any/reader", "tool_calls=1", code=4)
+    creto("quota", "boost", "agent:reader", "tool_calls", "1")
+    assert [line.isdigit() for line in lines(acting(config, 9))] == [True, False]
+
+
 def test_what_a_killed_process_used_stays_used_and_what_it_only_leased_comes_back(config: Path) -> None:
     killed = acting(config, 3, "die")
     assert lines(killed) == ["1", "2", "3"]

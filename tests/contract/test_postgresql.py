@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
+import sys
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -119,6 +121,29 @@ with creto.open_blocking(config=[{str(config)!r}]) as layer:
         assert states == {"executed": 1, "denied": 1}
         used = tx.all(select(grants.c.answer, grants.c.consumed))
         assert sorted((row.answer, row.consumed is not None) for row in used) == [("approved", True), ("denied", False)]
+
+
+def test_the_commands_of_approvers_answer_what_a_process_asks(config: Path, state: Path, python: Start) -> None:
+    asking = python(f"""
+import creto
+with creto.open_blocking(config=[{str(config)!r}]) as layer:
+    pay = "tool:call", "send_money", lambda: "sent"
+    print(layer.perform_blocking(layer.agent("payer"), *pay, timeout=60))
+""")
+
+    def said(*arguments: str) -> str:
+        command = [sys.executable, "-m", "creto", "--config", str(config), *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert "spiffe://creto.local/approver/ann" in said("approver", "add", "ann")
+    end = time.monotonic() + 60
+    while not (waiting := json.loads(said("approve", "--json"))):
+        assert time.monotonic() < end
+        time.sleep(0.1)
+    assert "approved" in said("approve", "--as", "ann", "--yes", waiting[0]["id"])
+    assert lines(asking) == ["sent"]
 
 
 def test_each_message_is_handed_to_one_of_the_processes_that_read_an_inbox(

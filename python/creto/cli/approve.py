@@ -23,7 +23,7 @@ def _desk(frame: Frame) -> Iterator[Desk]:
     from creto.reach import Reach
 
     with frame.store() as store, Reach(store) as reach:
-        yield open_desk(store, frame.settings, reach)
+        yield open_desk(store, frame.settings, reach, frame.sealer())
 
 
 def _answering(function: Any) -> Any:

@@ -25,7 +25,7 @@ def _people(frame: Frame) -> Iterator[Approvers]:
     from creto.oversight import open_approvers
 
     with frame.store() as store:
-        yield open_approvers(store, frame.settings)
+        yield open_approvers(store, frame.settings, frame.sealer())
 
 
 @click.group(cls=Group)

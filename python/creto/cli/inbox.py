@@ -32,7 +32,7 @@ def command(frame: Frame, host: str | None, port: int | None) -> None:
 
     settings = frame.settings.oversight
     with frame.store() as store, Reach(store) as reach:
-        desk = open_desk(store, frame.settings, reach)  # it announces nothing: whoever asks does
+        desk = open_desk(store, frame.settings, reach, frame.sealer())  # it announces nothing: whoever asks does
         token = None
         if not any(approver.active for approver in desk.approvers.all()):
             token = desk.approvers.renew_token(desk.approvers.operator().name)

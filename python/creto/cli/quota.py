@@ -197,11 +197,13 @@ def boost(frame: Frame, scope: str, meter: str, units: int, length: str) -> None
     from creto.metering import QuotaEnforcer
     from creto.metering._open import effective, put_boost
     from creto.metering._period import instant, parse_length
+    from creto.metering._rules import scope_under
 
     if units <= 0:
         raise InvalidInputError(f"boost of {units}: write a positive number of units")
     now = time.time_ns() // 1000
     until = now + parse_length(length)
+    scope = scope_under(frame.settings, scope)
     with frame.store() as store, store.begin() as tx:
         # Tried on the rules in force first, so that a boost of nothing is told at once.
         QuotaEnforcer.from_settings(frame.settings, effective(tx, frame.settings)).boost(scope, meter, units, until)
@@ -217,15 +219,16 @@ def boost(frame: Frame, scope: str, meter: str, units: int, length: str) -> None
 @json_option
 @pass_frame
 def explain(frame: Frame, path: str, usage: tuple[str, ...]) -> int:
-    """Say whether an act would fit: PATH is organisation/team/agent, or a JSON list of names.
+    """Say whether an act would fit: PATH is an agent's name, organisation/team/agent, or a JSON list of names.
 
     \b
     Example:
+      creto quota explain reader tool_calls=1
       creto quota explain acme/research/reader tool_calls=1
     """
     from creto.errors import InvalidInputError
 
-    names = _names(path)
+    names = _names(frame, path)
     wanted: dict[str, int] = {}
     for pair in usage:
         meter, sign, units = pair.partition("=")
@@ -252,8 +255,9 @@ def explain(frame: Frame, path: str, usage: tuple[str, ...]) -> int:
     return 0 if refusal is None else 4
 
 
-def _names(path: str) -> list[str]:
+def _names(frame: Frame, path: str) -> list[str]:
     from creto.errors import InvalidInputError
+    from creto.nhi._names import agent_id
 
     if path.startswith("["):
         try:
@@ -264,4 +268,21 @@ def _names(path: str) -> list[str]:
             raise InvalidInputError(f'path `{path}`: write names, as ["acme", "research", "reader"]')
         return list(names)
     head, sign, agent = path.partition("spiffe://")
-    return [*[name for name in head.split("/") if name], *([sign + agent] if sign else [])]
+    domain = frame.settings.common.trust_domain
+    above = [name for name in head.split("/") if name]
+    if sign:
+        return [*above, sign + agent]
+    if len(above) > 2:  # acts are counted under an agent's whole id
+        return [*above[:-1], agent_id(above[-1], domain)]
+    return _path_of(frame, agent_id(path, domain)) or above if "/" not in path else above
+
+
+def _path_of(frame: Frame, agent: str) -> list[str] | None:
+    """The names that an agent of this state folder is counted under; None where there is none."""
+    from sqlalchemy import select
+
+    from creto.store.tables import agents
+
+    with frame.store() as store, store.read() as tx:
+        found = tx.all(select(agents.c.path).where(agents.c.id == agent))
+    return [*(found[0].path or [frame.settings.common.trust_domain]), agent] if found else None

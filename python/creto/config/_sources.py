@@ -68,6 +68,8 @@ def from_file(path: Path, environment: Mapping[str, str], content: bytes | None 
         data = tomllib.loads(text) if path.suffix == ".toml" else yaml_value(text) or {}
         if isinstance(data, dict):
             data = _filled(data, environment, path, "")
+    except InvalidInputError:
+        raise  # a variable that is not set says so itself
     except RecursionError as error:
         raise InvalidInputError(f"`{path}` cannot be read: it is nested too deeply") from error
     except ValueError as error:

@@ -31,9 +31,9 @@ def user() -> str:
 
 
 def _key(quota: Quota, settings: Settings) -> str:
-    from creto.metering._rules import rule
+    from creto.metering._rules import rule_under
 
-    made = rule(quota, settings.metering.time_zone, settings.metering.currency)
+    made = rule_under(settings, quota)
     scope = made["scope"] if ":" in made["scope"] else f"{made['scope']}:*"
     return "|".join(str(part) for part in (scope, made["meter"], made.get("window", ""), made.get("kind", "")))
 
@@ -70,15 +70,21 @@ def put_rule(tx: Transaction, settings: Settings, quota: Quota, *, remove: bool 
 
     Returns:
         Its key.
+
+    Raises:
+        InvalidInputError: It cannot be, or not beside another that is in force.
     """
     from sqlalchemy import delete
 
+    from creto.metering._rules import require_apart, rule_under
     from creto.store.tables import quota_rules
 
     key = _key(quota, settings)
     rule = None if remove else quota.model_dump(mode="json", exclude_unset=True)
     tx.execute(delete(quota_rules).where(quota_rules.c.key == key))
     tx.insert(quota_rules, key=key, rule=rule, set_by=user(), set_at=tx.now)
+    if not remove:
+        require_apart(rule_under(settings, one) for one in effective(tx, settings))
     what = "quota:lift" if remove else "quota:set"
     _record(tx, settings, what, key, {} if remove else {"limit": str(quota.limit)})
     tx.publish(TOPIC, key)
@@ -99,9 +105,10 @@ def put_boost(tx: Transaction, settings: Settings, scope: str, meter: str, units
     Returns:
         The boost's id.
     """
+    from creto.metering._rules import scope_under
     from creto.store.tables import quota_boosts
 
-    boost = os.urandom(8).hex()
+    boost, scope = os.urandom(8).hex(), scope_under(settings, scope)
     tx.insert(quota_boosts, id=boost, scope=scope, meter=meter, units=units, until=until, set_by=user(), set_at=tx.now)
     _record(tx, settings, "quota:boost", scope, {"meter": meter, "units": str(units), "until": str(until)})
     tx.publish(TOPIC, boost)

@@ -231,12 +231,13 @@ def _json(rules: Iterable[Mapping[str, Any]]) -> str:
 
 
 def _rules(settings: Settings, quotas: Iterable[Quota] | None, shared: bool) -> list[dict[str, Any]]:
-    from creto.metering._rules import rule
+    from creto.metering._rules import require_apart, rule_under
 
-    metering = settings.metering
-    chosen = settings.quotas if quotas is None else quotas
-    rules = [rule(quota, metering.time_zone, metering.currency) for quota in chosen]
-    return rules if shared else [{**rule, "share": "process"} for rule in rules]
+    rules = [rule_under(settings, quota) for quota in (settings.quotas if quotas is None else quotas)]
+    if not shared:
+        return [{**rule, "share": "process"} for rule in rules]
+    require_apart(rules)
+    return rules
 
 
 def _fork_over_in_child() -> None:

@@ -40,7 +40,9 @@ def open_approvers(store: Store, settings: Settings, sealer: _core.Sealer | None
     """
     if sealer is None:
         if store.folder is None:
-            raise InvalidInputError("approvers' keys are sealed in a state folder, and this store has none")
+            raise InvalidInputError(
+                "approvers' keys are sealed in a state folder, and this store has none; give `sealer=`"
+            )
         sealer = open_sealer(
             store.folder / "keys",
             settings.common.keys_sealed_by,
