@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import pty
 import re
@@ -10,15 +11,23 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import anyio
 import pytest
+import sqlalchemy as sql
 
-from creto.errors import OversightRequiredError, UnauthorizedError
+from creto import _core
+from creto.config._sections import Approver as ApproverSection
+from creto.errors import IntegrityError, OversightRequiredError, UnauthorizedError
+from creto.oversight import Clearance, Request
 from creto.oversight import _transitions as transitions
-from desks import AGENT, BOSS, Office, act
+from creto.store import tables
+from desks import AGENT, BOSS, Office, act, wait_for_request
 from sandboxes import skip_unless
+
+APPROVERS, REQUESTS = tables.approvers, tables.oversight_requests
 
 
 def test_a_flood_of_questions_does_not_hide_those_of_others(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -47,6 +56,154 @@ def test_a_flood_of_questions_does_not_hide_those_of_others(state: Path, monkeyp
                 group.cancel_scope.cancel()
 
         anyio.run(main)
+    finally:
+        office.close()
+
+
+def test_many_agents_that_flood_do_not_hide_one_that_does_not(state: Path) -> None:
+    office = Office(state)
+    try:
+
+        async def ask(number: int, agent: str) -> None:
+            with pytest.raises(OversightRequiredError):
+                await office.desk.ask(act(number, agent=agent), ["payments"], timeout=600, hold=0)
+
+        async def main() -> None:
+            await ask(0, BOSS)
+            async with anyio.create_task_group() as group:
+                for number in range(210):
+                    group.start_soon(ask, number, f"{AGENT}-{number % 3}")
+
+        anyio.run(main)
+        shown = [request.agent for request in office.desk.pending()]
+        assert len(shown) == 200
+        assert shown[0] == BOSS
+        assert {shown.count(f"{AGENT}-{number}") for number in range(3)} <= {66, 67}
+    finally:
+        office.close()
+
+
+# --- a store that somebody else can write to, who holds no key of the state folder ------------------------------------
+
+
+def _agreed(office: Office, forge: Callable[[Office, Request], None]) -> Clearance:
+    """What an act that is asked about is cleared with, where `forge` has its way with the store."""
+    cleared: list[Clearance] = []
+
+    async def main() -> None:
+        async def ask() -> None:
+            clearance = await office.desk.ask(act(), ["payments"], timeout=60)
+            await office.desk.execute(clearance)
+            cleared.append(clearance)
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(ask)
+            (request,) = await anyio.to_thread.run_sync(wait_for_request, office.desk)
+            await anyio.to_thread.run_sync(forge, office, request)
+
+    try:
+        anyio.run(main)
+    except ExceptionGroup as several:
+        raise several.exceptions[0] from None
+    return cleared[0]
+
+
+def _ask_for_nobody(office: Office, request: Request) -> None:
+    with office.store.begin() as tx:
+        tx.swap(REQUESTS, REQUESTS.c.id == request.id, state="approved", policies=[])
+        tx.publish("oversight", request.id)
+
+
+def _be_an_approver(office: Office, request: Request) -> None:
+    key, mallory = _core.SigningKey.generate(), "spiffe://creto.local/approver/mallory"
+    bound = {"request": request.id, "nonce": request.nonce, "expiry_us": request.expiry_us, "approver": mallory}
+    answer = _core.oversight_answer(
+        key, request.act, policy="payments", approved=True, reason="", decided_us=0, **bound
+    )
+    with office.store.begin() as tx:
+        row = tx.first(sql.select(APPROVERS).where(APPROVERS.c.name == "ann"))
+        assert row is not None
+        # The sealed keys of somebody else, since their own cannot be sealed.
+        known = {**row._mapping, "public_keys": key.verifying_key.to_text(), "token_digest": b"mine"}
+        tx.insert(APPROVERS, **{**known, "id": mallory, "name": "mallory"})
+        tx.insert(
+            tables.grants,
+            id=f"{request.id}:payments",
+            request=request.id,
+            policy_id="payments",
+            digest=request.digest("payments"),
+            approver=mallory,
+            answer="approved",
+            statement=answer.encode(),
+            expiry=request.expiry_us,
+            given=tx.now,
+        )
+        tx.swap(REQUESTS, REQUESTS.c.id == request.id, state="approved")
+        tx.publish("oversight", request.id)
+
+
+def _have_a_token(office: Office, request: Request) -> None:
+    with office.store.begin() as tx:
+        tx.swap(APPROVERS, APPROVERS.c.name == "ann", token_digest=hashlib.sha256(b"mine").digest())
+    ann = office.desk.approvers.by_token("mine")
+    assert ann is not None
+    office.desk.approve(request, ann)
+
+
+def _have_a_say(office: Office, request: Request) -> None:
+    office.desk.approvers.add("bob", policies=["deploys"])
+    with office.store.begin() as tx:
+        tx.swap(APPROVERS, APPROVERS.c.name == "bob", policies=["deploys", "payments"])
+    office.desk.approve(request, office.desk.approvers.named("bob"))
+
+
+def _show_another_act(office: Office, request: Request) -> None:
+    with office.store.begin() as tx:
+        tx.swap(REQUESTS, REQUESTS.c.id == request.id, resource="read_balance")
+    office.desk.approve(office.desk.find(request.id), office.ann)
+
+
+@pytest.mark.parametrize(
+    ("forge", "found_out"),
+    [
+        (_ask_for_nobody, "was changed in the store while it waited"),
+        (_be_an_approver, "`spiffe://creto.local/approver/mallory` is not in the store as creto wrote it"),
+        (_have_a_token, "`spiffe://creto.local/approver/ann` is not in the store as creto wrote it"),
+        (_have_a_say, "`spiffe://creto.local/approver/bob` is not in the store as creto wrote it"),
+        (_show_another_act, "shows another act than the one that would be done"),
+    ],
+)
+def test_who_can_write_to_the_store_agrees_to_nothing(
+    state: Path, forge: Callable[[Office, Request], None], found_out: str
+) -> None:
+    office = Office(state)
+    try:
+        with pytest.raises(IntegrityError, match=found_out):
+            _agreed(office, forge)
+    finally:
+        office.close()
+
+
+def test_an_approver_whose_say_was_narrowed_lets_nothing_in_by_an_answer_from_before(state: Path) -> None:
+    office = Office(state)
+    deploys = [ApproverSection(name="ann", policies=["deploys"])]
+
+    def narrowed_after(office: Office, request: Request) -> None:
+        office.desk.approve(request, office.ann)
+        office.desk.approvers.configure(deploys)
+
+    def narrowed_before(office: Office, request: Request) -> None:
+        ann = office.ann  # as a page or a terminal has her that was opened before
+        office.desk.approvers.configure(deploys)
+        office.desk.approve(request, ann)
+
+    try:
+        with pytest.raises(OversightRequiredError, match="no usable grant"):
+            _agreed(office, narrowed_after)
+        assert not office.ann.may_answer("payments")
+        office.desk.approvers.configure([ApproverSection(name="ann", policies=["payments"])])
+        with pytest.raises(UnauthorizedError, match="may no longer answer for the policy `payments`"):
+            _agreed(office, narrowed_before)
     finally:
         office.close()
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import getpass
 import hashlib
+import json
 import re
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -14,13 +15,25 @@ from sqlalchemy import Row, select
 
 from creto import _core
 from creto.config._patterns import APPROVER
-from creto.errors import AlreadyExistsError, InvalidInputError, NotFoundError, UnauthorizedError
+from creto.errors import (
+    AlreadyExistsError,
+    EncryptionFailedError,
+    IntegrityError,
+    InvalidInputError,
+    NotFoundError,
+    UnauthorizedError,
+)
 from creto.store import Store, Transaction
 from creto.store.tables import approvers as table
 
-__all__ = ["Approver", "Approvers"]
+__all__ = ["Approver", "Approvers", "covers"]
 
 _NAME = re.compile(APPROVER)
+
+
+def covers(policies: Collection[str], policy: str) -> bool:
+    """True where whoever may answer for `policies` may for this one; `*` is every one."""
+    return "*" in policies or policy in policies
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +77,7 @@ class Approver:
 
     def may_answer(self, policy: str) -> bool:
         """True where this approver may answer for `policy`."""
-        return self.active and ("*" in self.policies or policy in self.policies)
+        return self.active and covers(self.policies, policy)
 
 
 class Wanted(Protocol):
@@ -127,7 +140,7 @@ class Approvers:
             raise InvalidInputError(
                 f"`{name}` cannot name an approver: use letters, digits, `.`, `_` and `-`, at most 64 of them"
             )
-        token = _token()
+        token, may = _token(), sorted(set(policies))
         id_ = f"spiffe://{self._domain}/approver/{name}"
         key = _core.SigningKey.generate(self._suite)
         with self.store.begin() as tx:
@@ -137,15 +150,15 @@ class Approvers:
                 name=name,
                 state="active",
                 public_keys=key.verifying_key.to_text(),
-                sealed_keys=key.seal(self._sealer, _label(id_)),
+                sealed_keys=key.seal(self._sealer, _label(id_, _digest(token), may)),
                 token_digest=_digest(token),
-                policies=sorted(set(policies)),
+                policies=may,
                 channels=dict(channels or {}),
                 created=tx.now,
             )
             if not made:
                 raise AlreadyExistsError(f"there is an approver `{name}` already")
-            self._record(tx, id_, "oversight:approver-added", {"policies": ",".join(sorted(set(policies)))})
+            self._record(tx, id_, "oversight:approver-added", {"policies": ",".join(may)})
             return self._find(tx, name), token
 
     def configure(self, wanted: Sequence[Wanted]) -> None:
@@ -165,6 +178,7 @@ class Approvers:
             if known.policies == frozenset(policies) and dict(known.channels) == channels:
                 continue
             with self.store.begin() as tx:
+                self._change(tx, known.id, policies=policies)
                 tx.swap(table, table.c.id == known.id, policies=policies, channels=channels)
                 self._record(tx, known.id, "oversight:approver-changed", {"policies": ",".join(policies)})
                 tx.publish("approvers", known.id)
@@ -219,9 +233,7 @@ class Approvers:
         token = _token()
         with self.store.begin() as tx:
             approver = self._find(tx, name)
-            if not tx.swap(
-                table, (table.c.id == approver.id) & (table.c.state == "active"), token_digest=_digest(token)
-            ):
+            if not self._change(tx, approver.id, token_digest=_digest(token)):
                 raise NotFoundError(f"there is no active approver `{name}`")
             self._record(tx, approver.id, "oversight:token-renewed", {})
             tx.publish("approvers", approver.id)
@@ -247,10 +259,42 @@ class Approvers:
             UnauthorizedError: The approver was revoked.
         """
         with self.store.read() as tx:
-            sealed = tx.scalar(select(table.c.sealed_keys).where(table.c.id == approver.id, table.c.state == "active"))
-        if sealed is None:
+            row = tx.first(select(table).where(table.c.id == approver.id, table.c.state == "active"))
+        if row is None:
             raise UnauthorizedError(f"`{approver.name}` may no longer answer: the approver was revoked")
-        return _core.SigningKey.unseal(sealed, self._sealer, _label(approver.id))
+        return self.vouched(row.id, row)
+
+    def vouched(self, approver: str, row: Row[Any]) -> _core.SigningKey:
+        """The keys in an approver's row: they open only where it is as creto wrote it.
+
+        Whoever can write to the store, and holds no key of the state folder, cannot thereby make an approver, or change
+        whose token opens the inbox, or for what.
+
+        Args:
+            approver: The id.
+            row: With `sealed_keys`, `public_keys`, `token_digest` and `policies`.
+
+        Raises:
+            IntegrityError: It is not.
+        """
+        try:
+            label = _label(approver, row.token_digest or b"", row.policies)
+            key = _core.SigningKey.unseal(row.sealed_keys, self._sealer, label)
+        except (EncryptionFailedError, TypeError) as error:
+            raise _changed(approver) from error
+        if key.verifying_key.to_text() != row.public_keys:
+            raise _changed(approver)
+        return key
+
+    def _change(self, tx: Transaction, approver: str, **values: Any) -> bool:
+        """Changes what an active approver's keys are sealed with, and seals them anew; False where there is none."""
+        active = (table.c.id == approver) & (table.c.state == "active")
+        row = tx.first(select(table).where(active))
+        if row is None:
+            return False
+        now = {"token_digest": row.token_digest, "policies": row.policies, **values}
+        sealed = self.vouched(approver, row).seal(self._sealer, _label(approver, now["token_digest"], now["policies"]))
+        return tx.swap(table, active & (table.c.sealed_keys == row.sealed_keys), sealed_keys=sealed, **values)
 
     @staticmethod
     def _find(tx: Transaction, name: str) -> Approver:
@@ -264,8 +308,16 @@ class Approvers:
         tx.outbox({"who": approver, "what": what, "resource": approver, "why": "configuration", "detail": detail})
 
 
-def _label(approver: str) -> str:
-    return f"approver-key:{approver}"
+def _label(approver: str, token_digest: bytes, policies: Sequence[str]) -> str:
+    rest = hashlib.sha256(json.dumps([token_digest.hex(), sorted(policies)]).encode()).hexdigest()
+    return f"approver-key:{approver}:{rest}"
+
+
+def _changed(approver: str) -> IntegrityError:
+    return IntegrityError(
+        f"`{approver}` is not in the store as creto wrote it: its keys, its token or its policies were changed; "
+        "`creto approver revoke` ends it, and `creto approver add` makes another"
+    )
 
 
 def _token() -> str:

@@ -18,7 +18,7 @@ from creto.errors import (
     UnauthorizedError,
 )
 from creto.oversight import _transitions as transitions
-from creto.oversight._approvers import Approver, Approvers
+from creto.oversight._approvers import Approver, Approvers, covers
 from creto.oversight._process import alive
 from creto.oversight._request import GRACE_US, Request
 from creto.reach import EVERYTHING, Follower, Reach
@@ -193,7 +193,7 @@ class Desk:
                 raise
         # Whoever answered may hold no ledger (a command, the inbox): their record is ours to append, before we go on.
         await anyio.to_thread.run_sync(self.store.settle)
-        return await self._cleared(request)
+        return await self._cleared(request, act, policies)
 
     def _open(
         self,
@@ -239,7 +239,9 @@ class Desk:
         await self.store.run(transitions.expire_due)
         return await self.store.fetch(transitions.find, request.id)
 
-    async def _cleared(self, request: Request) -> Clearance:
+    async def _cleared(self, request: Request, act: _core.Act, policies: Sequence[str]) -> Clearance:
+        if request.core != act.core() or not set(request.policies) >= set(policies):
+            raise IntegrityError(f"the request `{request.id[:8]}` was changed in the store while it waited")
         what = f"`{plain(request.action)}` on `{plain(request.resource)}`"
         if request.state == "denied":
             rows = await self.store.fetch(transitions.grants_of, request.id)
@@ -263,14 +265,13 @@ class Desk:
             )
         return await self.store.fetch(self._verified, request)
 
-    @staticmethod
-    def _verified(tx: Transaction, request: Request) -> Clearance:
+    def _verified(self, tx: Transaction, request: Request) -> Clearance:
         """Checks every signature anew: whoever can write to the store cannot thereby agree to anything."""
         act, now_us, held = request.act, tx.now >> 12, []
         for row in transitions.grants_of(tx, request.id):
-            if row.standing != "active":
+            if row.standing != "active" or not covers(row.policies, row.policy_id):
                 continue
-            key = _core.VerifyingKey.from_text(row.public_keys)
+            key = self.approvers.vouched(row.approver, row).verifying_key
             grant = _core.Grant.verify(row.statement.decode(), act, row.approver, key, now_us)
             if grant.request != request.id or grant.digest != request.digest(row.policy_id):
                 raise IntegrityError(f"the grant kept for request `{request.id[:8]}` was given for another one")
@@ -316,7 +317,7 @@ class Desk:
         """Requests that wait for an answer, the oldest first; those whose time is over are ended."""
         with self.store.begin() as tx:
             transitions.expire_due(tx)
-            return list(reversed(transitions.listed(tx)))
+            return transitions.waiting(tx)
 
     def all(self, limit: int = 200) -> list[Request]:
         """Requests in any state, the newest first."""
@@ -371,6 +372,8 @@ class Desk:
                 f"`{approver.name}` may not answer for the policy `{request.policies[0]}`; "
                 f"the approver's policies are {', '.join(sorted(approver.policies)) or 'none'}"
             )
+        if not request.shows_its_act:
+            raise IntegrityError(f"the request `{request.id[:8]}` shows another act than the one that would be done")
         if not is_text(reason):
             raise InvalidInputError("the reason holds half of a character, which no record can hold; write it anew")
         key = self.approvers.key(approver)

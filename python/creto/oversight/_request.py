@@ -96,6 +96,13 @@ class Request:
         return _core.Act.from_core(self.core, self.suite)
 
     @property
+    def shows_its_act(self) -> bool:
+        """True where what is shown of it, agent, chain, action and resource, is what an answer is bound to."""
+        shown = _core.Act(self.agent, self.action, self.resource, chain=list(self.chain), suite=self.suite)
+        said, bound = json.loads(shown.core()), json.loads(self.core)
+        return all(said[name] == bound[name] for name in ("agent", "chain", "action", "resource"))
+
+    @property
     def context(self) -> dict[str, Any]:
         """The act's circumstances, in their stated encoding."""
         context: dict[str, Any] = json.loads(self.core)["context"]

@@ -13,6 +13,7 @@ from sqlalchemy import ColumnElement, Row, func, select, update
 
 from creto import _core
 from creto.errors import InvalidInputError, NotFoundError, OversightRequiredError, UnauthorizedError
+from creto.oversight._approvers import covers
 from creto.oversight._process import alive, here
 from creto.oversight._request import Request
 from creto.store import Transaction
@@ -32,6 +33,7 @@ __all__ = [
     "grants_of",
     "listed",
     "settle",
+    "waiting",
     "write",
 ]
 
@@ -67,6 +69,14 @@ def listed(tx: Transaction, states: Sequence[str] | None = OPEN, limit: int = 20
     return [Request.of(row) for row in tx.all(query)]
 
 
+def waiting(tx: Transaction, limit: int = 200) -> list[Request]:
+    """Requests that wait for an answer, the oldest first; where there are too many, some of every agent."""
+    rank = func.row_number().over(partition_by=requests.c.agent, order_by=requests.c.created).label("rank")
+    ranked = select(requests.c.id, rank).where(requests.c.state.in_(OPEN)).subquery()
+    fair = select(requests).join(ranked, ranked.c.id == requests.c.id).order_by(ranked.c.rank, requests.c.created)
+    return sorted(map(Request.of, tx.all(fair.limit(limit))), key=lambda request: request.created)
+
+
 def write(
     tx: Transaction,
     *,
@@ -89,10 +99,10 @@ def write(
         UnauthorizedError: The agent has too many that wait: a flood would hide those of others.
     """
     mine = requests.c.agent == act.agent
-    waiting = tx.scalar(select(func.count()).select_from(requests).where(mine, requests.c.state.in_(list(OPEN))))
-    if waiting >= MOST_WAITING:
+    open_already = tx.scalar(select(func.count()).select_from(requests).where(mine, requests.c.state.in_(list(OPEN))))
+    if open_already >= MOST_WAITING:
         raise UnauthorizedError(
-            f"`{act.agent}` has {waiting} requests that wait for an answer already; `creto approve` lists them"
+            f"`{act.agent}` has {open_already} requests that wait for an answer already; `creto approve` lists them"
         )
     tx.insert(
         requests,
@@ -174,9 +184,11 @@ def answer(
     if not current.open:
         by = f" by `{current.decided_by}`" if current.decided_by else ""
         raise InvalidInputError(f"the request `{current.id[:8]}` is {current.state}{by} and takes no answer any more")
-    active = tx.first(select(approvers.c.id).where(approvers.c.id == approver, approvers.c.state == "active"))
+    active = tx.first(select(approvers.c.policies).where(approvers.c.id == approver, approvers.c.state == "active"))
     if active is None:
         raise UnauthorizedError(f"`{approver}` may no longer answer: the approver was revoked")
+    if lost := sorted(policy for policy in statements if not covers(active.policies, policy)):
+        raise UnauthorizedError(f"`{approver}` may no longer answer for the policy `{lost[0]}`")
     given = 0
     for policy, statement in statements.items():
         made = tx.insert_once(
@@ -290,11 +302,12 @@ def execute(tx: Transaction, request: str, act: str | None) -> Request:
     if tx.now >> 12 > current.expiry_us:
         raise refused("the grant has expired")
     rows = tx.all(
-        select(grants, approvers.c.state.label("standing"))
+        select(grants, approvers.c.state.label("standing"), approvers.c.policies)
         .join(approvers, approvers.c.id == grants.c.approver)
         .where(grants.c.request == current.id, grants.c.answer == "approved", grants.c.consumed.is_(None))
     )
-    lacking = set(current.policies) - {row.policy_id for row in rows if row.standing == "active"}
+    usable = {row.policy_id for row in rows if row.standing == "active" and covers(row.policies, row.policy_id)}
+    lacking = set(current.policies) - usable
     if lacking:
         raise refused(f"no usable grant for the policy `{min(lacking)}`")
     for row in rows:
@@ -367,9 +380,10 @@ def _record(
 
 
 def grants_of(tx: Transaction, request: str) -> list[Row[Any]]:
-    """The signed answers to a request, each with its approver's public keys."""
+    """The signed answers to a request, each with what the store says of its approver."""
+    who = approvers.c
     return tx.all(
-        select(grants, approvers.c.public_keys, approvers.c.state.label("standing"))
+        select(grants, who.state.label("standing"), who.public_keys, who.sealed_keys, who.token_digest, who.policies)
         .join(approvers, approvers.c.id == grants.c.approver)
         .where(grants.c.request == request)
         .order_by(grants.c.policy_id)
