@@ -181,6 +181,43 @@ fn a_boost_widens_one_name_until_it_ends() {
 }
 
 #[test]
+fn a_quota_that_names_one_stands_in_place_of_the_one_for_each() {
+    let rules = |named: u64| {
+        enforcer(&format!(
+            r#"[{{"scope": "team", "meter": "m", "limit": 4, "window": "1h"}}, {{"scope": "team", "meter": "m", "limit": 90, "window": "day"}},
+                {{"scope": "team:research", "meter": "m", "limit": {named}, "window": "1h"}}]"#
+        ))
+    };
+    for named in [2, 9] {
+        let quota = rules(named);
+        let fits = |path: &[&str]| (0..20).take_while(|_| quota.consume(path, &[("m", 1)], at(0)).is_ok()).count() as u64;
+        assert_eq!((fits(&PATH), fits(&["acme", "sales"])), (named, 4));
+        // One of another window goes on beside it.
+        let used = |window: &str| quota.counters(at(0)).into_iter().find(|c| c.name == "research" && c.window == window).unwrap().used;
+        assert_eq!((used("1h"), used("day")), (named, named));
+        let boost = Boost { scope: Scope::parse("team:research").unwrap(), meter: "m".into(), units: 3, until: at(60).micros() };
+        assert_eq!((quota.boost(boost, at(1)).unwrap(), fits(&PATH)), (2, 3));
+    }
+}
+
+#[test]
+fn leases_of_a_name_go_to_the_quota_that_names_it() {
+    let quota = enforcer(
+        r#"[{"scope": "team", "meter": "m", "limit": 640, "window": "1m", "share": "store"},
+            {"scope": "team:research", "meter": "m", "limit": 64, "window": "1m", "share": "store"}]"#,
+    );
+    assert!(quota.consume(&PATH, &[("m", 1)], at(0)).is_err());
+    let needs = quota.lease_needs(at(0));
+    assert_eq!(needs.iter().map(|need| need.limit).collect::<Vec<_>>(), [64]);
+    let need = needs.first().unwrap();
+    let (name, meter, window) = (&*need.name, &*need.meter, &*need.window);
+    let (organisation, level, end, until) = (&*need.organisation, need.level, need.end, at(30).micros());
+    let grant = LeaseGrant { organisation, level, name, meter, window, end, held: 3, until, total: Some(3) };
+    assert!(quota.grant(&grant, at(0)).unwrap());
+    (0..3).for_each(|_| quota.consume(&PATH, &[("m", 1)], at(1)).unwrap());
+}
+
+#[test]
 fn new_rules_keep_the_counts_of_those_that_only_changed_their_limit() {
     let quota =
         enforcer(r#"[{"scope": "team", "meter": "m", "limit": 10, "window": "1h"}, {"scope": "agent", "meter": "m", "limit": 10}]"#);

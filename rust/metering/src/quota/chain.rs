@@ -1,6 +1,6 @@
 //! Chains: paths from an organisation to an agent and its delegators, and the lines that a use by them goes to.
 
-use super::counter::{LINKS, Line, NONE};
+use super::counter::{Installed, LINKS, Line, NONE};
 use super::organisation::Organisation;
 use super::rule::Level;
 use creto_enablement_common::{Error, Result};
@@ -207,6 +207,17 @@ impl Organisation {
         self.index_counter(number);
     }
 
+    /// True where the rule lies on this name: it covers it, and no other that names it has the same meter and window. That one stands in
+    /// its place, be its limit larger or smaller.
+    pub(super) fn binds(&self, rule: u32, level: Level, name: &str, meter: &str) -> bool {
+        let covers = |installed: &Installed| installed.live && installed.rule.meter == meter && installed.rule.scope.covers(level, name);
+        let Some(rule) = self.rules.get(rule as usize).filter(|installed| covers(installed)).map(|installed| &installed.rule) else {
+            return false;
+        };
+        let in_its_place = |other: &Installed| other.rule.scope.name.is_some() && other.rule.span == rule.span && covers(other);
+        rule.scope.name.is_some() || !self.rules.iter().any(|other| in_its_place(other))
+    }
+
     /// Sets the counters that a use by `chain` of `meter` goes to. The first of them that there is not yet, from the end of the path on,
     /// is the line itself: of many agents behind one delegator each has its count in the line that its checks begin with.
     pub(super) fn wire(&mut self, number: u32, chain: u32, meter: &str) {
@@ -214,12 +225,7 @@ impl Organisation {
         let mut others: SmallVec<[u32; 8]> = SmallVec::new();
         for node in &nodes {
             for rule in 0..self.rules.len() as u32 {
-                let covers = self.rules.get(rule as usize).is_some_and(|installed| {
-                    installed.live
-                        && installed.rule.meter == meter
-                        && installed.rule.scope.covers(self.names.level(*node), self.names.text(*node))
-                });
-                if !covers {
+                if !self.binds(rule, self.names.level(*node), self.names.text(*node), meter) {
                     continue;
                 }
                 if self.line(number).rule == NONE && self.find_counter(*node, rule).is_none() {

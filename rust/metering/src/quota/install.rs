@@ -84,11 +84,7 @@ impl Organisation {
         let Some(node) = self.names.number(boost.scope.level, name) else { return 0 };
         let mut boosted = 0;
         for rule in 0..self.rules.len() as u32 {
-            let covers = self
-                .rules
-                .get(rule as usize)
-                .is_some_and(|i| i.live && i.rule.meter == boost.meter && i.rule.scope.covers(boost.scope.level, name));
-            if !covers {
+            if !self.binds(rule, boost.scope.level, name, &boost.meter) {
                 continue;
             }
             let Some(number) = self.counter(node, rule) else { continue };

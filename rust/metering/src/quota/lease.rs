@@ -139,9 +139,8 @@ impl Organisation {
         let node = self.names.find(level, name)?;
         (0..self.rules.len() as u32).find_map(|rule| {
             let installed = self.rules.get(rule as usize)?;
-            let same =
-                installed.live && installed.rule.share == Share::Store && installed.rule.meter == meter && installed.rule.window == window;
-            same.then(|| self.find_counter(node, rule)).flatten()
+            let same = installed.rule.share == Share::Store && installed.rule.window == window;
+            (same && self.binds(rule, level, name, meter)).then(|| self.find_counter(node, rule)).flatten()
         })
     }
 
