@@ -478,7 +478,8 @@ class EnablementLayer:
             agent: The sender.
             to: The recipient's name or SPIFFE id, or several.
             body: At most `messaging.max_message_size_bytes` bytes; text is sent as UTF-8.
-            options: `receipt`: waits until every recipient has acknowledged it. `timeout`: seconds to wait for that,
+            options: `receipt`: waits until every recipient has acknowledged it (one on another machine: until it has
+                received it, that is, has it in its mailbox). `timeout`: seconds to wait for that,
                 `messaging.delivery_timeout_seconds` where none is given. And `content_type`, `in_reply_to`, `priority`,
                 `expires_in`, `attach`, `durable`; see `Mailbox.send`.
 

@@ -78,7 +78,9 @@ def command() -> None:
     show_default=True,
     help="How soon it wants to be read.",
 )
-@click.option("--wait", is_flag=True, help="Wait until every recipient has acknowledged it.")
+@click.option(
+    "--wait", is_flag=True, help="Wait until every recipient has acknowledged it (on another machine: received it)."
+)
 @json_option
 @pass_frame
 def send(

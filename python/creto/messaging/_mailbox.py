@@ -132,7 +132,7 @@ class Mailbox:
             sender: Who writes.
             to: Names or ids of 1 to 64 recipients.
             body: The content; text is sent as UTF-8.
-            receipt: Waits until every recipient has acknowledged it.
+            receipt: Waits until every recipient has acknowledged it, or received it where it is on another machine.
             timeout: Seconds to wait for the receipts; the mailbox's `delivery_timeout` where none is given.
             options: `content_type`: the body's media type; `text/plain` or `application/octet-stream` where none is
                 given. `in_reply_to`: the id of the message that it answers. `priority`: `non-urgent`, `normal` or

@@ -232,11 +232,14 @@ class Sent:
     _news: News = field(repr=False, compare=False)
 
     async def state(self) -> dict[str, str]:
-        """What became of it, by recipient: `waiting`, `taken`, `acked`, `refused`, `denied` or `expired`."""
+        """What became of it, by recipient: `waiting`, `taken`, `received` (by another
+        machine), `acked`, `refused`, `denied` or `expired`."""
         return await self._mailbox.state(self.sender, self.id, self.to)
 
     async def receipts(self, timeout: float | None = None) -> list[Receipt]:
         """Waits until every recipient has acknowledged it, and verifies the receipts.
+
+        Of a recipient on another machine the receipt says `received`: it is in the mailbox there.
 
         Args:
             timeout: Seconds; the mailbox's `delivery_timeout` where none is given.
