@@ -9,7 +9,7 @@ import anyio
 
 from creto import _bridge, _core
 from creto._act import Act, failure
-from creto._host import host_of, usual
+from creto._host import bare, host_of, usual
 from creto.errors import CretoError, InvalidInputError, OversightRequiredError, QuotaExceededError, UnauthorizedError
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def brought(
     """
     # What nearly every act brings is taken as it is; looking at the rest costs more than deciding.
     plain = (context is None or type(context) is dict) and type(action) is type(resource) is str
-    if not plain or action[:5] == "http:":
+    if not plain or action[:5] == "http:" or action[-1:] == '"':
         context = _circumstances(action, resource, context)
     return context, None if usage is None else _dict("usage", usage) or None  # type: ignore[return-value]  # see `plain`
 
@@ -260,7 +260,7 @@ def _circumstances(action: str, resource: str, context: Mapping[str, Any] | None
         name, given = ("resource", resource) if isinstance(action, str) else ("action", action)
         raise InvalidInputError(f"{name} `{given!r}`: write text, as `http:get` on `https://example.org`")
     context = _dict("context", context)
-    if not action.startswith("http:"):
+    if not bare(action).startswith("http:"):
         return context
     context, host = context or {}, host_of(resource)
     if host and "host" in context and not _is(context["host"], host):

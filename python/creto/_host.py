@@ -5,17 +5,19 @@ from __future__ import annotations
 import ipaddress
 import re
 import socket
+import unicodedata
 from functools import lru_cache
 from urllib.parse import urlsplit
 
 from creto.errors import InvalidInputError
 
-__all__ = ["host_of", "usual"]
+__all__ = ["bare", "host_of", "usual"]
 
-_TYPED = re.compile(r'\w+::"(.*)"', re.DOTALL)
+# As the decision engine reads names: a type and one quoted text, to the end.
+_TYPED = re.compile(r'[A-Za-z_]\w*(?:::[A-Za-z_]\w*)*::"((?:[^"\\]|\\.)*)"', re.ASCII | re.DOTALL)
 _WEB = re.compile(r"https?:", re.IGNORECASE)
 # What some readers skip, take for `/` or decode, and others do not: they would be led to different hosts.
-_SKIPPED = re.compile(r"^\s|[\t\r\n]")
+_SKIPPED = re.compile(r"^[\s\x00-\x20]|[\t\r\n]")
 _MOST = 255
 _TWO_READINGS = re.compile(r"[\x00-\x20\x7f\\%<>^`{|}]")
 
@@ -35,8 +37,7 @@ def host_of(url: str) -> str:
         >>> host_of("https://Example.ORG./a"), host_of("http://0x7f.1:8080/"), host_of("http://[::ffff:127.0.0.1]/")
         ('example.org', '127.0.0.1', '127.0.0.1')
     """
-    typed = _TYPED.fullmatch(url)
-    url = typed[1] if typed else url
+    url = bare(url)
     try:
         parts = urlsplit(url)
         host = parts.hostname or ""
@@ -48,6 +49,27 @@ def host_of(url: str) -> str:
         raise InvalidInputError(
             f"the host of `{url}` is not certain: {error}; write a URL as `https://example.org/path`"
         ) from error
+
+
+def bare(name: str) -> str:
+    """The id of an action or a resource, which may be written with its type.
+
+    Args:
+        name: `http:get`, or `Action::"http:get"`.
+
+    Raises:
+        InvalidInputError: It is written with its type, and letters of the id as escapes.
+
+    Example:
+        >>> bare("http:get"), bare('Action::"http:get"')
+        ('http:get', 'http:get')
+    """
+    typed = _TYPED.fullmatch(name) if name.endswith('"') else None
+    if typed is None:
+        return name
+    if "\\" in typed[1]:
+        raise InvalidInputError(f"`{name}`: write the id as it is, without escapes")
+    return typed[1]
 
 
 @lru_cache(maxsize=1024)
@@ -69,7 +91,7 @@ def usual(host: str) -> str:
     if ":" in host:
         address = ipaddress.IPv6Address(host)
         return str(address.ipv4_mapped or address)
-    host = host.encode("idna").decode().lower().rstrip(".")
+    host = _ascii(host).rstrip(".")
     if not host:
         raise ValueError("it is empty")
     try:
@@ -77,3 +99,15 @@ def usual(host: str) -> str:
         return socket.inet_ntoa(socket.inet_aton(host))
     except OSError:
         return host
+
+
+def _ascii(host: str) -> str:
+    """A name in the letters that are looked up."""
+    if host.isascii():
+        return host.encode("idna").decode().lower()
+    name = unicodedata.normalize("NFC", host.lower())
+    looked_up = name.encode("idna").decode()
+    # What one edition of IDNA keeps and another replaces or leaves out (`ß` and `ss`) is two names to two readers.
+    if looked_up.encode().decode("idna") != name or unicodedata.normalize("NFKC", name.casefold()) != name:
+        raise ValueError("not every reader takes its letters for the same; write it as it is looked up (`xn--...`)")
+    return looked_up

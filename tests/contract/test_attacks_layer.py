@@ -271,6 +271,16 @@ WAYS: list[tuple[str, str, dict[str, str]]] = [
     ("http:head", "http://[::ffff:169.254.169.254]/", {}),
     ("http:head", "http://[fd00:ec2:0::0:254]/", {}),
     ("http:head", "http://[evil", {}),
+    # Letters that editions of IDNA read in two ways: `ss` and `ß`, a last sigma, what is left out, small Cherokee.
+    ("http:head", "https://fa\u00df.example/", {}),
+    ("http:head", "https://xn--4xa\u03c2.example/", {}),
+    ("http:head", "https://go\u200dod.example/", {}),
+    ("http:head", "https://\uab70.example/", {}),
+    ("http:head", "\x01https://evil.example/", {}),
+    ('Action::"http:get"', "https://evil.example/", {"host": "good.example"}),
+    ('Action::"http\\u{3a}get"', "https://evil.example/", {"host": "good.example"}),
+    ("http:get", 'Url::"https\\u{3a}//evil.example/"', {"host": "good.example"}),
+    ("http:get", 'Web::Url::"https://evil.example/"', {"host": "good.example"}),
     ("http:head", f"http://{'a.' * 200}example/", {}),
 ]
 
@@ -288,7 +298,9 @@ def test_a_url_leads_where_policy_thinks_and_no_context_says_otherwise(tmp_path:
             with pytest.raises((UnauthorizedError, InvalidInputError)) as refused:
                 layer.perform_blocking(agent, action, url, lambda: pytest.fail("it was done"), context=context)
             said = str(refused.value)
-            assert any(text in said for text in ("`never` forbids it", "is not certain", "leave `host` out")), (
+            assert any(
+                text in said for text in ("`never` forbids it", "is not certain", "leave `host` out", "without escapes")
+            ), (
                 url,
                 said,
             )
