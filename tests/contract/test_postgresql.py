@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from sqlalchemy import func, select
 
 import creto
 from creto.audit import AuditClient
+from creto.cli import main
 from creto.store import Store
 from creto.store.tables import agent_keys, grants, mailbox, outbox, oversight_requests
 from servers import Start
@@ -144,6 +146,31 @@ with creto.open_blocking(config=[{str(config)!r}]) as layer:
         time.sleep(0.1)
     assert "approved" in said("approve", "--as", "ann", "--yes", waiting[0]["id"])
     assert lines(asking) == ["sent"]
+
+
+def test_a_second_machine_opens_the_store_with_the_first_ones_sealing_key_and_shows_what_was_used_on_both(
+    config: Path, state: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with config.open("a") as file:
+        file.write('[[quotas]]\nscope = "agent"\nmeter = "calls"\nlimit = 4\nwindow = "day"\n')
+    other = tmp_path / "other"
+
+    def act(folder: Path) -> str:
+        with creto.open_blocking(folder, config=[config]) as layer:
+            return layer.perform_blocking(layer.agent("w"), "tool:call", "t", lambda: "done", usage={"calls": 2})
+
+    assert act(state) == "done"
+    with pytest.raises(creto.EncryptionFailedError, match=r"copy `keys/sealing\.\*` of the folder that made the store"):
+        act(other)
+    shutil.rmtree(other)
+    (other / "keys").mkdir(mode=0o700, parents=True)
+    other.chmod(0o700)
+    shutil.copy2(state / "keys" / "sealing.key", other / "keys")
+    assert main(["--state", str(other), "--config", str(config), "quota", "explain", "w", "calls=3"]) == 4
+    assert "calls (day): 2 of 4 used, 2 left it does not fit" in " ".join(capsys.readouterr().out.split())
+    assert act(other) == "done"
+    with pytest.raises(creto.QuotaExceededError, match="4 of 4 used"):
+        act(state)
 
 
 def test_each_message_is_handed_to_one_of_the_processes_that_read_an_inbox(

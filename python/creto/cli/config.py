@@ -20,8 +20,9 @@ def command() -> None:
     """Show, check and trust the configuration.
 
     \b
-    Environment (CRETO_RUNTIME__DEFAULT_BACKEND) over --config over ./creto.toml (if trusted)
-    over ~/.config/creto/*.toml|yaml over /etc/creto/*.toml|yaml over defaults.
+    The environment (CRETO_RUNTIME__DEFAULT_BACKEND) counts over --config, that
+    over the file of CRETO_CONFIG, ./creto.toml (if trusted),
+    ~/.config/creto/*.toml|yaml, /etc/creto/*.toml|yaml, and defaults.
     """
 
 
@@ -111,7 +112,8 @@ def trust(frame: Frame, file: Path, revoke: bool, listed: bool) -> None:
     try:
         content = contents(file)
     except OSError as error:
-        raise NotFoundError(f"`{file}` cannot be read: {error.strerror}") from error
+        advice = "write it, or name another: `creto config trust FILE`"
+        raise NotFoundError(f"`{file}` cannot be read: {error.strerror}; {advice}") from error
     trusted = kept.add(file, named_files(file, os.environ, content), content)
     lines = [
         f"trusted as it is now, by {trusted.who}:",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +26,7 @@ def command() -> None:
 
 
 def _enforcer(frame: Frame) -> tuple[QuotaEnforcer, list[Quota], list[dict[str, Any]]]:
-    """The quotas as this process alone would count them from the ledger, and what shared ones have in the store."""
+    """The quotas as this process alone would count them from the ledger, those in force, and every count there is."""
     from creto._core import ledger_shards
     from creto.metering import QuotaEnforcer, StoreAuthority
     from creto.metering._open import boosts, effective
@@ -53,7 +53,26 @@ def _enforcer(frame: Frame) -> tuple[QuotaEnforcer, list[Quota], list[dict[str, 
             quota.replay(list(acts_of(told())))
     for row in extra:
         quota.boost_known(row.scope, row.meter, row.units, row.until)
-    return quota, quotas, shared
+    counters = {_count(counter): counter for counter in quota.counters()}
+    for row in shared:
+        # The ledger has what was used here; the leases also have acts under way, and what other machines used.
+        if any(_covers(rule, row) for rule in quota.rules_in_force()):
+            counter = counters.setdefault(_count(row), {**row, "boost": 0})
+            counter["used"] = max(counter["used"], row["used"])
+    return quota, quotas, list(counters.values())
+
+
+def _count(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    return tuple(row[name] for name in ("organisation", "level", "name", "meter", "window"))
+
+
+def _covers(rule: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
+    """True where a quota in force is counted in a row; those of lifted ones stay until their window ends."""
+    floor, _, name = rule["scope"].partition(":")
+    window = row["window"].partition(" in ")[0]
+    return (floor, rule["meter"], rule.get("window", "")) == (row["level"], row["meter"], window) and (
+        name in "*" or name == row["name"]
+    )
 
 
 @command.command()
@@ -71,19 +90,11 @@ def show(frame: Frame, meter: str | None) -> None:
     from creto.metering._period import instant
     from creto.metering._render import bars
 
-    quota, quotas, shared = _enforcer(frame)
+    quota, quotas, counters = _enforcer(frame)
     if meter is not None and meter not in {rule["meter"] for rule in quota.rules_in_force()}:
         raise NotFoundError(_none_of(f"`{meter}`", quotas))
     zone = frame.settings.metering.time_zone
-    leased = {(row["organisation"], row["level"], row["name"], row["meter"], row["window"]): row for row in shared}
-    rows = []
-    for counter in quota.counters():
-        if meter is not None and counter["meter"] != meter:
-            continue
-        key = tuple(counter[name] for name in ("organisation", "level", "name", "meter", "window"))
-        # The ledger has what was used; acts under way are in the leases alone.
-        used = max(counter["used"], leased.get(key, {}).get("used", 0))
-        rows.append((counter, used))
+    rows = [(counter, counter["used"]) for counter in counters if meter in {None, counter["meter"]}]
     rows.sort(key=lambda row: (row[0]["organisation"], row[0]["meter"], -row[1]))
     columns = ["level", "name", "meter", "window", "used", "limit", "boost", "resets"]
     table = []
@@ -235,9 +246,11 @@ def explain(frame: Frame, path: str, usage: tuple[str, ...]) -> int:
         if not sign or not re.fullmatch("[0-9]{1,19}", units):
             raise InvalidInputError(f"usage `{pair[:60]}`: write METER=UNITS, such as tool_calls=1, below 2^63")
         wanted[meter] = int(units)
-    quota, _, _ = _enforcer(frame)
-    refusal = quota.explain(names, wanted)
-    counters = [c for c in quota.counters() if c["name"] in names and c["meter"] in wanted]
+    quota, _, there = _enforcer(frame)
+    counters = [c for c in there if c["name"] in names and c["meter"] in wanted]
+    full = [c for c in counters if c["used"] + wanted[c["meter"]] > c["limit"]]
+    bound = [c for c in full if any(_covers(rule, c) and rule["overage"] == "deny" for rule in quota.rules_in_force())]
+    refusal = quota.explain(names, wanted) or next(iter(bound), None)
     if frame.json:
         frame.show({"fits": refusal is None, "refusal": refusal, "counters": counters})
     else:

@@ -164,7 +164,9 @@ class Agents:
         id = agent_id(name, self.trust_domain)
         found = self._known.find(id)
         if found is None:
-            raise NotFoundError(f"no agent `{id}` is known here; make it, or run `creto agent import` with its bundle")
+            raise NotFoundError(
+                f"no agent `{id}` is known here; `creto agent create` makes one, `creto agent import` takes one in"
+            )
         return found
 
     def find_all(self, name: str) -> list[_core.Identity]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import select
 
 from creto import _core
-from creto.errors import InvalidInputError, NotFoundError
+from creto.errors import EncryptionFailedError, InvalidInputError, NotFoundError
 from creto.store.tables import authorities
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ def open_authority(
 
     Raises:
         InvalidInputError: It was made with another suite, or was imported.
+        EncryptionFailedError: Its keys were sealed by another sealer.
     """
     with store.read() as tx:
         row = tx.first(select(authorities).where(authorities.c.trust_domain == trust_domain))
@@ -65,7 +66,13 @@ def open_authority(
     if row.sealed_key is None:
         raise InvalidInputError(f"trust domain `{trust_domain}` was imported, and its keys are elsewhere")
     certificates = [der_of(text) for text in row.certificates]
-    return _core.Authority.unseal(trust_domain, row.sealed_key, certificates, sealer, _label(trust_domain))
+    try:
+        return _core.Authority.unseal(trust_domain, row.sealed_key, certificates, sealer, _label(trust_domain))
+    except EncryptionFailedError as error:
+        raise EncryptionFailedError(
+            f"the keys in the store `{store.place}` were sealed by another sealing key than this state folder's; copy "
+            "`keys/sealing.*` of the folder that made the store into `keys/` of this one, before its first use"
+        ) from error
 
 
 def read_domain(store: Store, name: str) -> _core.TrustDomain:
