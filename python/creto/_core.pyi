@@ -1630,6 +1630,11 @@ def attachment_seal(data: bytes) -> tuple[bytes, bytes]:
     Seals an attachment under a fresh key: (key, sealed). The key belongs inside a sealed message and nowhere else.
     """
 
+def canonical_json(document: dict[Any, Any], without: str | None = None) -> bytes:
+    """
+    RFC 8785 JSON of a document that holds only texts, whole numbers, lists and objects; one of its own names can be left out.
+    """
+
 def check_quota_rules(rules: str) -> None:
     """
     Raises InvalidInputError where a JSON list of quota rules has no valid reading.
@@ -1969,6 +1974,7 @@ __all__ = [
     "attachment_check",
     "attachment_open",
     "attachment_seal",
+    "canonical_json",
     "check_quota_rules",
     "check_section",
     "consensus_timestamp",

@@ -10,7 +10,7 @@ from typing import Any
 from creto.metering._evidence import Evidence, LedgerEvidence, stretches_of
 from creto.metering._invoice import price_of
 from creto.metering._price import PricePeriod
-from creto.metering._rate import Rated, Sums, exact, micros, sums
+from creto.metering._rate import Offer, Rated, Sums, exact, micros, sums
 
 __all__ = ["Books", "alike", "period_of"]
 
@@ -91,5 +91,5 @@ class Books:
             customer = str(self._document["customer"])
             cuts = [int(at) for at in (line.get("before") or self._document)["cuts"]]
             own = sums(evidence(), cuts, [found.price for found in periods], customers=[customer], after=after)
-            self._made[name] = own, Rated(own, customer, periods), lines
+            self._made[name] = own, Rated(own, customer, Offer(periods)), lines
         return self._made[name]

@@ -9,10 +9,12 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
+from creto import _core
 from creto.metering._currency import added, money
 from creto.metering._evidence import Evidence, bounds, through
 from creto.metering._price import PriceBook, PricePeriod, amount
 from creto.metering._rate import (
+    Offer,
     Rated,
     Sums,
     commitment_line,
@@ -38,6 +40,7 @@ __all__ = [
     "lines_of",
     "price_of",
     "reach_of",
+    "sealed",
     "total_of",
 ]
 
@@ -46,12 +49,19 @@ FORMAT = "creto-invoice/1"
 
 def canonical(document: Mapping[str, Any]) -> bytes:
     """RFC 8785 JSON of a document that holds only texts, whole numbers, lists and objects."""
-    return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    return bytes(_core.canonical_json(dict(document)))
 
 
 def digest(document: Mapping[str, Any]) -> str:
     """SHA-256 of an invoice: of all of it but its state, which changes when it is paid or void."""
-    return hashlib.sha256(canonical({name: value for name, value in document.items() if name != "state"})).hexdigest()
+    return hashlib.sha256(_core.canonical_json(dict(document), "state")).hexdigest()
+
+
+def sealed(document: dict[str, Any]) -> tuple[str, str]:
+    """An invoice as JSON, and its digest, by one walk through it."""
+    told = _core.canonical_json(document, "state")
+    # A JSON object's names may stand in any order: the state goes in front of what is digested.
+    return f'{{"state":{json.dumps(document["state"])},{told[1:].decode()}', hashlib.sha256(told).hexdigest()
 
 
 def price_of(line: Mapping[str, Any]) -> Price:
@@ -106,10 +116,13 @@ def drafts(
     names = sorted({*own.parts, *late}) if customers is None else customers
     stretches = bounds(evidence.stretches)
     made = {}
+    offer = Offer((), end - start)
     for customer in names:
         currency = book.currency_of(customer)
         periods = book.of(customer, start, end)
-        lines, unpriced = lines_of(own, customer, periods, end - start, currency)
+        if periods is not offer.periods:
+            offer = Offer(periods, end - start)
+        lines, unpriced = lines_of(own, customer, offer, currency)
         lines += late.get(customer, [])
         for number, line in enumerate(lines, 1):
             line["line"] = number
@@ -162,24 +175,24 @@ def credit_note(document: Mapping[str, Any], number: str, reason: str, total: De
 
 
 def lines_of(
-    own: Sums, customer: str, periods: Sequence[PricePeriod], whole: int, currency: str
+    own: Sums, customer: str, offer: Offer, currency: str
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """The lines of one customer and period, and by meter what has no price.
 
     Args:
         own: What its events add up to.
         customer: The organisation of a path.
-        periods: Its prices.
-        whole: How long the billing period is, in microseconds.
+        offer: Its prices.
         currency: Of the invoice.
     """
-    rated = Rated(own, customer, periods)
-    lines = []
-    for found, parts in zip(periods, rated.assigned, strict=True):
-        if found.price.model != "commitment" and (parts or found.price.model == "flat" or found.price.minimum > 0):
-            lines.append(line_of(found, own, parts, whole, currency))
-    others = list(lines)
-    lines += [commitment_line(found, others, whole, currency) for found in periods if found.price.model == "commitment"]
+    rated = Rated(own, customer, offer)
+    lines, commitments = [], []
+    for place, (found, parts) in enumerate(zip(offer.periods, rated.assigned, strict=True)):
+        if found.price.model == "commitment":
+            commitments.append(place)
+        elif parts or found.price.model == "flat" or found.price.minimum > 0:
+            lines.append(line_of(offer, place, own, parts, currency))
+    lines += [commitment_line(offer, place, lines, currency) for place in commitments]
     unpriced = []
     for meter, parts in sorted(rated.unpriced.items()):
         quantity, events, _ = own.line(parts, "sum", own.cuts[-1])
@@ -251,12 +264,12 @@ class _Paid:
                     name = _identity(line)
                     self._known[name] = self._known.get(name, Decimal(0)) + Decimal(line["amount"])
 
-    def of(self, line: Mapping[str, Any], periods: Sequence[PricePeriod], currency: str) -> Decimal:
+    def of(self, line: Mapping[str, Any], offer: Offer, currency: str) -> Decimal:
         """What a line has cost so far; usage that had no price then stays uncharged, so that it counts as paid."""
         name = _identity(line)
         if name not in self._known:
             own = sums(self._before, self._cuts, self._prices, customers=[self._customer])
-            lines, _ = lines_of(own, self._customer, periods, self._cuts[-1] - self._cuts[0], currency)
+            lines, _ = lines_of(own, self._customer, offer, currency)
             for one in lines:  # of all lines: the ledger is read for them once
                 self._known.setdefault(_identity(one), Decimal(one["amount"]))
         return self._known.setdefault(name, Decimal(0))
@@ -286,8 +299,9 @@ def _late_lines(
         if (found.price.meter, tuple(sorted(found.price.when.items()))) not in known
         and found.price.model != "commitment"
     ]
-    now, _ = lines_of(whole, customer, periods, end - start, currency)
-    rated = Rated(late, customer, periods)
+    offer = Offer(periods, end - start)
+    now, _ = lines_of(whole, customer, offer, currency)
+    rated = Rated(late, customer, offer)
     lines: list[dict[str, Any]] = []
     shown: set[int] = set()
     for line in now:
@@ -300,7 +314,7 @@ def _late_lines(
         parts = rated.assigned[place]
         if not parts and line["price"]["model"] != "commitment":
             continue
-        had = paid.of(line, periods, currency)
+        had = paid.of(line, offer, currency)
         more = Decimal(line["amount"]) - had
         if not parts and not more:
             continue

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from math import lcm
 from typing import TYPE_CHECKING, Any
 
 from creto.errors import InvalidInputError
@@ -39,42 +40,76 @@ def amount(price: Price, quantity: Fraction, *, share: Fraction = Fraction(1)) -
         raise InvalidInputError(
             f"usage of `{price.meter}` adds up to {quantity}: corrections took away more than there was"
         )
-    charged = max(_NOTHING, quantity - exact.included * share) if exact.included else quantity
-    match price.model:
-        case "per_unit":
-            total = charged * exact.each
-        case "flat":
-            total = exact.unit * share
-        case "package":
-            total = -(-charged // exact.per) * exact.unit
-        case "percentage":
-            total = charged * exact.unit / 100
-        case "dynamic":
-            total = charged
-        case "graduated":
-            total = _graduated(exact, charged)
-        case "volume":
-            total = _volume(exact, charged)
-    if exact.left != 1:
-        total *= exact.left
+    total = exact.cost(quantity, share)
     return max(total, exact.minimum * share) if exact.minimum else total
 
 
 class _Exact:
-    """A price's numbers as fractions, made once."""
+    """A price in whole numbers: quantities are counted in `1/units`, amounts in `1/coins`; made once."""
 
-    __slots__ = ("each", "included", "left", "minimum", "per", "price", "tiers", "unit")
+    __slots__ = ("coins", "each", "flat", "included", "left", "minimum", "per", "price", "tiers", "unit", "units")
 
     def __init__(self, price: Price) -> None:
         self.price = price
-        self.unit, self.per = Fraction(price.unit_price), Fraction(price.per)
-        self.each = self.unit / self.per
-        self.included, self.minimum = Fraction(price.included), Fraction(price.minimum)
-        self.left = 1 - Fraction(price.discount) / 100
-        self.tiers = [
+        self.unit, per, included = Fraction(price.unit_price), Fraction(price.per), Fraction(price.included)
+        self.minimum, self.left = Fraction(price.minimum), 1 - Fraction(price.discount) / 100
+        tiers = [
             (None if tier.up_to is None else Fraction(tier.up_to), Fraction(tier.unit_price), Fraction(tier.flat))
             for tier in price.tiers
         ]
+        bounds = [up_to for up_to, _, _ in tiers if up_to is not None]
+        rates = [rate for _, unit, flat in tiers for rate in (unit, flat)]
+        self.units = lcm(*(number.denominator for number in (per, included, *bounds)))
+        self.coins = lcm(*(number.denominator for number in (self.unit, self.unit / per, *rates)))
+        self.per, self.included = int(per * self.units), int(included * self.units)
+        self.flat, self.each = int(self.unit * self.coins), int(self.unit / per * self.coins)
+        self.tiers = [
+            (None if up_to is None else int(up_to * self.units), int(unit * self.coins), int(flat * self.coins))
+            for up_to, unit, flat in tiers
+        ]
+
+    def cost(self, quantity: Fraction, share: Fraction) -> Fraction:
+        """What a quantity costs, before the minimum: in whole numbers, since a fraction is reduced at every step."""
+        # Of both the quantity's own parts and those of the price: a quantity is so many of `1/parts`.
+        more = quantity.denominator * share.denominator
+        parts = self.units * more
+        charged = quantity.numerator * self.units * share.denominator
+        charged = max(0, charged - self.included * share.numerator * quantity.denominator)
+        below = self.coins * parts
+        match self.price.model:
+            case "per_unit":
+                total = charged * self.each
+            case "flat":
+                total = self.flat * share.numerator * quantity.denominator * self.units
+            case "package":
+                total = -(-charged // (self.per * more)) * self.flat * parts
+            case "percentage":
+                total, below = charged * self.flat, below * 100
+            case "dynamic":
+                total = charged * self.coins
+            case "graduated":
+                total = self._graduated(charged, more)
+            case "volume":
+                total = self._volume(charged, more)
+        return Fraction(total * self.left.numerator, below * self.left.denominator)
+
+    def _graduated(self, charged: int, more: int) -> int:
+        total = start = 0
+        for up_to, unit, flat in self.tiers:
+            if charged <= start:
+                break
+            end = charged if up_to is None else min(charged, up_to * more)
+            total += (end - start) * unit + flat * self.units * more
+            start = end
+        return total
+
+    def _volume(self, charged: int, more: int) -> int:
+        if charged == 0:
+            return 0
+        for up_to, unit, flat in self.tiers:
+            if up_to is None or charged <= up_to * more:
+                return flat * self.units * more + charged * unit
+        return 0
 
 
 _NOTHING = Fraction(0)
@@ -89,26 +124,6 @@ def _exact(price: Price) -> _Exact:
             _made.clear()
         found = _made[id(price)] = _Exact(price)
     return found
-
-
-def _graduated(exact: _Exact, quantity: Fraction) -> Fraction:
-    total = start = _NOTHING
-    for up_to, unit, flat in exact.tiers:
-        if quantity <= start:
-            break
-        end = quantity if up_to is None else min(quantity, up_to)
-        total += (end - start) * unit + flat
-        start = end
-    return total
-
-
-def _volume(exact: _Exact, quantity: Fraction) -> Fraction:
-    if quantity == 0:
-        return _NOTHING
-    for up_to, unit, flat in exact.tiers:
-        if up_to is None or quantity <= up_to:
-            return flat + quantity * unit
-    return _NOTHING
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from creto.metering._event import UsageEvent
 from creto.metering._evidence import LedgerEvidence, stretches_of
 from creto.metering._invoice import digest
 from creto.metering._price import matches
-from creto.metering._rate import Rated, sums
+from creto.metering._rate import Offer, Rated, sums
 from creto.metering._usage import ledger_events
 from creto.metering._verify import Finding, Shards, guarded
 
@@ -91,7 +91,7 @@ def prove_event(document: Mapping[str, Any], line: int, event: int, ledger: Path
         customers=[str(document["customer"])],
         after=(found.get("before") or {}).get("after"),
     )
-    rated = Rated(own, str(document["customer"]), periods)
+    rated = Rated(own, str(document["customer"]), Offer(periods))
     place = next(place for place, one in enumerate(lines) if one is found)
     proof = own.proof(rated.assigned[place])
     if proof is None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from decimal import Decimal
 from fractions import Fraction
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -18,7 +17,19 @@ if TYPE_CHECKING:
     from creto.config._sections import Price
     from creto.metering._evidence import Evidence
 
-__all__ = ["Rated", "Sums", "commitment_line", "cuts_of", "exact", "instant", "line_of", "micros", "price_data", "sums"]
+__all__ = [
+    "Offer",
+    "Rated",
+    "Sums",
+    "commitment_line",
+    "cuts_of",
+    "exact",
+    "instant",
+    "line_of",
+    "micros",
+    "price_data",
+    "sums",
+]
 
 Part = tuple[int, int]
 """The number of a series, and that of an interval."""
@@ -123,95 +134,128 @@ def sums(
     return Sums(evidence.totals(cuts, customers=customers, keep=keep, after=after), cuts)
 
 
+class Offer:
+    """The prices of a period, found by what they are for; made once for all customers who share them.
+
+    Args:
+        periods: The prices.
+        whole: How long the billing period is, in microseconds; 0 where no lines are made.
+    """
+
+    def __init__(self, periods: Sequence[PricePeriod], whole: int = 0) -> None:
+        self.periods = periods
+        self._whole = whole
+        self._heads: dict[int, tuple[Fraction, dict[str, Any]]] = {}
+        # By meter and model: a table of models has thousands of prices for one meter.
+        self._places: dict[tuple[str, str | None], list[int]] = {}
+        for place, found in enumerate(periods):
+            self._places.setdefault((found.price.meter, found.price.when.get("model")), []).append(place)
+
+    def head(self, place: int) -> tuple[Fraction, dict[str, Any]]:
+        """Which part of the billing period a price is in force for, and what its line says before it says how much."""
+        known = self._heads.get(place)
+        if known is None:
+            found = self.periods[place]
+            share = Fraction(found.end - found.start, self._whole)
+            known = self._heads[place] = (
+                share,
+                {
+                    "meter": found.price.meter,
+                    "description": describe(found.price),
+                    "start": instant(found.start),
+                    "end": instant(found.end),
+                    "share": exact(share),
+                    "price": price_data(found.price),
+                },
+            )
+        return known
+
+    def place(self, meter: str, dimensions: Mapping[str, str], customer: str, start: int, end: int) -> int | None:
+        """Which price holds for a series in an interval: the one with the most conditions that fit; None if none does.
+
+        Args:
+            meter: Of the series.
+            dimensions: Of the series.
+            customer: Who pays.
+            start: Microseconds since the epoch.
+            end: Microseconds since the epoch; before it.
+
+        Raises:
+            InvalidInputError: Two of them hold alike.
+        """
+        candidates = self._places.get((meter, None), ())
+        if "model" in dimensions:
+            candidates = [*candidates, *self._places.get((meter, dimensions["model"]), ())]
+        best: list[int] = []
+        most = -1
+        for place in candidates:
+            found = self.periods[place]
+            when = found.price.when
+            if len(when) < most or not found.start <= start or not end <= found.end:
+                continue
+            if when and not matches(found.price, {**dimensions, "customer": customer}):
+                continue
+            best = [*best, place] if len(when) == most else [place]
+            most = len(when)
+        if len(best) > 1:
+            names = " and ".join(describe(self.periods[place].price) for place in best)
+            raise InvalidInputError(f"an event of `{meter}` is priced by both {names}: give one more conditions")
+        return best[0] if best else None
+
+
 class Rated:
-    """Which parts of one customer fall under which of its prices: the one with the most conditions that fit.
+    """Which parts of one customer fall under which of its prices.
 
     Args:
         own: The sums.
         customer: Of whom.
-        periods: The customer's prices.
+        offer: The customer's prices.
 
     Raises:
         InvalidInputError: An event is priced by two of them alike.
     """
 
-    def __init__(self, own: Sums, customer: str, periods: Sequence[PricePeriod]) -> None:
-        self.assigned: list[list[Part]] = [[] for _ in periods]
+    def __init__(self, own: Sums, customer: str, offer: Offer) -> None:
+        self.assigned: list[list[Part]] = [[] for _ in offer.periods]
         self.unpriced: dict[str, list[Part]] = {}
-        # By meter and model: a table of models has thousands of prices for one meter.
-        by_meter: dict[tuple[str, str | None], list[int]] = {}
-        for place, found in enumerate(periods):
-            by_meter.setdefault((found.price.meter, found.price.when.get("model")), []).append(place)
+        cuts = own.cuts
         for part in own.parts.get(customer, ()):
-            _, _, meter, own_dimensions = own.series[part[0]]
-            start, end = own.cuts[part[1]], own.cuts[part[1] + 1]
-            fitting = [
-                place
-                for model in {own_dimensions.get("model"), None}
-                for place in by_meter.get((meter, model), ())
-                if periods[place].start <= start
-                and end <= periods[place].end
-                and (
-                    not periods[place].price.when
-                    or matches(periods[place].price, {**own_dimensions, "customer": customer})
-                )
-            ]
-            if not fitting:
+            number, interval = part
+            _, _, meter, dimensions = own.series[number]
+            place = offer.place(meter, dimensions, customer, cuts[interval], cuts[interval + 1])
+            if place is None:
                 self.unpriced.setdefault(meter, []).append(part)
-                continue
-            most = max(len(periods[place].price.when) for place in fitting)
-            best = [place for place in fitting if len(periods[place].price.when) == most]
-            if len(best) > 1:
-                names = " and ".join(describe(periods[place].price) for place in best)
-                raise InvalidInputError(f"an event of `{meter}` is priced by both {names}: give one more conditions")
-            self.assigned[best[0]].append(part)
+            else:
+                self.assigned[place].append(part)
 
 
-def line_of(found: PricePeriod, own: Sums, parts: Sequence[Part], whole: int, currency: str) -> dict[str, Any]:
+def line_of(offer: Offer, place: int, own: Sums, parts: Sequence[Part], currency: str) -> dict[str, Any]:
     """A line of an invoice.
 
     Args:
-        found: The price, and when it is in force.
+        offer: The prices.
+        place: Which of them.
         own: The sums.
         parts: What falls under it.
-        whole: How long the billing period is, in microseconds.
         currency: Of the invoice.
     """
-    share = Fraction(found.end - found.start, whole)
+    found, (share, head) = offer.periods[place], offer.head(place)
     quantity, events, commitment = own.line(parts, found.price.aggregation, found.end)
     cost = money(amount(found.price, quantity, share=share), currency)
-    return _line(found, share, exact(quantity), cost, events, commitment)
+    return {**head, "quantity": exact(quantity), "amount": str(cost), "events": events, "commitment": commitment}
 
 
-def commitment_line(
-    found: PricePeriod, lines: Sequence[Mapping[str, Any]], whole: int, currency: str
-) -> dict[str, Any]:
+def commitment_line(offer: Offer, place: int, lines: Sequence[Mapping[str, Any]], currency: str) -> dict[str, Any]:
     """The line that tops an invoice up to what was committed to.
 
     Args:
-        found: The price of the model `commitment`.
+        offer: The prices.
+        place: Which of them, of the model `commitment`.
         lines: All other lines of the period.
-        whole: How long the billing period is, in microseconds.
         currency: Of the invoice.
     """
-    share = Fraction(found.end - found.start, whole)
+    share, head = offer.head(place)
     used = sum((Fraction(line["amount"]) for line in lines), Fraction(0))
-    cost = money(amount(found.price, used, share=share), currency)
-    return _line(found, share, exact(used), cost, 0, _core.merkle_root([]).hex())
-
-
-def _line(
-    found: PricePeriod, share: Fraction, quantity: str, cost: Decimal, events: int, commitment: str
-) -> dict[str, Any]:
-    return {
-        "meter": found.price.meter,
-        "description": describe(found.price),
-        "start": instant(found.start),
-        "end": instant(found.end),
-        "share": exact(share),
-        "price": price_data(found.price),
-        "quantity": quantity,
-        "amount": str(cost),
-        "events": events,
-        "commitment": commitment,
-    }
+    cost = money(amount(offer.periods[place].price, used, share=share), currency)
+    nothing = _core.merkle_root([]).hex()
+    return {**head, "quantity": exact(used), "amount": str(cost), "events": 0, "commitment": nothing}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from creto.errors import NotFoundError
-from creto.metering._invoice import digest
+from creto.metering._invoice import digest, sealed
 
 if TYPE_CHECKING:
     from creto.store import Transaction
@@ -91,26 +91,30 @@ def drop_drafts(tx: Transaction, customers: Iterable[str], start: int) -> None:
 
 def insert_all(tx: Transaction, made: Sequence[StoredInvoice], start: int, end: int) -> list[str]:
     """Puts invoices of one period in; returns their digests."""
-    from sqlalchemy import insert
+    from sqlalchemy import bindparam, insert
 
-    from creto.store.tables import invoices
+    from creto.store.tables import Written, invoices
 
-    digests = [one.digest for one in made]
-    rows = [
-        {
-            "id": one.id,
-            "number": one.number or None,
-            **{name: one.document[name] for name in ("kind", "state", "customer", "currency", "total")},
-            "period_start": start,
-            "period_end": end,
-            "document": one.document,
-            "digest": bytes.fromhex(name),
-            "changed": tx.now,
-        }
-        for one, name in zip(made, digests, strict=True)
-    ]
+    digests = []
+    rows = []
+    for one in made:
+        text, name = sealed(one.document)
+        digests.append(name)
+        rows.append(
+            {
+                "id": one.id,
+                "number": one.number or None,
+                **{name: one.document[name] for name in ("kind", "state", "customer", "currency", "total")},
+                "period_start": start,
+                "period_end": end,
+                "written": text,
+                "digest": bytes.fromhex(name),
+                "changed": tx.now,
+            }
+        )
     if rows:
-        tx.execute(insert(invoices), rows)
+        # Written once: for its digest.
+        tx.execute(insert(invoices).values(document=bindparam("written", type_=Written())), rows)
     return digests
 
 

@@ -22,9 +22,11 @@ from sqlalchemy import (
     TypeDecorator,
     UniqueConstraint,
 )
+from sqlalchemy.types import UserDefinedType
 
 __all__ = [
     "Word",
+    "Written",
     "agent_keys",
     "agents",
     "announcements",
@@ -51,6 +53,16 @@ __all__ = [
     "quota_windows",
     "secrets",
 ]
+
+
+class Written(UserDefinedType[str]):
+    """JSON that is written already, for a parameter of a JSON column."""
+
+    cache_ok = True
+
+    def get_col_spec(self, **_: Any) -> str:
+        """As a column of it would be declared."""
+        return "JSON"
 
 
 class Word(TypeDecorator[int]):

@@ -9,6 +9,7 @@ mod audit;
 mod authz;
 mod billing;
 mod bridge;
+mod canonical;
 mod common;
 mod consensus;
 mod crypto;
@@ -41,6 +42,8 @@ mod _core {
     use crate::billing::{UsageIndex, UsageIngest, UsageTotals, usage_events, usage_leaf, usage_leaves};
     #[pymodule_export]
     use crate::bridge::Bridge;
+    #[pymodule_export]
+    use crate::canonical::canonical_json;
     #[pymodule_export]
     use crate::common::check_section;
     #[pymodule_export]

@@ -4,10 +4,11 @@ use super::records::{LEDGER, each_usage};
 use creto_audit::disk::Machine;
 use creto_audit::{Shard, shards};
 use creto_enablement_common::{Error, Result, ResultExt};
-use creto_metering::usage::{Batch, Segment, SegmentBuilder, Series, Totals, Which};
+use creto_metering::usage::{Batch, Pass, Segment, SegmentBuilder, Series, Totals, Which};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, Write as _};
+use std::num::NonZero;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,6 +18,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 const FULL: usize = 1 << 21;
 /// One of fewer is made anew with what followed, so that ticks leave few files.
 const SMALL: u32 = 1 << 16;
+/// So many segments are looked through at once: each may have to be made for it.
+const THREADS: usize = 4;
 const ENDING: &str = "segment";
 
 /// A stretch of a shard: the records from `from` to before `to`.
@@ -175,15 +178,38 @@ impl Index {
     /// `Integrity` where the ledger or a segment is damaged, `InvalidInput` where a sum needs more than 128 bits.
     pub fn totals(&self, stretches: &[Stretch], mut which: Which, after: &BTreeMap<String, u64>) -> Result<Totals> {
         which.checked.extend(self.shared_sources(stretches)?);
+        // What leads to a traced event is noted in order.
+        let cores = if which.trace.is_some() { 1 } else { std::thread::available_parallelism().map_or(1, NonZero::get).min(THREADS) };
+        let run = stretches.len().div_ceil(cores).max(1);
+        if run >= stretches.len() {
+            return self.look(stretches, stretches, after, Totals::new(which), Pass::All);
+        }
+        let look = &|run| self.look(run, stretches, after, Totals::new(which.clone()), Pass::Unchecked);
+        let found: Vec<_> = std::thread::scope(|scope| {
+            let threads: Vec<_> = stretches.chunks(run).map(|run| scope.spawn(move || look(run))).collect();
+            threads.into_iter().map(std::thread::ScopedJoinHandle::join).collect()
+        });
         let mut totals = Totals::new(which);
-        let mut shards: Vec<&str> = stretches.iter().map(|stretch| stretch.shard.as_str()).collect();
+        for one in found {
+            totals.join(one.unwrap_or_else(|_| Err(Error::internal("a thread that added usage up ended before it was done")))?)?;
+        }
+        if totals.left_out() {
+            totals = self.look(stretches, stretches, after, totals, Pass::Checked)?;
+        }
+        totals.commit(cores);
+        Ok(totals)
+    }
+
+    /// Adds up what a run of stretches holds, of all that are looked through.
+    fn look(&self, run: &[Stretch], all: &[Stretch], after: &BTreeMap<String, u64>, mut totals: Totals, pass: Pass) -> Result<Totals> {
+        let mut shards: Vec<&str> = all.iter().map(|stretch| stretch.shard.as_str()).collect();
         shards.dedup();
-        for stretch in stretches {
+        for stretch in run {
             let shard = shards.iter().position(|name| *name == stretch.shard).unwrap_or_default() as u32;
             let from = after.get(&stretch.shard).copied().unwrap_or_default();
             match self.segment(stretch)? {
-                Opened::Kept(segment) => totals.take(&segment, shard, from)?,
-                Opened::Made(segment) => totals.take(&segment, shard, from)?,
+                Opened::Kept(segment) => totals.take(&segment, shard, from, pass)?,
+                Opened::Made(segment) => totals.take(&segment, shard, from, pass)?,
             }
         }
         Ok(totals)
@@ -208,8 +234,8 @@ impl Index {
                 Ok(())
             };
             match self.segment(stretch)? {
-                Opened::Kept(segment) => segment.groups(|group| note(&group.series))?,
-                Opened::Made(segment) => segment.groups(|group| note(&group.series))?,
+                Opened::Kept(segment) => segment.groups(|group| note(group.series))?,
+                Opened::Made(segment) => segment.groups(|group| note(group.series))?,
             }
         }
         Ok(shared)
@@ -243,7 +269,7 @@ pub fn totals_of(events: &BTreeMap<(String, u64, u32), Batch>, which: Which) -> 
     }
     let mut totals = Totals::new(which);
     for (number, (_, builder)) in builders.into_iter().enumerate() {
-        totals.take(&Segment::open(builder.build(0, u64::MAX)?)?, number as u32, 0)?;
+        totals.take(&Segment::open(builder.build(0, u64::MAX)?)?, number as u32, 0, Pass::All)?;
     }
     Ok(totals)
 }

@@ -146,33 +146,43 @@ impl SegmentBuilder {
 
 /// Where the bytes of a segment are.
 pub trait Bytes {
+    /// Fills a room with the bytes from an offset on.
+    ///
+    /// # Errors
+    /// Those of the file system, or `UnexpectedEof`.
+    fn fill(&self, offset: u64, room: &mut [u8]) -> std::io::Result<()>;
+
     /// So many bytes from an offset on.
     ///
     /// # Errors
     /// Those of the file system, or `UnexpectedEof`.
-    fn part(&self, offset: u64, length: usize) -> std::io::Result<Vec<u8>>;
+    fn part(&self, offset: u64, length: usize) -> std::io::Result<Vec<u8>> {
+        let mut bytes = vec![0; length];
+        self.fill(offset, &mut bytes)?;
+        Ok(bytes)
+    }
 }
 
 impl Bytes for Vec<u8> {
-    fn part(&self, offset: u64, length: usize) -> std::io::Result<Vec<u8>> {
-        let end = usize::try_from(offset).ok().and_then(|start| Some(start..start.checked_add(length)?));
-        end.and_then(|range| self.get(range)).map(<[u8]>::to_vec).ok_or_else(|| std::io::ErrorKind::UnexpectedEof.into())
+    fn fill(&self, offset: u64, room: &mut [u8]) -> std::io::Result<()> {
+        let end = usize::try_from(offset).ok().and_then(|start| Some(start..start.checked_add(room.len())?));
+        let bytes = end.and_then(|range| self.get(range)).ok_or(std::io::ErrorKind::UnexpectedEof)?;
+        room.copy_from_slice(bytes);
+        Ok(())
     }
 }
 
 impl Bytes for std::fs::File {
-    fn part(&self, offset: u64, length: usize) -> std::io::Result<Vec<u8>> {
-        let mut bytes = vec![0; length];
-        std::os::unix::fs::FileExt::read_exact_at(self, &mut bytes, offset)?;
-        Ok(bytes)
+    fn fill(&self, offset: u64, room: &mut [u8]) -> std::io::Result<()> {
+        std::os::unix::fs::FileExt::read_exact_at(self, room, offset)
     }
 }
 
 /// What a segment says of one series.
 #[derive(Clone, Debug)]
-pub struct Group {
+pub struct Group<'a> {
     /// The series as text.
-    pub series: Box<str>,
+    pub series: &'a str,
     /// Its first row.
     pub first: u32,
     /// How many rows.
@@ -254,7 +264,7 @@ impl<B: Bytes> Segment<B> {
     ///
     /// # Errors
     /// `Integrity` where it is damaged, or what `each` returned.
-    pub fn groups(&self, mut each: impl FnMut(&Group) -> Result<()>) -> Result<()> {
+    pub fn groups(&self, mut each: impl FnMut(&Group<'_>) -> Result<()>) -> Result<()> {
         let mut rest = self.head.as_slice();
         let mut first = 0_u32;
         for _ in 0..self.series {
@@ -272,8 +282,17 @@ impl<B: Bytes> Segment<B> {
         super::batch::column(&mut rest, rows as usize, read).ok_or_else(|| damaged("a column is too short"))
     }
 
-    fn quantity_width(&self) -> u64 {
+    /// Bytes of a quantity.
+    pub(super) const fn quantity_width(&self) -> u64 {
         if self.wide { 16 } else { 8 }
+    }
+
+    /// The quantities of so many rows, as they lie there.
+    pub(super) fn quantity_bytes(&self, first: u32, rows: u32, room: &mut Vec<u8>) -> Result<()> {
+        let width = self.quantity_width();
+        room.resize(rows as usize * width as usize, 0);
+        let offset = self.columns + u64::from(self.rows) * 8 + u64::from(first) * width;
+        self.bytes.fill(offset, room).map_err(|_| damaged("a column is too short"))
     }
 
     /// When events of so many rows were.
@@ -328,14 +347,14 @@ impl<B: Bytes> Segment<B> {
     }
 }
 
-fn group(rest: &mut &[u8], first: u32) -> Option<Group> {
+fn group<'a>(rest: &mut &'a [u8], first: u32) -> Option<Group<'a>> {
     fn taken<'a>(rest: &mut &'a [u8], length: usize) -> Option<&'a [u8]> {
         let (taken, more) = rest.split_at_checked(length)?;
         *rest = more;
         Some(taken)
     }
     let length = u32::from_le_bytes(taken(rest, 4)?.try_into().ok()?);
-    let series: Box<str> = std::str::from_utf8(taken(rest, length as usize)?).ok()?.into();
+    let series = std::str::from_utf8(taken(rest, length as usize)?).ok()?;
     let rows = u32::from_le_bytes(taken(rest, 4)?.try_into().ok()?);
     let mut wide = || Some(i128::from_le_bytes(taken(rest, 16)?.try_into().ok()?));
     let (sum, least, greatest, latest, place) = (wide()?, wide()?, wide()?, wide()?, wide()? as u128);
@@ -384,7 +403,7 @@ mod tests {
             let mut events = 0;
             segment.groups(|group| {
                 let read = segment.rows(group.first, group.rows)?;
-                let leaves = Series::parse(&group.series)?.leaves();
+                let leaves = Series::parse(group.series)?.leaves();
                 let mut room = Vec::new();
                 let hashes: Vec<Hash> = (0..read.at.len()).map(|row| read.hash(row, &leaves, &mut room)).collect();
                 assert_eq!(root(&hashes), group.root);

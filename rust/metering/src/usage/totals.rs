@@ -5,11 +5,14 @@
 use super::accumulate::Accumulator;
 use super::aggregate::{Aggregate, Total};
 use super::commitment::{Hash, inclusion, root};
+use super::recount::Recount;
 use super::seen::Seen;
 use super::segment::{Bytes, Group, Segment};
 use super::series::Series;
 use creto_enablement_common::{Error, ErrorKind, Result};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use foldhash::fast::RandomState;
+use hashbrown::HashMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Which events are counted.
 #[derive(Clone, Debug, Default)]
@@ -28,11 +31,30 @@ pub struct Which {
     pub recount: bool,
 }
 
+/// Which events a look through segments takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pass {
+    /// All of them.
+    All,
+    /// Those of sources that are not `checked`: several segments can be looked through at once, and joined.
+    Unchecked,
+    /// The others: of two the first counts, so that all segments are looked through in order.
+    Checked,
+}
+
 /// One series in one interval.
 #[derive(Debug, Default)]
 struct Held {
     sum: Accumulator,
     roots: Vec<Hash>,
+    /// The root over them, once all are there.
+    commitment: Option<Hash>,
+}
+
+impl Held {
+    fn commitment(&self) -> Hash {
+        self.commitment.unwrap_or_else(|| root(&self.roots))
+    }
 }
 
 /// A line: what its parts add up to, and the commitment to their events.
@@ -79,10 +101,15 @@ struct Trace {
 #[derive(Debug, Default)]
 pub struct Totals {
     which: Which,
-    numbers: HashMap<Box<str>, Option<u32>>,
+    numbers: HashMap<Box<str>, Option<u32>, RandomState>,
     series: Vec<Series>,
     texts: Vec<Box<str>>,
-    held: BTreeMap<Part, Held>,
+    /// By number of the series, the intervals that have events, in order.
+    held: Vec<Vec<(u32, Held)>>,
+    /// The number that was looked for last.
+    last: u32,
+    /// True where a pass left events of checked sources to another.
+    left_out: bool,
     seen: Seen,
     duplicates: u64,
     trace: Option<Trace>,
@@ -101,7 +128,31 @@ impl Totals {
 
     /// Every series and interval with events.
     pub fn parts(&self) -> impl Iterator<Item = Part> {
-        self.held.keys().copied()
+        let numbered = self.held.iter().enumerate();
+        numbered.flat_map(|(number, held)| held.iter().map(move |(interval, _)| Part { series: number as u32, interval: *interval }))
+    }
+
+    /// True where a pass left events of checked sources to another.
+    pub const fn left_out(&self) -> bool {
+        self.left_out
+    }
+
+    fn at(&self, part: Part) -> Option<&Held> {
+        let held = self.held.get(part.series as usize)?;
+        let place = held.binary_search_by_key(&part.interval, |(interval, _)| *interval).ok()?;
+        held.get(place).map(|(_, held)| held)
+    }
+
+    /// What is held of a part, nothing at first; `keep` says whether it keeps each event.
+    fn at_mut(&mut self, part: Part, keep: bool) -> Result<&mut Held> {
+        let held = self.held.get_mut(part.series as usize).ok_or_else(|| Error::internal("a series without a place"))?;
+        let place = held.binary_search_by_key(&part.interval, |(interval, _)| *interval).unwrap_or_else(|place| {
+            held.insert(place, (part.interval, Held { sum: Accumulator::keeping(keep), ..Held::default() }));
+            place
+        });
+        let (_, held) = held.get_mut(place).ok_or_else(|| Error::internal("an interval without a place"))?;
+        held.commitment = None;
+        Ok(held)
     }
 
     /// How many events stood in a second place and were not counted.
@@ -111,15 +162,24 @@ impl Totals {
 
     /// The number of a series that is counted.
     fn number(&mut self, text: &str) -> Result<Option<u32>> {
+        // Segments have their series in one order: mostly it is the one after the last.
+        let next = self.last.wrapping_add(1);
+        if self.texts.get(next as usize).is_some_and(|known| **known == *text) {
+            self.last = next;
+            return Ok(Some(next));
+        }
         if let Some(found) = self.numbers.get(text) {
+            self.last = found.unwrap_or(self.last);
             return Ok(*found);
         }
         let series = Series::parse(text).map_err(|error| Error::new(ErrorKind::Integrity).with_source(error))?;
         let counted = self.which.customers.as_ref().is_none_or(|all| all.contains(&series.customer));
         let number = counted.then_some(self.series.len() as u32);
-        if counted {
+        if let Some(number) = number {
+            self.last = number;
             self.series.push(series);
             self.texts.push(text.into());
+            self.held.push(Vec::new());
         }
         self.numbers.insert(text.into(), number);
         Ok(number)
@@ -134,17 +194,23 @@ impl Totals {
     ///
     /// # Errors
     /// `Integrity` where the segment is damaged, `InvalidInput` where a sum needs more than 128 bits.
-    pub fn take<B: Bytes>(&mut self, segment: &Segment<B>, shard: u32, after: u64) -> Result<()> {
+    pub fn take<B: Bytes>(&mut self, segment: &Segment<B>, shard: u32, after: u64, pass: Pass) -> Result<()> {
         if segment.to <= after {
             return Ok(());
         }
-        // In one piece: groups are many and small.
-        let quantities = if self.which.recount { segment.quantities(0, segment.rows)? } else { Vec::new() };
+        let mut recount = Recount::new(segment);
         segment.groups(|group| {
             let Some(number) = self.number(&group.series)? else { return Ok(()) };
             let series = self.series.get(number as usize);
             let (keep, checked) = series
                 .map_or((false, false), |series| (self.which.keep.contains(&series.meter), self.which.checked.contains(&series.source)));
+            if pass == Pass::Unchecked && checked {
+                self.left_out = true;
+                return Ok(());
+            }
+            if pass == Pass::Checked && !checked {
+                return Ok(());
+            }
             let traced = self.which.trace.as_ref().zip(series).is_some_and(|((source, _), series)| *source == series.source);
             let (first, last) = (group.earliest, group.sum.latest.0);
             let bounds = self.which.cuts.first().zip(self.which.cuts.last());
@@ -156,7 +222,7 @@ impl Totals {
             match interval {
                 Some(interval) if segment.from >= after && !keep && !checked && !traced => {
                     if self.which.recount {
-                        recount(&quantities, group)?;
+                        recount.check(group)?;
                     }
                     self.whole(Part { series: number, interval }, shard, group)
                 }
@@ -165,8 +231,35 @@ impl Totals {
         })
     }
 
-    fn whole(&mut self, part: Part, shard: u32, group: &Group) -> Result<()> {
-        let held = self.held.entry(part).or_default();
+    /// Takes what another took from segments that follow these, of sources that are not checked.
+    ///
+    /// # Errors
+    /// `InvalidInput` where a sum needs more than 128 bits.
+    pub fn join(&mut self, other: Self) -> Result<()> {
+        self.left_out |= other.left_out;
+        for (text, intervals) in other.texts.iter().zip(other.held) {
+            let Some(series) = self.number(text)? else { continue };
+            for (interval, held) in intervals {
+                let own = self.at_mut(Part { series, interval }, held.sum.keeps())?;
+                own.sum.merge(&held.sum)?;
+                own.roots.extend(held.roots);
+            }
+        }
+        Ok(())
+    }
+
+    /// Works the commitments out, by so many threads: lines find them made.
+    pub fn commit(&mut self, threads: usize) {
+        let share = self.held.len().div_ceil(threads.max(1)).max(1);
+        std::thread::scope(|scope| {
+            for run in self.held.chunks_mut(share) {
+                scope.spawn(|| run.iter_mut().flatten().for_each(|(_, held)| held.commitment = Some(held.commitment())));
+            }
+        });
+    }
+
+    fn whole(&mut self, part: Part, shard: u32, group: &Group<'_>) -> Result<()> {
+        let held = self.at_mut(part, false)?;
         let mut sum = group.sum.clone();
         sum.latest.1 |= u128::from(shard) << 96;
         held.sum.merge(&sum)?;
@@ -178,7 +271,7 @@ impl Totals {
     fn by_row<B: Bytes>(
         &mut self,
         segment: &Segment<B>,
-        group: &Group,
+        group: &Group<'_>,
         number: u32,
         shard: u32,
         after: u64,
@@ -201,10 +294,7 @@ impl Totals {
                 continue;
             }
             let Some(interval) = self.interval(*at).filter(|_| (place >> 32) as u64 >= after) else { continue };
-            let held = self
-                .held
-                .entry(Part { series: number, interval })
-                .or_insert_with(|| Held { sum: Accumulator::keeping(keep), roots: Vec::new() });
+            let held = self.at_mut(Part { series: number, interval }, keep)?;
             held.sum.take(*at, place | u128::from(shard) << 96, *quantity)?;
             let hashes = found.entry(interval).or_default();
             if wanted.is_some() && rows.ids.get(row) == wanted.as_ref() {
@@ -214,7 +304,9 @@ impl Totals {
         }
         for (interval, hashes) in found {
             let part = Part { series: number, interval };
-            let Some(held) = self.held.get_mut(&part) else { continue };
+            let held = self.at_mut(part, keep)?;
+            let before = held.roots.len();
+            held.roots.push(root(&hashes));
             if let Some((_, index, row)) = traced.filter(|(own, _, _)| *own == interval)
                 && let Some(path) = inclusion(&hashes, index)
             {
@@ -223,9 +315,8 @@ impl Totals {
                     leaves.write(*at, id, *quantity, &mut leaf);
                 }
                 let step = Step { index: index as u64, size: hashes.len() as u64, path };
-                self.trace = Some(Trace { part, root: held.roots.len(), step, leaf });
+                self.trace = Some(Trace { part, root: before, step, leaf });
             }
-            held.roots.push(root(&hashes));
         }
         Ok(())
     }
@@ -233,8 +324,7 @@ impl Totals {
     /// The parts in the order in which a line commits to them: by the text of their series, and by time.
     fn ordered(&self, parts: &[Part]) -> Vec<(&str, Part)> {
         let text = |part: &Part| self.texts.get(part.series as usize).map_or("", AsRef::as_ref);
-        let mut parts: Vec<(&str, Part)> =
-            parts.iter().filter(|part| self.held.contains_key(part)).map(|part| (text(part), *part)).collect();
+        let mut parts: Vec<(&str, Part)> = parts.iter().filter(|part| self.at(**part).is_some()).map(|part| (text(part), *part)).collect();
         parts.sort_unstable();
         parts
     }
@@ -244,8 +334,8 @@ impl Totals {
         let trace = self.trace.as_ref()?;
         let parts = self.ordered(parts);
         let place = parts.iter().position(|(_, part)| *part == trace.part)?;
-        let commitments: Vec<Hash> = parts.iter().filter_map(|(_, part)| Some(root(&self.held.get(part)?.roots))).collect();
-        let roots = &self.held.get(&trace.part)?.roots;
+        let commitments: Vec<Hash> = parts.iter().filter_map(|(_, part)| Some(self.at(*part)?.commitment())).collect();
+        let roots = &self.at(trace.part)?.roots;
         let step =
             |leaves: &[Hash], index: usize| Some(Step { index: index as u64, size: leaves.len() as u64, path: inclusion(leaves, index)? });
         let steps = vec![trace.step.clone(), step(roots, trace.root)?, step(&commitments, place)?];
@@ -262,33 +352,15 @@ impl Totals {
         let mut sum = Accumulator::of(aggregate);
         let mut commitments = Vec::with_capacity(parts.len());
         for (_, part) in &parts {
-            let Some(held) = self.held.get(part) else { continue };
+            let Some(held) = self.at(*part) else { continue };
             if sum.keeps() && !held.sum.keeps() {
                 return Err(Error::internal("the events of a meter were not kept that its aggregation needs"));
             }
             sum.merge(&held.sum)?;
-            commitments.push(root(&held.roots));
+            commitments.push(held.commitment());
         }
         Ok(Line { total: sum.total(aggregate, end)?, events: sum.events, commitment: root(&commitments) })
     }
-}
-
-/// Adds a group's rows up again, and holds what the segment says against it.
-fn recount(quantities: &[i128], group: &Group) -> Result<()> {
-    let rows = quantities.get(group.first as usize..).and_then(|rest| rest.get(..group.rows as usize)).unwrap_or_default();
-    let (mut sum, mut least, mut greatest) = (0_i128, i128::MAX, i128::MIN);
-    for quantity in rows {
-        sum = sum.checked_add(*quantity).ok_or_else(super::accumulate::too_large)?;
-        least = least.min(*quantity);
-        greatest = greatest.max(*quantity);
-    }
-    if sum == group.sum.sum && least == group.sum.least && greatest == group.sum.greatest {
-        return Ok(());
-    }
-    Err(Error::new(ErrorKind::Integrity).with_context(format!(
-        "the rows of {} make {sum}, and the segment says {}; remove the segment, and it is made again",
-        group.series, group.sum.sum
-    )))
 }
 
 #[cfg(test)]
@@ -329,7 +401,7 @@ mod tests {
     fn totals(segments: &[Segment<Vec<u8>>], which: Which, after: u64) -> Totals {
         let mut totals = Totals::new(which);
         for segment in segments {
-            totals.take(segment, 0, after).unwrap();
+            totals.take(segment, 0, after, Pass::All).unwrap();
         }
         totals
     }
@@ -385,11 +457,44 @@ mod tests {
         }
 
         #[test]
+        fn runs_of_segments_looked_through_apart_and_joined_make_what_one_look_makes(
+            rows in prop::collection::vec((0..2_u8, 0..100_u64, any::<i32>()), 1..40), ends in prop::collection::vec(0..40_usize, 0..4),
+            at in any::<prop::sample::Index>(), cut in 1..100_u64, keep in any::<bool>(), checked in any::<bool>(), again in any::<bool>(),
+        ) {
+            let names = |wanted: bool, name: &str| wanted.then(|| name.to_owned()).into_iter().collect::<BTreeSet<String>>();
+            let which = || Which { cuts: vec![0, cut, 100], keep: names(keep, "m"), checked: names(checked, "s"), recount: true, ..Which::default() };
+            let segments = segments(&rows, &ends);
+            // A second shard with the same events, where they stand twice.
+            let all: Vec<(u32, &Segment<Vec<u8>>)> = (0..=u32::from(again)).flat_map(|shard| segments.iter().map(move |one| (shard, one))).collect();
+            let look = |run: &[(u32, &Segment<Vec<u8>>)], mut totals: Totals, pass: Pass| {
+                run.iter().for_each(|(shard, segment)| totals.take(segment, *shard, 0, pass).unwrap());
+                totals
+            };
+            let whole = look(&all, Totals::new(which()), Pass::All);
+            let (one, two) = all.split_at(at.index(all.len()));
+            let mut joined = look(one, Totals::new(which()), Pass::Unchecked);
+            joined.join(look(two, Totals::new(which()), Pass::Unchecked)).unwrap();
+            prop_assert_eq!(joined.left_out(), checked);
+            let mut joined = if joined.left_out() { look(&all, joined, Pass::Checked) } else { joined };
+            joined.commit(2);
+            prop_assert_eq!(joined.duplicates(), whole.duplicates());
+            for aggregate in AGGREGATES {
+                for interval in [0, 1] {
+                    let of = |totals: &Totals| {
+                        let parts: Vec<Part> = totals.parts().filter(|part| part.interval == interval).collect();
+                        totals.line(&parts, aggregate, [cut, 100][interval as usize]).ok()
+                    };
+                    prop_assert_eq!(of(&joined), of(&whole));
+                }
+            }
+        }
+
+        #[test]
         fn what_stands_twice_is_counted_once(rows in prop::collection::vec((0..2_u8, 0..100_u64, 0..9_i32), 1..20)) {
             let segments = segments(&rows, &[]);
             let mut totals = Totals::new(Which { cuts: vec![0, 100], checked: BTreeSet::from(["s".into()]), ..Which::default() });
-            totals.take(&segments[0], 0, 0).unwrap();
-            totals.take(&segments[0], 1, 0).unwrap();
+            totals.take(&segments[0], 0, 0, Pass::All).unwrap();
+            totals.take(&segments[0], 1, 0, Pass::All).unwrap();
             let parts: Vec<Part> = totals.parts().collect();
             prop_assert_eq!(totals.line(&parts, Aggregate::Sum, 100).unwrap().total.numerator, rows.iter().map(|row| i128::from(row.2)).sum::<i128>());
             prop_assert_eq!(totals.duplicates(), rows.len() as u64);
@@ -409,7 +514,7 @@ mod tests {
         let place = bytes.windows(8).rposition(|bytes| bytes == 5_i64.to_le_bytes()).unwrap();
         bytes[place] = 9;
         let mut totals = Totals::new(Which { cuts: vec![0, 9], recount: true, ..Which::default() });
-        let error = totals.take(&Segment::open(bytes).unwrap(), 0, 0).unwrap_err();
+        let error = totals.take(&Segment::open(bytes).unwrap(), 0, 0, Pass::All).unwrap_err();
         assert_eq!(error.kind(), &ErrorKind::Integrity);
         assert!(error.to_string().contains("make 15, and the segment says 11"), "{error}");
     }
