@@ -9,7 +9,8 @@ import anyio
 
 from creto import _bridge, _core
 from creto._act import Act, failure
-from creto._host import bare, host_of, usual
+from creto._circumstances import facts_of
+from creto._host import bare, usual
 from creto.errors import CretoError, InvalidInputError, OversightRequiredError, QuotaExceededError, UnauthorizedError
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ __all__ = ["Course", "Durability", "admit", "brought", "is_strict"]
 
 Durability = Literal["strict", "relaxed"]
 V = TypeVar("V")
+_TELLING = frozenset({"fs:", "htt", "net"})  # how actions begin whose resource tells of their circumstances
 
 
 def is_strict(layer: EnablementLayer, durability: Durability | None) -> bool:
@@ -42,7 +44,7 @@ def brought(
     """
     # What nearly every act brings is taken as it is; looking at the rest costs more than deciding.
     plain = (context is None or type(context) is dict) and type(action) is type(resource) is str
-    if not plain or action[:5] == "http:" or action[-1:] == '"':
+    if not plain or action[:3] in _TELLING or action[-1:] == '"':
         context = _circumstances(action, resource, context)
     return context, None if usage is None else _dict("usage", usage) or None  # type: ignore[return-value]  # see `plain`
 
@@ -255,23 +257,25 @@ def _dict(what: str, mapping: Mapping[str, V] | None) -> dict[str, V] | None:
 
 
 def _circumstances(action: str, resource: str, context: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """The context that policies decide on: of an HTTP request, its host too."""
+    """The context that policies decide on: what the resource tells is in it, and nothing that says otherwise."""
     if not (isinstance(action, str) and isinstance(resource, str)):
         name, given = ("resource", resource) if isinstance(action, str) else ("action", action)
         raise InvalidInputError(f"{name} `{given!r}`: write text, as `http:get` on `https://example.org`")
-    context = _dict("context", context)
-    if not bare(action).startswith("http:"):
-        return context
-    context, host = context or {}, host_of(resource)
-    if host and "host" in context and not _is(context["host"], host):
-        raise InvalidInputError(
-            f"the context says the host is `{context['host']}`, and `{resource}` leads to `{host}`; leave `host` out"
-        )
-    return {**context, "host": host or context.get("host", "")}
+    given, facts = _dict("context", context), facts_of(action, resource)
+    for name, fact in facts.items():
+        if given and name in given and not _is(given[name], fact):
+            raise InvalidInputError(
+                f"the context says the {name} is `{given[name]}`, and `{resource}` leads to `{fact}`; "
+                f"leave `{name}` out"
+            )
+    if not facts:
+        # A request to what is no URL has no host.
+        return {"host": "", **(given or {})} if bare(action).startswith("http:") else given
+    return {**(given or {}), **facts}
 
 
-def _is(given: Any, host: str) -> bool:
+def _is(given: Any, fact: str | int) -> bool:
     try:
-        return isinstance(given, str) and usual(given) == host
+        return type(given) is type(fact) and (given == fact or (isinstance(given, str) and usual(given) == fact))
     except ValueError:
         return False

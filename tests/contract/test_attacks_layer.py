@@ -306,6 +306,42 @@ def test_a_url_leads_where_policy_thinks_and_no_context_says_otherwise(tmp_path:
             )
 
 
+PLACES = """
+@id("reads") permit (principal, action == Action::"fs:read", resource) when { context.path like "src/*" };
+@id("one") permit (principal, action == Action::"net:connect", resource)
+  when { context.host like "*.good.example" && context.port == 443 };
+@id("never") forbid (principal, action == Action::"net:connect", resource) when { context.host == "no.good.example" };
+"""
+ELSEWHERE: list[tuple[str, str, dict[str, str | int]]] = [
+    ("fs:read", "src/../../etc/passwd", {"path": "src/../../etc/passwd"}),
+    ("fs:read", "/etc/passwd", {"path": "src/main.py"}),
+    ("fs:read", 'Path::"/etc/passwd"', {"path": "src/main.py"}),
+    ('Action::"fs:read"', "/etc/passwd", {"path": "src/main.py"}),
+    ("fs:read", "src//../main.py", {}),
+    ("net:connect", "evil.example:443", {"host": "a.good.example", "port": 443}),
+    ("net:connect", "a.good.example:22", {"host": "a.good.example", "port": 443}),
+    ("net:connect", "NO.good.example.:443", {"host": "NO.good.example.", "port": 443}),
+    ("net:connect", 'Host::"no.good.example:443"', {"host": "a.good.example", "port": 443}),
+    ("net:connect", "no.good.example", {"host": "a.good.example", "port": 443}),
+    ("net:connect", "fa\u00df.good.example:443", {}),
+]
+
+
+def test_a_path_and_a_connection_lead_where_policy_thinks_too(tmp_path: Path, state: Path) -> None:
+    (tmp_path / "places.cedar").write_text(PLACES)
+    (tmp_path / "places.toml").write_text('[authz]\npolicies = ["places.cedar"]\n')
+    with creto.open_blocking(state, config=tmp_path / "places.toml") as layer:
+        agent = layer.agent("reader")
+        for action, where in (("fs:read", "src/main.py"), ("net:connect", "A.good.example.:443")):
+            assert layer.perform_blocking(agent, action, where, lambda: 1) == 1  # what it tells need not be said twice
+        for action, where, context in ELSEWHERE:
+            with pytest.raises((UnauthorizedError, InvalidInputError)) as refused:
+                layer.perform_blocking(agent, action, where, lambda: pytest.fail("it was done"), context=context)
+            said = str(refused.value)
+            expected = ("`never` forbids it", "is not certain", "out", "not the shortest way", "no policy permits it")
+            assert any(text in said for text in expected), (where, said)
+
+
 def test_a_guarded_function_is_called_with_what_was_decided_about(state: Path) -> None:
     async def main() -> None:
         async with creto.open(state) as layer:

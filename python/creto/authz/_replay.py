@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from creto import _core
+from creto._circumstances import facts_of
 from creto._foreign import json_value
-from creto._host import host_of
 from creto.errors import InvalidInputError
 
 __all__ = ["Act", "Replayed", "replayed"]
@@ -124,18 +124,10 @@ def derived(action: str, resource: str) -> dict[str, Any]:
         >>> derived("net:connect", "example.org:443")
         {'host': 'example.org', 'port': 443}
     """
-    if action.startswith("fs:"):
-        return {"path": resource}
-    if action.startswith("http:"):
-        try:
-            return {"host": host_of(resource)}
-        except InvalidInputError:  # what stood there was no address
-            return {}
-    if action == "net:connect":
-        host, _, port = resource.rpartition(":")
-        whole = port.isascii() and port.isdigit() and len(port) <= len("65535")
-        return {"host": host.strip("[]"), "port": int(port)} if whole else {}
-    return {}
+    try:
+        return facts_of(action, resource)
+    except InvalidInputError:  # what stood there led nowhere for certain
+        return {}
 
 
 def _recorded(text: Any) -> dict[str, Any]:

@@ -1,0 +1,55 @@
+"""What the resource of an act tells of its circumstances, which policies decide on whatever a caller's context says."""
+
+from __future__ import annotations
+
+import posixpath
+from typing import Any
+
+from creto._host import bare, host_of, usual
+from creto.errors import InvalidInputError
+
+__all__ = ["facts_of"]
+
+
+def facts_of(action: str, resource: str) -> dict[str, Any]:
+    """The host of a URL, host and port of a connection, the path of a file; nothing of other actions.
+
+    Args:
+        action: `namespace:verb`; `Action::"namespace:verb"` too.
+        resource: On what, likewise.
+
+    Raises:
+        InvalidInputError: Two readers could be led to two places by it.
+
+    Example:
+        >>> facts_of("net:connect", "Example.org:443"), facts_of("fs:read", "src/main.py")
+        ({'host': 'example.org', 'port': 443}, {'path': 'src/main.py'})
+    """
+    action = bare(action)
+    if action.startswith("http:"):
+        host = host_of(resource)
+        return {"host": host} if host else {}
+    if action.startswith("fs:"):
+        return {"path": _path(bare(resource))}
+    return _destination(bare(resource)) if action == "net:connect" else {}
+
+
+def _path(path: str) -> str:
+    # `src/../../etc/passwd` begins with `src/`, and lies elsewhere.
+    if "\0" in path or path.startswith("//") or posixpath.normpath(path) != path:
+        raise InvalidInputError(
+            f"`{path}` is not the shortest way to write this path; leave out `.`, `..` and doubled `/`"
+        )
+    return path
+
+
+def _destination(resource: str) -> dict[str, Any]:
+    host, colon, port = resource.rpartition(":")
+    if not colon:
+        host = resource
+    elif not (port.isascii() and port.isdigit() and len(port) <= len("65535")):
+        return {}
+    try:
+        return {"host": usual(host.strip("[]")), **({"port": int(port)} if colon else {})}
+    except ValueError as error:
+        raise InvalidInputError(f"the host of `{resource}` is not certain: {error}; write `example.org:443`") from error
