@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from creto import _core
+from creto._user import user_id
 from creto.errors import CretoError, InvalidInputError
 
 if TYPE_CHECKING:
@@ -195,7 +196,7 @@ class Parts:
             detail["shadow"] = (beside.digest or b"").hex()
         self.record(
             {
-                "who": f"spiffe://{settings.common.trust_domain}",
+                "who": user_id(settings.common.trust_domain),
                 "what": "policy:install",
                 "resource": digest.hex(),
                 "policy": digest,

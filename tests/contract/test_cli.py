@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import pwd
 import resource
 import subprocess
 import sys
@@ -177,3 +179,28 @@ def test_importing_creto_costs_no_third_party_import_and_at_most_15_ms() -> None
         bare.append(spent("pass"))
         with_it.append(spent("import creto"))
     assert min(with_it) - min(bare) <= 0.015
+
+
+def test_what_an_operator_does_is_on_record_under_the_name_of_the_user_and_not_of_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("LOGNAME", "somebody-else")
+    monkeypatch.setenv("CRETO_STATE", str(tmp_path))
+    monkeypatch.setattr("sys.stdin", io.StringIO("s3cret\n"))
+    done = (
+        ("secret", "set", "API_TOKEN", "--agent", "reader"),
+        ("agent", "create", "reader"),
+        ("agent", "revoke", "reader", "--reason", "lost"),
+        ("approver", "add", "desk"),
+        ("quota", "set", "agent", "pages", "5"),
+    )
+    for words in done:
+        assert main(list(words)) == 0, capsys.readouterr().err
+    with creto.open_blocking():
+        pass  # whoever opens the ledger next records what the store has decided
+    capsys.readouterr()
+    assert main(["audit", "query", "--json"]) == 0
+    who = {record["what"]: record["who"] for record in json.loads(capsys.readouterr().out)}
+    me = f"spiffe://creto.local/user/{pwd.getpwuid(os.getuid()).pw_name}"
+    wanted = ("secret:set", "identity:create", "identity:revoke", "oversight:approver-added", "quota:set")
+    assert {what: who[what] for what in wanted} == dict.fromkeys(wanted, me)

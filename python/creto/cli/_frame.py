@@ -61,6 +61,13 @@ class Frame:
         url = self.settings.common.store_url
         return Store(url.get_secret_value() if url else self.folder)
 
+    @property
+    def who(self) -> str:
+        """The user who runs the command, as records name them."""
+        from creto._user import user_id
+
+        return user_id(self.settings.common.trust_domain)
+
     def sealer(self) -> Sealer:
         """What seals the state folder's keys, as configured."""
         from creto.crypto import open_sealer

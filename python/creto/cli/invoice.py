@@ -63,7 +63,7 @@ def run(frame: Frame, period: str, customer: str | None, draft: bool, recount: b
     # Only what a checkpoint covers can be proved, so only that is invoiced; what comes later is adjusted.
     evidence = LedgerEvidence(frame.folder / "ledger", recount=recount)
     with frame.store() if draft else _recorded(frame) as store:
-        made = Invoices(store, _who(frame)).run(
+        made = Invoices(store, frame.who).run(
             book,
             start,
             end,
@@ -100,12 +100,6 @@ def _recorded(frame: Frame) -> Iterator[Store]:
         except CretoError as error:
             # It is decided and stays so; whoever opens the ledger next records it.
             frame.warn(f"it is not in the ledger yet: {error}")
-
-
-def _who(frame: Frame) -> str:
-    from creto.metering._open import user
-
-    return f"spiffe://{frame.settings.common.trust_domain}/user/{user()}"
 
 
 def _table(frame: Frame, found: Any, *, empty: str) -> None:
@@ -212,7 +206,7 @@ def finalize(frame: Frame, number: str) -> None:
     from creto.metering import Invoices
 
     with _recorded(frame) as store:
-        _moved(frame, Invoices(store, _who(frame)).finalize(number))
+        _moved(frame, Invoices(store, frame.who).finalize(number))
 
 
 @command.command()
@@ -229,7 +223,7 @@ def pay(frame: Frame, number: str) -> None:
     from creto.metering import Invoices
 
     with _recorded(frame) as store:
-        _moved(frame, Invoices(store, _who(frame)).pay(number))
+        _moved(frame, Invoices(store, frame.who).pay(number))
 
 
 @command.command()
@@ -246,7 +240,7 @@ def void(frame: Frame, number: str) -> None:
     from creto.metering import Invoices
 
     with _recorded(frame) as store:
-        _moved(frame, Invoices(store, _who(frame)).void(number))
+        _moved(frame, Invoices(store, frame.who).void(number))
 
 
 def _decimal(text: str) -> Decimal:
@@ -277,7 +271,7 @@ def credit(frame: Frame, number: str, amount: str | None, reason: str) -> None:
     from creto.metering import Invoices
 
     with _recorded(frame) as store:
-        note = Invoices(store, _who(frame)).credit(number, reason, None if amount is None else _decimal(amount))
+        note = Invoices(store, frame.who).credit(number, reason, None if amount is None else _decimal(amount))
     frame.show(note.document, f"{note.number}: {note.document['total']} {note.document['currency']}")
 
 

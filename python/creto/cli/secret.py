@@ -25,7 +25,7 @@ def _secrets(frame: Frame) -> Iterator[Secrets]:
     from creto.runtime import Secrets
 
     with frame.store() as store:
-        yield Secrets(store, frame.sealer())
+        yield Secrets(store, frame.sealer(), frame.who)
 
 
 def _agent(frame: Frame, name: str | None) -> str:

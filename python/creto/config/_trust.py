@@ -6,7 +6,6 @@ A repository, or an agent that can write to it, must not be able to change the p
 from __future__ import annotations
 
 import contextlib
-import getpass
 import hashlib
 import json
 import os
@@ -15,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from creto._user import user
 from creto.config._contents import MOST_NAMED, contents
 from creto.errors import NotFoundError
 
@@ -87,7 +87,7 @@ class Trust:
             raise NotFoundError(f"`{error.filename}` cannot be read: {error.strerror}") from error
         if content is not None:
             files[str(path.resolve())] = digest(content)
-        trusted = Trusted(path.resolve(), files, getpass.getuser(), time.time())
+        trusted = Trusted(path.resolve(), files, user(), time.time())
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         target = self._file(path)
         draft = target.with_suffix(f".{os.getpid()}")

@@ -8,12 +8,12 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from creto import _core
+from creto._user import user_id
 from creto.errors import AlreadyExistsError, InvalidInputError, NotFoundError
 from creto.metering import _prepaid, _rows
 from creto.metering._currency import added, payable, places
 from creto.metering._event import is_name
 from creto.metering._invoice import credit_note, digest, drafts, reach_of
-from creto.metering._open import user
 from creto.metering._period import require_time
 from creto.metering._rate import micros
 from creto.metering._rows import StoredInvoice
@@ -50,7 +50,7 @@ class Invoices:
 
     def __init__(self, store: Store, who: str | None = None) -> None:
         self._store = store
-        self._who = who or f"spiffe://creto.local/user/{user()}"
+        self._who = who or user_id("creto.local")
 
     # --- life --------------------------------------------------------------------------------------------------------
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import pwd
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from creto._user import user, user_id
 from creto.metering._authority import StoreAuthority
 from creto.metering._leases import Leases
 from creto.metering._quota import QuotaEnforcer
@@ -19,15 +19,10 @@ if TYPE_CHECKING:
     from creto.reach import Reach
     from creto.store import Store, Transaction
 
-__all__ = ["TOPIC", "boosts", "effective", "open_quota", "put_boost", "put_rule", "user"]
+__all__ = ["TOPIC", "boosts", "effective", "open_quota", "put_boost", "put_rule"]
 
 TOPIC = "quota"
 """What is published when a quota or a boost is set."""
-
-
-def user() -> str:
-    """Who sets something at this machine."""
-    return pwd.getpwuid(os.getuid()).pw_name
 
 
 def _key(quota: Quota, settings: Settings) -> str:
@@ -118,7 +113,7 @@ def put_boost(tx: Transaction, settings: Settings, scope: str, meter: str, units
 def _record(tx: Transaction, settings: Settings, what: str, resource: str, detail: dict[str, str]) -> None:
     tx.outbox(
         {
-            "who": f"spiffe://{settings.common.trust_domain}/user/{user()}",
+            "who": user_id(settings.common.trust_domain),
             "what": what,
             "resource": resource,
             "why": "set at the command line",

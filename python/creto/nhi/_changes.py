@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import select, update
 
+from creto._user import user_id
 from creto.errors import NotFoundError, UnauthorizedError
 from creto.nhi._names import name_of
 from creto.store.tables import agent_keys, agents
@@ -85,7 +86,7 @@ def _of_keys(keys: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _record(tx: Transaction, domain: str, what: str, resource: str, detail: Mapping[str, Any], why: str = "") -> None:
-    tx.outbox({"who": f"spiffe://{domain}", "what": what, "resource": resource, "why": why, "detail": detail})
+    tx.outbox({"who": user_id(domain), "what": what, "resource": resource, "why": why, "detail": detail})
 
 
 def _tell(tx: Transaction, key: str) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import select
 
 from creto import _core
+from creto._user import user_id
 from creto.errors import EncryptionFailedError, InvalidInputError, NotFoundError
 from creto.store.tables import authorities
 
@@ -50,7 +51,7 @@ def open_authority(
             ):
                 tx.outbox(
                     {
-                        "who": f"spiffe://{trust_domain}",
+                        "who": user_id(trust_domain),
                         "what": "identity:found",
                         "resource": trust_domain,
                         "detail": {"fingerprint": made.domain.verifying_key.fingerprint, "suite": suite},

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import hashlib
 import json
 import re
@@ -14,6 +13,7 @@ from typing import Any, Protocol
 from sqlalchemy import Row, select
 
 from creto import _core
+from creto._user import user, user_id
 from creto.config._patterns import APPROVER
 from creto.errors import (
     AlreadyExistsError,
@@ -189,7 +189,7 @@ class Approvers:
         Raises:
             UnauthorizedError: There are approvers, and this user is none of them.
         """
-        name = re.sub(r"[^A-Za-z0-9._-]", "-", getpass.getuser()).lstrip("._-") or "operator"
+        name = re.sub(r"[^A-Za-z0-9._-]", "-", user()).lstrip("._-") or "operator"
         with self.store.read() as tx:
             names = [row.name for row in tx.all(select(table.c.name).where(table.c.state == "active"))]
         if name in names:
@@ -303,9 +303,10 @@ class Approvers:
             raise NotFoundError(f"there is no approver `{name}`; `creto approver list` shows who there is")
         return Approver.of(row)
 
-    @staticmethod
-    def _record(tx: Transaction, approver: str, what: str, detail: dict[str, str]) -> None:
-        tx.outbox({"who": approver, "what": what, "resource": approver, "why": "configuration", "detail": detail})
+    def _record(self, tx: Transaction, approver: str, what: str, detail: dict[str, str]) -> None:
+        tx.outbox(
+            {"who": user_id(self._domain), "what": what, "resource": approver, "why": "configuration", "detail": detail}
+        )
 
 
 def _label(approver: str, token_digest: bytes, policies: Sequence[str]) -> str:

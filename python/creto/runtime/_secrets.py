@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
+from creto._user import user_id
 from creto.errors import InvalidInputError, NotFoundError
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ class Secrets:
     Args:
         store: Where they are, sealed.
         sealer: Seals and opens them.
+        who: Recorded as the one who sets and removes them; the user of this process unless said.
 
     Example:
         >>> import tempfile
@@ -72,8 +74,9 @@ class Secrets:
         ({'API_TOKEN': 's3cret'}, {})
     """
 
-    def __init__(self, store: Store, sealer: _core.Sealer) -> None:
+    def __init__(self, store: Store, sealer: _core.Sealer, who: str | None = None) -> None:
         self._store = store
+        self._who = who or user_id("creto.local")
         self._sealer = sealer
 
     def set(self, name: str, value: str, *, agent: str = EVERY_AGENT) -> None:
@@ -96,7 +99,7 @@ class Secrets:
             from creto.store import tables
 
             tx.insert(tables.secrets, name=name, agent=agent, sealed=sealed, created=tx.now)
-            tx.outbox({"who": agent, "what": "secret:set", "resource": name, "outcome": "success", "kind": "event"})
+            self._record(tx, "secret:set", name, agent)
 
     def remove(self, name: str, *, agent: str = EVERY_AGENT) -> None:
         """Forgets a secret.
@@ -107,7 +110,11 @@ class Secrets:
         with self._store.begin() as tx:
             if not self._remove(tx, name, agent):
                 raise NotFoundError(f"there is no secret `{name}` for `{agent}`; see `creto secret list`")
-            tx.outbox({"who": agent, "what": "secret:remove", "resource": name, "outcome": "success", "kind": "event"})
+            self._record(tx, "secret:remove", name, agent)
+
+    def _record(self, tx: Transaction, what: str, name: str, agent: str) -> None:
+        known = {"outcome": "success", "kind": "event", "detail": {"agent": agent}}
+        tx.outbox({"who": self._who, "what": what, "resource": name, **known})
 
     @staticmethod
     def _remove(tx: Transaction, name: str, agent: str) -> bool:

@@ -113,8 +113,6 @@ def accept(frame: Frame, allow_older: bool, reason: str) -> None:
     Example:
       creto policy accept --allow-older --reason "the new set locks the buyers out"
     """
-    import getpass
-
     from creto.authz import _order
     from creto.authz._configured import configured
     from creto.authz._signed import moment
@@ -126,7 +124,7 @@ def accept(frame: Frame, allow_older: bool, reason: str) -> None:
     with frame.store() as store:
         if allow_older:
             names = ", ".join(str(path) for path in chosen.files)
-            before = _order.allow_older(store, chosen.signed, resource=names, who=getpass.getuser(), why=reason)
+            before = _order.allow_older(store, chosen.signed, resource=names, who=frame.who, why=reason)
         else:
             _order.require_not_older(store, chosen.signed)
     text = f"signed at {moment(chosen.signed)}: " + (
