@@ -162,9 +162,12 @@ def _wrong(item: Any) -> str:
 def set_(frame: Frame, /, scope: str, meter: str, limit: str, lift: bool, **options: Any) -> None:
     """Set a quota: SCOPE is `team` (each team) or `team:research` (that one); binds in every process within a second.
 
+    A quota that names one stands in place of that of each of its floor by the same meter and window.
+
     \b
     Example:
       creto quota set agent tool_calls 100 --window day
+      creto quota set agent:reader tool_calls 500 --window day
       creto quota set organisation cost:USD 25.00 --window month
     """
     from pydantic import ValidationError

@@ -287,7 +287,7 @@ class Quota(Section):
     """
 
     scope: Name
-    """`organisation`, `team` or `agent` for each of that floor; `team:research`, `agent:reader` for that one."""
+    """`organisation`, `team` or `agent` for each of that floor; `agent:reader` for that one, in place of each."""
     meter: Annotated[str, Field(max_length=128)] = ""
     """What is counted, such as `tool_calls`; `cost:` with a currency is money, and meant where `money` names none."""
     limit: Decimal = Field(ge=0, allow_inf_nan=False)

@@ -65,21 +65,15 @@ def put_rule(tx: Transaction, settings: Settings, quota: Quota, *, remove: bool 
 
     Returns:
         Its key.
-
-    Raises:
-        InvalidInputError: It cannot be, or not beside another that is in force.
     """
     from sqlalchemy import delete
 
-    from creto.metering._rules import require_apart, rule_under
     from creto.store.tables import quota_rules
 
     key = _key(quota, settings)
     rule = None if remove else quota.model_dump(mode="json", exclude_unset=True)
     tx.execute(delete(quota_rules).where(quota_rules.c.key == key))
     tx.insert(quota_rules, key=key, rule=rule, set_by=user(), set_at=tx.now)
-    if not remove:
-        require_apart(rule_under(settings, one) for one in effective(tx, settings))
     what = "quota:lift" if remove else "quota:set"
     _record(tx, settings, what, key, {} if remove else {"limit": str(quota.limit)})
     tx.publish(TOPIC, key)

@@ -231,13 +231,10 @@ def _json(rules: Iterable[Mapping[str, Any]]) -> str:
 
 
 def _rules(settings: Settings, quotas: Iterable[Quota] | None, shared: bool) -> list[dict[str, Any]]:
-    from creto.metering._rules import require_apart, rule_under
+    from creto.metering._rules import rule_under
 
     rules = [rule_under(settings, quota) for quota in (settings.quotas if quotas is None else quotas)]
-    if not shared:
-        return [{**rule, "share": "process"} for rule in rules]
-    require_apart(rules)
-    return rules
+    return rules if shared else [{**rule, "share": "process"} for rule in rules]
 
 
 def _fork_over_in_child() -> None:

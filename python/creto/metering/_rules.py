@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from creto.config import Settings
     from creto.config._sections import Quota
 
-__all__ = ["MONEY_SCALE", "cost_meter", "require_apart", "rule", "rule_under", "rules_json", "scope_under"]
+__all__ = ["MONEY_SCALE", "cost_meter", "rule", "rule_under", "rules_json", "scope_under"]
 
 MONEY_SCALE = 10**9
 """Money is counted in billionths of its currency's unit: one token can cost less than a millionth of it."""
@@ -82,27 +82,6 @@ def rule_under(settings: Settings, quota: Quota) -> dict[str, Any]:
     """One rule, as a configuration's trust domain, time zone and currency make it."""
     made = rule(quota, settings.metering.time_zone, settings.metering.currency)
     return {**made, "scope": scope_under(settings, made["scope"])}
-
-
-def require_apart(rules: Iterable[Mapping[str, Any]]) -> None:
-    """Raises InvalidInputError where processes could not tell the units of two shared quotas on one name apart.
-
-    Units are handed out by name, meter and window: of two such quotas one would never get any, and refuse every act.
-    """
-    seen: dict[tuple[str, ...], dict[str, str]] = {}
-    for made in rules:
-        if made["share"] != "store":
-            continue
-        floor, _, name = made["scope"].partition(":")
-        others = seen.setdefault((floor, made["meter"], made.get("window", "")), {})
-        met = others.get(name) or others.get("") or (next(iter(others.values()), None) if name in "*" else None)
-        if met is not None:
-            raise InvalidInputError(
-                f"the quotas of `{made['meter']}` for `{met}` and `{made['scope']}` lie on one name by the same "
-                "window, and processes can share only one of them: give one another window (`24h` for `day`), or "
-                '`share = "process"`'
-            )
-        others["" if name in "*" else name] = made["scope"]
 
 
 def rules_json(quotas: Iterable[Quota], time_zone: str, currency: str) -> str:
