@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import csv
+import os
+import re
 import shutil
 import struct
+import threading
+import time
 import zlib
 from pathlib import Path
 from typing import Any
 
 import anyio
+import httpx
 import pytest
 
 from creto import _core
 from creto.audit import AuditClient, open_ledger, trusted_keys
+from creto.audit._serve import serve
 from creto.cli import main
 from creto.errors import IntegrityError
 from creto.metering._verify import Shards
@@ -89,3 +96,65 @@ def test_what_nothing_vouches_for_yet_is_not_called_checked(state: Path, capsys:
     assert main(["--state", str(state), "audit", "verify"]) == 0
     said = "as they were signed: 8 records in 2 shards\nnot checked: 1 record on disk that no checkpoint covers yet\n"
     assert said in capsys.readouterr().out
+
+
+# --- a folder that somebody else has made -----------------------------------------------------------------------------
+
+
+def test_a_served_ledger_leads_to_nothing_outside_of_it_and_waits_for_no_pipe(state: Path, tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("a private key")
+    shard = state / "ledger/0000"
+    for place in (shard / "tile/7", shard / "batches"):
+        place.mkdir(parents=True)
+        (place / "000").symlink_to(secret)
+        (place / "000001").symlink_to(secret)
+        os.mkfifo(place / "001")
+        os.mkfifo(place / "000002")
+    (state / "ledger/0007").symlink_to(state / "keys")
+    ports: list[int] = []
+    threading.Thread(target=serve, args=(state / "ledger", "127.0.0.1:0", ports.append), daemon=True).start()
+    while not ports:
+        time.sleep(0.01)
+    with httpx.Client(base_url=f"http://127.0.0.1:{ports[0]}", headers={"range": "bytes=0-9"}, timeout=30) as client:
+        for path in ("0000/tile/7/000", "0000/tile/7/001", "0000/batches/000001", "0000/batches/000002"):
+            assert client.get(f"/{path}").status_code == 404, path
+        assert client.get("/0000/checkpoint").status_code == 200
+
+
+def test_an_export_is_written_through_no_link_that_waits_for_it(state: Path, tmp_path: Path) -> None:
+    kept = tmp_path / "kept"
+    kept.write_text("mine")
+    for name in (f".acts.csv.{os.getpid()}", "seen.new", f".acts.csv.{os.getpid()}.jsonl"):
+        (tmp_path / name).symlink_to(kept)
+    assert main(["--state", str(state), "audit", "export", str(tmp_path / "acts.csv")]) == 0
+    assert main(["--state", str(state), "audit", "verify", "--remember", str(tmp_path / "seen")]) == 0
+    assert kept.read_text() == "mine"
+    assert not (tmp_path / "acts.csv").is_symlink()
+    assert not (tmp_path / "seen").is_symlink()
+    assert not list(tmp_path.glob(".creto-*"))
+
+
+@pytest.mark.parametrize("place", ["0000/99999999999999999999", f"0000/{'9' * 5_000}", "0000/\u0663"])
+def test_a_place_that_no_ledger_has_is_a_clear_error(
+    state: Path, capsys: pytest.CaptureFixture[str], place: str
+) -> None:
+    assert main(["--state", str(state), "audit", "show", place]) == 1
+    assert "there is no record `0000/" in capsys.readouterr().err
+
+
+def test_no_spreadsheet_takes_what_an_agent_wrote_for_a_formula(tmp_path: Path) -> None:
+    folder = tmp_path / "cells"
+    folder.mkdir(mode=0o700)
+    ledger = open_ledger(folder, _core.HybridLogicalClock(folder / "clock"), _core.Sealer.open(folder))
+    # As they begin in some, after a line's end or the semicolon that separates cells where the comma is decimal.
+    formulas = ["=1+1", "\n=1+1", " =1+1", "\uff1d1+1", "\u00a0@SUM(1)", "\ufeff-1", "\u200b+1", "x;=1+1", "x\r\n=1+1"]
+    for text in formulas:
+        ledger.append_blocking({"who": "w", "what": "crm:read", "resource": text})
+    ledger.close_blocking()
+    assert main(["--state", str(folder), "audit", "export", str(tmp_path / "acts.csv")]) == 0
+    with (tmp_path / "acts.csv").open(newline="", encoding="utf-8") as file:
+        written = [row["resource"] for row in csv.DictReader(file)]
+    assert [text.replace("'", "") for text in written] == formulas
+    for text in written:
+        assert all(cell.strip()[:1] in ("'", "x") for cell in re.split(r"[;\r\n]+", text) if cell), text

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
-import os
+import re
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,12 +18,16 @@ if TYPE_CHECKING:
     from creto.audit._client import AuditClient
     from creto.audit._record import AuditRecord
 
-__all__ = ["export"]
+__all__ = ["export", "in_place_of"]
 
 _COLUMNS = (
     "time", "timestamp", "who", "delegation_chain", "what", "resource", "why", "ended", "failure", "kind", "id", "act",
     "digest", "policy", "usage", "detail", "shard", "index",
 )  # fmt: skip
+
+# Where a cell begins, to some also after a semicolon or a line's end, however far what is not seen comes before it.
+_UNSEEN = r"[\s\x00-\x20\u00ad\u200b-\u200f\u2028-\u202f\u2060-\u2064\ufeff]*"
+_FORMULA = re.compile(rf"\A(?=[\t\r])|(?:\A|[;\t\r\n])(?={_UNSEEN}[=+\-@\uff1d\uff0b\uff0d\uff20])")
 
 
 def _row(record: AuditRecord) -> dict[str, Any]:
@@ -74,13 +80,21 @@ def export(
             if writing:
                 writing(out.name, written, total)
 
-    new = out.with_name(f".{out.name}.{os.getpid()}")
-    try:
+    with in_place_of(out) as new:
         writers[form](rows(), new)
-        new.replace(out)
-    finally:
-        new.unlink(missing_ok=True)
     return written
+
+
+@contextmanager
+def in_place_of(out: Path) -> Iterator[Path]:
+    """A file to write that takes the place of another once it is whole.
+
+    It is in a folder of its own: under a name that others foresee, a link of theirs could wait.
+    """
+    with tempfile.TemporaryDirectory(prefix=".creto-", dir=out.absolute().parent) as ours:
+        new = Path(ours, out.name)
+        yield new
+        new.replace(out)
 
 
 def _jsonl(rows: Iterable[dict[str, Any]], path: Path) -> None:
@@ -99,12 +113,12 @@ def _csv(rows: Iterable[dict[str, Any]], path: Path) -> None:
         writer: csv.DictWriter[str] = csv.DictWriter(file, list[str](_COLUMNS))
         writer.writeheader()
         for row in rows:
-            # A cell that begins like a formula is one, to a spreadsheet; what agents wrote must not run there.
-            safe = {
-                name: f"'{v}" if isinstance(v, str) and v[:1] in "=+-@\t\r" and v else v
-                for name, v in _flat(row).items()
-            }
-            writer.writerow(safe)
+            writer.writerow({name: _told(v) if isinstance(v, str) else v for name, v in _flat(row).items()})
+
+
+def _told(text: str) -> str:
+    """A cell that no spreadsheet takes for a formula: what agents wrote must not run there."""
+    return _FORMULA.sub(r"\g<0>'", text)
 
 
 def _parquet(rows: Iterable[dict[str, Any]], path: Path) -> None:

@@ -198,7 +198,7 @@ def find(folder: Path, index: LedgerIndex, name: str) -> list[AuditRecord]:
     """The records of an act, or the one of an id; `name` is 32 hexadecimal digits, or `shard/index`."""
     shard, slash, place = name.partition("/")
     if slash:
-        known = place.isdecimal() and shard in _core.ledger_shards(folder)
+        known = place.isascii() and place.isdecimal() and len(place) < 20 and shard in _core.ledger_shards(folder)
         found = [read(one) for one in _core.LedgerShard(folder / shard).pick({int(place)})] if known else []
     else:
         if not is_id(name):

@@ -9,11 +9,14 @@ leave them out and still prove what was kept elsewhere.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
+import stat
 from collections.abc import Callable
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+from typing import BinaryIO
 
 from creto.audit._bounded import BoundedServer
 from creto.audit._reading import shards
@@ -72,14 +75,15 @@ def serve(folder: Path, listen: str, told: Callable[[int], None], *, entries: bo
                 return
             batch = _BATCHES.fullmatch(path)
             if batch is not None and entries:
-                self._part(folder / batch["shard"] / batch["file"])
+                self._part(batch)
                 return
             named = _PATH.fullmatch(path)
             if named is None or (not entries and named["file"].startswith("tile/entries/")):
                 self._refuse(HTTPStatus.NOT_FOUND)
                 return
             try:
-                content = (folder / named["shard"] / named["file"]).read_bytes()
+                with _opened(folder, named) as file:
+                    content = file.read()
             except OSError:
                 # A partial tile goes once its full one is there: clients take that, as the specification says.
                 self._refuse(HTTPStatus.NOT_FOUND)
@@ -97,7 +101,7 @@ def serve(folder: Path, listen: str, told: Callable[[int], None], *, entries: bo
             status = HTTPStatus.NOT_MODIFIED if same else HTTPStatus.OK
             self._answer(status, None if same else content, media, caching, ("etag", tag))
 
-        def _part(self, file: Path) -> None:
+        def _part(self, batch: re.Match[str]) -> None:
             """A stretch of a file of batches, as a record tells where its batch lies."""
             stretch = _RANGE.fullmatch(self.headers.get("range", ""))
             first, last = (int(stretch[1]), int(stretch[2])) if stretch is not None else (0, -1)
@@ -105,7 +109,7 @@ def serve(folder: Path, listen: str, told: Callable[[int], None], *, entries: bo
                 self._refuse(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE)
                 return
             try:
-                with file.open("rb") as kept:
+                with _opened(folder, batch) as kept:
                     kept.seek(first)
                     content = kept.read(last - first + 1)
             except OSError:
@@ -146,6 +150,20 @@ def serve(folder: Path, listen: str, told: Callable[[int], None], *, entries: bo
     with BoundedServer((host, port), Handler) as server:
         told(server.server_address[1])
         server.serve_forever(poll_interval=0.1)
+
+
+def _opened(folder: Path, named: re.Match[str]) -> BinaryIO:
+    """A file of a shard, opened; a folder that somebody else has made may hold links to others, and pipes."""
+    root = folder.resolve()
+    place = (root / named["shard"] / named["file"]).resolve(strict=True)
+    if not place.is_relative_to(root):
+        raise FileNotFoundError(place)
+    descriptor = os.open(place, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
+    file = os.fdopen(descriptor, "rb")
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        file.close()
+        raise FileNotFoundError(place)
+    return file
 
 
 def _list(folder: Path) -> str:

@@ -73,12 +73,12 @@ def _notes(frame: Frame, file: Path) -> list[str]:
 
 def _remember(file: Path, text: str) -> None:
     """In place of what was remembered before, which stays until this is on disk."""
-    new = file.with_name(f"{file.name}.new")
-    with new.open("w", encoding="utf-8") as out:
+    from creto.audit._export import in_place_of
+
+    with in_place_of(file) as new, new.open("w", encoding="utf-8") as out:
         out.write(text)
         out.flush()
         os.fsync(out.fileno())
-    new.replace(file)
 
 
 @click.command()
