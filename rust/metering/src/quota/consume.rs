@@ -91,17 +91,25 @@ impl Organisation {
         let lines = self.lines.as_mut_slice();
         let Some(line) = lines.get(head as usize).filter(|line| quick(line) && usize::from(line.count) <= LINKS) else { return false };
         let (links, count) = (line.links, usize::from(line.count));
-        let links = links.get(..count).unwrap_or_default();
-        let fits = links.iter().all(|link| lines.get(*link as usize).is_some_and(quick));
-        if fits {
-            // A line that only leads to others has no limit, and its count no reader.
-            for number in std::iter::once(&head).chain(links) {
-                if let Some(line) = lines.get_mut(*number as usize) {
-                    line.used += amount;
-                }
+        // Counted to the most there can be, so that each place has code of its own: the processor learns place by place which count the
+        // check before this one wrote, and goes on to the next check while it still waits for this one's line.
+        for (place, link) in links.iter().enumerate() {
+            if place < count && !lines.get(*link as usize).is_some_and(quick) {
+                return false;
             }
         }
-        fits
+        // A line that only leads to others has no limit, and its count no reader.
+        if let Some(line) = lines.get_mut(head as usize) {
+            line.used += amount;
+        }
+        for (place, link) in links.iter().enumerate() {
+            if place < count
+                && let Some(line) = lines.get_mut(*link as usize)
+            {
+                line.used += amount;
+            }
+        }
+        true
     }
 
     /// Takes `amount` on every counter of a line, or nothing at all.
