@@ -120,3 +120,18 @@ def test_what_a_program_leaves_behind_does_not_write_its_own_summary(tmp_path: P
     assert any("FAKE" in line for line in lines)
     assert '"exit_code": 3' in lines[-1]
     assert "FAKE" not in lines[-1]
+
+
+@pytest.mark.anyio
+async def test_no_link_is_carried_out_where_a_file_was_agreed_to(bench: Bench) -> None:
+    """A link's digest is of its target, and it has no permission bits: a file of that text with none looks the same."""
+    async with bench.box() as box:
+        await sh(box, "printf folder/file > notes; chmod 0 notes; printf fine > other")
+        agreed = [change for change in await box.changes() if change.refused is None]
+        assert [change.path for change in agreed] == ["other"]
+        with pytest.raises(CretoError, match="`notes` is a file that nobody may read"):
+            await box.apply([change for change in await box.changes() if change.path == "notes"])
+        await sh(box, "rm -f notes; ln -s folder/file notes")
+        await box.apply(agreed)
+    assert (bench.project / "other").read_text() == "fine"
+    assert not (bench.project / "notes").is_symlink()

@@ -301,6 +301,11 @@ class Box:
             AlreadyExistsError: Somebody else changed the real file meanwhile.
             UnauthorizedError: One of them leads out of the folder.
         """
+        from creto.errors import UnauthorizedError
+
+        for change in changes:
+            if change.refused:
+                raise UnauthorizedError(f"`{change.name}` is {change.refused}")
         agreed = [change.agreed for change in changes]
         if agreed:
             await _bridge.wait(lambda bridge, token: self._lease.apply(agreed, bridge, token))

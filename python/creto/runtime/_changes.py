@@ -52,6 +52,10 @@ class Change:
     def from_core(cls, raw: dict[str, Any]) -> Change:
         """Makes one from what the native module lists."""
         before, after = raw["before"] or {}, raw["after"] or {}
+        refused = raw["refused"]
+        if refused is None and after.get("shape") == "file" and after["mode"] == 0:
+            # A link has no permission bits, and its digest is of its target: it could take this file's place.
+            refused = "a file that nobody may read"
         return cls(
             path=raw["path"],
             kind=raw["kind"],
@@ -62,7 +66,7 @@ class Change:
             digest_after=after.get("digest"),
             mode_before=before.get("mode"),
             mode_after=after.get("mode"),
-            refused=raw["refused"],
+            refused=refused,
         )
 
     @property
