@@ -181,6 +181,16 @@ fn a_boost_widens_one_name_until_it_ends() {
 }
 
 #[test]
+fn a_boost_of_a_calendar_window_ends_no_later_than_it_says_where_the_name_has_not_acted_yet() {
+    let quota = enforcer(r#"[{"scope": "team", "meter": "m", "limit": 2, "window": "day", "time_zone": "Europe/Zurich"}]"#);
+    let boost = Boost { scope: Scope::parse("team:research").unwrap(), meter: "m".into(), units: 1, until: at(60).micros() };
+    quota.boost(boost, at(0)).unwrap();
+    assert_eq!((0..9).filter(|_| quota.consume(&PATH, &[("m", 1)], at(1)).is_ok()).count(), 3);
+    assert_eq!(quota.counters(at(1)).first().unwrap().resets_at, Some(NOON + 11 * 3_600 * SECOND));
+    assert_eq!((0..9).filter(|_| quota.consume(&PATH, &[("m", 1)], at(86_400)).is_ok()).count(), 2);
+}
+
+#[test]
 fn a_quota_that_names_one_stands_in_place_of_the_one_for_each() {
     let rules = |named: u64| {
         enforcer(&format!(
