@@ -1351,9 +1351,9 @@ class UsageIndex:
         """
         Of the ledger in a folder; its segments lie in another. Without one nothing is kept, and all is read from the ledger itself.
         """
-    def advance(self, /) -> int:
+    def advance(self, /, progress: Progress | None = None) -> int:
         """
-        Makes segments of what checkpoints cover and no segment holds; returns how many events were put in order.
+        Makes segments of what checkpoints cover and no segment holds; returns how many events were put in order. `progress` counts records.
         """
     def stretches(self, /) -> list[tuple[str, int, int]]:
         """
@@ -1370,12 +1370,13 @@ class UsageIndex:
         after: dict[str, SupportsIndex] | None = None,
         trace: tuple[str, str] | None = None,
         recount: bool = False,
+        progress: Progress | None = None,
     ) -> UsageTotals:
         """
         Adds up what stretches hold, between the times `cuts` (microseconds, rising): n + 1 of them bound n intervals.
 
         `after`: by shard, from which record on events count; `keep`: meters whose aggregation needs each event; `trace`: the source and
-        id of an event to be proved; `recount`: add every row up again, and hold what segments say against it.
+        id of an event to be proved; `recount`: add every row up again, and hold what segments say against it; `progress` counts records.
         """
 
 @final

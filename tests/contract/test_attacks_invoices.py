@@ -9,10 +9,12 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 from tests.billing import END, HOUR, NOON, START, House
 
 from creto import _core
@@ -20,6 +22,7 @@ from creto.cli import main
 from creto.config import Price
 from creto.metering import Ingest, LedgerEvidence, PriceBook, UsageEvent, verify_invoice
 from creto.metering._proof import line_events, prove_event, verify_event
+from creto.store.tables import credits
 
 Document = dict[str, Any]
 PRICES = [
@@ -338,3 +341,256 @@ def test_an_event_taken_out_of_the_public_ledger_is_missed(house: House, tmp_pat
 
 def failures_in(folder: Path, house: House, document: Document) -> list[str]:
     return [f"{one.what}: {one.detail}" for one in verify_invoice(document, folder, house.keys) if not one.ok]
+
+
+def test_a_shard_that_an_issuer_drops_is_pointed_out_by_the_public_tiles(house: House) -> None:
+    """A correction stands in the second shard: whoever leaves that out charges what was taken back."""
+    other = _core.Ledger(str(house.folder), house.clock, house.key)
+    try:
+        with Ingest(other, house.folder, house.clock) as ingest:
+            ingest.take_blocking(
+                [
+                    UsageEvent("desk", "1", "acme", "tool_calls", -4, NOON),
+                    UsageEvent("desk", "2", "globex", "tool_calls", 1, NOON),
+                ]
+            )
+        other.publish_blocking(30)
+        with Ingest(house.ledger, house.folder, house.clock) as ingest:  # so that the first shard goes on after it
+            ingest.take_blocking([UsageEvent("gateway", "last", "acme", "tool_calls", 1, NOON)])
+        house.publish()
+        book = PriceBook(PRICES, "USD")
+        whole = LedgerEvidence(house.folder)
+        assert len({shard for shard, _, _ in whole.stretches}) == 2
+        first = next(shard for shard, _, _ in whole.stretches)
+        partly = LedgerEvidence(house.folder)
+        partly.stretches = [one for one in whole.stretches if one[0] == first]
+        short = house.invoices.run(book, START, END, "UTC", partly, customers=["acme"])[0]
+        house.publish()
+        assert line_for(short.document, "tool_calls")["quantity"] == "23"
+        (found,) = failures(house, short.document)
+        assert "left out: it leaves out 1 event in records 0 to 0 of shard" in found
+        assert "and were there before others that it counts" in found
+        # With all that there was, nothing is left out; what another shard took meanwhile is named, and is no fault.
+        house.invoices.void(short.number)
+        honest = house.invoices.draft(book, "acme", START, END, "UTC", whole)
+        with Ingest(other, house.folder, house.clock) as ingest:
+            ingest.take_blocking([UsageEvent("desk", "3", "acme", "tool_calls", 1, NOON)])
+        other.publish_blocking(30)
+        made = house.invoices.finalize(honest.id).document
+        house.publish()
+        assert line_for(made, "tool_calls")["quantity"] == "19"
+        assert failures(house, made) == []
+        (detail,) = (one.detail for one in verify_invoice(made, house.folder, house.keys) if one.what == "left out")
+        assert detail.startswith("1 event in records 1 to 1 of shard")
+        assert detail.endswith("came after the last that it counts: the next invoice charges them as late usage")
+    finally:
+        other.close_blocking()
+
+
+def prepaid(house: House, customer: str = "acme", total: str = "5.00", **more: Any) -> str:
+    made = house.invoices.prepay(customer, "USD", Decimal(total), **more)
+    house.publish()
+    return made
+
+
+def faults(house: House) -> dict[str, list[str]]:
+    return {one.credit: one.faults for one in house.invoices.credits(house.folder)}
+
+
+def test_what_is_left_of_a_prepaid_credit_follows_from_the_ledger_alone(house: House) -> None:
+    credit, lost = prepaid(house), prepaid(house, expires=1)
+    document = invoiced(house)["acme"]
+    assert (document["credits"], document["due"]) == ([{"credit": credit, "amount": "5.00"}], "195.00")
+    found = {
+        one.credit: (one.granted, one.taken, one.expired, one.left) for one in house.invoices.credits(house.folder)
+    }
+    five, none = Decimal("5.00"), Decimal("0.00")
+    assert found == {credit: (five, five, 0, none), lost: (five, 0, five, none)}
+    house.invoices.void(document["number"])
+    house.publish()
+    assert {one.credit: one.left for one in house.invoices.credits(house.folder)} == {credit: five, lost: none}
+    assert faults(house) == {credit: [], lost: []}
+    # The invoice that is void stays what it was.
+    assert failures(house, document) == []
+
+
+def test_a_balance_that_is_raised_in_the_store_is_found_out_by_its_grant(house: House) -> None:
+    credit = prepaid(house)
+    with house.store.begin() as tx:
+        tx.execute(update(credits).where(credits.c.id == credit).values(left="50.00"))
+    assert faults(house) == {credit: ["the store says that 50.00 is left, and the ledger 5.00"]}
+    made = house.invoices.run(PriceBook(PRICES, "USD"), START, END, "UTC", LedgerEvidence(house.folder))
+    house.publish()
+    document = next(one.document for one in made if one.document["customer"] == "acme")
+    assert document["due"] == "150.00"
+    assert failures(house, document) == [
+        f"prepaid: the prepaid credit `{credit}`: 5.00 was granted, and 50.00 taken off it"
+    ]
+
+
+def take_off_what_nobody_paid(document: Document, _: str) -> None:
+    document["credits"].append({"credit": "00" * 8, "amount": "50.00"})
+    document["due"] = "145.00"
+
+
+def take_off_more_than_was_drawn(document: Document, credit: str) -> None:
+    document["credits"] = [{"credit": credit, "amount": "7.00"}]
+    document["due"] = "193.00"
+
+
+def keep_what_was_paid(document: Document, _: str) -> None:
+    document.update(credits=[], due=document["total"])
+
+
+CREDITS: list[tuple[Callable[[Document, str], None], str]] = [
+    (
+        take_off_what_nobody_paid,
+        "the ledger has 0 taken off the prepaid credit `0000000000000000`, and the invoice says 50",
+    ),
+    (
+        take_off_more_than_was_drawn,
+        "the ledger has 5.00 taken off the prepaid credit `CREDIT`, and the invoice says 7.00",
+    ),
+    (keep_what_was_paid, "the ledger has 5.00 taken off the prepaid credit `CREDIT`, and the invoice says 0"),
+]
+
+
+@pytest.mark.parametrize(("forge", "text"), CREDITS, ids=[forge.__name__ for forge, _ in CREDITS])
+def test_credits_of_an_invoice_are_those_that_the_ledger_has_drawn_for_it(
+    house: House, forge: Callable[[Document, str], None], text: str
+) -> None:
+    credit = prepaid(house)
+    document = invoiced(house)["acme"]
+    forge(document, credit)
+    found = failures(house, house.claim(document))
+    assert any(one.startswith(f"prepaid: {text.replace('CREDIT', credit)}") for one in found), found
+
+
+def test_a_draw_that_the_ledger_was_made_to_hold_does_not_make_a_credit_good(house: House) -> None:
+    """The issuer holds the ledger's keys: the credit is another customer's, granted twice, run out, or no money."""
+    own, others, gone = prepaid(house), prepaid(house, "globex"), prepaid(house, expires=2**51)
+    document = invoiced(house)["acme"]
+    told = {"customer": "acme", "currency": "USD", "amount": "5.00"}
+
+    def forged(number: str, credit: str, *records: tuple[str, dict[str, str]]) -> list[str]:
+        entries = [
+            {"who": "x", "what": f"prepaid:{what}", "resource": credit, "kind": "event", "detail": {**told, **detail}}
+            for what, detail in (*records, ("draw", {"invoice": number}))
+        ]
+        house.ledger.append_records(entries)
+        claimed = {**document, "number": number, "credits": [{"credit": credit, "amount": "5.00"}], "due": "195.00"}
+        return [one for one in failures(house, house.claim(claimed)) if one.startswith("prepaid")]
+
+    assert forged("INV-2026-000801", others) == [
+        f"prepaid: the prepaid credit `{others}` is of globex in USD, not of its customer"
+    ]
+    assert forged("INV-2026-000802", own) == [
+        f"prepaid: the prepaid credit `{own}`: 5.00 was granted, and 10.00 taken off it"
+    ]
+    assert forged("INV-2026-000803", own, ("grant", {})) == [
+        f"prepaid: the prepaid credit `{own}`: it was granted twice"
+    ]
+    assert forged("INV-2026-000804", "ff" * 8) == [f"prepaid: the prepaid credit `{'ff' * 8}` was never granted"]
+    assert forged("INV-2026-000805", gone, ("expire", {})) == [
+        f"prepaid: the prepaid credit `{gone}`: 5.00 was granted, and 15.00 taken off it"
+    ]
+    assert forged("INV-2026-000806", "ee" * 8, ("grant", {"expires": "1"})) == [
+        f"prepaid: the prepaid credit `{'ee' * 8}`: INV-2026-000806 took 5.00 off it after it had expired"
+    ]
+    assert forged("INV-2026-000807", "dd" * 8, ("grant", {"amount": "1e999999"})) == [
+        f"prepaid: what the ledger says of the prepaid credit `{'dd' * 8}`: 1E+999999 is no amount of USD"
+    ]
+
+
+def test_late_usage_that_had_no_price_when_its_period_closed_is_charged_once_however_often_more_comes(
+    house: House,
+) -> None:
+    """What was there without a price stays uncharged, also when a second late event comes after a first."""
+    house.act(50, {"pages": 6}, at=NOON + 50)
+    house.publish()
+    invoiced(house)
+    prices = [*PRICES[:4], Price(meter="pages", unit_price=7)]
+    for number, start in enumerate([END, END + 24 * HOUR]):
+        house.act(51 + number, {"pages": 4 + number}, at=NOON + 51 + number)
+        house.publish()
+        made = house.invoices.finalize(house.draft(prices, start, start + 24 * HOUR).id).document
+        house.publish()
+        (late,) = (line for line in made["lines"] if line["meter"] == "pages")
+        assert (late["quantity"], late["before"]["amount"]) == [("4", "42.00"), ("5", "70.00")][number]
+        assert late["amount"] == ["28.00", "35.00"][number]
+        assert failures(house, made) == []
+
+
+@pytest.fixture
+def topping_up(house: House) -> Document:
+    """An adjusted top-up: late usage of a meter that the invoice had a line for, and of one that had no price then."""
+    house.act(50, {"pages": 6}, at=NOON + 50)
+    house.publish()
+    first = invoiced(house)["acme"]
+    assert line_for(first, "commitment")["amount"] == "86.00"
+    house.act(100, {"tool_calls": 3, "pages": 4}, at=NOON + 60)
+    house.publish()
+    prices = [*PRICES[:4], Price(meter="pages", unit_price=7)]
+    made = house.invoices.finalize(house.draft(prices, END, END + 24 * HOUR).id).document
+    house.publish()
+    assert failures(house, made) == []
+    return dict(json.loads(json.dumps(made)))
+
+
+def test_a_commitment_of_a_closed_period_counts_what_was_charged_for_it_and_nothing_else(topping_up: Document) -> None:
+    (line,) = (line for line in topping_up["lines"] if line["meter"] == "commitment")
+    # 114.00 before, 3.00 and 28.00 now; 42.00 of the pages had no price then, and are not charged.
+    assert (line["before"]["whole"], line["before"]["amount"], line["amount"]) == ("145", "86.00", "-31.00")
+    assert [one.get("uncharged") for one in line["before"]["counted"]] == [None, None, None, None, "42.00"]
+
+
+def keep_the_top_up(line: Document) -> None:
+    line["before"]["whole"] = "114"
+    line["amount"] = "0.00"
+
+
+def top_up_from_nothing(line: Document) -> None:
+    line["before"]["amount"] = "0.00"
+    line["amount"] = "55.00"
+
+
+def leave_a_meter_out_of_what_is_counted(line: Document) -> None:
+    line["before"]["counted"].pop(0)
+
+
+def count_all_as_uncharged(line: Document) -> None:
+    line["before"]["counted"][0]["uncharged"] = "17.00"
+    line["before"]["whole"] = "128"
+    line["amount"] = "-14.00"
+
+
+def count_a_meter_twice(line: Document) -> None:
+    line["before"]["counted"].append(line["before"]["counted"][0])
+
+
+def say_that_events_are_committed_to(line: Document) -> None:
+    line["events"] = 3
+
+
+TOP_UPS: list[tuple[Callable[[Document], None], str]] = [
+    (keep_the_top_up, "what is counted makes 145, and the line says 114"),
+    (
+        top_up_from_nothing,
+        "what was there before was topped up by 86.00, and the line says that INV-2026-000001 charged 0",
+    ),
+    (leave_a_meter_out_of_what_is_counted, "what is counted makes 122, and the line says 145"),
+    (count_all_as_uncharged, "20.00 of `tool_calls` was there when INV-2026-000001 was made, and the line says 17.00"),
+    (count_a_meter_twice, "counts `tool_calls` twice"),
+    (say_that_events_are_committed_to, "a line that tops up has no events of its own"),
+]
+
+
+@pytest.mark.parametrize(("forge", "text"), TOP_UPS, ids=[forge.__name__ for forge, _ in TOP_UPS])
+def test_the_top_up_of_a_closed_period_is_held_against_its_events(
+    house: House, topping_up: Document, forge: Callable[[Document], None], text: str
+) -> None:
+    topping_up["number"] = "INV-2026-000800"
+    forge(next(line for line in topping_up["lines"] if line["meter"] == "commitment"))
+    total_again(topping_up)
+    found = failures(house, house.claim(topping_up))
+    assert any(text in one for one in found), found

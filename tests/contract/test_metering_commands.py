@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -192,6 +193,48 @@ def test_usage_is_taken_in_from_files_each_event_once_and_shown(creto: Command, 
     ]
 
 
+def test_usage_is_written_out_as_cloudevents_that_another_folder_takes_in(
+    config: Path, creto: Command, tmp_path: Path
+) -> None:
+    collected, out, other = tmp_path / "collected.jsonl", tmp_path / "out.jsonl", tmp_path / "other"
+    events = [cloud_event(number, subject=["acme", "globex"][number % 2]) for number in range(20)]
+    collected.write_text("".join(json.dumps(event) + "\n" for event in events))
+    creto("usage", "import", str(collected))
+    with open_blocking(config=config) as layer:
+        layer.perform_blocking(layer.agent("reader"), "tool:call", "add", lambda: 1, usage={"tool_calls": 1})
+    assert creto("usage", "export", "--period", "48h", "-o", str(out)) == f"21 events written to {out}\n"
+    written = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [(one["source"], one["id"]) for one in written[:20]] == [(one["source"], one["id"]) for one in events]
+    assert (written[20]["source"], written[20]["type"]) == ("ledger", "creto.usage.tool_calls")
+    # Those of one customer, to standard output; taken in elsewhere they add up to the same.
+    lines = creto("usage", "export", "--period", "48h", "--customer", "acme", "--meter", "pages")
+    assert isinstance(lines, str)
+    out.write_text(lines)
+    taken = creto("--state", str(other), "usage", "import", str(out), "--json")
+    assert taken == [{"file": str(out), "taken": 10, "known_before": 0}]
+    assert creto("--state", str(other), "usage", "export", "--period", "48h") == lines
+    assert creto("usage", "export", "--period", "2001-01") == ""
+    # A file of that name is whole or as it was.
+    creto("usage", "export", "--period", "now", "-o", str(out), code=2)
+    assert out.read_text() == lines
+    assert [file.name for file in tmp_path.glob("out.jsonl*")] == ["out.jsonl"]
+
+
+def test_what_is_left_of_a_prepaid_credit_is_listed_and_held_against_the_ledger(creto: Command, tmp_path: Path) -> None:
+    made = creto("invoice", "prepay", "acme", "5.00", "--for", "90d", "--json")
+    (row,) = creto("invoice", "credits", "--json")
+    assert {name: row[name] for name in ("credit", "customer", "granted", "taken", "left", "faults")} == {
+        **{"credit": made["id"], "customer": "acme", "granted": "5.00", "taken": "0", "left": "5.00"},
+        "faults": [],
+    }
+    assert creto("invoice", "credits", "--customer", "globex") == "nothing was paid in advance\n"
+    with contextlib.closing(sqlite3.connect(tmp_path / "state" / "creto.db", isolation_level=None)) as store:
+        store.execute("update credits set \"left\" = '500.00'")
+    assert f"{made['id']}: the store says that 500.00 is left, and the ledger 5.00" in creto(
+        "invoice", "credits", code=6
+    )
+
+
 @pytest.mark.parametrize(
     ("bad", "text"),
     [
@@ -353,6 +396,8 @@ def test_long_work_says_how_far_it_is_where_a_terminal_shows_it(config: Path, tm
         (["usage", "--period", "1h"], "reading 0000"),
         (["quota", "show"], "counting 0000"),
         (["invoice", "verify", str(invoice)], "checking 0000"),
+        (["invoice", "run", "--draft", "--period", "yesterday"], "records added up"),
+        (["usage", "export"], "reading 0000"),
     ]:
         terminal, screen = os.openpty()
         full = [sys.executable, "-m", "creto", "--config", str(config), *command]

@@ -65,7 +65,7 @@ def test_an_invoice_is_made_of_the_acts_in_the_ledger_and_verified_against_them(
     assert [finding.detail for finding in findings if not finding.ok] == []
     assert [finding.what for finding in findings] == [
         *("ledger", "line 1", "line 2", "line 3"),
-        *("unpriced", "total", "recorded"),
+        *("unpriced", "total", "prepaid", "left out", "recorded"),
     ]
     # Another process, with other keys, is told that they did not sign.
     other = [_core.SigningKey.generate().verifying_key]

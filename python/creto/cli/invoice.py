@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from creto.cli._bar import bar
 from creto.cli._frame import Frame, json_option, pass_frame
 from creto.cli._group import Group
 from creto.cli._invoice_check import as_json, prove, verify
@@ -61,8 +62,11 @@ def run(frame: Frame, period: str, customer: str | None, draft: bool, recount: b
         )
     book = PriceBook.from_settings(frame.settings)
     # Only what a checkpoint covers can be proved, so only that is invoiced; what comes later is adjusted.
-    evidence = LedgerEvidence(frame.folder / "ledger", recount=recount)
-    with frame.store() if draft else _recorded(frame) as store:
+    with (
+        bar("records") as progress,
+        frame.store() if draft else _recorded(frame) as store,
+    ):
+        evidence = LedgerEvidence(frame.folder / "ledger", recount=recount, progress=progress)
         made = Invoices(store, frame.who).run(
             book,
             start,
@@ -79,27 +83,32 @@ def run(frame: Frame, period: str, customer: str | None, draft: bool, recount: b
 @contextmanager
 def _recorded(frame: Frame) -> Iterator[Store]:
     """The store; what was decided in it is in the ledger at the end, under a checkpoint, so that it can be verified."""
+    with frame.store() as store:
+        yield store
+        _settle(frame, store)
+
+
+def _settle(frame: Frame, store: Store) -> None:
+    """Has the ledger hold what was decided in the store."""
     from creto import _core
     from creto.audit import AuditClient, open_ledger
     from creto.errors import CretoError
 
-    with frame.store() as store:
-        yield store
+    try:
+        ledger = open_ledger(
+            frame.folder,
+            _core.HybridLogicalClock(frame.folder / "clock"),
+            frame.sealer(),
+            trust_domain=frame.settings.common.trust_domain,
+            settings=frame.settings,
+        )
         try:
-            ledger = open_ledger(
-                frame.folder,
-                _core.HybridLogicalClock(frame.folder / "clock"),
-                frame.sealer(),
-                trust_domain=frame.settings.common.trust_domain,
-                settings=frame.settings,
-            )
-            try:
-                store.settle(AuditClient(ledger, frame.folder))
-            finally:
-                ledger.close_blocking()
-        except CretoError as error:
-            # It is decided and stays so; whoever opens the ledger next records it.
-            frame.warn(f"it is not in the ledger yet: {error}")
+            store.settle(AuditClient(ledger, frame.folder))
+        finally:
+            ledger.close_blocking()
+    except CretoError as error:
+        # It is decided and stays so; whoever opens the ledger next records it.
+        frame.warn(f"it is not in the ledger yet: {error}")
 
 
 def _table(frame: Frame, found: Any, *, empty: str) -> None:
@@ -303,7 +312,49 @@ def prepay(frame: Frame, customer: str, amount: str, currency: str | None, prior
         raise InvalidInputError(
             f"{customer} is invoiced in {book.currency_of(customer)}: an amount in {unit} would never be taken off"
         )
-    with frame.store() as store:
-        made = Invoices(store).prepay(customer, unit, value, priority=priority, expires=expires)
+    with _recorded(frame) as store:
+        made = Invoices(store, frame.who).prepay(customer, unit, value, priority=priority, expires=expires)
     data = {"id": made, "customer": customer, "amount": amount, "currency": unit, "expires": expires}
     frame.show(data, f"{customer} has {amount} {unit} more to use")
+
+
+@command.command()
+@click.option("--customer", "-c", help="Of this customer only.")
+@json_option
+@pass_frame
+def credits(frame: Frame, customer: str | None) -> int:
+    """List what was paid in advance, as the ledger has it, and hold the store against that.
+
+    \b
+    Example:
+      creto invoice credits --customer acme
+    """
+    from creto.metering import Invoices
+    from creto.metering._period import instant
+
+    with frame.store() as store:
+        _settle(frame, store)
+        found = Invoices(store).credits(frame.folder / "ledger", customer)
+    zone = frame.settings.metering.time_zone
+    rows = [
+        [
+            *(
+                one.credit,
+                one.customer,
+                str(one.granted),
+                str(one.taken),
+                str(one.expired),
+                str(one.left),
+                one.currency,
+            ),
+            one.expires if frame.json else instant(one.expires, zone),
+            *([one.faults] if frame.json else []),
+        ]
+        for one in found
+    ]
+    columns = ["credit", "customer", "granted", "taken", "expired", "left", "currency", "until"]
+    frame.table([*columns, *(["faults"] if frame.json else [])], rows, empty="nothing was paid in advance")
+    for one in found if not frame.json else ():
+        for fault in one.faults:
+            frame.warn(f"{one.credit}: {fault}")
+    return 6 if any(one.faults for one in found) else 0

@@ -1,7 +1,8 @@
-"""`creto usage`: what was used, by time and by anything else that the ledger knows; and usage taken in from files."""
+"""`creto usage`: what was used, by time and by anything else that the ledger knows; and events, from and to files."""
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -57,6 +58,7 @@ def command(
     Example:
       creto usage --by team --per day --period 2026-11
       creto usage import collected.jsonl
+      creto usage export -o used.jsonl
     """
     if context.invoked_subcommand is not None:
         return
@@ -163,6 +165,59 @@ def import_(frame: Frame, files: tuple[Path, ...]) -> None:
                 taken, duplicates = taken + done.taken, duplicates + done.duplicates
             rows.append([str(file), taken, duplicates])
     frame.table(["file", "taken", "known before"], rows)
+
+
+@command.command()
+@click.option(
+    "--period",
+    "-p",
+    default="this-month",
+    show_default=True,
+    help="2026-11, 2026-11-01..2026-11-15, 24h, last-month, ...",
+)
+@click.option("--customer", "-c", help="Of this customer only.")
+@click.option("--meter", "-m", help="Of this meter only.")
+@click.option(
+    "--output",
+    "-o",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Into this file; to standard output by default.",
+)
+@pass_frame
+def export(frame: Frame, period: str, customer: str | None, meter: str | None, output: Path | None) -> None:
+    """Write usage events out as CloudEvents, JSON, one a line: each once, in the order in which they were recorded.
+
+    What was taken in from elsewhere can be taken in again with `creto usage import`, in any state folder; what acts
+    used (source `ledger`) is the ledger's own to say, and is refused there.
+
+    \b
+    Example:
+      creto usage export --period 2026-11 --customer acme -o acme.jsonl
+    """
+    import json
+
+    from creto._count import counted
+    from creto.metering import read_events
+    from creto.metering._period import parse_period
+
+    start, end = parse_period(period, frame.settings.metering.time_zone, time.time_ns() // 1000)
+    written = 0
+    new = None if output is None else output.with_name(f"{output.name}.new-{os.getpid()}")
+    try:
+        with (
+            click.open_file("-" if new is None else str(new), "w", encoding="utf-8") as lines,
+            bar("reading") as progress,
+        ):
+            for event in read_events(frame.folder / "ledger", start=start, end=end, progress=progress):
+                if customer in {None, event.customer} and meter in {None, event.meter}:
+                    lines.write(json.dumps(event.to_cloudevent(), ensure_ascii=False, separators=(",", ":")) + "\n")
+                    written += 1
+        if output is not None and new is not None:
+            new.replace(output)  # a file of that name is whole, whatever ended this
+            frame.say(f"{counted(written, 'event')} written to {output}")
+    finally:
+        if new is not None:
+            new.unlink(missing_ok=True)
 
 
 def _events(file: Path, *, progress: bool = False) -> Iterator[UsageEvent]:

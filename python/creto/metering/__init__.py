@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from creto.metering._quota import Reservation as Reservation
     from creto.metering._usage import Bucket as Bucket
     from creto.metering._usage import Usage as Usage
+    from creto.metering._usage import read_events as read_events
     from creto.metering._usage import read_usage as read_usage
     from creto.metering._verify import verify_invoice as verify_invoice
 
@@ -41,6 +42,7 @@ _HOMES = {
     "Usage": "creto.metering._usage",
     "UsageEvent": "creto.metering._event",
     "open_quota": "creto.metering._open",
+    "read_events": "creto.metering._usage",
     "read_usage": "creto.metering._usage",
     "verify_invoice": "creto.metering._verify",
 }
@@ -61,6 +63,7 @@ __all__ = [
     "Usage",
     "UsageEvent",
     "open_quota",
+    "read_events",
     "read_usage",
     "verify_invoice",
 ]

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from creto.metering._currency import money
 from creto.metering._evidence import Evidence, LedgerEvidence, stretches_of
 from creto.metering._invoice import price_of
-from creto.metering._price import PricePeriod
+from creto.metering._price import PricePeriod, amount
 from creto.metering._rate import Offer, Rated, Sums, exact, micros, sums
 
-__all__ = ["Books", "alike", "period_of"]
+__all__ = ["Books", "alike", "period_of", "same"]
 
 Line = Mapping[str, Any]
 
@@ -26,10 +28,18 @@ def alike(document: Mapping[str, Any], line: Line) -> list[Line]:
     """
     name = adjusted(line)
     lines = [one for one in document["lines"] if adjusted(one) == name]
-    beside: list[Line] = []
+    found = list(lines)
     for one in lines:
-        beside += [other for other in (one.get("before") or {}).get("beside", []) if other not in beside]
-    return [*lines, *beside]
+        before = one.get("before") or {}
+        for other in [*before.get("beside", []), *before.get("counted", [])]:
+            if not any(same(other, known) for known in found):
+                found.append(other)
+    return found
+
+
+def same(one: Line, other: Line) -> bool:
+    """True for lines of one price and time."""
+    return all(one[name] == other[name] for name in ("price", "start", "end"))
 
 
 def adjusted(line: Line) -> str:
@@ -67,6 +77,27 @@ class Books:
     def earlier(self, line: Line) -> tuple[Fraction, int, str]:
         """The same of those events of an adjustment's time that were there before."""
         return self._line("earlier", line, lambda: self._evidence.until(line["before"]["after"]))
+
+    def counted(self, line: Line, which: str) -> dict[int, Decimal]:
+        """What counts for an adjusted commitment, by its place in `counted`: what it cost.
+
+        Args:
+            line: The commitment's.
+            which: `whole`, all events of that time; `earlier`, those from before; `first`, those of the invoice's own.
+        """
+        before = line["before"]
+        reach = {"whole": None, "earlier": before["after"], "first": before["first"]}[which]
+        own, rated, lines = self._rated(
+            which, line, lambda: self._evidence if reach is None else self._evidence.until(reach), None
+        )
+        costs = {}
+        for number, one in enumerate(before["counted"]):
+            place = next(place for place, other in enumerate(lines) if same(one, other))
+            found = period_of(one)
+            quantity, _, _ = own.line(rated.assigned[place], found.price.aggregation, found.end)
+            share = Fraction(found.end - found.start, own.cuts[-1] - own.cuts[0])
+            costs[number] = money(amount(found.price, quantity, share=share), str(self._document["currency"]))
+        return costs
 
     def unpriced(self) -> list[dict[str, Any]]:
         """What of the invoice's own period falls under no line, by meter."""

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Protocol
 
 from creto import _core
+from creto._progress import Progress, watched
 from creto.metering._event import UsageEvent, check_event
+from creto.metering._usage import covered
 
 __all__ = ["EventEvidence", "Evidence", "LedgerEvidence", "Stretch", "bounds", "segments", "stretches_of", "through"]
 
@@ -65,6 +67,7 @@ class LedgerEvidence:
         stretches: Which records, read from the ledger itself; by default all that checkpoints cover now, by the
             segments that lie beside the ledger.
         recount: True to add up every row, and not to rely on what segments say of themselves.
+        progress: Called on another thread with what is done, and how many records of how many that was done with.
 
     Raises:
         IntegrityError: The ledger is damaged.
@@ -92,12 +95,16 @@ class LedgerEvidence:
         *,
         stretches: Sequence[Stretch] | None = None,
         recount: bool = False,
+        progress: Progress | None = None,
     ) -> None:
-        self._recount = recount
+        self._recount, self._progress = recount, progress
         self.stretches: list[Stretch]
         if stretches is None:
             self._index = _core.UsageIndex(str(ledger), str(segments(ledger)))
-            self._index.advance()
+            reach = through(bounds(self._index.stretches()))
+            left = sum(covered(ledger, name) - reach.get(name, 0) for name in _core.ledger_shards(str(ledger)))
+            with watched(progress, "in order", left) as counter:
+                self._index.advance(counter)
             self.stretches = self._index.stretches()
         else:
             self._index = _core.UsageIndex(str(ledger))
@@ -113,15 +120,17 @@ class LedgerEvidence:
         trace: tuple[str, str] | None = None,
     ) -> _core.UsageTotals:
         """Adds up every series of events; `trace` names one to be proved by its source and id."""
-        return self._index.totals(
-            self.stretches,
-            list(cuts),
-            customers=None if customers is None else list(customers),
-            keep=list(keep),
-            after=None if after is None else dict(after),
-            trace=trace,
-            recount=self._recount,
-        )
+        with watched(self._progress, "added up", sum(end - begin for _, begin, end in self.stretches)) as counter:
+            return self._index.totals(
+                self.stretches,
+                list(cuts),
+                customers=None if customers is None else list(customers),
+                keep=list(keep),
+                after=None if after is None else dict(after),
+                trace=trace,
+                recount=self._recount,
+                progress=counter,
+            )
 
     def until(self, reach: Mapping[str, int]) -> LedgerEvidence:
         """The part of it that lies before a record of each shard."""

@@ -45,6 +45,7 @@ __all__ = [
 ]
 
 FORMAT = "creto-invoice/1"
+_NONE: Mapping[str, Decimal] = {}
 
 
 def canonical(document: Mapping[str, Any]) -> bytes:
@@ -175,7 +176,7 @@ def credit_note(document: Mapping[str, Any], number: str, reason: str, total: De
 
 
 def lines_of(
-    own: Sums, customer: str, offer: Offer, currency: str
+    own: Sums, customer: str, offer: Offer, currency: str, uncharged: Mapping[str, Decimal] = _NONE
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """The lines of one customer and period, and by meter what has no price.
 
@@ -184,6 +185,7 @@ def lines_of(
         customer: The organisation of a path.
         offer: Its prices.
         currency: Of the invoice.
+        uncharged: By identity of a line, what of it is not charged, and so counts for no commitment.
     """
     rated = Rated(own, customer, offer)
     lines, commitments = [], []
@@ -192,7 +194,10 @@ def lines_of(
             commitments.append(place)
         elif parts or found.price.model == "flat" or found.price.minimum > 0:
             lines.append(line_of(offer, place, own, parts, currency))
-    lines += [commitment_line(offer, place, lines, currency) for place in commitments]
+    if commitments:
+        used = sum((Fraction(line["amount"]) for line in lines), Fraction(0))
+        used -= sum((Fraction(uncharged.get(_identity(line), 0)) for line in lines), Fraction(0))
+        lines += [commitment_line(offer, place, used, currency) for place in commitments]
     unpriced = []
     for meter, parts in sorted(rated.unpriced.items()):
         quantity, events, _ = own.line(parts, "sum", own.cuts[-1])
@@ -239,7 +244,7 @@ def _adjustments(
         late = sums(evidence, cuts, prices, customers=names, after=after)
         whole = sums(evidence, cuts, prices, customers=names)
         for name in names:
-            paid = _Paid(alike_documents[name], closed[name], evidence.until(after), cuts, prices)
+            paid = _Paid(alike_documents[name], closed[name], evidence, after, cuts, prices)
             found.setdefault(name, []).extend(_late_lines(book, name, alike_documents[name], paid, late, whole, after))
     return found
 
@@ -251,28 +256,42 @@ class _Paid:
         self,
         document: Mapping[str, Any],
         documents: Sequence[Mapping[str, Any]],
-        before: Evidence,
+        evidence: Evidence,
+        after: Mapping[str, int],
         cuts: Sequence[int],
         prices: Sequence[Price],
     ) -> None:
-        self._customer = str(document["customer"])
-        self._before, self._cuts, self._prices = before, cuts, prices
+        self._document, self._evidence, self._after = document, evidence, after
+        self._cuts, self._prices = cuts, prices
         self._known = {_identity(line): Decimal(line["amount"]) for line in document["lines"] if "before" not in line}
+        self._own = set(self._known)
         for other in documents:
             for line in other["lines"]:
                 if "before" in line and line["before"]["invoice"] == document["number"]:
                     name = _identity(line)
-                    self._known[name] = self._known.get(name, Decimal(0)) + Decimal(line["amount"])
+                    # Of one that the invoice had no line for, the ledger says what was there before: see `of`.
+                    if name in self._own:
+                        self._known[name] += Decimal(line["amount"])
 
     def of(self, line: Mapping[str, Any], offer: Offer, currency: str) -> Decimal:
         """What a line has cost so far; usage that had no price then stays uncharged, so that it counts as paid."""
         name = _identity(line)
         if name not in self._known:
-            own = sums(self._before, self._cuts, self._prices, customers=[self._customer])
-            lines, _ = lines_of(own, self._customer, offer, currency)
-            for one in lines:  # of all lines: the ledger is read for them once
-                self._known.setdefault(_identity(one), Decimal(one["amount"]))
+            for one, cost in self._costs(self._after, offer, currency).items():  # of all lines: read once
+                self._known.setdefault(one, cost)
         return self._known.setdefault(name, Decimal(0))
+
+    def uncharged(self, offer: Offer, currency: str) -> dict[str, Decimal]:
+        """What was there without a price when the period was invoiced, by line."""
+        if all(found.price.model != "commitment" for found in offer.periods):
+            return {}
+        costs = self._costs(through(self._document["evidence"]), offer, currency)
+        return {name: cost for name, cost in costs.items() if name not in self._own and cost}
+
+    def _costs(self, reach: Mapping[str, int], offer: Offer, currency: str) -> dict[str, Decimal]:
+        customer = str(self._document["customer"])
+        own = sums(self._evidence.until(reach), self._cuts, self._prices, customers=[customer])
+        return {_identity(one): Decimal(one["amount"]) for one in lines_of(own, customer, offer, currency)[0]}
 
 
 def _late_lines(
@@ -300,7 +319,8 @@ def _late_lines(
         and found.price.model != "commitment"
     ]
     offer = Offer(periods, end - start)
-    now, _ = lines_of(whole, customer, offer, currency)
+    uncharged = paid.uncharged(offer, currency)
+    now, _ = lines_of(whole, customer, offer, currency, uncharged)
     rated = Rated(late, customer, offer)
     lines: list[dict[str, Any]] = []
     shown: set[int] = set()
@@ -320,18 +340,30 @@ def _late_lines(
             continue
         shown.add(place)
         quantity, events, commitment = late.line(parts, line["price"]["aggregation"], periods[place].end)
+        before: dict[str, Any] = {
+            "invoice": document["number"],
+            "whole": line["quantity"],
+            "amount": str(had),
+            "after": dict(after),
+            "cuts": list(late.cuts),
+        }
+        if line["price"]["model"] == "commitment":
+            # Whoever checks has to know what counts for it, and since when what had no price is charged.
+            before["first"] = through(document["evidence"])
+            before["counted"] = [
+                {
+                    **{name: one[name] for name in ("start", "end", "price")},
+                    **({"uncharged": str(uncharged[_identity(one)])} if _identity(one) in uncharged else {}),
+                }
+                for one in now
+                if one["price"]["model"] != "commitment"
+            ]
         lines.append(
             {
                 **line,
                 "description": f"{line['description']}: late usage of {document['number']}",
                 "quantity": exact(quantity),
-                "before": {
-                    "invoice": document["number"],
-                    "whole": line["quantity"],
-                    "amount": str(had),
-                    "after": dict(after),
-                    "cuts": list(late.cuts),
-                },
+                "before": before,
                 "amount": str(more),
                 "events": events,
                 "commitment": commitment,

@@ -11,6 +11,7 @@ from creto import _core
 from creto._user import user_id
 from creto.errors import AlreadyExistsError, InvalidInputError, NotFoundError
 from creto.metering import _prepaid, _rows
+from creto.metering._balance import Balance, balances, prepaid_records
 from creto.metering._currency import added, payable, places
 from creto.metering._event import is_name
 from creto.metering._invoice import credit_note, digest, drafts, reach_of
@@ -19,6 +20,8 @@ from creto.metering._rate import micros
 from creto.metering._rows import StoredInvoice
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from creto.metering._evidence import Evidence
     from creto.metering._price import PriceBook
     from creto.store import Store, Transaction
@@ -154,7 +157,7 @@ class Invoices:
         for number, document in enumerate(documents, first):
             document["number"] = f"INV-{year}-{number:06d}"
             document["state"] = "finalized"
-        _prepaid.take_off(tx, documents)
+        _prepaid.take_off(tx, self._who, documents)
 
     def finalize(self, id: str) -> StoredInvoice:
         """Gives a draft its number, takes off what was paid in advance, and records its digest in the ledger.
@@ -202,7 +205,7 @@ class Invoices:
             document = {**found.document, "state": state}
             if state == "void":
                 self._check_alone(tx, found.document)
-                _prepaid.give_back(tx, document)
+                _prepaid.give_back(tx, self._who, document)
             return self._changed(tx, StoredInvoice(found.id, document), what)
 
     def _check_current(self, tx: Transaction, document: Mapping[str, Any]) -> None:
@@ -320,7 +323,29 @@ class Invoices:
             InvalidInputError: The amount cannot be paid, or something else has no valid reading.
         """
         with self._store.begin() as tx:
-            return _prepaid.note(tx, customer, currency, total, priority, expires)
+            return _prepaid.note(tx, self._who, customer, currency, total, priority, expires)
+
+    def credits(self, ledger: Path, customer: str | None = None) -> list[Balance]:
+        """Every amount paid in advance, as the ledger has it and held against the store, in the order of their grants.
+
+        Args:
+            ledger: The ledger's folder.
+            customer: Of this one only.
+
+        Raises:
+            IntegrityError: A record of one has no valid reading.
+        """
+        with self._store.read() as tx:
+            rows = {row.id: row for row in _prepaid.stored(tx, customer)}
+        found = balances(prepaid_records(ledger, _core.ledger_shards(str(ledger)), tail=True))
+        for id in rows:
+            found.setdefault(id, Balance(id, rows[id].customer, rows[id].currency))
+        own = [balance for balance in found.values() if customer in {None, balance.customer}]
+        for balance in own:
+            left = Decimal(rows[balance.credit].left) if balance.credit in rows else Decimal(0)
+            if left != balance.left:
+                balance.faults.append(f"the store says that {left} is left, and the ledger {balance.left}")
+        return own
 
     # --- reading -----------------------------------------------------------------------------------------------------
 

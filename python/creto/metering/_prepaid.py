@@ -1,4 +1,7 @@
-"""What was paid in advance: taken off by priority, then what expires first; given back when an invoice is void."""
+"""What was paid in advance: taken off by priority, then what expires first; given back when an invoice is void.
+
+Whatever changes a credit is a record of the ledger, so that `_balance` can say what is left without the store.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +18,14 @@ from creto.metering._period import require_time
 if TYPE_CHECKING:
     from creto.store import Transaction
 
-__all__ = ["give_back", "note", "take_off"]
+__all__ = ["give_back", "note", "stored", "take_off"]
 
 _PRIORITIES = range(-(2**31), 2**31)
 
 
-def note(tx: Transaction, customer: str, currency: str, total: Decimal, priority: int, expires: int | None) -> str:
+def note(
+    tx: Transaction, who: str, customer: str, currency: str, total: Decimal, priority: int, expires: int | None
+) -> str:
     """Notes an amount; returns its id.
 
     Raises:
@@ -48,10 +53,42 @@ def note(tx: Transaction, customer: str, currency: str, total: Decimal, priority
         expires=expires,
         set_at=tx.now,
     )
+    more = {"priority": str(priority), **({} if expires is None else {"expires": str(expires)})}
+    _record(tx, who, "grant", id, customer, currency, total, **more)
     return id
 
 
-def take_off(tx: Transaction, documents: Sequence[dict[str, Any]]) -> None:
+def _record(
+    tx: Transaction, who: str, what: str, credit: str, customer: str, currency: str, amount: Decimal, **more: str
+) -> None:
+    tx.outbox(
+        {
+            "who": who,
+            "what": f"prepaid:{what}",
+            "resource": credit,
+            "why": "invoicing",
+            "kind": "event",
+            "detail": {"customer": customer, "currency": currency, "amount": str(amount), **more},
+        }
+    )
+
+
+def stored(tx: Transaction, customer: str | None = None) -> list[Any]:
+    """The credits that the store has, in the order in which they were noted.
+
+    Args:
+        tx: A transaction of the store.
+        customer: Of this one only.
+    """
+    from sqlalchemy import select
+
+    from creto.store.tables import credits
+
+    statement = select(credits).order_by(credits.c.set_at, credits.c.id)
+    return tx.all(statement if customer is None else statement.where(credits.c.customer == customer))
+
+
+def take_off(tx: Transaction, who: str, documents: Sequence[dict[str, Any]]) -> None:
     """Takes off invoices what their customers have left, and writes into each what was taken and what is due."""
     from sqlalchemy import select, update
 
@@ -63,7 +100,12 @@ def take_off(tx: Transaction, documents: Sequence[dict[str, Any]]) -> None:
         statement = statement.where(credits.c.customer == documents[0]["customer"])
     usable: dict[tuple[str, str], list[Any]] = {}
     for row in tx.all(statement):
-        if (row.expires is None or row.expires > now) and Decimal(row.left) > 0:
+        if Decimal(row.left) <= 0:
+            continue
+        if row.expires is not None and row.expires <= now:
+            _record(tx, who, "expire", row.id, row.customer, row.currency, Decimal(row.left))
+            tx.execute(update(credits).where(credits.c.id == row.id).values(left="0"))
+        else:
             usable.setdefault((row.customer, row.currency), []).append(row)
     for document in documents:
         due = Decimal(document["total"])
@@ -76,12 +118,13 @@ def take_off(tx: Transaction, documents: Sequence[dict[str, Any]]) -> None:
             part = min(due, Decimal(row.left))
             due -= part
             tx.execute(update(credits).where(credits.c.id == row.id).values(left=str(Decimal(row.left) - part)))
+            _record(tx, who, "draw", row.id, row.customer, row.currency, part, invoice=document["number"])
             taken.append({"credit": row.id, "amount": str(part)})
         document["credits"] = taken
         document["due"] = str(due)
 
 
-def give_back(tx: Transaction, document: Mapping[str, Any]) -> None:
+def give_back(tx: Transaction, who: str, document: Mapping[str, Any]) -> None:
     """Gives back what was taken off an invoice."""
     from sqlalchemy import select, update
 
@@ -92,3 +135,13 @@ def give_back(tx: Transaction, document: Mapping[str, Any]) -> None:
         if left is not None:
             back = str(Decimal(left) + Decimal(taken["amount"]))
             tx.execute(update(credits).where(credits.c.id == taken["credit"]).values(left=back))
+            _record(
+                tx,
+                who,
+                "return",
+                taken["credit"],
+                document["customer"],
+                document["currency"],
+                Decimal(taken["amount"]),
+                invoice=document["number"],
+            )

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from creto.metering._evidence import Evidence
 
 __all__ = [
+    "NO_EVENTS",
     "Offer",
     "Rated",
     "Sums",
@@ -31,6 +32,8 @@ __all__ = [
     "sums",
 ]
 
+NO_EVENTS = _core.merkle_root([]).hex()
+"""The commitment to none."""
 Part = tuple[int, int]
 """The number of a series, and that of an interval."""
 _prices: dict[int, tuple[Price, dict[str, Any]]] = {}
@@ -245,17 +248,15 @@ def line_of(offer: Offer, place: int, own: Sums, parts: Sequence[Part], currency
     return {**head, "quantity": exact(quantity), "amount": str(cost), "events": events, "commitment": commitment}
 
 
-def commitment_line(offer: Offer, place: int, lines: Sequence[Mapping[str, Any]], currency: str) -> dict[str, Any]:
+def commitment_line(offer: Offer, place: int, used: Fraction, currency: str) -> dict[str, Any]:
     """The line that tops an invoice up to what was committed to.
 
     Args:
         offer: The prices.
         place: Which of them, of the model `commitment`.
-        lines: All other lines of the period.
+        used: What all other lines of the period cost.
         currency: Of the invoice.
     """
     share, head = offer.head(place)
-    used = sum((Fraction(line["amount"]) for line in lines), Fraction(0))
     cost = money(amount(offer.periods[place].price, used, share=share), currency)
-    nothing = _core.merkle_root([]).hex()
-    return {**head, "quantity": exact(used), "amount": str(cost), "events": 0, "commitment": nothing}
+    return {**head, "quantity": exact(used), "amount": str(cost), "events": 0, "commitment": NO_EVENTS}

@@ -21,11 +21,13 @@ __all__ = [
     "covered",
     "ledger_events",
     "path_of",
+    "read_events",
     "read_usage",
     "shard_records",
 ]
 
 _CHUNK = 4096
+_EVENTS = 50_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,12 +104,7 @@ class Usage:
         """Every event, in the order in which they came."""
         if self._ledger is not None and not self._events:
             folder, start, end = self._ledger
-            seen: set[tuple[str, str]] = set()
-            for shard in _core.ledger_shards(str(folder)):
-                for event in ledger_events(folder, shard):
-                    if start <= event.at < end and (event.source, event.id) not in seen:
-                        seen.add((event.source, event.id))
-                        self._events.append(event)
+            self._events = list(read_events(folder, start=start, end=end))
         return self._events
 
     def add(self, event: UsageEvent) -> bool:
@@ -208,10 +205,63 @@ def ledger_events(folder: Path, shard: str, start: int = 0, end: int | None = No
     Raises:
         IntegrityError: A batch is not the one that was recorded.
     """
-    for source, id, customer, meter, quantity, at, own, name, record, position in _core.usage_events(
-        str(folder), shard, start, end
-    ):
-        yield UsageEvent(source, id, customer, meter, quantity, at, own, (name, record, position))
+    until = covered(folder, shard) if end is None else end
+    many = 64
+    while start < until:
+        last = min(start + many, until)
+        found = _core.usage_events(str(folder), shard, start, last)
+        yield from map(_event, found)
+        # A record holds from none to 10,000 events: so many records are read at once that memory is never full of them.
+        many = min(2 * many, 1 << 16) if len(found) < _EVENTS else max(1, many // 2)
+        start = last
+    if end is None:
+        yield from map(_event, _core.usage_events(str(folder), shard, start))
+
+
+def _event(told: tuple[Any, ...]) -> UsageEvent:
+    source, id, customer, meter, quantity, at, own, name, record, position = told
+    return UsageEvent(source, id, customer, meter, quantity, at, own, (name, record, position))
+
+
+def read_events(
+    folder: Path, *, start: int = 0, end: int = 2**62, progress: Progress | None = None
+) -> Iterator[UsageEvent]:
+    """The usage events of a ledger, each once, one after the other, in the order in which they were recorded.
+
+    Args:
+        folder: The ledger's folder.
+        start: Microseconds since the epoch.
+        end: Microseconds since the epoch; before it.
+        progress: Called with shard, records read and records in all.
+
+    Raises:
+        IntegrityError: A batch of the ledger was changed.
+
+    Example:
+        >>> import tempfile, creto
+        >>> with creto.open_blocking(tempfile.mkdtemp()) as layer:
+        ...     agent = layer.agent("researcher")
+        ...     _ = layer.perform_blocking(agent, "tool:call", "add", lambda: 1 + 1, usage={"tool_calls": 1})
+        >>> [(event.meter, event.quantity) for event in read_events(layer.parts.folder / "ledger")]
+        [('tool_calls', 1)]
+    """
+    names = _core.ledger_shards(str(folder)) if folder.exists() else []
+    seen: set[tuple[str, str]] = set()
+    for name in names:
+        size = told = covered(folder, name)
+        for count, event in enumerate(ledger_events(folder, name)):
+            if progress is not None and count % 1_000 == 0:
+                told = max(size, event.place[1] + 1)
+                progress(name, event.place[1] + 1, told)
+            # What came through the way in is in one shard once; an act's own, or one of two shards, may stand again.
+            if len(names) > 1 or event.source == "ledger":
+                if (event.source, event.id) in seen:
+                    continue
+                seen.add((event.source, event.id))
+            if start <= event.at < end:
+                yield event
+        if progress is not None:
+            progress(name, told, told)
 
 
 def covered(folder: Path, name: str) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -16,19 +17,21 @@ from creto._count import counted
 from creto._progress import Progress, watched
 from creto.audit._reading import intact
 from creto.errors import CretoError, IntegrityError
-from creto.metering._books import Books
-from creto.metering._currency import money
+from creto.metering._balance import balances, prepaid_records
+from creto.metering._books import Books, same
+from creto.metering._currency import added, money
 from creto.metering._evidence import through
 from creto.metering._invoice import FORMAT, digest, line_amount, price_of, total_of
 from creto.metering._price import amount
-from creto.metering._rate import exact, micros
-from creto.metering._usage import covered
+from creto.metering._rate import NO_EVENTS, exact, micros
+from creto.metering._usage import covered, ledger_events
 
 __all__ = ["Finding", "Shards", "guarded", "verify_invoice"]
 
-_NUMBERS = {"amount", "due", "quantity", "share", "total", "whole"}
+_NUMBERS = {"amount", "due", "quantity", "share", "total", "uncharged", "whole"}
 # As an invoice writes them: a decimal or a fraction. What is reckoned with exactly must not say `1e999999999`.
 _NUMBER = re.compile(r"-?[0-9]{1,400}(\.[0-9]{1,400})?([eE][+-]?[0-9]{1,2})?(/[0-9]{1,400})?")
+_MOST = 1 << 40
 _MISSHAPEN = (AttributeError, KeyError, ValueError, TypeError, IndexError, ArithmeticError, RecursionError)
 
 
@@ -155,8 +158,12 @@ def _findings(document: Mapping[str, Any], shards: Shards) -> list[Finding]:
             findings.append(guarded("unpriced", lambda: _check_unpriced(document, books)))
     if document["kind"] == "invoice":
         findings.append(guarded("total", lambda: _check_total(document)))
+        if findings[0].ok and document["number"]:
+            findings.append(guarded("prepaid", lambda: _check_prepaid(document, shards)))
     elif findings[0].ok:
         findings.append(guarded("credit", lambda: _check_credit(document, shards)))
+    if findings[0].ok and document["kind"] == "invoice":
+        findings.append(guarded("left out", lambda: _check_left_out(document, shards)))
     if findings[0].ok:
         findings.append(guarded("recorded", lambda: _check_recorded(document, shards)))
     return findings
@@ -186,9 +193,11 @@ def _check_line(document: Mapping[str, Any], line: Mapping[str, Any], books: Boo
     if price.model == "commitment":
         others = [one for one in document["lines"] if "before" not in one and price_of(one).model != "commitment"]
         used = exact(sum((Fraction(one["amount"]) for one in others), Fraction(0)))
+        if (line["events"], line["commitment"]) != (0, NO_EVENTS):
+            raise IntegrityError("a line that tops up has no events of its own, and this one commits to some")
         if "before" not in line and stated != used:
             raise IntegrityError(f"the other lines make {used}, and the line says {stated}")
-        events, found = 0, stated
+        events, found = 0, stated if "before" not in line else "0"
     else:
         quantity, events, root = books.of(line)
         found = exact(quantity)
@@ -202,8 +211,9 @@ def _check_line(document: Mapping[str, Any], line: Mapping[str, Any], books: Boo
     cost = line_amount(line, document["currency"])
     if cost != Decimal(line["amount"]):
         raise IntegrityError(f"{stated} of `{line['meter']}` cost {cost}, and the line says {line['amount']}")
-    if "before" in line and price.model != "commitment":
-        _check_before(document, line, books)
+    if "before" in line:
+        check = _check_before if price.model != "commitment" else _check_topped_up
+        check(document, line, books)
     more = f" more, after {line['before']['amount']} by {line['before']['invoice']}" if "before" in line else ""
     return f"{counted(events, 'event')} in the ledger make {stated} of `{line['meter']}`, which cost {cost}{more}"
 
@@ -236,11 +246,80 @@ def _check_before(document: Mapping[str, Any], line: Mapping[str, Any], books: B
         )
 
 
+def _check_topped_up(document: Mapping[str, Any], line: Mapping[str, Any], books: Books) -> None:
+    """What an adjusted commitment counts is what the events of that time cost, but for what had no price then."""
+    before, currency = line["before"], str(document["currency"])
+    counts = before["counted"]
+    for place, one in enumerate(counts):
+        if any(same(one, other) for other in counts[:place]):
+            raise IntegrityError(f"it counts `{price_of(one).meter}` twice")
+    first = books.counted(line, "first")
+    uncharged = {place: Decimal(one["uncharged"]) for place, one in enumerate(counts) if "uncharged" in one}
+    for place, stated in uncharged.items():
+        if stated != first[place]:
+            raise IntegrityError(
+                f"{first[place]} of `{price_of(counts[place]).meter}` was there when {before['invoice']} was made, "
+                f"and the line says {stated}"
+            )
+    less = Fraction(added(uncharged.values()))
+    whole = exact(Fraction(added(books.counted(line, "whole").values())) - less)
+    if whole != str(before["whole"]):
+        raise IntegrityError(f"what is counted makes {whole}, and the line says {before['whole']}")
+    used = Fraction(added(books.counted(line, "earlier").values())) - less
+    paid = money(amount(price_of(line), used, share=Fraction(line["share"])), currency)
+    if paid != Decimal(before["amount"]):
+        raise IntegrityError(
+            f"what was there before was topped up by {paid}, and the line says that {before['invoice']} charged "
+            f"{before['amount']}"
+        )
+
+
 def _check_unpriced(document: Mapping[str, Any], books: Books) -> str:
     found = books.unpriced()
     if found != document["unpriced"]:
         raise IntegrityError(f"what has no price is {found}, and the invoice says {document['unpriced']}")
-    return "no usage of this customer and time is left out"
+    return "all usage of this customer and time that has no price is listed"
+
+
+def _check_left_out(document: Mapping[str, Any], shards: Shards) -> str:
+    """Usage of this customer and time that stands elsewhere in the ledger was recorded after what the invoice counts.
+
+    A shard's own later records came later. Those of another shard are held against the time of the last record that is
+    counted: an issuer who drops a shard, and with it corrections or cheaper steps, is told of by the tiles themselves.
+    """
+    reach = through(document["evidence"])
+    ends = {name: _time(shards.of(name)[0], end - 1, shards.of(name)[1]) for name, end in reach.items()}
+    try:
+        made = int(_recorded(shards, "invoice:finalize", str(document["number"]))[2]["timestamp"])
+    except IntegrityError:  # a draft, or one that `recorded` says is not there
+        made = max(ends.values(), default=0)
+    later = []
+    for name in shards.names:
+        shard, size = shards.of(name)
+        first = reach.get(name, 0)
+        until = first + bisect_left(range(first, size), made, key=lambda at: _time(shard, at, size))
+        counted_until = max((time for other, time in ends.items() if other != name), default=0)
+        found = [
+            event.place[1]
+            for event in ledger_events(shards.folder, name, first, until)
+            if event.customer == document["customer"]
+            and micros(document["start"]) <= event.at < micros(document["end"])
+        ]
+        if not found:
+            continue
+        told = f"{counted(len(found), 'event')} in records {found[0]} to {found[-1]} of shard `{name}`"
+        if _time(shard, found[0], size) < counted_until:
+            raise IntegrityError(
+                f"it leaves out {told}, which are of this customer and time and were there before others that it counts"
+            )
+        later.append(told)
+    if later:
+        return f"{', '.join(later)} came after the last that it counts: the next invoice charges them as late usage"
+    return "no usage of this customer and time that was there before it is left out"
+
+
+def _time(shard: _core.LedgerShard, index: int, size: int) -> int:
+    return int(shard.records(index, index + 1, size)[0]["timestamp"])
 
 
 def _check_total(document: Mapping[str, Any]) -> str:
@@ -280,11 +359,42 @@ def _check_recorded(document: Mapping[str, Any], shards: Shards) -> str:
     return f"record {index} of shard `{shard}` holds the invoice's digest"
 
 
+def _check_prepaid(document: Mapping[str, Any], shards: Shards) -> str:
+    """What an invoice takes off was granted to its customer and is recorded, and no more than that is taken off."""
+    number = str(document["number"])
+    for name in shards.names:
+        shards.of(name)
+    found = balances(prepaid_records(shards.folder, shards.names))
+    stated = [(str(credit["credit"]), Decimal(credit["amount"])) for credit in document["credits"]]
+    recorded = {credit: balance.draws[number] for credit, balance in found.items() if number in balance.draws}
+    for credit in sorted({*recorded, *dict(stated)}):
+        said = sum((amount for name, amount in stated if name == credit), Decimal(0))
+        if said != recorded.get(credit, 0):
+            raise IntegrityError(
+                f"the ledger has {recorded.get(credit, 0)} taken off the prepaid credit `{credit}`, "
+                f"and the invoice says {said}"
+            )
+        balance = found[credit]
+        if not balance.granted:
+            raise IntegrityError(f"the prepaid credit `{credit}` was never granted")
+        if (balance.customer, balance.currency) != (document["customer"], document["currency"]):
+            raise IntegrityError(
+                f"the prepaid credit `{credit}` is of {balance.customer} in {balance.currency}, not of its customer"
+            )
+        for fault in balance.faults:
+            raise IntegrityError(f"the prepaid credit `{credit}`: {fault}")
+    if not stated:
+        return "nothing that was paid in advance is taken off it, and the ledger has nothing taken off"
+    total = added(amount for _, amount in stated)
+    return f"{total} of {counted(len(recorded), 'prepaid credit')} is taken off, which the ledger shows as granted"
+
+
 def _recorded(shards: Shards, what: str, number: str) -> tuple[str, int, Mapping[str, Any]]:
-    """The record of an invoice: shard, index, and what it says."""
+    """The first record of an invoice: shard, index, and what it says."""
     for name in shards.names:
         shard, size = shards.of(name)
-        for record in shard.records(0, size, size) if size else ():
-            if record["what"] == what and record["resource"] == number:
+        for record in shard.query(action=what, resource=number, limit=_MOST) if size else ():
+            # What is looked for may end in a star; what is found is compared.
+            if record["resource"] == number and int(record["index"]) < size:
                 return name, int(record["index"]), record
     raise IntegrityError(f"no checkpoint covers a record of {number} yet")

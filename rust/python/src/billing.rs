@@ -1,6 +1,6 @@
 //! Usage between ledger and invoices, for Python: the way in, segments, and what they add up to.
 
-use crate::audit::Ledger;
+use crate::audit::{Ledger, Progress};
 use crate::consensus::HybridLogicalClock;
 use crate::error::{self, IntoPy};
 use creto_enablement_common::{Error, Result};
@@ -12,6 +12,7 @@ use pyo3::types::{PyBytes, PyDict, PyList, PyString};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 /// Source, customer, meter and dimensions, as Python gives them.
 type Given<'py> = (String, String, String, Bound<'py, PyDict>);
@@ -135,6 +136,10 @@ pub struct UsageIndex {
     index: Index,
 }
 
+fn counter(progress: Option<PyRef<'_, Progress>>) -> Arc<AtomicU64> {
+    progress.map_or_else(Arc::default, |progress| progress.shared())
+}
+
 fn stretches(bounds: Vec<Bounds>) -> Vec<Stretch> {
     bounds.into_iter().map(|(shard, from, to)| Stretch { shard, from, to }).collect()
 }
@@ -148,9 +153,11 @@ impl UsageIndex {
         Self { index: Index::new(&ledger, folder.as_deref()) }
     }
 
-    /// Makes segments of what checkpoints cover and no segment holds; returns how many events were put in order.
-    fn advance(&self, py: Python<'_>) -> PyResult<u64> {
-        py.detach(|| self.index.advance()).or_raise(py)
+    /// Makes segments of what checkpoints cover and no segment holds; returns how many events were put in order. `progress` counts records.
+    #[pyo3(signature = (progress = None))]
+    fn advance(&self, py: Python<'_>, progress: Option<PyRef<'_, Progress>>) -> PyResult<u64> {
+        let done = counter(progress);
+        py.detach(|| self.index.advance(&done)).or_raise(py)
     }
 
     /// (shard, first record, record after the last) of every segment.
@@ -162,8 +169,8 @@ impl UsageIndex {
     /// Adds up what stretches hold, between the times `cuts` (microseconds, rising): n + 1 of them bound n intervals.
     ///
     /// `after`: by shard, from which record on events count; `keep`: meters whose aggregation needs each event; `trace`: the source and
-    /// id of an event to be proved; `recount`: add every row up again, and hold what segments say against it.
-    #[pyo3(signature = (stretches, cuts, *, customers = None, keep = Vec::new(), after = None, trace = None, recount = false))]
+    /// id of an event to be proved; `recount`: add every row up again, and hold what segments say against it; `progress` counts records.
+    #[pyo3(signature = (stretches, cuts, *, customers = None, keep = Vec::new(), after = None, trace = None, recount = false, progress = None))]
     #[expect(clippy::too_many_arguments, reason = "keyword options of one query")]
     fn totals(
         &self,
@@ -175,6 +182,7 @@ impl UsageIndex {
         after: Option<BTreeMap<String, u64>>,
         trace: Option<(String, String)>,
         recount: bool,
+        progress: Option<PyRef<'_, Progress>>,
     ) -> PyResult<UsageTotals> {
         let which = Which {
             cuts,
@@ -184,8 +192,8 @@ impl UsageIndex {
             recount,
             ..Which::default()
         };
-        let stretches = self::stretches(stretches);
-        let totals = py.detach(|| self.index.totals(&stretches, which, &after.unwrap_or_default())).or_raise(py)?;
+        let (stretches, done) = (self::stretches(stretches), counter(progress));
+        let totals = py.detach(|| self.index.totals(&stretches, which, &after.unwrap_or_default(), &done)).or_raise(py)?;
         Ok(UsageTotals { totals })
     }
 }

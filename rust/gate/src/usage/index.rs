@@ -50,11 +50,11 @@ impl Index {
         self.folder.as_ref().map(|folder| folder.join(&stretch.shard).join(name))
     }
 
-    /// Makes segments of what checkpoints cover and no segment holds. Returns how many events were put in order.
+    /// Makes segments of what checkpoints cover and no segment holds. Returns how many events were put in order; `done` counts records.
     ///
     /// # Errors
     /// `Integrity` where the ledger is damaged, and those of the file system.
-    pub fn advance(&self) -> Result<u64> {
+    pub fn advance(&self, done: &AtomicU64) -> Result<u64> {
         let mut events = 0;
         for name in shards(&self.ledger)? {
             let shard = Shard::open(Arc::new(Machine), &self.ledger.join(&name));
@@ -70,7 +70,7 @@ impl Index {
             {
                 from = last.from;
             }
-            events += self.extend(&name, from, size)?;
+            events += self.extend(&name, from, size, done)?;
             let (_, others) = self.chain(&name)?;
             for outgrown in others {
                 // Whoever reads it has it open, or finds the one in its place.
@@ -80,10 +80,13 @@ impl Index {
         Ok(events)
     }
 
-    fn extend(&self, shard: &str, from: u64, to: u64) -> Result<u64> {
+    fn extend(&self, shard: &str, from: u64, to: u64, done: &AtomicU64) -> Result<u64> {
         let (mut builder, mut start, mut events) = (SegmentBuilder::default(), from, 0);
+        let mut next = from;
         each_usage(&self.ledger, shard, from, Some(to), |reading| {
             builder.add(reading.record, &reading.events, &reading.hashes)?;
+            done.fetch_add(reading.record + 1 - next, Ordering::Relaxed);
+            next = reading.record + 1;
             if builder.len() >= FULL {
                 let full = std::mem::take(&mut builder);
                 events += full.len() as u64;
@@ -93,6 +96,7 @@ impl Index {
             }
             Ok(())
         })?;
+        done.fetch_add(to - next, Ordering::Relaxed);
         events += builder.len() as u64;
         if start < to {
             self.write(&Stretch { shard: shard.to_owned(), from: start, to }, builder)?;
@@ -172,19 +176,20 @@ impl Index {
         Segment::open(bytes).map(Opened::Made)
     }
 
-    /// Adds up what the stretches hold. `after` says, by shard, from which record on events are counted; by default all are.
+    /// Adds up what the stretches hold. `after` says, by shard, from which record on events are counted; by default all are. `done` counts
+    /// records.
     ///
     /// # Errors
     /// `Integrity` where the ledger or a segment is damaged, `InvalidInput` where a sum needs more than 128 bits.
-    pub fn totals(&self, stretches: &[Stretch], mut which: Which, after: &BTreeMap<String, u64>) -> Result<Totals> {
+    pub fn totals(&self, stretches: &[Stretch], mut which: Which, after: &BTreeMap<String, u64>, done: &AtomicU64) -> Result<Totals> {
         which.checked.extend(self.shared_sources(stretches)?);
         // What leads to a traced event is noted in order.
         let cores = if which.trace.is_some() { 1 } else { std::thread::available_parallelism().map_or(1, NonZero::get).min(THREADS) };
         let run = stretches.len().div_ceil(cores).max(1);
         if run >= stretches.len() {
-            return self.look(stretches, stretches, after, Totals::new(which), Pass::All);
+            return self.look(stretches, stretches, after, Totals::new(which), Pass::All, done);
         }
-        let look = &|run| self.look(run, stretches, after, Totals::new(which.clone()), Pass::Unchecked);
+        let look = &|run| self.look(run, stretches, after, Totals::new(which.clone()), Pass::Unchecked, done);
         let found: Vec<_> = std::thread::scope(|scope| {
             let threads: Vec<_> = stretches.chunks(run).map(|run| scope.spawn(move || look(run))).collect();
             threads.into_iter().map(std::thread::ScopedJoinHandle::join).collect()
@@ -194,14 +199,22 @@ impl Index {
             totals.join(one.unwrap_or_else(|_| Err(Error::internal("a thread that added usage up ended before it was done")))?)?;
         }
         if totals.left_out() {
-            totals = self.look(stretches, stretches, after, totals, Pass::Checked)?;
+            totals = self.look(stretches, stretches, after, totals, Pass::Checked, &AtomicU64::new(0))?;
         }
         totals.commit(cores);
         Ok(totals)
     }
 
     /// Adds up what a run of stretches holds, of all that are looked through.
-    fn look(&self, run: &[Stretch], all: &[Stretch], after: &BTreeMap<String, u64>, mut totals: Totals, pass: Pass) -> Result<Totals> {
+    fn look(
+        &self,
+        run: &[Stretch],
+        all: &[Stretch],
+        after: &BTreeMap<String, u64>,
+        mut totals: Totals,
+        pass: Pass,
+        done: &AtomicU64,
+    ) -> Result<Totals> {
         let mut shards: Vec<&str> = all.iter().map(|stretch| stretch.shard.as_str()).collect();
         shards.dedup();
         for stretch in run {
@@ -211,6 +224,7 @@ impl Index {
                 Opened::Kept(segment) => totals.take(&segment, shard, from, pass)?,
                 Opened::Made(segment) => totals.take(&segment, shard, from, pass)?,
             }
+            done.fetch_add(stretch.to - stretch.from, Ordering::Relaxed);
         }
         Ok(totals)
     }

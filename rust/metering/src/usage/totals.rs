@@ -200,7 +200,7 @@ impl Totals {
         }
         let mut recount = Recount::new(segment);
         segment.groups(|group| {
-            let Some(number) = self.number(&group.series)? else { return Ok(()) };
+            let Some(number) = self.number(group.series)? else { return Ok(()) };
             let series = self.series.get(number as usize);
             let (keep, checked) = series
                 .map_or((false, false), |series| (self.which.keep.contains(&series.meter), self.which.checked.contains(&series.source)));
