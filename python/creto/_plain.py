@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from typing import Any
 
-__all__ = ["is_text", "plain", "value", "values"]
+__all__ = ["cell", "is_text", "plain", "value", "values"]
 
 _SHOWN = {"\n", "\t"}
 
@@ -36,6 +37,21 @@ def is_text(text: str) -> bool:
         (True, False)
     """
     return not any("\ud800" <= c <= "\udfff" for c in text)
+
+
+_UNSEEN = r"[\s\x00-\x20\u00ad\u200b-\u200f\u2028-\u202f\u2060-\u2064\ufeff]*"
+# Where a cell begins, to some also after a semicolon or a line's end, however far what is not seen comes before it.
+_FORMULA = re.compile(rf"\A(?=[\t\r])|(?:\A|[;\t\r\n])(?={_UNSEEN}[=+\-@\uff1d\uff0b\uff0d\uff20])")
+
+
+def cell(text: str) -> str:
+    """A text for a table of CSV that no spreadsheet takes for a formula: what agents wrote must not run there.
+
+    Example:
+        >>> cell("=1+1"), cell("a;=1+1"), cell("1 - 1")
+        ("'=1+1", "a;'=1+1", '1 - 1')
+    """
+    return _FORMULA.sub(r"\g<0>'", text)
 
 
 def _visible(c: str) -> bool:

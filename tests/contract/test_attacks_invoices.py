@@ -6,6 +6,8 @@ it are the events alone.
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import shutil
 from collections.abc import Callable, Iterator
@@ -22,6 +24,7 @@ from creto.cli import main
 from creto.config import Price
 from creto.metering import Ingest, LedgerEvidence, PriceBook, UsageEvent, verify_invoice
 from creto.metering._proof import line_events, prove_event, verify_event
+from creto.metering._render import invoice_csv
 from creto.store.tables import credits
 
 Document = dict[str, Any]
@@ -594,3 +597,18 @@ def test_the_top_up_of_a_closed_period_is_held_against_its_events(
     total_again(topping_up)
     found = failures(house, house.claim(topping_up))
     assert any(text in one for one in found), found
+
+
+@pytest.mark.parametrize("before", ["", "acme;"])
+@pytest.mark.parametrize("formula", ["=1+1", "\n=1+1", " =1+1", "\uff1d1+1", "-1+1"])
+def test_no_spreadsheet_takes_a_customers_name_for_a_formula(before: str, formula: str) -> None:
+    text = before + formula
+    line = dict.fromkeys(("line", "meter", "start", "end", "quantity", "events", "commitment"), "x")
+    document = {"number": "INV-1", "customer": text, "currency": "EUR"}
+    (row,) = csv.DictReader(
+        io.StringIO(invoice_csv({**document, "lines": [{**line, "description": text, "amount": "-2.50"}]}))
+    )
+    assert row["customer"] == row["description"]
+    assert row["customer"].replace("'", "") == text
+    assert row["customer"].removeprefix(before).startswith("'")
+    assert row["amount"] == "-2.50"

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
-import re
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from creto._plain import cell
 from creto.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -24,10 +24,6 @@ _COLUMNS = (
     "time", "timestamp", "who", "delegation_chain", "what", "resource", "why", "ended", "failure", "kind", "id", "act",
     "digest", "policy", "usage", "detail", "shard", "index",
 )  # fmt: skip
-
-# Where a cell begins, to some also after a semicolon or a line's end, however far what is not seen comes before it.
-_UNSEEN = r"[\s\x00-\x20\u00ad\u200b-\u200f\u2028-\u202f\u2060-\u2064\ufeff]*"
-_FORMULA = re.compile(rf"\A(?=[\t\r])|(?:\A|[;\t\r\n])(?={_UNSEEN}[=+\-@\uff1d\uff0b\uff0d\uff20])")
 
 
 def _row(record: AuditRecord) -> dict[str, Any]:
@@ -113,12 +109,7 @@ def _csv(rows: Iterable[dict[str, Any]], path: Path) -> None:
         writer: csv.DictWriter[str] = csv.DictWriter(file, list[str](_COLUMNS))
         writer.writeheader()
         for row in rows:
-            writer.writerow({name: _told(v) if isinstance(v, str) else v for name, v in _flat(row).items()})
-
-
-def _told(text: str) -> str:
-    """A cell that no spreadsheet takes for a formula: what agents wrote must not run there."""
-    return _FORMULA.sub(r"\g<0>'", text)
+            writer.writerow({name: cell(v) if isinstance(v, str) else v for name, v in _flat(row).items()})
 
 
 def _parquet(rows: Iterable[dict[str, Any]], path: Path) -> None:

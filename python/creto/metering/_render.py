@@ -10,6 +10,7 @@ from html import escape
 from typing import Any
 
 from creto._count import counted
+from creto._plain import cell
 from creto.metering._usage import Bucket
 
 __all__ = ["bars", "invoice_csv", "invoice_html", "invoice_text", "period_text", "price_text", "usage_html"]
@@ -164,7 +165,7 @@ def invoice_csv(document: Mapping[str, Any]) -> str:
 
 def _plain(value: Any) -> str:
     text = str(value)
-    return f"'{text}" if text[:1] in {"=", "+", "@", "\t", "\r"} or (text[:1] == "-" and not _number(text)) else text
+    return text if _number(text) else cell(text)
 
 
 def _number(text: str) -> bool:
