@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from creto.errors import InvalidInputError
 
@@ -16,8 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["acting", "guard"]
 
-P = ParamSpec("P")
-R = TypeVar("R")
+F = TypeVar("F", bound=Callable[..., Any])
 
 acting: ContextVar[Agent | None] = ContextVar("creto-acting", default=None)
 """The agent that guarded functions act as, where none is named."""
@@ -31,7 +30,7 @@ def guard(
     usage: Mapping[str, int] | None,
     agent: Agent | None,
     durability: Durability | None,
-) -> Callable[[Callable[P, Awaitable[R]]], Callable[P, Awaitable[R]]]:
+) -> Callable[[F], F]:
     """The decorator; see `EnablementLayer.guard`."""
 
     if not isinstance(action, str):
@@ -39,32 +38,52 @@ def guard(
             '`guard` needs to know the action: write `@layer.guard("tool:call")` above the function'
         )
 
-    def decorate(function: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:
-        if not inspect.iscoroutinefunction(function):
-            name = getattr(function, "__qualname__", repr(function))
-            raise InvalidInputError(
-                f"`{name}` is not an async function: `guard` wraps what is awaited; use `perform_blocking` for it"
-            )
+    def decorate(function: F) -> F:
         signature = inspect.signature(function)
 
-        @functools.wraps(function)
-        async def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
+        def act(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Agent, str, Mapping[str, Any]]:
             bound = signature.bind(*args, **kwargs)
             bound.apply_defaults()
             named = _named(signature, bound.arguments)
             target = resource(**named) if callable(resource) else resource or function.__name__
-            result: R = await layer.perform(
-                agent or acting.get() or layer.agent(),
+            return agent or acting.get() or layer.agent(), target, {**named, **context} if context else named
+
+        @functools.wraps(function)
+        async def guarded(*args: Any, **kwargs: Any) -> Any:
+            who, target, given = act(args, kwargs)
+            done = layer.perform(
+                who,
                 action,
                 target,
                 lambda: function(*args, **kwargs),
-                context={**named, **context} if context else named,
+                context=given,
                 usage=usage,
                 durability=durability,
             )
-            return result
+            return await done
 
-        return guarded
+        @functools.wraps(function)
+        def guarded_blocking(*args: Any, **kwargs: Any) -> Any:
+            who, target, given = act(args, kwargs)
+            return layer.perform_blocking(
+                who,
+                action,
+                target,
+                lambda: function(*args, **kwargs),
+                context=given,
+                usage=usage,
+                durability=durability,
+            )
+
+        if inspect.iscoroutinefunction(function):
+            return cast(F, guarded)
+        if layer._portal is None:
+            name = getattr(function, "__qualname__", repr(function))
+            raise InvalidInputError(
+                f"`{name}` is not an async function, and a layer of `creto.open()` guards what is awaited: make it "
+                "one, or open the layer by `creto.open_blocking()`"
+            )
+        return cast(F, guarded_blocking)
 
     return decorate
 

@@ -81,8 +81,8 @@ def value(encoded: Any, most: int = 400) -> str:
     """One value of an act's context, for people, from its stated encoding.
 
     Example:
-        >>> value({"__extn": {"fn": "decimal", "arg": "12.5"}}), value([1, "a"]), value(None)
-        ('12.5', '1, a', 'none')
+        >>> value({"__extn": {"fn": "decimal", "arg": "12.5"}}), value([1, "a"]), value(None), value("")
+        ('12.5', '1, a', 'none', '(empty)')
     """
     match encoded:
         case None:
@@ -99,12 +99,14 @@ def value(encoded: Any, most: int = 400) -> str:
             return plain(f"bytes {text}", most=most)
         case {"__set": members} | list(members):
             return plain(", ".join(value(member, most) for member in members) or "(empty)", most=most)
+        case "":
+            return "(empty)"  # else what stands after it would be read for it
         case dict():
             return plain(", ".join(f"{name}={value(member, most)}" for name, member in encoded.items()), most=most)
         case _:
             return plain(str(encoded), most=most)
 
 
-def values(context: dict[str, Any]) -> list[tuple[str, str]]:
+def values(context: dict[str, Any], most: int = 400) -> list[tuple[str, str]]:
     """Names and values of a context, for people."""
-    return [(plain(name, most=80), value(member)) for name, member in context.items()]
+    return [(plain(name, most=80), value(member, most)) for name, member in context.items()]

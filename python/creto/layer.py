@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 __all__ = ["Act", "Durability", "EnablementLayer", "open", "open_blocking"]
 
 R = TypeVar("R")
+F = TypeVar("F", bound=Callable[..., Any])
 _PRINCIPALS = 10_000
 
 
@@ -353,8 +354,10 @@ class EnablementLayer:
         usage: Mapping[str, int] | None = None,
         agent: Agent | None = None,
         durability: Durability | None = None,
-    ) -> Callable[[Callable[..., Awaitable[R]]], Callable[..., Awaitable[R]]]:
-        """Makes every call of an async function an act; its bound arguments are the context.
+    ) -> Callable[[F], F]:
+        """Makes every call of a function an act; its bound arguments are the context.
+
+        The function is async; with a layer from `creto.open_blocking()` it can be a plain one.
 
         Args:
             action: `namespace:verb`.
@@ -365,7 +368,7 @@ class EnablementLayer:
             durability: As for `perform`.
 
         Raises:
-            InvalidInputError: The function is not async.
+            InvalidInputError: The function is a plain one, and the layer does not come from `creto.open_blocking()`.
 
         Example:
             >>> import asyncio, tempfile, creto
@@ -376,6 +379,12 @@ class EnablementLayer:
             ...             return a + b
             ...         return await add(1, b=2)
             >>> asyncio.run(main())
+            3
+            >>> with creto.open_blocking(tempfile.mkdtemp()) as layer:
+            ...     @layer.guard("tool:call")
+            ...     def add(a: int, b: int) -> int:
+            ...         return a + b
+            ...     add(1, b=2)
             3
         """
         return guard(self, action, resource, context, usage, agent, durability)

@@ -422,3 +422,14 @@ def test_the_schema_describes_every_setting(capsys: pytest.CaptureFixture[str]) 
         if not value.get("description")
     ]
     assert undescribed == []
+
+
+def test_mail_that_no_server_would_send_is_told_before_anybody_waits_for_it(loaded: Callable[..., Settings]) -> None:
+    channel = '[[channels]]\nkind = "email"\nname = "desk"\nto = ["desk@example.org"]\n'
+    with pytest.raises(InvalidInputError, match="`desk` sends mail, and `oversight.email_smtp_host` names no server"):
+        loaded(channel)
+    server = '[oversight]\nemail_smtp_host = "mail.example.org"\n'
+    assert loaded(server + channel).channels[0].to == ["desk@example.org"]
+    approver = '[[approvers]]\nname = "ann"\nemail = "ann@example.org"\n'
+    assert loaded(approver).warnings == ("approvers get no mail: `oversight.email_smtp_host` names no server",)
+    assert loaded(server + approver).warnings == ()

@@ -226,6 +226,26 @@ async def test_a_human_no_ends_the_act_and_names_who_said_it(layer: creto.Enable
         raise caught
 
 
+def test_a_plain_function_is_guarded_by_a_blocking_layer_and_refused_by_the_other(state: Path) -> None:
+    with creto.open_blocking(state) as layer:
+
+        @layer.guard("tool:call", usage={"tool_calls": 1}, agent=layer.agent("a"))
+        def add(first: int, second: int = 2) -> int:
+            """Adds."""
+            return first + second
+
+        assert (add(1), add.__name__, add.__doc__) == (3, "add", "Adds.")
+        acts = layer.call_blocking(lambda: layer.parts.audit.query(action="tool:call"))
+        assert [(act.kind, act.resource) for act in acts] == [("intent", "add"), ("outcome", "add")]
+
+    async def elsewhere() -> None:
+        async with creto.open(state) as other:
+            other.guard("tool:call")(lambda: 1)
+
+    with pytest.raises(InvalidInputError, match="is not an async function, .* by `creto.open_blocking"):
+        anyio.run(elsewhere)
+
+
 @on_both_loops
 async def test_a_guarded_function_is_an_act_whose_arguments_are_the_context(layer: creto.EnablementLayer) -> None:
     @layer.guard("tool:call", usage={"tool_calls": 1}, agent=layer.agent("a"))

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from creto._plain import plain
+from creto._foreign import json_value
+from creto._plain import plain, values
 from creto.errors import NotFoundError
 
 if TYPE_CHECKING:
@@ -129,11 +130,7 @@ def _step(folder: Path, record: AuditRecord, start: int) -> str:
     from creto.audit._reading import prove
 
     failure = record.outcome.get("failure", "") if not isinstance(record.outcome, str | None) else ""
-    detail = _list(
-        (name.replace("digest:", "Digest agreed to: "), value)
-        for name, value in record.detail.items()
-        if name not in _KNOWN
-    )
+    detail = _list(fact for name, value in record.detail.items() if name not in _KNOWN for fact in _facts(name, value))
     try:
         proof = _proof(prove(folder / "ledger", record))
     except NotFoundError:
@@ -146,6 +143,18 @@ def _step(folder: Path, record: AuditRecord, start: int) -> str:
         f"{_text(record.who.rsplit('/', 1)[-1])}, shard {_text(record.shard)}, record {record.index}</span>"
         f"{_paragraph(failure)}{_paragraph(record.detail.get('reason', ''))}{detail}{proof}</li>"
     )
+
+
+def _facts(name: str, value: str) -> list[tuple[str, str]]:
+    if name == "context":
+        try:
+            context = json_value(value)
+        except ValueError:
+            context = None
+        if isinstance(context, dict):
+            # Named as what they are: an argument of an agent's choosing is not taken for a fact of ours.
+            return [(f"context: {argument}", text) for argument, text in values(context, 4000)]
+    return [(name.replace("digest:", "Digest agreed to: ").replace("grant:", "Signed answer: "), value)]
 
 
 def _span(micros: int) -> str:

@@ -92,17 +92,19 @@ def _list(frame: Frame, waiting: list[Request]) -> None:
     if frame.json:
         frame.show([request.as_dict() for request in waiting])
         return
+    from creto._plain import values
     from creto.oversight._show import ago, short
 
     now = _now_us()
     frame.table(
-        ["id", "agent", "action", "resource", "policy", "asked", "no answer is no"],
+        ["id", "agent", "action", "resource", "with", "policy", "asked", "no answer is no"],
         (
             (
                 r.id[:8],
                 short(r.agent),
                 _plain(r.action),
                 _plain(r.resource),
+                ", ".join(f"{name} {text}" for name, text in values(r.context, 40)),
                 ", ".join(map(_plain, r.policies)),
                 ago(r.created_us, now),
                 ago(r.answer_by_us, now),

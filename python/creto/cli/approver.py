@@ -68,6 +68,8 @@ def add(frame: Frame, name: str, policies: tuple[str, ...], email: str | None) -
     """
     if email is not None and not re.fullmatch(EMAIL, email):
         raise InvalidInputError(f"--email `{email}`: write an address, such as release-desk@example.org")
+    if email is not None and frame.settings.oversight.email_smtp_host is None:
+        frame.warn(f"no mail goes to {email}: `oversight.email_smtp_host` names no server")
     with _people(frame) as people:
         made, token = people.add(name, policies=policies or ("*",), channels={"email": email} if email else {})
         frame.show(

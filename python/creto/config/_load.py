@@ -85,6 +85,8 @@ def load(
         raise problems(error, origins) from None  # its own text would show secrets
     settings._origins = origins
     _check_natively(settings)
+    if settings.oversight.email_smtp_host is None and any(one.email for one in settings.approvers):
+        warnings.append("approvers get no mail: `oversight.email_smtp_host` names no server")
     settings._project = pinned or None
     settings._warnings = tuple(warnings)
     settings._files = tuple(read)

@@ -8,7 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, Field, PrivateAttr, SecretStr, TypeAdapter, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    Field,
+    PrivateAttr,
+    SecretStr,
+    TypeAdapter,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from creto.config._sections import (
@@ -84,6 +93,15 @@ class Settings(BaseSettings):
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
             raise ValueError(f"`{twice}` is there twice: give each approver a name of its own")
+        return value
+
+    @field_validator("channels")
+    @classmethod
+    def _can_be_sent(cls, value: list[Channel], others: ValidationInfo) -> list[Channel]:
+        oversight = others.data.get("oversight")
+        for one in value:
+            if one.kind == "email" and oversight is not None and oversight.email_smtp_host is None:
+                raise ValueError(f"`{one.name}` sends mail, and `oversight.email_smtp_host` names no server for it")
         return value
 
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)

@@ -196,7 +196,8 @@ class Approvers:
             return self.named(name)
         if names:
             raise UnauthorizedError(
-                f"the user `{name}` is not an approver; there are {', '.join(f'`{one}`' for one in sorted(names))}"
+                f"the user `{name}` is not an approver; there are {', '.join(f'`{one}`' for one in sorted(names))}: "
+                "answer as one of them by `--as NAME`"
             )
         try:
             return self.add(name)[0]

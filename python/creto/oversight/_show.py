@@ -15,7 +15,7 @@ from rich.text import Text
 from creto._plain import plain, value, values
 from creto.oversight._request import Request
 
-__all__ = ["ago", "panel", "short"]
+__all__ = ["ago", "panel", "short", "used"]
 
 _DIFF = {"+": "green", "-": "red", "@": "cyan"}
 _MOST_LINES = 60
@@ -48,6 +48,12 @@ def ago(micros: int, now_us: int) -> str:
     return f"{text} ago" if micros <= now_us else f"in {text}"
 
 
+def used(request: Request) -> list[str]:
+    """What the act would use, by meter, and what it would cost where whoever asks has said so."""
+    uses = [f"{value(quantity)} {plain(meter, most=80)}" for meter, quantity in request.usage.items()]
+    return [*uses, *([plain(request.cost, most=80)] if request.cost else [])]
+
+
 def panel(request: Request, precedents: Sequence[dict[str, Any]] = (), *, now_us: int | None = None) -> RenderableType:
     """What an approver has to see before answering."""
     now_us = int(dt.datetime.now(dt.UTC).timestamp() * 1e6) if now_us is None else now_us
@@ -65,11 +71,8 @@ def panel(request: Request, precedents: Sequence[dict[str, Any]] = (), *, now_us
     fact("on what", plain(request.resource), "bold yellow")
     for name, text in values(request.context):
         fact(f"  {name}", text)
-    cost = [f"{value(quantity)} {plain(meter, most=80)}" for meter, quantity in request.usage.items()]
-    if request.cost:
-        cost.append(plain(request.cost, most=80))
-    if cost:
-        fact("cost", ", ".join(cost))
+    if uses := used(request):
+        fact("uses", ", ".join(uses))
     fact("policy", ", ".join(plain(policy, most=120) for policy in request.policies))
     fact("asked", f"{ago(request.created_us, now_us)}; no answer counts as no, {ago(request.answer_by_us, now_us)}")
     fact("digest", " ".join(request.digest(policy).hex()[:16] for policy in request.policies), "dim")

@@ -55,7 +55,7 @@ def find(tx: Transaction, prefix: str) -> Request:
         raise InvalidInputError(f"`{prefix}` cannot be a request: give at least the first 4 digits of its id")
     rows = tx.all(select(requests).where(requests.c.id.startswith(prefix, autoescape=True)).limit(2))
     if not rows:
-        raise NotFoundError(f"there is no oversight request `{prefix}`")
+        raise NotFoundError(f"there is no oversight request `{prefix}`; `creto approve` lists those that wait")
     if len(rows) > 1:
         raise InvalidInputError(f"several requests begin with `{prefix}`: give more digits")
     return Request.of(rows[0])
@@ -182,7 +182,7 @@ def answer(
     if current.open and now_us > current.answer_by_us:
         current = _step(tx, current, "expire", who=current.agent, what="oversight:expired")
     if not current.open:
-        by = f" by `{current.decided_by}`" if current.decided_by else ""
+        by = f", answered by `{current.decided_by}`," if current.decided_by else ""
         raise InvalidInputError(f"the request `{current.id[:8]}` is {current.state}{by} and takes no answer any more")
     active = tx.first(select(approvers.c.policies).where(approvers.c.id == approver, approvers.c.state == "active"))
     if active is None:

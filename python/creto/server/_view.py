@@ -7,7 +7,7 @@ from typing import Any
 
 from creto._plain import plain, value, values
 from creto.oversight import Approver, Desk, Request
-from creto.oversight._show import ago, short
+from creto.oversight._show import ago, short, used
 
 __all__ = ["card", "page"]
 
@@ -43,14 +43,11 @@ def card(request: Request, approver: Approver) -> dict[str, Any]:
 
 def page(desk: Desk, request: Request, approver: Approver) -> dict[str, Any]:
     """What a request's own page shows."""
-    cost = [f"{value(quantity)} {plain(meter, most=80)}" for meter, quantity in request.usage.items()]
-    if request.cost:
-        cost.append(plain(request.cost, most=80))
     return {
         **card(request, approver),
         "resource": plain(request.resource, most=4000),
         "context": [(name, value(member, 4000)) for name, member in request.context.items()],
-        "cost": cost,
+        "uses": used(request),
         "digests": [(plain(policy, most=120), request.digest(policy).hex()) for policy in request.policies],
         "seen": seen(request),
         "act": request.ledger_act,

@@ -102,7 +102,7 @@ def query(frame: Frame, /, limit: int, agent: str | None, subject: str | None, *
 @json_option
 @pass_frame
 def show(frame: Frame, name: str, page: Path | None) -> None:
-    """Show an act, or one record: NAME is its id, or shard/index.
+    """Show an act, with the humans' answers to it, or one record: NAME is its id, or shard/index.
 
     \b
     Example:
@@ -112,7 +112,9 @@ def show(frame: Frame, name: str, page: Path | None) -> None:
     ledger = client(frame)
 
     async def main() -> list[AuditRecord]:
-        return await (ledger.find(name) if page is None else ledger.life(name))
+        found = await ledger.find(name)
+        is_act = {record.act for record in found} == {name.lower()}
+        return await ledger.life(name) if is_act or page is not None else found
 
     records = frame.run(main)
     if page is not None:
