@@ -19,6 +19,7 @@ import anyio.from_thread
 import httpx
 import pytest
 
+from creto import _core
 from creto.cli import main
 from creto.errors import CretoError, InvalidInputError, OversightRequiredError, UnauthorizedError
 from creto.oversight import Request
@@ -41,7 +42,8 @@ class Inbox:
         """Has an agent ask, and returns its request; the outcome is in `self.outcome()`."""
         options = {"policies": ["payments"], **options}
         before = {request.id for request in self.office.desk.all()}
-        self._asking = self._portal.start_task_soon(self._ask, act(*args), options.pop("policies"), options)
+        what = options.pop("act", None) or act(*args)
+        self._asking = self._portal.start_task_soon(self._ask, what, options.pop("policies"), options)
 
         def new() -> Request | None:
             return next((request for request in self.office.desk.pending() if request.id not in before), None)
@@ -156,6 +158,17 @@ def test_what_agents_write_cannot_become_part_of_the_page(inbox: Inbox) -> None:
     assert "<script>alert" not in page
     assert "\u202e" not in page
     assert "\\u202etxt.exe" in page
+
+
+def test_names_of_what_an_agent_brings_are_spelt_out_like_its_texts(inbox: Inbox) -> None:
+    context = {"to": "DE89", "to\u200b": "DE66", "\u202eount": 5, "x" * 900: 1}
+    request = inbox.ask(act=_core.Act(AGENT, "tool:call", "send_money", context=context))
+    inbox.sign_in()
+    page = inbox.browser.get(f"/r/{request.id}").text
+    assert "to\\u200b" in page
+    assert "\\u202eount" in page
+    assert not {"\u200b", "\u202e"} & set(page)
+    assert "x" * 400 not in page
 
 
 def test_a_sign_in_ends_with_the_token_it_was_made_from(inbox: Inbox) -> None:

@@ -46,7 +46,7 @@ def page(desk: Desk, request: Request, approver: Approver) -> dict[str, Any]:
     return {
         **card(request, approver),
         "resource": plain(request.resource, most=4000),
-        "context": [(name, value(member, 4000)) for name, member in request.context.items()],
+        "context": [(plain(name, most=300), value(member, 4000)) for name, member in request.context.items()],
         "uses": used(request),
         "digests": [(plain(policy, most=120), request.digest(policy).hex()) for policy in request.policies],
         "seen": seen(request),
