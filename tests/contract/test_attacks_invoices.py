@@ -390,6 +390,16 @@ def test_a_shard_that_an_issuer_drops_is_pointed_out_by_the_public_tiles(house: 
         other.close_blocking()
 
 
+def test_a_shard_of_which_no_checkpoint_says_anything_yet_is_no_fault_of_an_invoice(house: House) -> None:
+    document = invoiced(house)["acme"]
+    other = _core.Ledger(str(house.folder), house.clock, house.key)
+    try:
+        assert len(_core.ledger_shards(str(house.folder))) == 2
+        assert failures(house, document) == []
+    finally:
+        other.close_blocking()
+
+
 def prepaid(house: House, customer: str = "acme", total: str = "5.00", **more: Any) -> str:
     made = house.invoices.prepay(customer, "USD", Decimal(total), **more)
     house.publish()

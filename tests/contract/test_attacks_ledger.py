@@ -22,7 +22,7 @@ from creto.audit import AuditClient, open_ledger, trusted_keys
 from creto.audit._serve import serve
 from creto.cli import main
 from creto.errors import IntegrityError
-from creto.metering._verify import Shards
+from creto.metering._shards import Shards
 
 
 @pytest.fixture

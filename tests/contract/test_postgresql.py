@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from decimal import Decimal
 from pathlib import Path
 
 import anyio
@@ -18,6 +19,8 @@ from sqlalchemy import func, select
 import creto
 from creto.audit import AuditClient
 from creto.cli import main
+from creto.config import Price
+from creto.metering import EventEvidence, Invoices, PriceBook, UsageEvent
 from creto.store import Store
 from creto.store.tables import agent_keys, grants, mailbox, outbox, oversight_requests
 from servers import Start
@@ -254,3 +257,22 @@ with creto.open_blocking(config=[{str(config)!r}]) as layer:
     with Store(postgres) as store, store.read() as tx:
         waiting = [row.record for row in tx.all(select(outbox.c.record))]
     assert [record for record in waiting if record["what"] == "test:kept"] == []
+
+
+def test_invoices_are_read_back_as_they_were_made_and_what_was_paid_in_advance_is_taken_off(postgres: str) -> None:
+    book = PriceBook([Price(meter="pages", unit_price="0.25")], "EUR")
+    used = EventEvidence([UsageEvent("app", str(n), customer, "pages", 10, 5) for n, customer in enumerate(["ü", "b"])])
+    with Store(postgres) as store:
+        invoices = Invoices(store)
+        credit = invoices.prepay("b", "EUR", Decimal("1.00"))
+        made = invoices.run(book, 0, 86_400_000_000, "UTC", used)
+        assert {one.document["customer"]: (one.document["total"], one.document["due"]) for one in made} == {
+            "b": ("2.50", "1.50"),
+            "ü": ("2.50", "2.50"),
+        }
+        for one in made:
+            assert invoices.find(one.number) == one
+        found = next(one for one in made if one.document["credits"])
+        assert found.document["credits"] == [{"credit": credit, "amount": "1.00"}]
+        assert invoices.void(found.number).state == invoices.find(found.number).state == "void"
+        assert invoices.find(found.number).digest == found.digest

@@ -16,8 +16,9 @@ from creto.metering._evidence import LedgerEvidence, stretches_of
 from creto.metering._invoice import digest
 from creto.metering._price import matches
 from creto.metering._rate import Offer, Rated, sums
+from creto.metering._shards import Shards
 from creto.metering._usage import ledger_events
-from creto.metering._verify import Finding, Shards, guarded
+from creto.metering._verify import Finding, guarded
 
 __all__ = ["PROOF", "line_events", "prove_event", "verify_event"]
 

@@ -14,8 +14,7 @@ from typing import Any
 
 from creto import _core
 from creto._count import counted
-from creto._progress import Progress, watched
-from creto.audit._reading import intact
+from creto._progress import Progress
 from creto.errors import CretoError, IntegrityError
 from creto.metering._balance import balances, prepaid_records
 from creto.metering._books import Books, same
@@ -24,9 +23,10 @@ from creto.metering._evidence import through
 from creto.metering._invoice import FORMAT, digest, line_amount, price_of, total_of
 from creto.metering._price import amount
 from creto.metering._rate import NO_EVENTS, exact, micros
-from creto.metering._usage import covered, ledger_events
+from creto.metering._shards import Shards
+from creto.metering._usage import ledger_events
 
-__all__ = ["Finding", "Shards", "guarded", "verify_invoice"]
+__all__ = ["Finding", "guarded", "verify_invoice"]
 
 _NUMBERS = {"amount", "due", "quantity", "share", "total", "uncharged", "whole"}
 # As an invoice writes them: a decimal or a fraction. What is reckoned with exactly must not say `1e999999999`.
@@ -56,45 +56,6 @@ def guarded(what: str, check: Any) -> Finding:
         return Finding(what, True, check())
     except (CretoError, StopIteration, *_MISSHAPEN) as error:
         return Finding(what, False, str(error) or type(error).__name__)
-
-
-class Shards:
-    """The shards of a ledger as an outsider reads them: each is checked once, when it is first asked for.
-
-    Args:
-        ledger: The ledger's folder.
-        keys: The ledger's public keys; none where the ledger is one's own, and is not checked.
-        progress: Called on another thread with shard, records checked and records in all.
-    """
-
-    def __init__(
-        self, ledger: Path, keys: Sequence[_core.VerifyingKey] | None, progress: Progress | None = None
-    ) -> None:
-        self.folder = ledger
-        self._keys, self._progress = keys, progress
-        self._checked: dict[str, tuple[_core.LedgerShard, int]] = {}
-
-    @property
-    def names(self) -> list[str]:
-        """Of all of them."""
-        return list(_core.ledger_shards(str(self.folder)))
-
-    def of(self, name: str) -> tuple[_core.LedgerShard, int]:
-        """A shard, and how many records its signed checkpoint covers.
-
-        Raises:
-            IntegrityError: There is no such shard, or it was changed.
-            SignatureVerificationFailedError: Nobody known signed it.
-        """
-        if name not in self._checked:
-            if "/" in name or name not in self.names:
-                raise IntegrityError(f"the ledger has no shard `{name}`")
-            shard, size = _core.LedgerShard(str(self.folder / name)), covered(self.folder, name)
-            if self._keys is not None:
-                with watched(self._progress, name, size) as counter:
-                    size = int(intact(shard, self._keys, (), counter)["size"])
-            self._checked[name] = shard, size
-        return self._checked[name]
 
 
 def verify_invoice(
