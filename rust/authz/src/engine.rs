@@ -12,7 +12,7 @@ use crate::finding::Finding;
 use crate::hop::Attenuation;
 use crate::limits::{Limits, check_json};
 use crate::name::parse_entity;
-use crate::party::{Found, Name, Party};
+use crate::party::{Found, Name, Party, Spelled};
 use crate::prepared::{Actor, Prepared};
 use crate::reads::reads;
 use crate::reference;
@@ -20,6 +20,7 @@ use crate::roster::{Role, Roster};
 use crate::set::Set;
 use crate::snapshot::Snapshot;
 use crate::source::{Parsed, Sources, as_error, on_large_stack, parse, parse_policies};
+use crate::value::Ent;
 use crate::view::{NOTHING_INSTALLED, View};
 use crate::writer::Writer;
 use arc_swap::ArcSwapOption;
@@ -251,7 +252,7 @@ impl Engine {
         let action = snapshot.action(action, &mut buffers.action)?;
         let third = match resource {
             Some(_) => snapshot.resource(&check, &action, &mut buffers.resource)?,
-            None => Party::new(None, None, "", ""),
+            None => Party { kind: None, ent: Ent::Named("", ""), record: None },
         };
         let [(p, principal), (a, action), (r, third)] = [principal, action, third].map(|party| Found::of(&party, &snapshot.entities));
         Ok(Prepared {
@@ -299,8 +300,8 @@ impl Engine {
             let mut buffer = Cow::Borrowed("");
             let party = match role {
                 Role::Resource(kind_name) if parse_entity(name)?.is_none() => {
-                    let kind = entities.types().number(kind_name);
-                    Party::new(kind, kind.and_then(|kind| entities.find(kind, name)), kind_name, name)
+                    let [party] = entities.parties([Spelled::new(kind_name, name, entities)]);
+                    party
                 }
                 Role::Action => snapshot.action(name, &mut buffer)?,
                 Role::Principal | Role::Resource(_) => snapshot.principal(name, &mut buffer)?,

@@ -3,7 +3,8 @@
 
 use crate::hierarchy::Numbers;
 use crate::id::Id;
-use crate::names::Names;
+use crate::names::{Begun, Names};
+use crate::party::{Party, Spelled};
 use crate::standing::Standing;
 use crate::tree::Tree;
 use crate::value::{Ent, Stored};
@@ -100,8 +101,39 @@ impl Entities {
     /// The number of an entity, by its type's number and its id.
     #[inline]
     pub fn find(&self, kind: u32, id: &str) -> Option<u32> {
-        // A number that this version does not have belongs to a later one.
-        self.names.find(kind, id, |number| self.record(number).is_some_and(|record| record.kind == kind && record.id.is(id)))
+        self.look(kind, id, self.names.begin(kind, id)).map(|(number, _)| number)
+    }
+
+    /// Number and record of an entity, whose search has begun.
+    #[inline]
+    fn look(&self, kind: u32, id: &str, begun: Begun) -> Option<(u32, &Record)> {
+        self.names.end(begun, |number| {
+            // A number that this version does not have belongs to a later one.
+            let record = self.record(number).filter(|record| record.kind == kind && record.id.is(id))?;
+            Some((number, record))
+        })
+    }
+
+    /// Who or what these names stand for; their searches wait for memory together.
+    #[inline]
+    pub fn parties<'a, const N: usize>(&'a self, spelled: [Spelled<'a>; N]) -> [Party<'a>; N] {
+        let begun = spelled.map(|name| name.kind.map(|kind| (kind, self.names.begin(kind, name.id))));
+        let mut begun = begun.into_iter();
+        spelled.map(|name| {
+            let found = begun.next().flatten().and_then(|(kind, begun)| self.look(kind, name.id, begun));
+            Party {
+                kind: name.kind,
+                ent: found.map_or(Ent::Named(name.kind_name, name.id), |(number, _)| Ent::Known(number)),
+                record: found.map(|(_, record)| record),
+            }
+        })
+    }
+
+    /// An entity of this version by its number.
+    #[inline]
+    pub fn party(&self, number: u32) -> Option<Party<'_>> {
+        let record = self.record(number)?;
+        Some(Party { kind: Some(record.kind), ent: Ent::Known(number), record: Some(record) })
     }
 
     /// The number of a type, given one if it has none.

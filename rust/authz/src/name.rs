@@ -18,11 +18,13 @@ pub struct EntityName<'a> {
 ///
 /// # Errors
 /// `InvalidInput` where the form is right but an escape in the id is not.
+#[inline]
 pub fn parse_entity(text: &str) -> Result<Option<EntityName<'_>>> {
     // A bare id seldom ends in a quote, and is settled by one look.
-    if !text.ends_with('"') {
-        return Ok(None);
-    }
+    if text.ends_with('"') { parse_quoted(text) } else { Ok(None) }
+}
+
+fn parse_quoted(text: &str) -> Result<Option<EntityName<'_>>> {
     let Some(quote) = text.find('"') else { return Ok(None) };
     let Some((head, tail)) = text.split_at_checked(quote) else { return Ok(None) };
     let Some(kind) = head.strip_suffix("::") else { return Ok(None) };

@@ -11,6 +11,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// The longest run of taken places, and so the most steps of a lookup.
 const LONGEST: usize = 128;
 
+/// A search that has begun: the hash, and what lies where it leads first.
+#[derive(Clone, Copy, Debug)]
+pub struct Begun {
+    hash: u64,
+    first: u64,
+}
+
 /// The table; an entry holds the upper half of a hash, and a number plus one.
 #[derive(Debug)]
 pub struct Names {
@@ -50,25 +57,35 @@ impl Names {
         hasher.finish()
     }
 
-    /// The number of a name that `is` it.
+    /// Where the search for a name begins. Several that are begun before the first is ended wait for memory together.
     #[inline]
-    pub fn find(&self, kind: u32, id: &str, is: impl Fn(u32) -> bool) -> Option<u32> {
+    pub fn begin(&self, kind: u32, id: &str) -> Begun {
         let hash = self.hash(kind, id);
-        let mut at = hash as usize & self.mask;
+        Begun { hash, first: self.held(hash as usize & self.mask) }
+    }
+
+    /// What `is` makes of the number of the name, ending a search.
+    #[inline]
+    pub fn end<T>(&self, Begun { hash, first }: Begun, is: impl Fn(u32) -> Option<T>) -> Option<T> {
+        let (mut at, mut held) = (hash as usize & self.mask, first);
         for _ in 0..=LONGEST {
-            let held = self.places.get(at)?.load(Ordering::Acquire);
             if held == 0 {
                 return None;
             }
-            if (held ^ hash) >> 32 == 0 {
-                let number = (held as u32).wrapping_sub(1);
-                if is(number) {
-                    return Some(number);
-                }
+            if (held ^ hash) >> 32 == 0
+                && let Some(found) = is((held as u32).wrapping_sub(1))
+            {
+                return Some(found);
             }
             at = (at + 1) & self.mask;
+            held = self.held(at);
         }
         None
+    }
+
+    #[inline]
+    fn held(&self, at: usize) -> u64 {
+        self.places.get(at).map_or(0, |place| place.load(Ordering::Acquire))
     }
 
     /// Takes a name in that is not there yet; false where there is no room for it, and a larger table has to be made. There is one writer.
@@ -123,7 +140,8 @@ mod tests {
             }
         }
         let is = |kind: u32, id: &str| {
-            names.find(kind, id, |number| number % 3 == kind && ids.get(number as usize).is_some_and(|known| known == id))
+            let known = |number: u32| number % 3 == kind && ids.get(number as usize).is_some_and(|known| known == id);
+            names.end(names.begin(kind, id), |number| known(number).then_some(number))
         };
         for (number, id) in (0_u32..).zip(&ids) {
             assert_eq!(is(number % 3, id), Some(number));

@@ -1,22 +1,35 @@
 //! Who or what a request names, as one version of the entities knows it.
 
-use crate::entities::Entities;
+use crate::entities::{Entities, Record};
 use crate::standing::NONE;
 use crate::value::Ent;
 use std::borrow::Cow;
 
-/// A principal, an action or a resource: its type's number where it has one, and its own or else its name.
+/// A principal, an action or a resource: its type's number where it has one, and its own with its record, or else its name.
 #[derive(Clone, Copy, Debug)]
 pub struct Party<'a> {
     pub kind: Option<u32>,
     pub ent: Ent<'a>,
+    pub record: Option<&'a Record>,
+}
+
+/// A name that was read and not looked up yet.
+#[derive(Clone, Copy, Debug)]
+pub struct Spelled<'a> {
+    /// The type's number, where it has one.
+    pub kind: Option<u32>,
+    pub kind_name: &'a str,
+    pub id: &'a str,
+}
+
+impl<'a> Spelled<'a> {
+    /// By the name of its type.
+    pub fn new(kind_name: &'a str, id: &'a str, entities: &Entities) -> Self {
+        Self { kind: entities.types().number(kind_name), kind_name, id }
+    }
 }
 
 impl<'a> Party<'a> {
-    pub fn new(kind: Option<u32>, number: Option<u32>, kind_name: &'a str, id: &'a str) -> Self {
-        Self { kind, ent: number.map_or(Ent::Named(kind_name, id), Ent::Known) }
-    }
-
     #[inline]
     pub fn number(&self) -> Option<u32> {
         if let Ent::Known(number) = self.ent { Some(number) } else { None }
@@ -70,12 +83,17 @@ impl Found {
 
     /// The party in this version; `same` where it was looked up for the set that serves.
     #[inline]
-    pub fn party<'a>(&self, same: bool, name: impl FnOnce() -> Option<&'a Name>, entities: &Entities) -> Party<'a> {
-        if same && self.number < entities.count() {
-            return Party { kind: Some(self.kind), ent: Ent::Known(self.number) };
+    pub fn party<'a>(&self, same: bool, name: impl FnOnce() -> Option<&'a Name>, entities: &'a Entities) -> Party<'a> {
+        if same && let Some(known) = entities.party(self.number) {
+            return known;
         }
         let (kind_name, id) = name().map_or(("", ""), |name| (&*name.kind, &*name.id));
-        let kind = entities.types().number(kind_name);
-        Party::new(kind, kind.and_then(|kind| entities.find(kind, id)), kind_name, id)
+        let spelled = if same && self.kind != NONE {
+            Spelled { kind: Some(self.kind), kind_name, id }
+        } else {
+            Spelled::new(kind_name, id, entities)
+        };
+        let [party] = entities.parties([spelled]);
+        party
     }
 }

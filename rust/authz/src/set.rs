@@ -179,13 +179,13 @@ impl Set {
 
     /// The action of a request as the schema knows it.
     #[inline]
-    pub fn shape_of(&self, action: &Party<'_>, entities: &Entities) -> Option<&Action> {
-        self.shapes.as_ref()?.action(entities.record(action.number()?)?.standing.shape)
+    pub fn shape_of(&self, action: &Party<'_>) -> Option<&Action> {
+        self.shapes.as_ref()?.action(action.record?.standing.shape)
     }
 
     #[inline]
-    fn standing<'a>(&'a self, party: &Party<'_>, entities: &'a Entities) -> Option<&'a Standing> {
-        match party.number().and_then(|number| entities.record(number)) {
+    fn standing<'a>(&'a self, party: &Party<'a>) -> Option<&'a Standing> {
+        match party.record {
             Some(record) => Some(&record.standing),
             None => self.index.stranger(party.kind),
         }
@@ -195,10 +195,10 @@ impl Set {
     #[inline]
     pub fn tally(&self, entities: &Entities, principal: Party<'_>, action: Party<'_>, resource: Party<'_>, context: Fields<'_>) -> Tally {
         let mut tally = Tally::default();
-        let (Some(of_principal), Some(of_resource)) = (self.standing(&principal, entities), self.standing(&resource, entities)) else {
+        let (Some(of_principal), Some(of_resource)) = (self.standing(&principal), self.standing(&resource)) else {
             return tally;
         };
-        let row = action.number().and_then(|number| entities.record(number)).map_or(0, |record| record.standing.row);
+        let row = action.record.map_or(0, |record| record.standing.row);
         let scene =
             Scene { program: &self.program, entities, principal: principal.ent, action: action.ent, resource: resource.ent, context };
         self.index.visit(of_principal, row, of_resource, |head| {

@@ -3,7 +3,7 @@
 use crate::answer::{Ruling, Told};
 use crate::entities::Entities;
 use crate::name::parse_entity;
-use crate::party::{Buffers, Party};
+use crate::party::{Buffers, Party, Spelled};
 use crate::readable::{fits_bounds, readable};
 use crate::reference;
 use crate::set::{Policy, Set};
@@ -28,62 +28,74 @@ pub struct Snapshot {
 impl Snapshot {
     /// The principal of a check.
     #[inline]
-    pub fn principal<'a>(&self, agent: &'a str, buffer: &'a mut Cow<'a, str>) -> Result<Party<'a>> {
+    pub fn principal<'a>(&'a self, agent: &'a str, buffer: &'a mut Cow<'a, str>) -> Result<Party<'a>> {
+        Ok(self.party(self.spelled_principal(agent, buffer)?))
+    }
+
+    #[inline]
+    fn spelled_principal<'a>(&self, agent: &'a str, buffer: &'a mut Cow<'a, str>) -> Result<Spelled<'a>> {
         if let Some(name) = parse_entity(agent)? {
             return self.typed(name.kind, name.id, buffer);
         }
         let kind_name = reference::principal_type(agent);
         let kind = if kind_name == "Agent" { self.set.agent_kind } else { self.set.approver_kind };
-        Ok(Party::new(Some(kind), self.entities.find(kind, agent), kind_name, agent))
+        Ok(Spelled { kind: Some(kind), kind_name, id: agent })
     }
 
     /// The action of a check.
     #[inline]
-    pub fn action<'a>(&self, action: &'a str, buffer: &'a mut Cow<'a, str>) -> Result<Party<'a>> {
-        if let Some(name) = parse_entity(action)? {
-            return self.typed(name.kind, name.id, buffer);
-        }
-        let kind = self.set.action_kind;
-        Ok(Party::new(Some(kind), self.entities.find(kind, action), "Action", action))
+    pub fn action<'a>(&'a self, action: &'a str, buffer: &'a mut Cow<'a, str>) -> Result<Party<'a>> {
+        Ok(self.party(match parse_entity(action)? {
+            Some(name) => self.typed(name.kind, name.id, buffer)?,
+            None => Spelled { kind: Some(self.set.action_kind), kind_name: "Action", id: action },
+        }))
     }
 
     /// The resource of a check.
     #[inline]
     pub fn resource<'a>(&'a self, check: &CheckRef<'a>, action: &Party<'_>, buffer: &'a mut Cow<'a, str>) -> Result<Party<'a>> {
+        Ok(self.party(self.spelled_resource(check, action, buffer)?))
+    }
+
+    #[inline]
+    fn spelled_resource<'a>(&'a self, check: &CheckRef<'a>, action: &Party<'_>, buffer: &'a mut Cow<'a, str>) -> Result<Spelled<'a>> {
         if let Some(name) = parse_entity(check.resource)? {
             return self.typed(name.kind, name.id, buffer);
         }
-        let Some(kind) = self.set.shape_of(action, &self.entities).and_then(|action| action.sole_resource()) else {
+        let Some(kind) = self.set.shape_of(action).and_then(|action| action.sole_resource()) else {
             // Cold: cedar-policy's side says why.
             return match reference::request(check, &self.set.parsed, false) {
                 Err(error) => Err(error),
                 Ok(_) => Err(Error::invalid(format!("`{}` has no type; write `Type::\"{}\"`", check.resource, check.resource))),
             };
         };
-        Ok(match self.entities.find(kind, check.resource) {
-            Some(number) => Party::new(Some(kind), Some(number), "", ""),
-            None => Party::new(Some(kind), None, self.entities.types().name(kind).unwrap_or(""), check.resource),
-        })
+        Ok(Spelled { kind: Some(kind), kind_name: self.entities.types().name(kind).unwrap_or(""), id: check.resource })
     }
 
-    fn typed<'a>(&self, kind_name: &'a str, id: Cow<'a, str>, buffer: &'a mut Cow<'a, str>) -> Result<Party<'a>> {
+    fn typed<'a>(&self, kind_name: &'a str, id: Cow<'a, str>, buffer: &'a mut Cow<'a, str>) -> Result<Spelled<'a>> {
         *buffer = id;
-        let id: &'a str = buffer;
-        let kind = self.entities.types().number(kind_name);
-        if kind.is_none() {
+        let spelled = Spelled::new(kind_name, buffer, &self.entities);
+        if spelled.kind.is_none() {
             // A word that Cedar keeps for itself is no type, so no request can name it.
             reference::entity_type(kind_name)?;
         }
-        Ok(Party::new(kind, kind.and_then(|kind| self.entities.find(kind, id)), kind_name, id))
+        Ok(spelled)
+    }
+
+    #[inline]
+    fn party<'a>(&'a self, spelled: Spelled<'a>) -> Party<'a> {
+        let [party] = self.entities.parties([spelled]);
+        party
     }
 
     /// All three of a check.
     #[inline]
     pub fn parties<'a>(&'a self, check: &CheckRef<'a>, buffers: &'a mut Buffers<'a>) -> Result<[Party<'a>; 3]> {
         let Buffers { principal, action, resource } = buffers;
-        let principal = self.principal(check.agent, principal)?;
+        // The action first: it tells of what type the resource is.
         let action = self.action(check.action, action)?;
-        let resource = self.resource(check, &action, resource)?;
+        let spelled = [self.spelled_principal(check.agent, principal)?, self.spelled_resource(check, &action, resource)?];
+        let [principal, resource] = self.entities.parties(spelled);
         Ok([principal, action, resource])
     }
 
@@ -91,7 +103,7 @@ impl Snapshot {
     #[inline]
     pub fn act_fits(&self, action: &Party<'_>, resource: &Party<'_>, context: Fields<'_>) -> Fit {
         let Some(shapes) = &self.set.shapes else { return if readable(context).is_ok() { Fit::Whole } else { Fit::No } };
-        match self.set.shape_of(action, &self.entities) {
+        match self.set.shape_of(action) {
             Some(shape) if fits_bounds(context) => shapes.rest_fits(shape, resource, context, &self.entities),
             _ => Fit::No,
         }
@@ -99,7 +111,7 @@ impl Snapshot {
 
     /// What policies are to see of a context that holds more than the schema declares.
     pub fn declared<'a>(&self, action: &Party<'_>, context: Fields<'a>) -> SmallVec<[(&'a str, Value<'a>); 8]> {
-        self.set.shape_of(action, &self.entities).map(|shape| shape.declared(context)).unwrap_or_default()
+        self.set.shape_of(action).map(|shape| shape.declared(context)).unwrap_or_default()
     }
 
     /// What the policies say to a request; none where it does not fit the schema.
@@ -120,7 +132,7 @@ impl Snapshot {
     #[inline]
     pub fn principal_fits(&self, principal: &Party<'_>, action: &Party<'_>) -> bool {
         let Some(shapes) = &self.set.shapes else { return true };
-        self.set.shape_of(action, &self.entities).is_some_and(|shape| shapes.principal_fits(shape, principal, &self.entities))
+        self.set.shape_of(action).is_some_and(|shape| shapes.principal_fits(shape, principal, &self.entities))
     }
 
     #[inline]
