@@ -1,6 +1,6 @@
 //! The engine: the policy set that serves, swapped whole.
 //!
-//! Checks read one immutable version behind an atomic pointer and never wait. Whoever writes (a new set, a changed entity) makes the next
+//! Checks read one immutable version, which each thread keeps until there is a newer one behind an atomic pointer, and never wait. Whoever writes (a new set, a changed entity) makes the next
 //! version under a lock of its own and puts it in place.
 
 use crate::ancestry;
@@ -17,6 +17,7 @@ use crate::prepared::{Actor, Prepared};
 use crate::reads::reads;
 use crate::reference;
 use crate::roster::{Role, Roster};
+use crate::seen::{fresh_number, seen};
 use crate::set::Set;
 use crate::snapshot::Snapshot;
 use crate::source::{Parsed, Sources, as_error, on_large_stack, parse, parse_policies};
@@ -29,6 +30,8 @@ use creto_enablement_common::ports::{Authorizer, Verdict};
 use creto_enablement_common::{CheckRef, Digest, Error, Fields, Result};
 use parking_lot::Mutex;
 use std::borrow::Cow;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -58,6 +61,8 @@ pub struct Size {
 #[derive(Default)]
 pub struct Engine {
     current: ArcSwapOption<Snapshot>,
+    /// The number of that version, by which a thread knows whether it has seen it; 0 with none.
+    number: AtomicU64,
     writer: Mutex<Option<Writer>>,
     /// What was changed since the set was installed, for those who explain.
     changed: Mutex<Changes>,
@@ -90,6 +95,8 @@ impl Engine {
     fn publish(&self, set: &Arc<Set>, entities: &Entities) {
         let made = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_micros() as u64);
         self.current.store(Some(Arc::new(Snapshot { set: Arc::clone(set), entities: entities.clone(), made, beside: OnceLock::new() })));
+        // After the version itself: who sees the number finds the version.
+        self.number.store(fresh_number(), Ordering::Release);
     }
 
     /// Changes entities; policies are not compiled again, and no check waits.
@@ -210,8 +217,8 @@ impl Engine {
 
     /// The version that serves now, held still.
     #[inline]
-    pub fn view(&self) -> View {
-        View(self.current.load())
+    pub fn view(&self) -> Rc<View> {
+        seen(self.number.load(Ordering::Acquire), || View(self.current.load_full()))
     }
 
     /// Cedar's answer, with nothing of ours added: no schema check of the request, no oversight.

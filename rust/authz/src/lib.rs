@@ -36,6 +36,7 @@ mod reads;
 mod reference;
 mod roster;
 mod ruling;
+mod seen;
 mod set;
 mod shape;
 mod snapshot;

@@ -11,7 +11,6 @@ use crate::set::Policy;
 use crate::shape::Fit;
 use crate::snapshot::Snapshot;
 use crate::tally::{Outcome, Tally};
-use arc_swap::Guard;
 use creto_enablement_common::ports::AuditWhen;
 use creto_enablement_common::{CheckRef, Fields, Result, Value};
 use std::any::Any;
@@ -21,7 +20,7 @@ use std::sync::Arc;
 pub(crate) const NOTHING_INSTALLED: &str = "no policy set is installed";
 
 /// One version held still.
-pub struct View(pub(crate) Guard<Option<Arc<Snapshot>>>);
+pub struct View(pub(crate) Option<Arc<Snapshot>>);
 
 fn nothing() -> Ruling {
     Ruling::denied(NOTHING_INSTALLED.into(), [0; 32])
@@ -42,7 +41,7 @@ impl View {
     /// `rule`, told shortly.
     #[inline]
     pub fn tell(&self, check: &CheckRef<'_>) -> Told {
-        match &*self.0 {
+        match &self.0 {
             Some(snapshot) => snapshot.tell(check),
             None => Told::Own(Box::new(nothing())),
         }
@@ -79,7 +78,7 @@ impl View {
         context: Fields<'_>,
         then: impl FnOnce(&Snapshot, [Party<'_>; 3]) -> T,
     ) -> Result<T, Ruling> {
-        let Some(snapshot) = &*self.0 else { return Err(nothing()) };
+        let Some(snapshot) = &self.0 else { return Err(nothing()) };
         let [principal, action, own] = parties(snapshot, prepared);
         let mut buffer = Cow::Borrowed("");
         let resource = match resource {
@@ -101,7 +100,7 @@ impl View {
     /// What the schema wants on record of this action's context; empty for nearly all.
     #[inline]
     pub fn recorded(&self, action: &str) -> &[Box<str>] {
-        let Some(snapshot) = &*self.0 else { return &[] };
+        let Some(snapshot) = &self.0 else { return &[] };
         let recorded = &snapshot.set.parsed.recorded;
         if recorded.is_empty() {
             return &[];
@@ -140,7 +139,7 @@ impl View {
     /// # Errors
     /// `InvalidInput` where the request cannot be read.
     pub fn answer(&self, check: &CheckRef<'_>) -> Result<Answer> {
-        let Some(snapshot) = &*self.0 else {
+        let Some(snapshot) = &self.0 else {
             return Ok(Answer { allowed: false, determining: Vec::new(), erring: Vec::new() });
         };
         readable(check.context)?;
@@ -160,7 +159,7 @@ impl View {
     /// `InvalidInput` where the request cannot be read.
     #[inline]
     pub fn outcome(&self, check: &CheckRef<'_>) -> Result<Outcome> {
-        let Some(snapshot) = &*self.0 else { return Ok(Tally::default().into()) };
+        let Some(snapshot) = &self.0 else { return Ok(Tally::default().into()) };
         let mut buffers = Buffers::default();
         let parties = snapshot.parties(check, &mut buffers)?;
         Ok(snapshot.tally(parties, check.context).into())
@@ -176,7 +175,7 @@ impl View {
     /// Decides many acts without circumstances, each given by the places of its parts in the rosters; answers by `code`, in order. A place
     /// outside of its roster is a denial.
     pub fn codes(&self, rosters: [&Roster; 3], places: impl Iterator<Item = [u32; 3]>, mut answer: impl FnMut(u8)) {
-        let Some(snapshot) = &*self.0 else { return places.for_each(|_| answer(code::DENY)) };
+        let Some(snapshot) = &self.0 else { return places.for_each(|_| answer(code::DENY)) };
         let [principals, actions, resources] = rosters;
         for [principal, action, resource] in places {
             let said = (|| {

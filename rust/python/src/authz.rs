@@ -3,7 +3,7 @@
 use crate::decision::{Decision, decision};
 use crate::error::IntoPy;
 use crate::lent::with_context;
-use creto_authz::{Engine, EntityChange, Finding, Limits, Prepared as InnerPrepared, Role, Roster as InnerRoster, Severity, Sources};
+use creto_authz::{Engine, EntityChange, Finding, Limits, Prepared as InnerPrepared, Role, Roster as InnerRoster, Severity, Sources, View};
 use creto_enablement_common::{CheckRef, Digest, Error, Result};
 use pyo3::buffer::PyBuffer;
 use pyo3::prelude::*;
@@ -71,9 +71,9 @@ impl PolicyEngine {
         resource: &str,
         context: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Py<Decision>> {
-        let view = self.0.view();
+        let view: &View = &self.0.view();
         let told = with_context(context, |context| view.tell(&CheckRef { agent, action, resource, context }))?;
-        decision(py, &view, told)
+        decision(py, view, told)
     }
 
     /// An agent and an action looked up once, for repeated checks; good whatever is installed later.
@@ -207,9 +207,9 @@ impl Prepared {
     /// Decides; `resource` names it where it was not prepared.
     #[pyo3(signature = (resource=None, context=None))]
     fn check_nowait(&self, py: Python<'_>, resource: Option<&str>, context: Option<&Bound<'_, PyDict>>) -> PyResult<Py<Decision>> {
-        let view = self.engine.view();
+        let view: &View = &self.engine.view();
         let told = with_context(context, |context| view.tell_prepared(&self.inner, resource, context))?;
-        decision(py, &view, told)
+        decision(py, view, told)
     }
 }
 
