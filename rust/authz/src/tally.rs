@@ -12,10 +12,10 @@ pub struct Tally {
 }
 
 impl Tally {
-    /// Whether some policy permits, and none forbids or erred.
+    /// The least of the policies that permit, where none forbids or erred: numbers go by the order of the ids.
     #[inline]
-    pub fn permits_plainly(&self) -> bool {
-        self.forbids.is_empty() && self.erring.is_empty() && !self.permits.is_empty()
+    pub fn plain_permit(&self) -> Option<u32> {
+        if self.forbids.is_empty() && self.erring.is_empty() { self.permits.iter().copied().min() } else { None }
     }
 
     /// Notes what a policy that can concern the request said.

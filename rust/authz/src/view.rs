@@ -12,7 +12,7 @@ use crate::shape::Fit;
 use crate::snapshot::Snapshot;
 use crate::tally::{Outcome, Tally};
 use creto_enablement_common::ports::AuditWhen;
-use creto_enablement_common::{CheckRef, Fields, Result, Value};
+use creto_enablement_common::{CheckRef, Digest, Fields, Result, Value};
 use std::any::Any;
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -189,6 +189,12 @@ impl View {
         }
     }
 
+    /// SHA-256 of the policy set, all zeros with none.
+    #[inline]
+    pub fn digest(&self) -> Digest {
+        self.0.as_ref().map_or([0; 32], |snapshot| snapshot.set.digest)
+    }
+
     /// The id of a policy.
     pub fn policy_id(&self, number: u32) -> Option<&str> {
         Some(&self.0.as_ref()?.set.policy(number)?.id)
@@ -214,6 +220,15 @@ pub struct QuestionBuffers<'a> {
     declared: Vec<(&'a str, Value<'a>)>,
 }
 
+/// That an act is permitted, with nothing said against it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Agreed {
+    /// The first permit, in the order of the ids; `View::policy_id` names it.
+    pub permit: u32,
+    /// When the act is to be recorded.
+    pub audit: AuditWhen,
+}
+
 /// An act that was read once and fits the schema, to be asked about for several principals.
 pub struct Question<'a> {
     snapshot: &'a Snapshot,
@@ -237,11 +252,11 @@ impl Question<'_> {
         self.snapshot.ruling(&tally, |number| self.snapshot.set.policy(number))
     }
 
-    /// When the act of this principal is to be recorded, where it is permitted with nothing said against it; else what is to be done about it.
+    /// What permits the act of this principal, where nothing is said against it; else what is to be done about it.
     ///
     /// # Errors
     /// The ruling, which need not be a denial.
-    pub fn agrees(&self, actor: &Actor) -> Result<AuditWhen, Ruling> {
+    pub fn agrees(&self, actor: &Actor) -> Result<Agreed, Ruling> {
         let principal = self.principal(actor);
         if !self.snapshot.principal_fits(&principal, &self.action) {
             return Err(self.rule(actor));
@@ -260,13 +275,16 @@ impl Question<'_> {
             Err(error) => return Err(self.snapshot.denied(error.to_string())),
         };
         let tally = hop.tally(&self.snapshot.entities, self.principal(actor), self.action, self.resource, self.context);
-        self.shortly(&tally, |number| hop.policy(number))
+        self.shortly(&tally, |number| hop.policy(number)).map(|agreed| agreed.audit)
     }
 
-    /// A ruling names what permits, at the cost of a reference counted; most of a chain are asked only whether they agree.
+    /// A ruling names what permits at the cost of a reference counted; who only wants to know whether all agree is spared that.
     #[inline]
-    fn shortly<'p>(&self, tally: &Tally, policy: impl Fn(u32) -> Option<&'p Policy>) -> Result<AuditWhen, Ruling> {
-        if tally.permits_plainly() { Ok(audit_when(tally, &policy)) } else { Err(self.snapshot.ruling(tally, policy)) }
+    fn shortly<'p>(&self, tally: &Tally, policy: impl Fn(u32) -> Option<&'p Policy>) -> Result<Agreed, Ruling> {
+        match tally.plain_permit() {
+            Some(permit) => Ok(Agreed { permit, audit: audit_when(tally, &policy) }),
+            None => Err(self.snapshot.ruling(tally, policy)),
+        }
     }
 
     #[inline]

@@ -10,6 +10,7 @@ use crate::texts::Texts;
 use creto_authz::{Engine, QuestionBuffers, Ruling, View};
 use creto_enablement_common::ports::{AuditSink, AuditWhen, Clock, QuotaEnforcer, Ticket};
 use creto_enablement_common::{CheckRef, Decision, Digest, Error, ErrorKind, Fields, RecordKind, RecordRef, Result, Timestamp, Usage};
+use std::borrow::Cow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64};
@@ -40,14 +41,15 @@ pub(crate) struct Parts {
 pub struct Gate(Arc<Parts>);
 
 /// What policy said about the whole chain.
-pub(crate) struct Combined {
+pub(crate) struct Combined<'a> {
     pub(crate) oversight: Vec<Arc<str>>,
-    pub(crate) permit: Option<Arc<str>>,
+    /// The policy that permits it to the agent itself.
+    pub(crate) permit: Cow<'a, str>,
     pub(crate) audit: AuditWhen,
     pub(crate) policy_set: Digest,
 }
 
-impl Combined {
+impl Combined<'_> {
     /// Takes over what a ruling asks for, and tells when the act is recorded by it; of a denial, the reason.
     fn heed(&mut self, ruling: Ruling) -> Result<AuditWhen, Arc<str>> {
         if let Decision::Deny { reason } = ruling.decision {
@@ -123,7 +125,6 @@ impl Gate {
         }
         let names = view.recorded(act.action);
         let kept = (!names.is_empty()).then(|| recorded(names, act.context));
-        drop(view);
         let combined = match decided {
             Ok(combined) => combined,
             Err((reason, policy)) => {
@@ -152,8 +153,7 @@ impl Gate {
         // In a box, since it is moved again and again on its way to who holds it.
         Ok(Box::new(Permit {
             principal: Arc::clone(principal),
-            texts: Texts::of(act),
-            why: combined.permit.unwrap_or_else(|| Arc::from("")),
+            texts: Texts::of(act, &combined.permit),
             reservation,
             entered: now,
             audit: if combined.oversight.is_empty() { combined.audit } else { AuditWhen::Before },
@@ -171,7 +171,7 @@ impl Gate {
         act: &Act<'_>,
         now: Timestamp,
         error: Error,
-        combined: &Combined,
+        combined: &Combined<'_>,
         kept: Option<&Recorded>,
     ) -> Refusal {
         // Units that are not leased yet are no refusal of the act: the caller leases some and comes again.
@@ -229,7 +229,12 @@ impl Gate {
 /// Deny over RequiresOversight over Allow, for every link and the agent itself. What a hop was narrowed to is asked of `serving`, which its
 /// compiled form belongs to, where that is another version than the one that is asked.
 #[inline]
-pub(crate) fn combine(view: &View, serving: Option<&View>, principal: &Principal, act: &Act<'_>) -> Result<Combined, (Arc<str>, Digest)> {
+pub(crate) fn combine<'a>(
+    view: &'a View,
+    serving: Option<&View>,
+    principal: &Principal,
+    act: &Act<'_>,
+) -> Result<Combined<'a>, (Arc<str>, Digest)> {
     // One version of policies and entities for the whole chain, and the act read once.
     let (mut buffers, mut others) = (QuestionBuffers::default(), QuestionBuffers::default());
     let Some(question) = view.question(act.action, act.resource, act.context, &mut buffers) else {
@@ -242,15 +247,21 @@ pub(crate) fn combine(view: &View, serving: Option<&View>, principal: &Principal
     };
     let hops = serving.and_then(|serving| serving.question(act.action, act.resource, act.context, &mut others));
     let hops = hops.as_ref().unwrap_or(&question);
-    let own = question.rule(principal.actor());
-    let policy_set = own.policy_set;
-    if let Decision::Deny { reason } = own.decision {
-        return Err((reason, policy_set));
+    let policy_set = view.digest();
+    let mut combined = Combined { oversight: Vec::new(), permit: Cow::Borrowed(""), audit: AuditWhen::Before, policy_set };
+    match question.agrees(principal.actor()) {
+        Ok(agreed) => {
+            combined.permit = view.policy_id(agreed.permit).unwrap_or_default().into();
+            combined.audit = agreed.audit;
+        }
+        Err(mut own) => {
+            combined.permit = own.permit.take().unwrap_or_default().to_string().into();
+            combined.audit = combined.heed(own).map_err(|reason| (reason, policy_set))?;
+        }
     }
-    let mut combined = Combined { oversight: own.oversight, permit: own.permit, audit: own.audit, policy_set };
     for link in principal.chain() {
         if *link.id != *principal.agent() {
-            let agreed = question.agrees(&link.actor).or_else(|ruling| combined.heed(ruling));
+            let agreed = question.agrees(&link.actor).map(|agreed| agreed.audit).or_else(|ruling| combined.heed(ruling));
             let refused = |reason| (format!("`{}`, for whom the agent acts, may not: {reason}", link.id).into(), policy_set);
             if agreed.map_err(refused)? == AuditWhen::Before {
                 combined.audit = AuditWhen::Before;

@@ -15,7 +15,6 @@ const SETTLED: u8 = 1;
 pub struct Permit {
     pub(crate) principal: Arc<Principal>,
     pub(crate) texts: Texts,
-    pub(crate) why: Arc<str>,
     pub(crate) reservation: Option<ReservationId>,
     pub(crate) entered: Timestamp,
     pub(crate) audit: AuditWhen,
@@ -48,7 +47,7 @@ impl Permit {
 
     /// The policy that let the act in.
     pub fn policy(&self) -> &str {
-        &self.why
+        self.texts.why()
     }
 
     /// Puts the intent on record; asked again, it answers with the same ticket.
@@ -118,7 +117,7 @@ impl Permit {
                 delegation_chain: &self.principal.links(),
                 what: action,
                 resource,
-                why: &self.why,
+                why: self.texts.why(),
                 outcome,
                 timestamp: now,
                 id: record_id(self.entered, step),

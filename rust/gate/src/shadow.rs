@@ -55,7 +55,7 @@ impl Shadow {
         principal: &Principal,
         act: &Act<'_>,
         now: Timestamp,
-        decided: Result<&Combined, &(Arc<str>, Digest)>,
+        decided: Result<&Combined<'_>, &(Arc<str>, Digest)>,
     ) {
         let Some(engine) = self.engine.read().clone() else { return };
         let _ = catch_unwind(AssertUnwindSafe(|| {
@@ -89,10 +89,10 @@ impl Shadow {
     }
 }
 
-fn described(decided: Result<&Combined, &(Arc<str>, Digest)>) -> (&'static str, String) {
+fn described(decided: Result<&Combined<'_>, &(Arc<str>, Digest)>) -> (&'static str, String) {
     match decided {
         Err((reason, _)) => ("deny", reason.to_string()),
-        Ok(combined) if combined.oversight.is_empty() => ("allow", combined.permit.as_deref().unwrap_or_default().to_owned()),
+        Ok(combined) if combined.oversight.is_empty() => ("allow", combined.permit.to_string()),
         Ok(combined) => ("ask", combined.oversight.iter().map(|id| &**id).collect::<Vec<_>>().join(", ")),
     }
 }
