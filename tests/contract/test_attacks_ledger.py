@@ -6,10 +6,12 @@ import csv
 import os
 import re
 import shutil
+import sqlite3
 import struct
 import threading
 import time
 import zlib
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +98,22 @@ def test_what_nothing_vouches_for_yet_is_not_called_checked(state: Path, capsys:
     assert main(["--state", str(state), "audit", "verify"]) == 0
     said = "as they were signed: 8 records in 2 shards\nnot checked: 1 record on disk that no checkpoint covers yet\n"
     assert said in capsys.readouterr().out
+
+
+def test_an_index_shows_no_record_twice_nor_where_it_does_not_belong(state: Path) -> None:
+    def found() -> list[tuple[str, int]]:
+        records = anyio.run(lambda: AuditClient.reading(state).query(action="crm:*"))
+        return [(record.shard, record.index) for record in records]
+
+    before = found()
+    assert len(before) == 8
+    with closing(sqlite3.connect(state / "index/ledger.db", isolation_level=None)) as index:
+        last = index.execute("SELECT * FROM record ORDER BY time DESC").fetchone()
+        index.execute(f"INSERT INTO record VALUES ({', '.join('?' * len(last))})", (last[0] + 4096, *last[1:]))
+    assert found() == before
+    with closing(sqlite3.connect(state / "index/ledger.db", isolation_level=None)) as index:
+        index.execute("UPDATE record SET time = time + 4096000000 WHERE time = (SELECT min(time) FROM record)")
+    assert found() == before
 
 
 # --- a folder that somebody else has made -----------------------------------------------------------------------------

@@ -240,7 +240,9 @@ class LedgerIndex:
         fitting = []
         for place in found:
             record = records.get((place.shard, place.at))
-            if record is None or _core.ledger_term(bytes.fromhex(record.id)) != place.id:
+            # Its time too: one record under two would be found twice, and not where it belongs.
+            told = record and (record.timestamp - SIGN, _core.ledger_term(bytes.fromhex(record.id)))
+            if record is None or told != (place.time, place.id):
                 raise StaleIndexError(f"record {place.at} of shard `{names[place.shard]}` is not the one indexed")
             if wanted.fits(record):  # two names may share a number
                 fitting.append(record)
