@@ -309,8 +309,9 @@ def test_a_url_leads_where_policy_thinks_and_no_context_says_otherwise(tmp_path:
 def test_no_agent_goes_by_the_name_of_a_human(state: Path) -> None:
     with creto.open_blocking(state) as layer:
         layer.parts.desk.approvers.add("ann")
-        with pytest.raises(InvalidInputError, match="is the id of an approver"):
-            layer.agent("spiffe://creto.local/approver/ann")
+        for human in ("approver/ann", "user/root"):
+            with pytest.raises(InvalidInputError, match="is the id of a human"):
+                layer.agent(f"spiffe://creto.local/{human}")
 
 
 PLACES = """
