@@ -206,10 +206,8 @@ class Agents:
         raise _unknown(id)
 
     def _make(self, id: str, path: Sequence[str]) -> None:
-        if id.split("/")[3:4] == ["approver"]:
-            raise InvalidInputError(
-                f"`{id}` is the id of an approver: to policies and on record it would act as a human"
-            )
+        if id.split("/")[3:4] in (["approver"], ["user"]):
+            raise InvalidInputError(f"`{id}` is the id of a human, whom an agent would pass for on record")
         # Before the transaction: making keys takes longer than anything in it.
         values = fresh_keys(self._authority, self._sealer, id, 1, self._now(), self._lifetime)
         with self._store.begin() as tx:
