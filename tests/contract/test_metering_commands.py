@@ -222,16 +222,16 @@ def test_usage_is_written_out_as_cloudevents_that_another_folder_takes_in(
 
 def test_what_is_left_of_a_prepaid_credit_is_listed_and_held_against_the_ledger(creto: Command, tmp_path: Path) -> None:
     made = creto("invoice", "prepay", "acme", "5.00", "--for", "90d", "--json")
-    (row,) = creto("invoice", "credits", "--json")
+    (row,) = creto("invoice", "prepaid", "--json")
     assert {name: row[name] for name in ("credit", "customer", "granted", "taken", "left", "faults")} == {
         **{"credit": made["id"], "customer": "acme", "granted": "5.00", "taken": "0", "left": "5.00"},
         "faults": [],
     }
-    assert creto("invoice", "credits", "--customer", "globex") == "nothing was paid in advance\n"
+    assert creto("invoice", "prepaid", "--customer", "globex") == "nothing was paid in advance\n"
     with contextlib.closing(sqlite3.connect(tmp_path / "state" / "creto.db", isolation_level=None)) as store:
         store.execute("update credits set \"left\" = '500.00'")
     assert f"{made['id']}: the store says that 500.00 is left, and the ledger 5.00" in creto(
-        "invoice", "credits", code=6
+        "invoice", "prepaid", code=6
     )
 
 

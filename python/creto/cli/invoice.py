@@ -322,12 +322,12 @@ def prepay(frame: Frame, customer: str, amount: str, currency: str | None, prior
 @click.option("--customer", "-c", help="Of this customer only.")
 @json_option
 @pass_frame
-def credits(frame: Frame, customer: str | None) -> int:
+def prepaid(frame: Frame, customer: str | None) -> int:
     """List what was paid in advance, as the ledger has it, and hold the store against that.
 
     \b
     Example:
-      creto invoice credits --customer acme
+      creto invoice prepaid --customer acme
     """
     from creto.metering import Invoices
     from creto.metering._period import instant

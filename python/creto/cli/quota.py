@@ -163,6 +163,7 @@ def set_(frame: Frame, /, scope: str, meter: str, limit: str, lift: bool, **opti
     """Set a quota: SCOPE is `team` (each team) or `team:research` (that one); binds in every process within a second.
 
     A quota that names one stands in place of that of each of its floor by the same meter and window.
+    A budget in money counts what acts say in their usage that they cost (`cost:USD`, in billionths), and no prices.
 
     \b
     Example:

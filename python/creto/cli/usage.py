@@ -143,6 +143,12 @@ def import_(frame: Frame, files: tuple[Path, ...]) -> None:
     before, or in part, can be given again.
 
     \b
+    An event:
+      {"specversion": "1.0", "id": "req-1", "source": "gateway", "type": "usage",
+       "subject": "acme", "time": "2026-11-24T10:00:00Z",
+       "data": {"meter": "pages", "quantity": 3, "team": "research"}}
+
+    \b
     Example:
       creto usage import collected.jsonl
     """

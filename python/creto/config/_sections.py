@@ -289,7 +289,8 @@ class Quota(Section):
     scope: Name
     """`organisation`, `team` or `agent` for each of that floor; `agent:reader` for that one, in place of each."""
     meter: Annotated[str, Field(max_length=128)] = ""
-    """What is counted, such as `tool_calls`; `cost:` with a currency is money, and meant where `money` names none."""
+    """What is counted, such as `tool_calls`; `cost:USD` is money, meant where `money` names none: what acts say in
+    their usage that they cost, in billionths. It does not follow from `prices`."""
     limit: Decimal = Field(ge=0, allow_inf_nan=False)
     """How much, in the meter's smallest unit; money in the currency's unit."""
     kind: Literal["fixed", "sliding", "gcra", "calendar", "concurrent", "cumulative", "money"] | None = None

@@ -16,7 +16,7 @@ from creto.metering._currency import added, payable, places
 from creto.metering._event import is_name
 from creto.metering._invoice import credit_note, digest, drafts, reach_of
 from creto.metering._period import require_time
-from creto.metering._rate import micros
+from creto.metering._rate import instant, micros
 from creto.metering._rows import StoredInvoice
 
 if TYPE_CHECKING:
@@ -157,6 +157,7 @@ class Invoices:
         for number, document in enumerate(documents, first):
             document["number"] = f"INV-{year}-{number:06d}"
             document["state"] = "finalized"
+            document["issued"] = instant(tx.now >> 12)
         _prepaid.take_off(tx, self._who, documents)
 
     def finalize(self, id: str) -> StoredInvoice:
@@ -297,7 +298,8 @@ class Invoices:
                 )
             year = str(document["end"])[:4]
             name = f"CRN-{year}-{tx.number(f'credit-note/{year}'):06d}"
-            made = StoredInvoice(os.urandom(8).hex(), credit_note(document, name, reason, total.quantize(smallest)))
+            note = credit_note(document, name, reason, total.quantize(smallest))
+            made = StoredInvoice(os.urandom(8).hex(), {**note, "issued": instant(tx.now >> 12)})
             _rows.insert_all(tx, [made], micros(document["start"]), micros(document["end"]))
             self._record(tx, "invoice:credit", made.document)
             return made

@@ -98,6 +98,18 @@ def period_text(document: Mapping[str, Any]) -> str:
     return f"{start:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M} ({document['time_zone']})"
 
 
+def _when(document: Mapping[str, Any]) -> str:
+    """When an invoice is for, and the day on which it got its number."""
+    from datetime import datetime
+    from zoneinfo import ZoneInfo
+
+    period = period_text(document)
+    if "issued" not in document:
+        return period
+    issued = datetime.fromisoformat(document["issued"]).astimezone(ZoneInfo(document["time_zone"]))
+    return f"{period}, issued {issued:%Y-%m-%d}"
+
+
 def _number_text(text: str) -> str:
     """A quantity with its thousands set apart; a fraction as it is."""
     whole, point, rest = text.partition(".")
@@ -122,7 +134,7 @@ def invoice_text(document: Mapping[str, Any], width: int = 100) -> str:
     out = io.StringIO()
     console = Console(file=out, width=width, color_system=None, highlight=False)
     console.print(f"{_title(document)}  {document['state']}", markup=False)
-    console.print(f"{plain(document['customer'])}, {period_text(document)}", markup=False)
+    console.print(f"{plain(document['customer'])}, {_when(document)}", markup=False)
     if document["kind"] == "credit_note":
         console.print(f"on {document['credits_invoice']}: {plain(document['reason'])}", markup=False)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, expand=True)
@@ -213,7 +225,7 @@ def invoice_html(document: Mapping[str, Any]) -> str:
         table = f"<table><tfoot><tr class=total>{total}</tr></tfoot></table>"
     body = f"""<h1>{escape(_title(document))}</h1>
 <p>{escape(document["customer"])} <span class=soft>&middot; {escape(document["state"])}</span></p>
-<p class=soft>{escape(period_text(document))}</p>{reason}
+<p class=soft>{escape(_when(document))}</p>{reason}
 {table}
 <p class=soft><code>sha256 {digest(document)}</code></p>"""
     return _page(_title(document), body)
