@@ -38,6 +38,7 @@ class Layer:
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, str]] = []
+        self.further: list[str | None] = []
         self.begun: list[str] = []
         self.ended: list[str] = []
         self.human = anyio.Event()
@@ -53,6 +54,7 @@ class Layer:
         usage: Mapping[str, int],
     ) -> Any:
         self.asked.append((resource, context["arguments"]))
+        self.further.append(context.get("further"))
         if "forbidden" in resource:
             raise UnauthorizedError(f"`tool:call` on `{resource}`: no policy permits it")
         if "slow" in resource:
@@ -130,6 +132,31 @@ async def test_a_method_that_only_looks_free_is_an_act(method: str) -> None:
         assert session.layer.asked == [(f"s/{method}", "{}")]
         await session.server({"jsonrpc": "2.0", "id": 1, "result": {}})
         await session.at_client()
+
+    await session.run(play)
+
+
+async def test_what_a_call_brings_beside_its_arguments_is_decided_about_too() -> None:
+    session = Session()
+
+    async def play() -> None:
+        parameters = {"name": "pay", "arguments": {"amount": 1}}
+        for number, (beside, more) in enumerate(
+            [
+                ({"_meta": {"progressToken": 7}}, {}),
+                ({"_meta": {"progressToken": 7, "to": "mallory"}, "task": {"ttl": 9}}, {}),
+                ({}, {"overrides": {"amount": 9}}),
+            ]
+        ):
+            await session.client(call(number, **{"params": {**parameters, **beside}}, **more))
+            await session.at_server()
+            await session.server({"jsonrpc": "2.0", "id": number, "result": {}})
+            await session.at_client()
+        assert session.layer.further == [
+            None,
+            '{"_meta": {"progressToken": 7, "to": "mallory"}, "task": {"ttl": 9}}',
+            '{"overrides": {"amount": 9}}',
+        ]
 
     await session.run(play)
 

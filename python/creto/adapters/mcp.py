@@ -241,6 +241,8 @@ class _Session:
             return call.answer
 
         context = {"server": self.server_name, "tool": target, "arguments": json.dumps(arguments, sort_keys=True)}
+        if further := _further(message):
+            context["further"] = json.dumps(further, sort_keys=True)
         try:
             with call.scope:
                 line = await self.layer.perform(
@@ -275,6 +277,16 @@ class _Session:
                 await stream.send(line + b"\n")
             except (anyio.BrokenResourceError, anyio.ClosedResourceError) as gone:
                 raise ConnectionFailedError("the other side of the MCP session is gone") from gone
+
+
+def _further(message: dict[str, Any]) -> dict[str, Any]:
+    """What else a call brings that its server could act on; the token that its progress is told by says nothing."""
+    beside = {name: value for name, value in message.items() if name not in _MESSAGE}
+    if message["method"] == "tools/call":
+        beside |= {name: value for name, value in (message.get("params") or {}).items() if name not in _CALL}
+    if isinstance(beside.get("_meta"), dict) and set(beside["_meta"]) <= {"progressToken"}:
+        del beside["_meta"]
+    return beside
 
 
 def _line(message: dict[str, Any]) -> bytes:
