@@ -203,6 +203,22 @@ def test_a_proof_goes_to_a_file_and_is_checked_elsewhere_with_the_public_key_alo
     content = out.with_suffix(".cbor").read_bytes()
     out.with_suffix(".cbor").write_bytes(content.replace(b"requests", b"requestz"))
     assert run(elsewhere, *args).exit_code == 6
+    assert not elsewhere.exists()
+
+
+def test_a_ledger_is_verified_by_its_files_and_the_public_key_alone_and_what_is_none_is_no_success(
+    state: Path, tmp_path: Path
+) -> None:
+    public, copied, elsewhere = tmp_path / "creto.pub", tmp_path / "copied", tmp_path / "elsewhere"
+    public.write_text(run(state, "keys").output)
+    shutil.copytree(state / "ledger", copied)
+    args = ["--key", str(public), "--ledger"]
+    assert "as they were signed: 3 records in 1 shard" in run(elsewhere, "verify", *args, str(copied)).output
+    wrong = run(elsewhere, "verify", *args, str(tmp_path))
+    assert (wrong.exit_code, "holds no ledger: its folders are shards" in wrong.output) == (1, True)
+    assert not elsewhere.exists()
+    nothing = run(elsewhere, "verify", "--key", str(public))
+    assert (nothing.exit_code, "so nothing was checked" in nothing.output) == (1, True)
 
 
 def test_export_writes_json_lines_csv_and_parquet(state: Path, tmp_path: Path) -> None:
@@ -233,9 +249,7 @@ def test_verifier_keys_are_printed_for_public_clients(state: Path) -> None:
 
 
 def test_an_empty_state_folder_is_no_error(tmp_path: Path) -> None:
-    assert run(tmp_path / "new", "verify").output == (
-        "the ledger has no record yet\nas they were signed: 0 records in 0 shards\n"
-    )
+    assert run(tmp_path / "new", "verify").output == "the ledger has no record yet\n"
     assert run(tmp_path / "new", "tail").output == ""
     assert AuditClient.reading(tmp_path / "new").folder.name == "new"
 

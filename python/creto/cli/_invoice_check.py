@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +10,10 @@ import click
 
 from creto.cli._bar import bar
 from creto.cli._frame import Frame, json_option, pass_frame
+from creto.cli._public import brought_keys, ledger_files, ledger_options
 
 if TYPE_CHECKING:
-    from creto import _core
+    pass
 
 __all__ = ["as_json", "prove", "verify"]
 
@@ -25,32 +23,9 @@ def as_json(document: dict[str, Any]) -> str:
     return json.dumps(document, indent=1, ensure_ascii=False)
 
 
-def _keys(frame: Frame, files: tuple[Path, ...]) -> list[_core.VerifyingKey]:
-    from creto.audit import trusted_keys
-
-    return list(trusted_keys(frame.folder, files))
-
-
-_key_option = click.option(
-    "--key",
-    "keys",
-    multiple=True,
-    type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="A public key of the ledger, from elsewhere than the folder that is checked.",
-)
-
-
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
-@click.option("--ledger", help="The ledger's public tiles: a folder, or where `creto audit serve` answers.")
-@click.option(
-    "--most-mib",
-    type=click.IntRange(min=1),
-    default=4096,
-    show_default=True,
-    help="How much of a ledger that is served elsewhere may be fetched.",
-)
-@_key_option
+@ledger_options
 @json_option
 @pass_frame
 def verify(frame: Frame, file: Path, ledger: str | None, most_mib: int, keys: tuple[Path, ...]) -> int:
@@ -72,11 +47,11 @@ def verify(frame: Frame, file: Path, ledger: str | None, most_mib: int, keys: tu
         raise InvalidInputError(f"{file} is not JSON: {error}") from error
     if not isinstance(document, dict):
         raise InvalidInputError(f"{file} holds no invoice")
-    trusted = _keys(frame, keys)
+    trusted = brought_keys(frame, keys)
     if document.get("format") == PROOF:
         findings = verify_event(document, trusted)
     else:
-        with _public(frame, ledger, most_mib << 20) as folder, bar("checking") as progress:
+        with ledger_files(frame, ledger, most_mib) as folder, bar("checking") as progress:
             findings = verify_invoice(document, folder, trusted, progress=progress)
     if frame.json:
         frame.show([{"what": found.what, "ok": found.ok, "detail": found.detail} for found in findings])
@@ -85,24 +60,6 @@ def verify(frame: Frame, file: Path, ledger: str | None, most_mib: int, keys: tu
             mark = click.style("ok  ", fg="green") if found.ok else click.style("FAIL", fg="red", bold=True)
             frame.say(f"{mark} {found.what}: {found.detail}")
     return 0 if all(found.ok for found in findings) else 6
-
-
-@contextmanager
-def _public(frame: Frame, ledger: str | None, most: int) -> Iterator[Path]:
-    """The folder of a ledger's public tiles; of one that is served elsewhere, fetched for as long as it is needed."""
-    from creto.errors import NotFoundError
-
-    if ledger is not None and "://" in ledger:
-        from creto.audit._fetch import fetch
-
-        with tempfile.TemporaryDirectory(prefix="creto-ledger-") as fetched:
-            fetch(ledger, Path(fetched), most=most)
-            yield Path(fetched)
-        return
-    folder = Path(ledger) if ledger is not None else frame.folder / "ledger"
-    if ledger is not None and not folder.is_dir():
-        raise NotFoundError(f"there is no folder `{ledger}`")
-    yield folder
 
 
 @click.command()

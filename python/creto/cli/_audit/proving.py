@@ -12,20 +12,28 @@ from creto._count import counted
 from creto.cli._audit._options import EXISTING, PATH, client
 from creto.cli._bar import bar
 from creto.cli._frame import Frame, json_option, pass_frame
+from creto.cli._public import brought_keys, key_option, ledger_files, ledger_options
 from creto.errors import InvalidInputError, NotFoundError
 
 __all__ = ["check_proof", "keys", "prove", "verify"]
 
 
 @click.command()
-@click.option("--key", "keys", multiple=True, type=EXISTING, help="A public key that is trusted (`creto audit keys`).")
+@ledger_options
 @click.option(
     "--seen", multiple=True, type=EXISTING, help="Checkpoints kept from before; the ledger has to extend them."
 )
 @click.option("--remember", type=PATH, help="Hold the ledger against what this file keeps, then keep what was found.")
 @json_option
 @pass_frame
-def verify(frame: Frame, keys: tuple[Path, ...], seen: tuple[Path, ...], remember: Path | None) -> None:
+def verify(
+    frame: Frame,
+    ledger: str | None,
+    most_mib: int,
+    keys: tuple[Path, ...],
+    seen: tuple[Path, ...],
+    remember: Path | None,
+) -> None:
     """Check every record, tile and signature of every shard; exit code 6 where anything does not fit.
 
     Whoever can change the folder can change the keys in it, and roll it back as a whole: an auditor brings the keys by
@@ -34,19 +42,17 @@ def verify(frame: Frame, keys: tuple[Path, ...], seen: tuple[Path, ...], remembe
     \b
     Example:
       creto audit verify --key creto.pub --remember ~/seen-checkpoints
+      creto audit verify --ledger https://ledger.example --key creto.pub
     """
-    from creto.audit import trusted_keys
+    from creto.audit import _reading
 
-    ledger = client(frame)
-    trusted = trusted_keys(ledger.folder, keys)
+    trusted = brought_keys(frame, keys)
     files = [*seen, *([remember] if remember and remember.exists() else [])]
     notes = [note for file in files for note in _notes(frame, file)]
-
-    async def main() -> Any:
-        with bar("verifying") as progress:
-            return await ledger.verify(trusted, seen=notes, progress=progress)
-
-    verified = frame.run(main)
+    with ledger_files(frame, ledger, most_mib) as folder, bar("verifying") as progress:
+        verified = _reading.verify(folder, trusted, notes, progress)
+        if keys and not verified:
+            raise NotFoundError(f"`{folder}` holds no record, so nothing was checked; name the ledger by `--ledger`")
     if remember is not None:
         _remember(remember, "\0".join(shard.note for shard in verified))
     rows = [(v.shard, v.size, v.root, v.origin) for v in verified]
@@ -55,6 +61,8 @@ def verify(frame: Frame, keys: tuple[Path, ...], seen: tuple[Path, ...], remembe
         frame.table(columns, [(*row, v.unsigned) for row, v in zip(rows, verified, strict=True)])
         return
     frame.table(["shard", "records", "root", "origin"], rows, empty="the ledger has no record yet")
+    if not verified:
+        return
     total = sum(v.size for v in verified)
     held = f", extending {counted(len(notes), 'checkpoint')} seen before" if notes else ""
     frame.say(f"as they were signed: {counted(total, 'record')} in {counted(len(verified), 'shard')}{held}")
@@ -121,9 +129,7 @@ def prove(frame: Frame, name: str, out: Path | None) -> None:
 @click.command("check-proof")
 @click.argument("proof", type=EXISTING)
 @click.option("--entry", type=EXISTING, help="The record's bytes; beside the proof, as .cbor, by default.")
-@click.option(
-    "--key", "keys", multiple=True, type=EXISTING, help="A public key that is trusted; else the folder's own."
-)
+@key_option
 @json_option
 @pass_frame
 def check_proof(frame: Frame, proof: Path, entry: Path | None, keys: tuple[Path, ...]) -> None:
@@ -134,13 +140,18 @@ def check_proof(frame: Frame, proof: Path, entry: Path | None, keys: tuple[Path,
       creto audit check-proof line.tlog-proof --key creto.pub
     """
     from creto import _core
-    from creto.audit import trusted_keys
     from creto.audit._reading import check
 
     content = _entry(entry or proof.with_suffix(".cbor"))
-    checkpoint = check(proof.read_text(encoding="utf-8"), content, trusted_keys(frame.folder, keys))
+    checkpoint = check(proof.read_text(encoding="utf-8"), content, brought_keys(frame, keys))
     record = {n: v for n, v in _core.ledger_decode(content).items() if n not in {"shard", "index"}}
-    frame.show({"proved": True, **{n: checkpoint[n] for n in ("origin", "size", "root")}, "record": record})
+    facts = {"proved": True, **{name: checkpoint[name] for name in ("origin", "size", "root")}}
+    if frame.json:
+        frame.show({**facts, "record": record})
+        return
+    frame.show(facts)
+    frame.say()
+    frame.show({name: value for name, value in record.items() if value not in ("", None, {}, [], ())})
 
 
 def _entry(file: Path) -> bytes:
