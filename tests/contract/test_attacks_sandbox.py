@@ -15,6 +15,7 @@ import pytest
 
 from creto.errors import CretoError
 from creto.runtime import Pool
+from creto.runtime._outside import run_outside
 from sandboxes import BACKENDS, Bench, sh, skip_unless
 
 
@@ -135,3 +136,15 @@ async def test_no_link_is_carried_out_where_a_file_was_agreed_to(bench: Bench) -
         await box.apply(agreed)
     assert (bench.project / "other").read_text() == "fine"
     assert not (bench.project / "notes").is_symlink()
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *(".github/workflows/release.yml", ".github/actions/x/action.yml", ".gitlab-ci.yml", ".circleci/config.yml"),
+        *("web/.eslintrc.cjs", "web/eslint.config.mjs", ".prettierrc.js", "stylelint.config.js", "a.sublime-project"),
+        *("crate/build.rs", ".pylintrc", "mypy.ini", "hie.yaml", ".env", ".yarnrc", ".npmrc", "Jenkinsfile"),
+    ],
+)
+def test_what_editors_shells_and_forges_run_by_themselves_is_in_no_agreement_to_many_changes(path: str) -> None:
+    assert run_outside([path, "src/eslint.rs", "docs/github/workflows.md", "src/build.py", "env"]) == {path}

@@ -1,7 +1,7 @@
 """Files of a working folder that tools outside the sandbox run by themselves, though nobody asked them to.
 
-A hook of git, a task of an editor, the configuration or instructions of another agent: whoever agrees to many changes
-together has not thought of these, so no agreement to many covers them.
+A hook of git, a task of an editor, a workflow, the configuration or instructions of another agent: whoever agrees to
+many changes together has not thought of these, so no agreement to many covers them.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ _FOLDERS = {
     *(".claude", ".cursor", ".codex", ".gemini", ".windsurf", ".continue", ".roo", ".kiro", ".opencode"),
     *(".amazonq", ".augment", ".clinerules", ".crush", ".goose", ".junie", ".qwen", ".trae"),
     *(".hg", ".jj", ".sl"),  # their configuration names programs, as git's does
+    *(".circleci", ".forgejo", ".gitea"),  # run where they are pushed to, as `.github/workflows`
     ".cargo",  # an editor's language server runs cargo by itself, and that whatever is named in here
 }
 _FILES = {
@@ -35,9 +36,18 @@ _FILES = {
     *(".exrc", ".nvimrc", ".nvim.lua", ".vimrc", ".lvimrc", ".gdbinit", ".lldbinit"),
     *(".dir-locals.el", ".dir-locals-2.el"),
     "rust-toolchain.toml",  # may name a folder, whose cargo is run from then on
-    *(".yarnrc.yml", "creto.toml"),
+    *(".yarnrc.yml", ".yarnrc", ".npmrc", ".pnpmfile.cjs", "bunfig.toml", "creto.toml"),
+    *(".env", ".autoenv", ".autoenv.zsh"),  # shells read these where one goes into the folder
+    # What an editor runs when a file is opened or saved: a checker's plugins, a crate's build script, Haskell's cradle.
+    *(".pylintrc", "pylintrc", "mypy.ini", ".mypy.ini", ".rubocop.yml", ".clangd", "hie.yaml", "build.rs"),
+    *(".gitlab-ci.yml", ".travis.yml", "jenkinsfile", "azure-pipelines.yml"),  # run where they are pushed to
 }
-_ENDINGS = {".code-workspace"}
+_BEGINNINGS = tuple(
+    f"{dot}{tool}{rest}"
+    for tool in ("eslint", "prettier", "stylelint")
+    for dot, rest in ((".", "rc"), ("", ".config."))
+)
+_ENDINGS = {".code-workspace", ".sublime-project"}
 # What git keeps and never runs. Everything else in its folder is code, or says where code is.
 _GITS_OWN = {"objects", "refs", "logs", "lfs"}
 _GITS_OWN_FILES = {
@@ -78,6 +88,8 @@ def _runs(place: PurePosixPath, repositories: set[PurePosixPath]) -> bool:
     # Some file systems do not tell capitals apart, and git does not there.
     names = [part.casefold() for part in place.parts]
     if not _FOLDERS.isdisjoint(names) or names[-1] in _FILES or place.suffix.casefold() in _ENDINGS:
+        return True
+    if names[-1].startswith(_BEGINNINGS) or (names[0] == ".github" and names[1:2] in (["workflows"], ["actions"])):
         return True
     for depth, name in enumerate(names):
         if name == ".git" and (depth == len(names) - 1 or not _is_gits_own(place.parts[depth + 1 :])):
