@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import re
 import shlex
 import subprocess
@@ -214,3 +215,9 @@ def test_completion_for_a_shell_that_is_not_known_says_which_are(
     monkeypatch.setenv("SHELL", "/bin/tcsh")
     code, said = said_by("completion", state=tmp_path)
     assert (code, "`tcsh` cannot be served: say which of bash, zsh, fish" in said) == (2, True)
+
+
+def test_what_the_parser_refuses_is_json_too_where_json_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["policy", "prove", "nope.toml", "--json"]) == 2
+    told = json.loads(capsys.readouterr().err)
+    assert (told["exit_code"], "'nope.toml' does not exist" in told["error"]["message"]) == (2, True)

@@ -12,6 +12,7 @@ import click
 from creto.cli._failure import INTERRUPTED, render
 from creto.cli._frame import Frame
 from creto.cli._group import Entry, LazyGroup
+from creto.errors import InvalidInputError
 
 __all__ = ["main"]
 
@@ -107,6 +108,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             args=None if arguments is None else list(arguments), prog_name="creto", standalone_mode=False, obj=frame
         )
     except click.ClickException as error:
+        if frame.json:
+            return render(InvalidInputError(error.format_message()), as_json=True, verbose=False)
         error.show()
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):

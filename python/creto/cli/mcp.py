@@ -14,7 +14,7 @@ __all__ = ["command"]
 
 
 @click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
-@click.option("--agent", metavar="NAME", default="default", help="Who calls the tools.")
+@click.option("--agent", metavar="NAME", default="default", show_default=True, help="Who calls the tools.")
 @click.option("--name", metavar="NAME", help="The server's name in resources; the program's own by default.")
 @click.argument("argv", metavar="-- SERVER...", nargs=-1, required=True, type=click.UNPROCESSED)
 @pass_frame
@@ -22,7 +22,8 @@ def command(frame: Frame, agent: str, name: str | None, argv: tuple[str, ...]) -
     """Put an MCP server behind creto: every tool call is an act.
 
     Write this command where your client's configuration has the server's own. A call that policy denies comes back as
-    a tool error that says why; one that needs a human waits for the answer.
+    a tool error that says why; one that needs a human waits for the answer. Policies know the tool `read` of this
+    example as `Tool::"files/read"`.
 
     \b
     Example:

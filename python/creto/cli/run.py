@@ -16,7 +16,7 @@ STOPPED = 100
 
 
 @click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
-@click.option("--agent", metavar="NAME", default="default", help="Who the program acts as.")
+@click.option("--agent", metavar="NAME", default="default", show_default=True, help="Who the program acts as.")
 @click.option("--backend", metavar="NAME", help="What isolates: gvisor (by default) or process, which is weaker.")
 @click.option(
     "--workdir",
