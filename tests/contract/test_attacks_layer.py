@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import os
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import anyio.to_thread
 import pytest
 
 import creto
+from creto import _core
 from creto._confined import LayerHooks
 from creto.audit import AuditRecord
 from creto.cli._audit._options import line
@@ -312,6 +314,23 @@ def test_no_agent_goes_by_the_name_of_a_human(state: Path) -> None:
         for human in ("approver/ann", "user/root"):
             with pytest.raises(InvalidInputError, match="is the id of a human"):
                 layer.agent(f"spiffe://creto.local/{human}")
+
+
+@pytest.mark.parametrize("written", ["::ffff:127.0.0.1", "::ffff:7f00:1", "::ffff:10.1.2.3", "127.0.0.1", "::1"])
+@pytest.mark.parametrize("kind", ["address", "extension"])
+def test_an_address_in_an_address_is_the_one_that_it_leads_to(written: str, kind: str) -> None:
+    engine = _core.PolicyEngine()
+    engine.install(
+        """@id("any") permit (principal, action, resource);
+        @id("inside") forbid (principal, action, resource)
+          when { context.to.isLoopback() || context.to.isInRange(ip("10.0.0.0/8")) };""",
+        """entity Agent, Tool; action "net:reach" appliesTo {
+          principal: [Agent], resource: Tool, context: { to: ipaddr } };""",
+    )
+    to = ipaddress.ip_address(written) if kind == "address" else {"__extn": {"fn": "ip", "arg": written}}
+    decision = engine.check_nowait("spiffe://creto.local/agent/a", "net:reach", "t", {"to": to})
+    assert decision.outcome == "deny"
+    assert "`inside` forbids it" in decision.reason
 
 
 PLACES = """

@@ -39,5 +39,6 @@ def spell(value: object) -> tuple[str, str] | None:
     if isinstance(value, dt.timedelta):
         return "duration", f"{value // dt.timedelta(microseconds=1)}us"
     if isinstance(value, (ipaddress.IPv4Address, ipaddress.IPv6Address, ipaddress.IPv4Network, ipaddress.IPv6Network)):
-        return "ip", str(value)
+        # As policies know it: a socket takes `::ffff:127.0.0.1` to where `127.0.0.1` leads.
+        return "ip", str(getattr(value, "ipv4_mapped", None) or value)
     return None

@@ -5,6 +5,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyFloat, PyFrozenSet, PyInt, PyList, PySet, PyString, PyTuple};
 use smallvec::SmallVec;
 use std::cell::OnceCell;
+use std::net::Ipv6Addr;
 
 use crate::error::to_py;
 
@@ -184,7 +185,7 @@ fn record<'py, 'a>(dict: &Bound<'py, PyDict>, name: &Bound<'py, PyString>, depth
             let function = ["decimal", "ip", "datetime", "duration"].into_iter().find(|known| *known == function).ok_or_else(|| {
                 to_py(py, &Error::invalid(format!("context `{name}`: `{function}` is not decimal, ip, datetime or duration")))
             })?;
-            return Ok(Held::Extension(function, text));
+            return Ok(Held::Extension(function, if function == "ip" { address(text) } else { text }));
         }
     }
     let fields = dict
@@ -196,6 +197,12 @@ fn record<'py, 'a>(dict: &Bound<'py, PyDict>, name: &Bound<'py, PyString>, depth
         })
         .collect::<PyResult<Vec<_>>>()?;
     Ok(Held::Record(fields, OnceCell::new()))
+}
+
+/// An address as policies know it: a socket takes `::ffff:127.0.0.1` to where `127.0.0.1` leads, and Cedar tells the two apart.
+fn address(text: String) -> String {
+    let mapped = text.parse::<Ipv6Addr>().ok().and_then(|v6| v6.to_ipv4_mapped());
+    mapped.map_or(text, |v4| v4.to_string())
 }
 
 /// The standard library's types that Cedar has a type for.
@@ -213,7 +220,7 @@ fn extension<'py, 'a>(value: &Bound<'py, PyAny>) -> PyResult<Option<Held<'py, 'a
             Some(Held::Extension("decimal", text))
         }
         ("ipaddress", "IPv4Address" | "IPv6Address" | "IPv4Network" | "IPv6Network" | "IPv4Interface" | "IPv6Interface") => {
-            Some(Held::Extension("ip", value.str()?.to_string()))
+            Some(Held::Extension("ip", address(value.str()?.to_string())))
         }
         ("datetime", "datetime") => {
             if value.getattr("tzinfo")?.is_none() {
