@@ -307,8 +307,7 @@ impl Engine {
             let mut buffer = Cow::Borrowed("");
             let party = match role {
                 Role::Resource(kind_name) if parse_entity(name)?.is_none() => {
-                    let [party] = entities.parties([Spelled::new(kind_name, name, entities)]);
-                    party
+                    entities.found(entities.seek(Spelled::new(kind_name, name, entities)))
                 }
                 Role::Action => snapshot.action(name, &mut buffer)?,
                 Role::Principal | Role::Resource(_) => snapshot.principal(name, &mut buffer)?,

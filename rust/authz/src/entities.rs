@@ -53,6 +53,13 @@ pub struct Record {
     id: Id,
 }
 
+/// A name whose search has begun. Several that are begun before the first is ended wait for memory together.
+#[derive(Clone, Copy, Debug)]
+pub struct Sought<'a> {
+    spelled: Spelled<'a>,
+    begun: Option<Begun>,
+}
+
 /// One version of all entities.
 #[derive(Clone, Debug, Default)]
 pub struct Entities {
@@ -114,19 +121,20 @@ impl Entities {
         })
     }
 
-    /// Who or what these names stand for; their searches wait for memory together.
+    /// Begins the search for who or what a name stands for.
     #[inline]
-    pub fn parties<'a, const N: usize>(&'a self, spelled: [Spelled<'a>; N]) -> [Party<'a>; N] {
-        let begun = spelled.map(|name| name.kind.map(|kind| (kind, self.names.begin(kind, name.id))));
-        let mut begun = begun.into_iter();
-        spelled.map(|name| {
-            let found = begun.next().flatten().and_then(|(kind, begun)| self.look(kind, name.id, begun));
-            Party {
-                kind: name.kind,
-                ent: found.map_or(Ent::Named(name.kind_name, name.id), |(number, _)| Ent::Known(number)),
-                record: found.map(|(_, record)| record),
-            }
-        })
+    pub fn seek<'a>(&self, spelled: Spelled<'a>) -> Sought<'a> {
+        Sought { spelled, begun: spelled.kind.map(|kind| self.names.begin(kind, spelled.id)) }
+    }
+
+    /// Ends it.
+    #[inline]
+    pub fn found<'a>(&'a self, Sought { spelled, begun }: Sought<'a>) -> Party<'a> {
+        let Spelled { kind, kind_name, id } = spelled;
+        match kind.zip(begun).and_then(|(kind, begun)| self.look(kind, id, begun)) {
+            Some((number, record)) => Party { kind, ent: Ent::Known(number), record: Some(record) },
+            None => Party { kind, ent: Ent::Named(kind_name, id), record: None },
+        }
     }
 
     /// An entity of this version by its number.

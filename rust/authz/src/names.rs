@@ -57,7 +57,7 @@ impl Names {
         hasher.finish()
     }
 
-    /// Where the search for a name begins. Several that are begun before the first is ended wait for memory together.
+    /// Where the search for a name begins.
     #[inline]
     pub fn begin(&self, kind: u32, id: &str) -> Begun {
         let hash = self.hash(kind, id);

@@ -93,7 +93,6 @@ impl Found {
         } else {
             Spelled::new(kind_name, id, entities)
         };
-        let [party] = entities.parties([spelled]);
-        party
+        entities.found(entities.seek(spelled))
     }
 }

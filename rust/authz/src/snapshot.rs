@@ -84,8 +84,7 @@ impl Snapshot {
 
     #[inline]
     fn party<'a>(&'a self, spelled: Spelled<'a>) -> Party<'a> {
-        let [party] = self.entities.parties([spelled]);
-        party
+        self.entities.found(self.entities.seek(spelled))
     }
 
     /// All three of a check.
@@ -94,9 +93,9 @@ impl Snapshot {
         let Buffers { principal, action, resource } = buffers;
         // The action first: it tells of what type the resource is.
         let action = self.action(check.action, action)?;
-        let spelled = [self.spelled_principal(check.agent, principal)?, self.spelled_resource(check, &action, resource)?];
-        let [principal, resource] = self.entities.parties(spelled);
-        Ok([principal, action, resource])
+        let principal = self.entities.seek(self.spelled_principal(check.agent, principal)?);
+        let resource = self.entities.seek(self.spelled_resource(check, &action, resource)?);
+        Ok([self.entities.found(principal), action, self.entities.found(resource)])
     }
 
     /// Whether a resource and a context fit the action.
