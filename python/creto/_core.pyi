@@ -894,9 +894,9 @@ class PreparedQuota:
         """
         Why `units` of the first meter would not fit, as a dict; None where they would.
         """
-    def reserve(self, /, *units: Any) -> Reservation:
+    def reserve(self, units: int | None = None, /, *more: int) -> Reservation:
         """
-        Holds one amount for each meter, or raises QuotaExceededError.
+        Holds one amount for each meter, or raises QuotaExceededError; without any, 1 of the only meter.
         """
     def take(self, units: SupportsIndex = 1, /) -> bool:
         """

@@ -249,7 +249,11 @@ NUMBER = "write a whole number from 0 to 2\\^63-1"
 
 @pytest.mark.parametrize("wrong", WRONG, ids=str)
 @pytest.mark.parametrize(
-    "door", ["consume_nowait", "reserve_nowait", "check_quota_nowait", "explain", "commit", "replay", "boost", "until"]
+    "door",
+    [
+        *("consume_nowait", "reserve_nowait", "check_quota_nowait", "explain"),
+        *("prepared", "prepared, second", "commit", "replay", "boost", "until"),
+    ],
 )
 def test_a_quantity_that_is_none_is_refused_at_every_door_and_no_count_moves(door: str, wrong: Any) -> None:
     quota = QuotaEnforcer([RULE, {"scope": "organisation", "meter": "n", "limit": 10}])
@@ -259,6 +263,8 @@ def test_a_quantity_that_is_none_is_refused_at_every_door_and_no_count_moves(doo
     usage = {"n": 1, "m": wrong}
     later = time.time_ns() // 1000 + 60_000_000
     calls: dict[str, Callable[[], Any]] = {
+        "prepared": lambda: quota.prepare(PATH, ["m"]).reserve(wrong),
+        "prepared, second": lambda: quota.prepare(PATH, ["n", "m"]).reserve(1, wrong),
         "commit": lambda: held.commit(usage),
         "replay": lambda: quota.replay([(PATH, usage, 1, bytes(16))]),
         "boost": lambda: quota.boost("team:research", "m", wrong, later),

@@ -7,7 +7,7 @@ use crate::value::{borrow, borrow_usage, hold, hold_usage};
 use creto_enablement_common::{Fields, Usage, Value};
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use pyo3::types::{PyDict, PyTuple};
 use smallvec::SmallVec;
 use std::ffi::{c_char, c_int};
 use std::ptr::null_mut;
@@ -39,6 +39,18 @@ pub fn with_act<R>(
     let held_usage = usage.map(hold_usage).transpose()?.unwrap_or_default();
     let fields = held.as_ref().map(borrow).transpose()?.unwrap_or_default();
     Ok(ask(&fields, &borrow_usage(&held_usage)?))
+}
+
+/// Asks with the names of a path and usage; none where they are of another kind, and nothing was asked then. `Send`: as above.
+#[inline]
+pub fn with_path<R>(path: &Bound<'_, PyAny>, usage: &Bound<'_, PyDict>, ask: impl FnOnce(&[&str], Usage<'_>) -> R + Send) -> Option<R> {
+    let path = path.cast_exact::<PyTuple>().ok()?;
+    let mut names: SmallVec<[&str; 8]> = SmallVec::new();
+    for name in path.iter_borrowed() {
+        names.push(text(Object(name.as_ptr(), std::marker::PhantomData))?);
+    }
+    let mut meters = Lent::new();
+    lend(usage, &mut meters, quantity).then(|| ask(&names, &meters))
 }
 
 /// Text, a whole number or a boolean.

@@ -10,6 +10,8 @@ use std::sync::Arc;
 
 /// The lock is left after this many checks, so that single checks get their turn.
 const TURN: usize = 1_024;
+/// Of organisations with fewer lines than this, a mebibyte of them, nothing is asked for ahead: the processor's cache holds them all.
+const NEAR: usize = 16_384;
 /// How far ahead of the check the counters are asked for that its line leads to; the line twice as far, the entry that says which line
 /// that is, four times.
 const AHEAD: usize = 12;
@@ -98,6 +100,23 @@ impl Batch {
         which.get(position).and_then(|number| self.entries.get(*number as usize))
     }
 
+    #[inline]
+    fn prefetch(&self, org: &Organisation, which: &[u32], position: usize) {
+        if let Some(entry) = self.entry(which, position + 4 * AHEAD) {
+            prefetch(entry);
+        }
+        if let Some((_, ahead)) = self.entry(which, position + 2 * AHEAD)
+            && let Some(line) = org.lines.get(*ahead as usize)
+        {
+            prefetch(line);
+        }
+        if let Some((_, ahead)) = self.entry(which, position + AHEAD) {
+            for link in org.line(*ahead).counters() {
+                prefetch(org.line(*link));
+            }
+        }
+    }
+
     #[expect(clippy::too_many_arguments, reason = "the inside of one loop, kept apart so that the lock's scope is plain")]
     fn run(
         &self,
@@ -110,23 +129,14 @@ impl Batch {
         fitted: &mut [u8],
     ) -> usize {
         let end = which.len().min(start + TURN);
+        let far = org.lines.len() >= NEAR;
         for position in start..end {
             let Some((own, line)) = which.get(position).and_then(|n| self.entries.get(*n as usize)).copied() else { return end };
             if own != organisation {
                 return position;
             }
-            if let Some(entry) = self.entry(which, position + 4 * AHEAD) {
-                prefetch(entry);
-            }
-            if let Some((_, ahead)) = self.entry(which, position + 2 * AHEAD)
-                && let Some(line) = org.lines.get(*ahead as usize)
-            {
-                prefetch(line);
-            }
-            if let Some((_, ahead)) = self.entry(which, position + AHEAD) {
-                for link in org.line(*ahead).counters() {
-                    prefetch(org.line(*link));
-                }
+            if far {
+                self.prefetch(org, which, position);
             }
             let amount = match amounts {
                 Amounts::Each(amount) => amount,

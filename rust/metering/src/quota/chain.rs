@@ -27,9 +27,10 @@ pub struct Chain {
 const _: () = assert!(size_of::<Chain>() == 16, "a million agents are a million chains");
 
 impl Organisation {
+    /// By the names below the organisation's own, which all paths here begin with.
     fn hash_path(&self, path: &[&str]) -> u64 {
         let mut state = self.hasher.build_hasher();
-        for name in path {
+        for name in path.iter().skip(1) {
             state.write(name.as_bytes());
             state.write_u8(0xff);
         }
@@ -40,7 +41,7 @@ impl Organisation {
         if self.chains.get(number as usize).is_none_or(|chain| usize::from(chain.length) != path.len()) {
             return false;
         }
-        for name in path.iter().rev() {
+        for name in path.iter().skip(1).rev() {
             match self.chains.get(number as usize) {
                 Some(chain) if self.names.text(chain.node) == *name => number = chain.parent,
                 _ => return false,

@@ -4,7 +4,7 @@ use super::lease::{need_dict, need_of};
 use super::prepared::{PreparedQuota, QuotaBatch};
 use super::reservation::Reservation;
 use super::shown::{counter_dict, notice_dict, refusal_dict};
-use super::{Quantities, names, texts, time, whole};
+use super::{Quantities, names, texts, time, whole, with_use};
 use crate::error::IntoPy;
 use creto_enablement_common::ports::QuotaEnforcer as _;
 use creto_enablement_common::{Error, Timestamp};
@@ -52,15 +52,13 @@ impl QuotaEnforcer {
         usage: &Bound<'py, PyDict>,
         now: Option<u64>,
     ) -> PyResult<()> {
-        let (path, usage) = (names(py, path)?, Quantities::read(py, usage)?);
-        self.inner.check_quota(&texts(&path)?, &usage.refs()?, time(&self.inner, now)).or_raise(py)
+        with_use(path, usage, |path, usage| self.inner.check_quota(path, usage, time(&self.inner, now)))?.or_raise(py)
     }
 
     /// Takes `usage` for good, or raises QuotaExceededError.
     #[pyo3(signature = (path, usage, *, now = None))]
     fn consume_nowait<'py>(&self, py: Python<'py>, path: &Bound<'py, PyAny>, usage: &Bound<'py, PyDict>, now: Option<u64>) -> PyResult<()> {
-        let (path, usage) = (names(py, path)?, Quantities::read(py, usage)?);
-        self.inner.consume(&texts(&path)?, &usage.refs()?, time(&self.inner, now)).or_raise(py)
+        with_use(path, usage, |path, usage| self.inner.consume(path, usage, time(&self.inner, now)))?.or_raise(py)
     }
 
     /// Holds `usage` until it is committed, released or overdue, or raises QuotaExceededError.
@@ -72,8 +70,7 @@ impl QuotaEnforcer {
         usage: &Bound<'py, PyDict>,
         now: Option<u64>,
     ) -> PyResult<Reservation> {
-        let (path, usage) = (names(py, path)?, Quantities::read(py, usage)?);
-        let id = self.inner.reserve(&texts(&path)?, &usage.refs()?, time(&self.inner, now)).or_raise(py)?;
+        let id = with_use(path, usage, |path, usage| self.inner.reserve(path, usage, time(&self.inner, now)))?.or_raise(py)?;
         Ok(Reservation::of(self.shared(), id))
     }
 
@@ -86,8 +83,7 @@ impl QuotaEnforcer {
         usage: &Bound<'py, PyDict>,
         now: Option<u64>,
     ) -> PyResult<Option<Bound<'py, PyDict>>> {
-        let (path, usage) = (names(py, path)?, Quantities::read(py, usage)?);
-        let refusal = self.inner.explain(&texts(&path)?, &usage.refs()?, time(&self.inner, now)).or_raise(py)?;
+        let refusal = with_use(path, usage, |path, usage| self.inner.explain(path, usage, time(&self.inner, now)))?.or_raise(py)?;
         refusal.map(|refusal| refusal_dict(py, &refusal)).transpose()
     }
 

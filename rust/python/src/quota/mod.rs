@@ -12,7 +12,8 @@ pub use fork::{quota_fork_begins, quota_fork_over, quota_fork_over_in_child};
 pub use prepared::{PreparedQuota, QuotaBatch};
 pub use reservation::Reservation;
 
-use creto_enablement_common::{Error, Timestamp};
+use crate::lent;
+use creto_enablement_common::{Error, Timestamp, Usage};
 use creto_metering::QuotaEnforcer as Enforcer;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyString, PyTuple};
@@ -70,6 +71,16 @@ pub(crate) fn amount<'a>(py: Python<'_>, meter: impl Fn() -> &'a str, value: &Bo
 pub(crate) fn whole(py: Python<'_>, what: impl Fn() -> String, value: &Bound<'_, PyAny>) -> PyResult<u64> {
     let units = value.extract::<i64>().ok().and_then(|units| u64::try_from(units).ok());
     units.ok_or_else(|| crate::error::to_py(py, &Error::invalid(format!("{}: {value}: write a whole number from 0 to 2^63-1", what()))))
+}
+
+/// Asks with the names of a path and usage, which are lent where they are what they nearly always are.
+#[inline]
+fn with_use<R>(path: &Bound<'_, PyAny>, usage: &Bound<'_, PyDict>, ask: impl Fn(&[&str], Usage<'_>) -> R + Sync) -> PyResult<R> {
+    if let Some(answer) = lent::with_path(path, usage, &ask) {
+        return Ok(answer);
+    }
+    let (path, usage) = (names(path.py(), path)?, Quantities::read(path.py(), usage)?);
+    Ok(ask(&texts(&path)?, &usage.refs()?))
 }
 
 pub(crate) struct Quantities<'py>(SmallVec<[(Bound<'py, PyString>, u64); 4]>);

@@ -33,11 +33,16 @@ impl PreparedQuota {
         self.prepared.take(units, time(&self.enforcer, None))
     }
 
-    /// Holds one amount for each meter, or raises QuotaExceededError.
-    #[pyo3(signature = (*units))]
-    fn reserve<'py>(&self, py: Python<'py>, units: &Bound<'py, PyTuple>) -> PyResult<Reservation> {
+    /// Holds one amount for each meter, or raises QuotaExceededError; without any, 1 of the only meter.
+    #[pyo3(signature = (units: "int | None" = None, /, *more: "int"))]
+    fn reserve<'py>(
+        &self,
+        py: Python<'py>,
+        #[pyo3(from_py_with = given)] units: Option<&Bound<'py, PyAny>>,
+        more: &Bound<'py, PyTuple>,
+    ) -> PyResult<Reservation> {
         let mut list: SmallVec<[u64; 4]> = SmallVec::new();
-        for (place, value) in units.iter().enumerate() {
+        for (place, value) in units.map(Bound::as_borrowed).into_iter().chain(more.iter_borrowed()).enumerate() {
             list.push(amount(py, || self.meters.get(place).map_or("", AsRef::as_ref), &value)?);
         }
         if list.is_empty() && self.meters.len() == 1 {
@@ -55,6 +60,12 @@ impl PreparedQuota {
         let refusal = self.enforcer.explain(&path, &[(meter, units)], time(&self.enforcer, None)).or_raise(py)?;
         refusal.map(|refusal| refusal_dict(py, &refusal)).transpose()
     }
+}
+
+/// An argument that stands apart from those that follow it, so that Python makes no tuple of one; None given is not none given.
+#[expect(clippy::unnecessary_wraps, reason = "the form in which arguments are taken")]
+fn given<'a, 'py>(units: &'a Bound<'py, PyAny>) -> PyResult<Option<&'a Bound<'py, PyAny>>> {
+    Ok(Some(units))
 }
 
 /// Chains of one meter, looked up once, for arrays of checks.
