@@ -314,3 +314,21 @@ def test_the_command_says_who_would_go_and_asks_first(state: Path, capsys: pytes
     assert json.loads(done[1]) == {"days": 183, "expired": [pseudonym], "erased": True}
     assert subjects.kept() == []
     assert run("--yes")[1] == "nothing was recorded for 183 days about 0 people\n"
+
+
+@pytest.mark.parametrize("written", ["Jose\u0301 Nu\u0301n\u0303ez", "JOSÉ NÚÑEZ", "\uff2aos\u00e9 Núñez"])
+def test_a_name_is_erased_however_its_letters_are_written(state: Path, written: str) -> None:
+    office = Office(state)
+    sealer = _core.Sealer.open(state / "keys")
+
+    async def main() -> None:
+        await pay(office, act(80, to=f"account of {written}"))
+        audit = AuditClient(open_ledger(state, _core.HybridLogicalClock(state / "clock"), sealer), state)
+        kept: dict[str, Any] = {"store": office.store, "precedents": Precedents(office.store)}
+        erased = await erase("José Núñez", audit=audit, subjects=Subjects(state, sealer), **kept)
+        assert erased.requests == 1
+        await audit.close()
+
+    anyio.run(main)
+    office.close()
+    assert naming(written, state) == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
@@ -26,13 +27,13 @@ def erase_mentions(tx: Transaction, subject: str, pseudonym: str) -> tuple[list[
 
     Args:
         tx: The transaction.
-        subject: The name, however it is written, upper or lower case.
+        subject: The name, however it is written: upper or lower case, letters with their accents or as two characters.
         pseudonym: What is put in its place.
 
     Returns:
         The ids of the requests that were emptied, and how many open ones name the person.
     """
-    name, emptied, still_open = subject.casefold(), [], 0
+    name, emptied, still_open = _alike(subject), [], 0
     for row in tx.all(select(requests.c.id, requests.c.state, *_TEXTS)):
         document: dict[str, Any] = json.loads(row.core)
         if not any(_names(part, name) for part in (document, row.preview, row.resource, row.reason, row.cost)):
@@ -66,8 +67,9 @@ def mentioned(tx: Transaction, pseudonym: Callable[[str], str], among: Collectio
     names: set[str] = set()
     for row in tx.all(select(*_TEXTS)):
         for text in _texts([json.loads(row.core), row.preview, row.resource, row.reason, row.cost]):
-            names.add(text)
-            names.update(word.rstrip(".") for word in _WORD.findall(text))
+            for form in {text, unicodedata.normalize("NFC", text), unicodedata.normalize("NFD", text)}:
+                names.add(form)
+                names.update(word.rstrip(".") for word in _WORD.findall(form))
     return {name: found for name in names if (found := pseudonym(name)) in among}
 
 
@@ -85,4 +87,8 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 def _names(value: Any, name: str) -> bool:
-    return any(name in text.casefold() for text in _texts(value))
+    return any(name in _alike(text) for text in _texts(value))
+
+
+def _alike(text: str) -> str:
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
