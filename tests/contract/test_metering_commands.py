@@ -149,6 +149,16 @@ def test_a_quota_that_names_an_agent_is_in_place_of_that_of_each(config: Path, c
     assert sum(line.isdigit() for line in lines(acting(config, 9))) == 5
 
 
+def test_money_is_shown_as_money(config: Path, creto: Command) -> None:
+    creto("quota", "set", "agent", "cost:EUR", "5.00", "--window", "month")
+    with open_blocking(config=[config]) as layer:
+        spent = {"cost:EUR": 1_500_000_000}
+        layer.perform_blocking(layer.agent("reader"), "tool:call", "add", lambda: 1, usage=spent)
+    assert "1.50 EUR  5.00 EUR" in creto("quota", "show", "--meter", "cost:EUR")
+    assert "1.50 EUR of 5.00 EUR used, 3.50 EUR left" in creto("quota", "explain", "reader", "cost:EUR=1")
+    assert creto("quota", "show", "--meter", "cost:EUR", "--json")[0]["used"] == 1_500_000_000
+
+
 def test_what_a_killed_process_used_stays_used_and_what_it_only_leased_comes_back(config: Path) -> None:
     killed = acting(config, 3, "die")
     assert lines(killed) == ["1", "2", "3"]

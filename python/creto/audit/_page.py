@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from creto._count import measured
 from creto._foreign import json_value
 from creto._plain import plain, values
 from creto.errors import NotFoundError
@@ -107,7 +108,10 @@ def _humans(ordered: Sequence[AuditRecord]) -> list[tuple[str, str]]:
 
 def _cost(own: Sequence[AuditRecord], cost: str) -> list[tuple[str, str]]:
     usage = next((record.usage for record in reversed(own) if record.usage), {})
-    used = ", ".join(f"{quantity:,} {meter}" for meter, quantity in usage.items())
+    used = ", ".join(
+        measured(meter, quantity) if meter.startswith("cost:") else f"{quantity:,} {meter}"
+        for meter, quantity in usage.items()
+    )
     return [("Used", used), ("Price", cost if used else "")]
 
 

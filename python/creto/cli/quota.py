@@ -86,6 +86,7 @@ def show(frame: Frame, meter: str | None) -> None:
     Example:
       creto quota show --meter tool_calls
     """
+    from creto._count import measured
     from creto.errors import NotFoundError
     from creto.metering._period import instant
     from creto.metering._render import bars
@@ -101,8 +102,10 @@ def show(frame: Frame, meter: str | None) -> None:
     own = f"spiffe://{frame.settings.common.trust_domain}/agent/"
     for counter, used in rows:
         name = counter["name"] if frame.json else counter["name"].removeprefix(own)
-        row = [counter["level"], name, counter["meter"], counter["window"], used, counter["limit"]]
-        row += [counter["boost"], instant(counter["resets_at"], zone) if counter["resets_at"] else None]
+        row = [counter["level"], name, counter["meter"], counter["window"], used, counter["limit"], counter["boost"]]
+        if not frame.json:
+            row[4:] = [units and measured(counter["meter"], units) for units in row[4:]]
+        row.append(instant(counter["resets_at"], zone) if counter["resets_at"] else None)
         if not frame.json:
             row.append(bars([used, max(counter["limit"], used, 1)], 10)[0].ljust(10, "·"))
         table.append(row)
@@ -241,6 +244,7 @@ def explain(frame: Frame, path: str, usage: tuple[str, ...]) -> int:
       creto quota explain reader tool_calls=1
       creto quota explain acme/research/reader tool_calls=1
     """
+    from creto._count import measured
     from creto.errors import InvalidInputError
 
     names = _names(frame, path)
@@ -261,9 +265,12 @@ def explain(frame: Frame, path: str, usage: tuple[str, ...]) -> int:
         for counter in counters:
             asked = wanted[counter["meter"]]
             fits = counter["used"] + asked <= counter["limit"]
-            left = counter["limit"] - counter["used"]
+            used, limit, left = (
+                measured(counter["meter"], units)
+                for units in (counter["used"], counter["limit"], counter["limit"] - counter["used"])
+            )
             what = f"{counter['level']} {counter['name']}: {counter['meter']} ({counter['window']})"
-            frame.say(f"{'ok  ' if fits else 'FULL'} {what}: {counter['used']} of {counter['limit']} used, {left} left")
+            frame.say(f"{'ok  ' if fits else 'FULL'} {what}: {used} of {limit} used, {left} left")
         if not counters:
             frame.say(f"no quota counts {', '.join(wanted)} here")
         frame.say(

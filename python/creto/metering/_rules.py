@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
+from creto._count import MONEY_SCALE
 from creto.errors import InvalidInputError
 from creto.metering._currency import places
 from creto.nhi._names import agent_id
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
 
 __all__ = ["MONEY_SCALE", "cost_meter", "rule", "rule_under", "rules_json", "scope_under"]
 
-MONEY_SCALE = 10**9
-"""Money is counted in billionths of its currency's unit: one token can cost less than a millionth of it."""
 _PER_PROCESS = {"sliding", "gcra"}
 
 

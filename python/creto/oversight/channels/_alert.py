@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from creto._count import measured
 from creto._plain import plain
 
 __all__ = ["Alert"]
@@ -66,7 +67,7 @@ class Alert:
         return [
             ("Name", plain(self.name, most=200)),
             ("Meter", plain(self.meter, most=120)),
-            ("Used", f"{self.used:,} of {self.limit:,}"),
+            ("Used", f"{measured(self.meter, self.used)} of {measured(self.meter, self.limit)}"),
             ("Window", plain(self.window, most=80) or "-"),
             ("At", f"{when:%Y-%m-%d %H:%M} UTC"),
         ]
