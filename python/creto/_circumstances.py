@@ -8,7 +8,7 @@ from typing import Any
 from creto._host import bare, host_of, usual
 from creto.errors import InvalidInputError
 
-__all__ = ["facts_of"]
+__all__ = ["circumstances", "facts_of"]
 
 
 def facts_of(action: str, resource: str) -> dict[str, Any]:
@@ -32,6 +32,31 @@ def facts_of(action: str, resource: str) -> dict[str, Any]:
     if action.startswith("fs:"):
         return {"path": _path(bare(resource))}
     return _destination(bare(resource)) if action == "net:connect" else {}
+
+
+def circumstances(action: str, resource: str, given: dict[str, Any] | None) -> dict[str, Any] | None:
+    """The context that policies decide on: what the resource tells is in it, and nothing that says otherwise."""
+    if not (isinstance(action, str) and isinstance(resource, str)):
+        name, wrong = ("resource", resource) if isinstance(action, str) else ("action", action)
+        raise InvalidInputError(f"{name} `{wrong!r}`: write text, as `http:get` on `https://example.org`")
+    facts = facts_of(action, resource)
+    for name, fact in facts.items():
+        if given and name in given and not _is(given[name], fact):
+            raise InvalidInputError(
+                f"the context says the {name} is `{given[name]}`, and `{resource}` leads to `{fact}`; "
+                f"leave `{name}` out"
+            )
+    if not facts:
+        # A request to what is no URL has no host.
+        return {"host": "", **(given or {})} if bare(action).startswith("http:") else given
+    return {**(given or {}), **facts}
+
+
+def _is(given: Any, fact: str | int) -> bool:
+    try:
+        return type(given) is type(fact) and (given == fact or (isinstance(given, str) and usual(given) == fact))
+    except ValueError:
+        return False
 
 
 def _path(path: str) -> str:

@@ -9,8 +9,7 @@ import anyio
 
 from creto import _bridge, _core
 from creto._act import Act, failure
-from creto._circumstances import facts_of
-from creto._host import bare, usual
+from creto._circumstances import circumstances
 from creto.errors import CretoError, InvalidInputError, OversightRequiredError, QuotaExceededError, UnauthorizedError
 
 if TYPE_CHECKING:
@@ -45,7 +44,7 @@ def brought(
     # What nearly every act brings is taken as it is; looking at the rest costs more than deciding.
     plain = (context is None or type(context) is dict) and type(action) is type(resource) is str
     if not plain or action[:3] in _TELLING or action[-1:] == '"':
-        context = _circumstances(action, resource, context)
+        context = circumstances(action, resource, _dict("context", context))
     return context, None if usage is None else _dict("usage", usage) or None  # type: ignore[return-value]  # see `plain`
 
 
@@ -254,28 +253,3 @@ def _dict(what: str, mapping: Mapping[str, V] | None) -> dict[str, V] | None:
     if not isinstance(mapping, Mapping):
         raise InvalidInputError(f"{what}: give values by name, as a dict, not `{mapping!r}`")
     return dict(mapping)
-
-
-def _circumstances(action: str, resource: str, context: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """The context that policies decide on: what the resource tells is in it, and nothing that says otherwise."""
-    if not (isinstance(action, str) and isinstance(resource, str)):
-        name, given = ("resource", resource) if isinstance(action, str) else ("action", action)
-        raise InvalidInputError(f"{name} `{given!r}`: write text, as `http:get` on `https://example.org`")
-    given, facts = _dict("context", context), facts_of(action, resource)
-    for name, fact in facts.items():
-        if given and name in given and not _is(given[name], fact):
-            raise InvalidInputError(
-                f"the context says the {name} is `{given[name]}`, and `{resource}` leads to `{fact}`; "
-                f"leave `{name}` out"
-            )
-    if not facts:
-        # A request to what is no URL has no host.
-        return {"host": "", **(given or {})} if bare(action).startswith("http:") else given
-    return {**(given or {}), **facts}
-
-
-def _is(given: Any, fact: str | int) -> bool:
-    try:
-        return type(given) is type(fact) and (given == fact or (isinstance(given, str) and usual(given) == fact))
-    except ValueError:
-        return False

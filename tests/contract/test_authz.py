@@ -354,6 +354,7 @@ case:
 
 def test_explain_says_why(run: Any) -> None:
     out = run("policy", "explain", "researcher", "fs:read", ".env", "--context", '{"path": ".env"}')
+    assert run("policy", "explain", "researcher", "fs:read", ".env") == out  # as the layer works it out
     assert out.startswith("denied: policy `secrets-never` forbids it\n")
     assert "permit `read-working-folder`: applies" in out
     assert "when " in out

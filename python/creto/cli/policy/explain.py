@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from creto._circumstances import circumstances
 from creto._foreign import json_value
 from creto.cli._frame import Frame, json_option, pass_frame
 from creto.cli.policy._sets import FILE, agent_id, configured_engine, engine, short
@@ -38,9 +39,12 @@ def command(
 ) -> None:
     """Say how an act would be decided, and why: each policy that fits, each of its conditions with its value.
 
+    What the resource tells (host, port, path) is in the context by itself.
+
     \b
     Example:
-      creto policy explain researcher fs:read .env --context '{"path": ".env"}'
+      creto policy explain researcher fs:read .env
+      creto policy explain bookkeeper tool:call send_money --context '{"purpose": "survey"}'
     """
     asked = engine(files, schema, entities) if files else configured_engine(frame)
     try:
@@ -53,6 +57,7 @@ def command(
         raise InvalidInputError(f"--context is not a JSON object: {error}") from None
     if not isinstance(fields, dict):
         raise InvalidInputError("--context is not a JSON object: write it as '{\"name\": value}'")
+    fields = circumstances(action, resource, fields) or {}
     who = agent_id(frame, agent)
     decision = asked.check_nowait(who, action, resource, fields)
     explained = asked.explain(who, action, resource, fields)
