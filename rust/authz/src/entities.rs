@@ -10,6 +10,7 @@ use crate::tree::Tree;
 use crate::value::{Ent, Stored};
 use foldhash::quality::RandomState;
 use hashbrown::{HashMap, HashSet};
+use smallvec::SmallVec;
 use std::sync::Arc;
 
 /// Entity types by number. Numbers are never reused while a policy set serves.
@@ -34,22 +35,28 @@ impl Types {
     }
 }
 
-/// Values by name, sorted by name, in one piece of memory. Equal names are one piece of text for all entities, so that a check which compares
-/// one finds it in the cache.
-pub type Facts = Arc<[(Arc<str>, Stored)]>;
+/// Values by name, sorted by name. Equal names are one piece of text for all entities, so that a check which compares one finds it in the
+/// cache.
+pub type Values = SmallVec<[(Arc<str>, Stored); 2]>;
 
-/// One entity: three cache lines. The first holds all that finding its policies takes, the last the id.
+/// What else is known of an entity, in one piece of memory: only conditions ask for it.
+#[derive(Clone, Debug, Default)]
+pub struct Facts {
+    pub attributes: Values,
+    pub tags: Values,
+    /// Ascending.
+    pub ancestors: Numbers,
+}
+
+/// One entity: two cache lines, fetched as a pair. The first holds all that finding its policies takes, the second the id.
 #[derive(Clone, Debug)]
-#[repr(C, align(64))]
+#[repr(C, align(128))]
 pub struct Record {
     pub kind: u32,
     /// False where it is only named: by a policy, as a parent, or until it was removed.
     pub present: bool,
     pub standing: Standing,
-    pub attributes: Facts,
-    pub tags: Facts,
-    /// Ascending.
-    pub ancestors: Numbers,
+    pub facts: Arc<Facts>,
     id: Id,
 }
 
@@ -68,6 +75,8 @@ pub struct Entities {
     records: Tree<Record>,
     /// Names of attributes and tags, each kept once.
     words: Arc<HashSet<Arc<str>, RandomState>>,
+    /// What is known of an entity that is only named, one for all.
+    nothing: Arc<Facts>,
 }
 
 impl Entities {
@@ -173,15 +182,9 @@ impl Entities {
             let taken = (0..number).filter_map(|n| self.record(n)).map(|record| (record.kind, record.id.text()));
             self.names = Arc::new(self.names.grown(taken.chain(std::iter::once((kind, id)))));
         }
-        let vacant = |kind: u32, id: &str| Record {
-            kind,
-            present: false,
-            standing: Standing::default(),
-            attributes: Facts::default(),
-            tags: Facts::default(),
-            ancestors: Numbers::new(),
-            id: id.into(),
-        };
+        let nothing = &self.nothing;
+        let vacant =
+            |kind: u32, id: &str| Record { kind, present: false, standing: Standing::default(), facts: Arc::clone(nothing), id: id.into() };
         self.records.push(vacant(kind, id), || vacant(0, ""));
         number
     }
@@ -200,6 +203,32 @@ impl Entities {
         self.records.get_mut(number as usize)
     }
 
+    /// An entity is there, with these attributes and tags in place of those that it had.
+    pub fn put(&mut self, number: u32, attributes: Values, tags: Values) {
+        if let Some(record) = self.record_mut(number) {
+            record.present = true;
+            record.facts = Arc::new(Facts { attributes, tags, ancestors: record.facts.ancestors.clone() });
+        }
+    }
+
+    /// An entity is there no more, and only named.
+    pub fn take_out(&mut self, number: u32) {
+        let nothing = Arc::clone(&self.nothing);
+        if let Some(record) = self.record_mut(number) {
+            (record.present, record.facts) = (false, nothing);
+        }
+    }
+
+    /// Who or what an entity belongs to, in place of what it did; nothing, where it is not there.
+    pub fn set_ancestors(&mut self, number: u32, ancestors: Numbers) {
+        if let Some(record) = self.record_mut(number)
+            && record.present
+            && record.facts.ancestors != ancestors
+        {
+            Arc::make_mut(&mut record.facts).ancestors = ancestors;
+        }
+    }
+
     /// Bytes of the records and of the table of names, without the names and attributes themselves.
     pub fn bytes(&self) -> usize {
         self.records.len() * size_of::<Record>() + self.names.bytes()
@@ -211,9 +240,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_record_is_three_cache_lines_and_slicing_reads_one() {
-        assert_eq!(size_of::<Record>(), 192);
+    fn a_record_is_two_cache_lines_and_slicing_reads_one() {
+        assert_eq!(size_of::<Record>(), 128);
         assert_eq!(std::mem::offset_of!(Record, standing) + size_of::<Standing>(), 64);
-        assert_eq!(std::mem::offset_of!(Record, id), 128);
     }
 }

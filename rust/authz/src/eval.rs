@@ -67,7 +67,7 @@ impl<'a> Scene<'a> {
             Node::HasTag(a, b) => {
                 let (a, b) = (self.value(a)?, self.value(b)?);
                 let (ent, tag) = (a.ent()?, b.str()?);
-                Ok(self.entities.existing(ent).is_some_and(|record| stored_field(&record.tags, tag).is_some()))
+                Ok(self.entities.existing(ent).is_some_and(|record| stored_field(&record.facts.tags, tag).is_some()))
             }
             Node::HasField(of, name) => Ok(self.step(&self.value(of)?, self.program.text(name))?.is_some()),
             Node::HasPath(of, names) => {
@@ -130,7 +130,7 @@ impl<'a> Scene<'a> {
                 let (a, b) = (self.value(a)?, self.value(b)?);
                 let (ent, tag) = (a.ent()?, b.str()?);
                 let record = self.entities.existing(ent).ok_or(Erred)?;
-                stored_field(&record.tags, tag).map(|value| value.view()).ok_or(Erred)
+                stored_field(&record.facts.tags, tag).map(|value| value.view()).ok_or(Erred)
             }
             Node::Neg(of) => Ok(Val::Long(self.value(of)?.long()?.checked_neg().ok_or(Erred)?)),
             Node::Add(a, b) => self.arithmetic(a, b, i64::checked_add),
@@ -169,9 +169,11 @@ impl<'a> Scene<'a> {
     fn step(&self, of: &Val<'a>, name: &str) -> Result<Option<Result<Val<'a>, Erred>>, Erred> {
         match of {
             Val::Record(record) => Ok(record.field(name)),
-            Val::Ent(ent) => {
-                Ok(self.entities.existing(*ent).and_then(|record| stored_field(&record.attributes, name)).map(|value| Ok(value.view())))
-            }
+            Val::Ent(ent) => Ok(self
+                .entities
+                .existing(*ent)
+                .and_then(|record| stored_field(&record.facts.attributes, name))
+                .map(|value| Ok(value.view()))),
             _ => Err(Erred),
         }
     }
@@ -196,7 +198,7 @@ impl<'a> Scene<'a> {
 
     /// Cedar's `in`: itself or a descendant of the one entity, or of any in the set.
     fn within(&self, ent: Ent<'a>, of: &Val<'a>) -> Result<bool, Erred> {
-        let ancestors = self.entities.existing(ent).map(|record| &*record.ancestors).unwrap_or_default();
+        let ancestors = self.entities.existing(ent).map(|record| &*record.facts.ancestors).unwrap_or_default();
         let under = |other: Ent<'a>| {
             same_entity(ent, other, self.entities)
                 || (!ancestors.is_empty() && self.entities.number(other).is_some_and(|number| ancestors.binary_search(&number).is_ok()))

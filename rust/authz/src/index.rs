@@ -212,7 +212,7 @@ impl Index {
         let mut rows_of: Vec<Vec<u32>> = vec![Vec::new(); keys as usize];
         self.rows.insert(Signature::new(), 0);
         for number in 0..entities.count() {
-            let ancestors = entities.record(number).map(|record| &*record.ancestors).unwrap_or_default();
+            let ancestors = entities.record(number).map(|record| &*record.facts.ancestors).unwrap_or_default();
             let signature = self.signature(number, ancestors);
             let next = self.rows.len() as u32;
             if !self.rows.contains_key(&signature) {

@@ -1,13 +1,12 @@
 //! Entities of cedar-policy taken in: numbered, their attributes and tags stored.
 
-use crate::entities::{Entities, Facts};
+use crate::entities::{Entities, Values};
 use crate::hierarchy::Numbers;
 use crate::value::Stored;
 use cedar_policy_core::ast::{self, EntityType, EntityUID};
 use creto_enablement_common::{Error, Result};
 use foldhash::quality::RandomState;
 use hashbrown::HashMap;
-use std::sync::Arc;
 
 /// Gives entities their numbers; remembers types by cedar-policy's own names, so that they are spelled out once.
 pub struct Numbering<'a> {
@@ -39,8 +38,8 @@ impl<'a> Numbering<'a> {
 pub struct Taken {
     pub number: u32,
     pub parents: Numbers,
-    pub attributes: Facts,
-    pub tags: Facts,
+    pub attributes: Values,
+    pub tags: Values,
 }
 
 /// Numbers an entity and its parents, and stores its values; its record is not changed.
@@ -50,19 +49,19 @@ pub struct Taken {
 pub fn take_in(entity: &ast::Entity, numbering: &mut Numbering<'_>) -> Result<Taken> {
     let number = numbering.number(entity.uid());
     let parents = entity.parents().map(|parent| numbering.number(parent)).collect();
-    let mut facts = |pairs: &mut dyn Iterator<Item = (&str, &ast::PartialValue)>| -> Result<Facts> {
+    let mut values = |pairs: &mut dyn Iterator<Item = (&str, &ast::PartialValue)>| -> Result<Values> {
         let mut fields = pairs
             .map(|(name, value)| {
                 let ast::PartialValue::Value(value) = value else { return None };
                 let stored = Stored::from_cedar(value, &mut |uid| Stored::Known(numbering.number(uid)))?;
                 Some((numbering.entities.word(name), stored))
             })
-            .collect::<Option<Vec<(Arc<str>, Stored)>>>()
+            .collect::<Option<Values>>()
             .ok_or_else(|| Error::invalid(format!("entity `{}` holds a value that is not known", entity.uid())))?;
         fields.sort_by(|(a, _), (b, _)| a.cmp(b));
-        Ok(fields.into())
+        Ok(fields)
     };
-    let attributes = facts(&mut entity.attrs().map(|(name, value)| (name.as_str(), value)))?;
-    let tags = facts(&mut entity.tags().map(|(name, value)| (name.as_str(), value)))?;
+    let attributes = values(&mut entity.attrs().map(|(name, value)| (name.as_str(), value)))?;
+    let tags = values(&mut entity.tags().map(|(name, value)| (name.as_str(), value)))?;
     Ok(Taken { number, parents, attributes, tags })
 }

@@ -93,10 +93,7 @@ impl Set {
         for entity in cedar.iter() {
             let taken = take_in(entity, &mut numbering)?;
             hierarchy.set_parents(taken.number, &taken.parents);
-            if let Some(record) = numbering.entities.record_mut(taken.number) {
-                record.present = true;
-                (record.attributes, record.tags) = (taken.attributes, taken.tags);
-            }
+            numbering.entities.put(taken.number, taken.attributes, taken.tags);
         }
         let index = slice(&scopes, &rules, &hierarchy, &mut entities);
         let set = Self {
@@ -154,7 +151,7 @@ impl Set {
         let Some(record) = entities.record_mut(number) else { return Ok(()) };
         let mut standing = self
             .index
-            .place(record.kind, number, &record.ancestors)
+            .place(record.kind, number, &record.facts.ancestors)
             .ok_or_else(|| Error::new(creto_enablement_common::ErrorKind::NotFound).with_context("an action of a new kind"))?;
         standing.shape = self.shapes.as_ref().map_or(NONE, |shapes| shapes.place_of(number));
         record.standing = standing;
@@ -223,10 +220,7 @@ pub fn by_id(set: &cedar_policy::PolicySet) -> Vec<&cedar_policy::Policy> {
 /// Slices policies by the actions that there are, every entity's ancestors having been worked out first.
 fn slice(scopes: &[Scope], rules: &[Rule], hierarchy: &Hierarchy, entities: &mut Entities) -> Index {
     for number in 0..entities.count() {
-        let ancestors = hierarchy.ancestors(number);
-        if let Some(record) = entities.record_mut(number) {
-            record.ancestors = if record.present { ancestors } else { crate::hierarchy::Numbers::new() };
-        }
+        entities.set_ancestors(number, hierarchy.ancestors(number));
     }
     Index::new(scopes.iter(), rules, entities)
 }

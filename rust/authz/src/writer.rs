@@ -1,7 +1,7 @@
 //! Makes the next version: entities added, changed and removed, and where they then stand.
 
-use crate::entities::{Entities, Facts};
-use crate::hierarchy::{Hierarchy, Numbers};
+use crate::entities::Entities;
+use crate::hierarchy::Hierarchy;
 use crate::intake::{Numbering, Taken, take_in};
 use crate::set::Set;
 use cedar_policy::Entity;
@@ -52,10 +52,7 @@ impl Writer {
                 touched.push(number);
                 touched.extend(self.hierarchy.descendants(number));
             }
-            if let Some(record) = self.entities.record_mut(number) {
-                record.present = true;
-                (record.attributes, record.tags) = (attributes, tags);
-            }
+            self.entities.put(number, attributes, tags);
         }
         Ok(touched)
     }
@@ -95,10 +92,7 @@ impl Writer {
             touched.extend(self.hierarchy.descendants(number));
             self.hierarchy.set_parents(number, &[]);
             self.hierarchy.orphan(number);
-            if let Some(record) = self.entities.record_mut(number) {
-                record.present = false;
-                (record.attributes, record.tags) = (Facts::default(), Facts::default());
-            }
+            self.entities.take_out(number);
         }
         touched
     }
@@ -108,10 +102,7 @@ impl Writer {
         // What was only named so far (a parent, a value) has no standing yet.
         let fresh = self.settled..self.entities.count();
         for number in touched.iter().copied().chain(fresh) {
-            let ancestors = self.hierarchy.ancestors(number);
-            if let Some(record) = self.entities.record_mut(number) {
-                record.ancestors = if record.present { ancestors } else { Numbers::new() };
-            }
+            self.entities.set_ancestors(number, self.hierarchy.ancestors(number));
             match self.set.settle(number, &mut self.entities) {
                 Err(error) if *error.kind() == ErrorKind::NotFound => {
                     let set = self.set.sliced_again(&self.hierarchy, &mut self.entities)?;
