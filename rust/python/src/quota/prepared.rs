@@ -63,7 +63,6 @@ impl PreparedQuota {
 }
 
 /// An argument that stands apart from those that follow it, so that Python makes no tuple of one; None given is not none given.
-#[expect(clippy::unnecessary_wraps, reason = "the form in which arguments are taken")]
 fn given<'a, 'py>(units: &'a Bound<'py, PyAny>) -> PyResult<Option<&'a Bound<'py, PyAny>>> {
     Ok(Some(units))
 }
