@@ -297,7 +297,7 @@ th { text-align: left; white-space: nowrap; color: var(--soft);
   grid-template-columns: max-content 1fr; gap: 4px 18px } dt { color: var(--soft) }
 dd { margin: 0; overflow-wrap: anywhere;
   font-variant-numeric: tabular-nums } td:nth-child(-n+3) { overflow-wrap: break-word } @media (max-width: 46rem) {
-  dl { grid-template-columns: minmax(0, 1fr); gap: 0 } dd { margin-bottom: 8px } .wide table { min-width: 620px } }
+  dl { grid-template-columns: minmax(0, 1fr); gap: 0 } dd { margin-bottom: 8px } .wide table { min-width: 820px } }
 @media print { body { background: #fff } }
 """
 
