@@ -182,7 +182,7 @@ def delegate(
             depth=depth,
             previous=chain.read_text().splitlines() if chain else (),
         )
-    _write("\n".join(hops) + "\n", out)
+    _write(frame, "\n".join(hops) + "\n", out)
 
 
 @command.command()
@@ -200,7 +200,7 @@ def export(frame: Frame, names: tuple[str, ...], out: Path | None) -> None:
     with identities_of(frame) as identities:
         for name in names:
             identities.find(name)  # a name that was misspelt makes no agent
-        _write(identities.export(*names) + "\n", out)
+        _write(frame, identities.export(*names) + "\n", out)
         click.echo(f"fingerprint of this trust domain: {identities.domain().verifying_key.fingerprint}", err=True)
 
 
@@ -247,8 +247,9 @@ def _pem(der: bytes) -> str:
     return f"-----BEGIN CERTIFICATE-----\n{body}\n-----END CERTIFICATE-----\n"
 
 
-def _write(text: str, out: Path | None) -> None:
+def _write(frame: Frame, text: str, out: Path | None) -> None:
     if out is None:
         sys.stdout.write(text)
     else:
         out.write_text(text)
+        frame.say(f"wrote {out}")

@@ -80,8 +80,9 @@ def list_(frame: Frame) -> None:
         frame.table(
             ["name", "agent", "set"],
             (
-                (one.name, one.agent, datetime.fromtimestamp((one.created >> 12) / 1_000_000, UTC))
+                (one.name, one.agent, made if frame.json else f"{made:%Y-%m-%d %H:%M} UTC")
                 for one in secrets.all()
+                for made in [datetime.fromtimestamp((one.created >> 12) / 1_000_000, UTC)]
             ),
             empty="no secrets; keep one with `creto secret set NAME`",
         )
