@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -234,12 +235,27 @@ class LayerHooks:
             self._found = (live.current, live.governed())
         return self._found[1]
 
+    def _marked(self, path: str) -> Path | None:
+        """The folder that a change would mark as installed: such are in view whole."""
+        parts = Path(path).parts
+        for depth, (name, inner) in enumerate(pairwise(parts), 1):
+            folder = self._workdir.joinpath(*parts[:depth])
+            if inner in _NOT_WALKED.get(name, ()) and not _was_installed(folder):
+                return folder
+        return None
+
     async def _write(self, change: Change) -> None:
         governed = self._governed().why(
             self._workdir / change.path,
             link=change.shape == "link",
             empty=change.shape == "folder" and change.kind == "added",
         )
+        marked = self._marked(change.path)
+        if governed is None and marked is not None:
+            import anyio
+
+            if await anyio.to_thread.run_sync(_hidden, self._layer, self._agent, self._workdir, marked):
+                governed = "what marks a folder as installed, which would have files in view that policy hides"
         if governed is not None:
             why = (
                 f"`fs:write` on `{change.name}`: it is {governed}; "
@@ -330,12 +346,12 @@ def pool_of(parts: Parts, backend: str | None, hosts: Mapping[str, str] | None =
     return Pool(settings, parts.folder, backend=backend, hosts=hosts, protected=system_folders())
 
 
-def _hidden(layer: EnablementLayer, agent: Agent, workdir: Path) -> list[str]:
-    """Files of the folder that the agent may not read: they are not in view at all."""
+def _hidden(layer: EnablementLayer, agent: Agent, workdir: Path, below: Path | None = None) -> list[str]:
+    """Files of the folder, or of one in it, that the agent may not read: they are not in view at all."""
     check = layer.parts.policy.check_nowait
     hidden: list[str] = []
     seen = 0
-    for folder, folders, files in os.walk(workdir):
+    for folder, folders, files in os.walk(below or workdir):
         if ".git" in Path(folder).relative_to(workdir).parts:
             folders[:] = [name for name in folders if name not in _NOT_WALKED_IN_GIT]
         else:

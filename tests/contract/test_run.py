@@ -241,6 +241,26 @@ def test_a_token_that_git_was_given_for_a_checkout_is_not_in_view(project: Path)
     assert json.loads(done.stderr.splitlines()[-1])["hidden"] == [".git/config", ".git/credentials"]
 
 
+@pytest.mark.parametrize("mark", ["target/CACHEDIR.TAG", "venv/pyvenv.cfg", "venv/conda-meta/history"])
+def test_no_agent_marks_a_folder_as_installed_to_have_what_is_hidden_in_it_in_view(project: Path, mark: str) -> None:
+    """Two runs: the first one's only change says that the folder was built, and the second one looks into it."""
+    skip_unless("process")
+    folder = project / mark.split("/")[0]
+    folder.mkdir()
+    (folder / ".env").write_text("KEY=s3cret\n")
+    script = f"mkdir -p {Path(mark).parent} target2 && echo x > {mark}; echo x > target2/CACHEDIR.TAG"
+    done = creto("run", "--backend", "process", "--apply", "all", "--json", "--", "bash", "-c", script)
+    summary = json.loads(done.stderr.splitlines()[-1])
+    assert [each["path"] for each in summary["changes"] if each["applied"]] == ["target2", "target2/CACHEDIR.TAG"]
+    assert "would have files in view that policy hides" in summary["denied"][0]["reason"]
+    again = creto("run", "--backend", "process", "--json", "--", "bash", "-c", f"cat {folder.name}/.env")
+    assert "s3cret" not in again.stdout
+    # What a build makes is marked as ever.
+    script = "mkdir -p new/target && echo x > new/target/CACHEDIR.TAG"
+    done = creto("run", "--backend", "process", "--apply", "all", "--json", "--", "bash", "-c", script)
+    assert all(each["applied"] for each in json.loads(done.stderr.splitlines()[-1])["changes"])
+
+
 def test_somebody_at_another_terminal_may_agree(project: Path) -> None:
     skip_unless("process")
     run = subprocess.Popen(
