@@ -221,3 +221,11 @@ def test_what_the_parser_refuses_is_json_too_where_json_is_asked_for(capsys: pyt
     assert main(["policy", "prove", "nope.toml", "--json"]) == 2
     told = json.loads(capsys.readouterr().err)
     assert (told["exit_code"], "'nope.toml' does not exist" in told["error"]["message"]) == (2, True)
+
+
+def test_what_stopped_a_run_says_the_exit_status_that_the_run_has(
+    state: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "wrong.toml").write_text("[runtime]\ndefault_backend = 1\n")
+    code = main(["--state", str(state), "--config", str(tmp_path / "wrong.toml"), "run", "--json", "--", "true"])
+    assert (code, json.loads(capsys.readouterr().err.splitlines()[-1])["exit_code"]) == (102, 102)

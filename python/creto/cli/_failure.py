@@ -51,10 +51,10 @@ def leaf(error: BaseException) -> BaseException:
     return next((inner for inner in leaves if isinstance(inner, CretoError)), leaves[0])
 
 
-def render(error: BaseException, *, as_json: bool, verbose: bool) -> int:
-    """Writes an error to standard error and returns its exit code."""
+def render(error: BaseException, *, as_json: bool, verbose: bool, above: int = 0) -> int:
+    """Writes an error to standard error and returns its exit code, added to `above`."""
     error = leaf(error)
-    code = exit_code(error)
+    code = above + exit_code(error)
     if as_json:
         click.echo(json.dumps({"error": _fields(error), "exit_code": code}), err=True)
     else:

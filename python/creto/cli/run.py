@@ -82,7 +82,7 @@ def command(
       creto run -- python agent.py
       creto run --allow pypi.org -- pip download six
     """
-    from creto.cli._failure import exit_code, render
+    from creto.cli._failure import render
     from creto.cli._session import Session
 
     if not argv:
@@ -104,8 +104,7 @@ def command(
     try:
         return frame.run(session.run, list(argv))
     except Exception as error:  # noqa: BLE001 - told as every error is; only the number is another
-        render(error, as_json=frame.json, verbose=frame.verbose)
-        return STOPPED + exit_code(error)
+        return render(error, as_json=frame.json, verbose=frame.verbose, above=STOPPED)
 
 
 def _pair(text: str) -> tuple[str, str]:
