@@ -99,7 +99,7 @@ impl Hop {
     }
 
     /// Asks every policy.
-    pub fn tally(&self, entities: &Entities, principal: Party<'_>, action: Party<'_>, resource: Party<'_>, context: Fields<'_>) -> Tally {
+    pub fn tally(&self, entities: &Entities, [principal, action, resource]: [&Party<'_>; 3], context: Fields<'_>) -> Tally {
         let mut tally = Tally::default();
         let scene =
             Scene { program: &self.program, entities, principal: principal.ent, action: action.ent, resource: resource.ent, context };

@@ -190,9 +190,9 @@ impl Set {
 
     /// Asks every policy that can concern the request.
     #[inline]
-    pub fn tally(&self, entities: &Entities, principal: Party<'_>, action: Party<'_>, resource: Party<'_>, context: Fields<'_>) -> Tally {
+    pub fn tally(&self, entities: &Entities, [principal, action, resource]: [&Party<'_>; 3], context: Fields<'_>) -> Tally {
         let mut tally = Tally::default();
-        let (Some(of_principal), Some(of_resource)) = (self.standing(&principal), self.standing(&resource)) else {
+        let (Some(of_principal), Some(of_resource)) = (self.standing(principal), self.standing(resource)) else {
             return tally;
         };
         let row = action.record.map_or(0, |record| record.standing.row);

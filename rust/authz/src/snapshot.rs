@@ -115,8 +115,8 @@ impl Snapshot {
 
     /// What the policies say to a request; none where it does not fit the schema.
     #[inline]
-    fn fitting(&self, parties: [Party<'_>; 3], context: Fields<'_>) -> Option<Tally> {
-        let [principal, action, resource] = &parties;
+    fn fitting(&self, parties: [&Party<'_>; 3], context: Fields<'_>) -> Option<Tally> {
+        let [principal, action, resource] = parties;
         if !self.principal_fits(principal, action) {
             return None;
         }
@@ -135,13 +135,13 @@ impl Snapshot {
     }
 
     #[inline]
-    pub fn tally(&self, [principal, action, resource]: [Party<'_>; 3], context: Fields<'_>) -> Tally {
-        self.set.tally(&self.entities, principal, action, resource, context)
+    pub fn tally(&self, parties: [&Party<'_>; 3], context: Fields<'_>) -> Tally {
+        self.set.tally(&self.entities, parties, context)
     }
 
     /// What is to be done about a request that was read.
     #[inline]
-    pub fn decide(&self, parties: [Party<'_>; 3], context: Fields<'_>) -> Ruling {
+    pub fn decide(&self, parties: [&Party<'_>; 3], context: Fields<'_>) -> Ruling {
         match self.fitting(parties, context) {
             Some(tally) => self.ruling(&tally, |number| self.set.policy(number)),
             None => self.misfit_of(parties, context),
@@ -150,7 +150,7 @@ impl Snapshot {
 
     /// The same, told shortly.
     #[inline]
-    pub fn tell_of(&self, parties: [Party<'_>; 3], context: Fields<'_>) -> Told {
+    pub fn tell_of(&self, parties: [&Party<'_>; 3], context: Fields<'_>) -> Told {
         let Some(tally) = self.fitting(parties, context) else {
             return Told::Own(Box::new(self.misfit_of(parties, context)));
         };
@@ -185,7 +185,7 @@ impl Snapshot {
     }
 
     #[cold]
-    fn misfit_of(&self, parties: [Party<'_>; 3], context: Fields<'_>) -> Ruling {
+    fn misfit_of(&self, parties: [&Party<'_>; 3], context: Fields<'_>) -> Ruling {
         let [agent, action, resource] = &parties.map(|party| party.text(&self.entities));
         self.misfit(&CheckRef { agent, action, resource, context })
     }
@@ -201,7 +201,7 @@ impl Snapshot {
     pub fn rule(&self, check: &CheckRef<'_>) -> Ruling {
         let mut buffers = Buffers::default();
         match self.parties(check, &mut buffers) {
-            Ok(parties) => self.decide(parties, check.context),
+            Ok(parties) => self.decide(parties.each_ref(), check.context),
             Err(_) => self.misfit(check),
         }
     }
@@ -211,7 +211,7 @@ impl Snapshot {
     pub fn tell(&self, check: &CheckRef<'_>) -> Told {
         let mut buffers = Buffers::default();
         match self.parties(check, &mut buffers) {
-            Ok(parties) => self.tell_of(parties, check.context),
+            Ok(parties) => self.tell_of(parties.each_ref(), check.context),
             Err(_) => Told::Own(Box::new(self.misfit(check))),
         }
     }

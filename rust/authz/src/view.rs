@@ -76,7 +76,7 @@ impl View {
         prepared: &Prepared,
         resource: Option<&str>,
         context: Fields<'_>,
-        then: impl FnOnce(&Snapshot, [Party<'_>; 3]) -> T,
+        then: impl FnOnce(&Snapshot, [&Party<'_>; 3]) -> T,
     ) -> Result<T, Ruling> {
         let Some(snapshot) = &self.0 else { return Err(nothing()) };
         let [principal, action, own] = parties(snapshot, prepared);
@@ -94,7 +94,7 @@ impl View {
             None if prepared.with_resource => own,
             None => return Err(snapshot.denied("no resource was named")),
         };
-        Ok(then(snapshot, [principal, action, resource]))
+        Ok(then(snapshot, [&principal, &action, &resource]))
     }
 
     /// What the schema wants on record of this action's context; empty for nearly all.
@@ -162,14 +162,14 @@ impl View {
         let Some(snapshot) = &self.0 else { return Ok(Tally::default().into()) };
         let mut buffers = Buffers::default();
         let parties = snapshot.parties(check, &mut buffers)?;
-        Ok(snapshot.tally(parties, check.context).into())
+        Ok(snapshot.tally(parties.each_ref(), check.context).into())
     }
 
     /// Cedar's answer to a prepared request, by numbers; none where it was prepared without a resource.
     #[inline]
     pub fn outcome_prepared(&self, prepared: &Prepared, context: Fields<'_>) -> Option<Outcome> {
         let snapshot = self.0.as_ref()?;
-        prepared.with_resource.then(|| snapshot.tally(parties(snapshot, prepared), context).into())
+        prepared.with_resource.then(|| snapshot.tally(parties(snapshot, prepared).each_ref(), context).into())
     }
 
     /// Decides many acts without circumstances, each given by the places of its parts in the rosters; answers by `code`, in order. A place
@@ -183,7 +183,7 @@ impl View {
                     [principals.party(principal, snapshot)?, actions.party(action, snapshot)?, resources.party(resource, snapshot)?];
                 let [principal, action, resource] = &parties;
                 let fits = snapshot.principal_fits(principal, action) && snapshot.act_fits(action, resource, &[]) != Fit::No;
-                fits.then(|| code_of(&snapshot.tally(parties, &[]), |number| snapshot.set.policy(number)))
+                fits.then(|| code_of(&snapshot.tally(parties.each_ref(), &[]), |number| snapshot.set.policy(number)))
             })();
             answer(said.unwrap_or(code::DENY));
         }
@@ -246,9 +246,9 @@ impl Question<'_> {
     pub fn rule(&self, actor: &Actor) -> Ruling {
         let principal = self.principal(actor);
         if !self.snapshot.principal_fits(&principal, &self.action) {
-            return self.snapshot.decide([principal, self.action, self.resource], self.context);
+            return self.snapshot.decide([&principal, &self.action, &self.resource], self.context);
         }
-        let tally = self.snapshot.tally([principal, self.action, self.resource], self.seen);
+        let tally = self.snapshot.tally([&principal, &self.action, &self.resource], self.seen);
         self.snapshot.ruling(&tally, |number| self.snapshot.set.policy(number))
     }
 
@@ -261,7 +261,7 @@ impl Question<'_> {
         if !self.snapshot.principal_fits(&principal, &self.action) {
             return Err(self.rule(actor));
         }
-        let tally = self.snapshot.tally([principal, self.action, self.resource], self.seen);
+        let tally = self.snapshot.tally([&principal, &self.action, &self.resource], self.seen);
         self.shortly(&tally, |number| self.snapshot.set.policy(number))
     }
 
@@ -274,7 +274,7 @@ impl Question<'_> {
             Ok(hop) => hop,
             Err(error) => return Err(self.snapshot.denied(error.to_string())),
         };
-        let tally = hop.tally(&self.snapshot.entities, self.principal(actor), self.action, self.resource, self.context);
+        let tally = hop.tally(&self.snapshot.entities, [&self.principal(actor), &self.action, &self.resource], self.context);
         self.shortly(&tally, |number| hop.policy(number)).map(|agreed| agreed.audit)
     }
 
