@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import re
 import shutil
@@ -19,6 +20,7 @@ import anyio
 import httpx
 import pytest
 
+import creto
 from creto import _core
 from creto.audit import AuditClient, open_ledger, trusted_keys
 from creto.audit._serve import serve
@@ -151,6 +153,9 @@ def test_an_export_is_written_through_no_link_that_waits_for_it(state: Path, tmp
     assert not (tmp_path / "acts.csv").is_symlink()
     assert not (tmp_path / "seen").is_symlink()
     assert not list(tmp_path.glob(".creto-*"))
+    (tmp_path / f"events.new-{os.getpid()}").symlink_to(kept)
+    assert main(["--state", str(state), "usage", "export", "-o", str(tmp_path / "events")]) == 0
+    assert kept.read_text() == "mine"
 
 
 @pytest.mark.parametrize("place", ["0000/99999999999999999999", f"0000/{'9' * 5_000}", "0000/\u0663"])
@@ -176,3 +181,13 @@ def test_no_spreadsheet_takes_what_an_agent_wrote_for_a_formula(tmp_path: Path) 
     assert [text.replace("'", "") for text in written] == formulas
     for text in written:
         assert all(cell.strip()[:1] in ("'", "x") for cell in re.split(r"[;\r\n]+", text) if cell), text
+
+
+def test_exported_usage_sends_a_terminal_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    steering = "\x1b[2J\x9b2J\u202e"
+    with creto.open_blocking(tmp_path / "state") as layer:
+        layer.perform_blocking(layer.agent("a"), "tool:call", steering, lambda: 1, usage={"tool_calls": 1})
+    assert main(["--state", str(tmp_path / "state"), "usage", "export"]) == 0
+    out = capsys.readouterr().out
+    assert json.loads(out)["data"]["dimensions"]["resource"] == steering
+    assert not set(steering[:1] + steering[4:5] + steering[-1:]) & set(out)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Iterator
@@ -201,29 +200,27 @@ def export(frame: Frame, period: str, customer: str | None, meter: str | None, o
       creto usage export --period 2026-11 --customer acme -o acme.jsonl
     """
     import json
+    from contextlib import nullcontext
 
     from creto._count import counted
+    from creto.audit._export import in_place_of
     from creto.metering import read_events
     from creto.metering._period import parse_period
 
     start, end = parse_period(period, frame.settings.metering.time_zone, time.time_ns() // 1000)
     written = 0
-    new = None if output is None else output.with_name(f"{output.name}.new-{os.getpid()}")
-    try:
-        with (
-            click.open_file("-" if new is None else str(new), "w", encoding="utf-8") as lines,
-            bar("reading") as progress,
-        ):
-            for event in read_events(frame.folder / "ledger", start=start, end=end, progress=progress):
-                if customer in {None, event.customer} and meter in {None, event.meter}:
-                    lines.write(json.dumps(event.to_cloudevent(), ensure_ascii=False, separators=(",", ":")) + "\n")
-                    written += 1
-        if output is not None and new is not None:
-            new.replace(output)  # a file of that name is whole, whatever ended this
-            frame.say(f"{counted(written, 'event')} written to {output}")
-    finally:
-        if new is not None:
-            new.unlink(missing_ok=True)
+    with (
+        nullcontext() if output is None else in_place_of(output) as new,  # a file of that name is whole
+        click.open_file("-" if new is None else str(new), "w", encoding="utf-8") as lines,
+        bar("reading") as progress,
+    ):
+        for event in read_events(frame.folder / "ledger", start=start, end=end, progress=progress):
+            if customer in {None, event.customer} and meter in {None, event.meter}:
+                # In ASCII: what others named steers no terminal.
+                lines.write(json.dumps(event.to_cloudevent(), separators=(",", ":")) + "\n")
+                written += 1
+    if output is not None:
+        frame.say(f"{counted(written, 'event')} written to {output}")
 
 
 def _events(file: Path, *, progress: bool = False) -> Iterator[UsageEvent]:
