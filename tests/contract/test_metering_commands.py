@@ -145,13 +145,17 @@ def test_a_quota_that_names_an_agent_is_in_place_of_that_of_each(config: Path, c
     assert [line.isdigit() for line in lines(acting(config, 9))] == [True, True, False]
     assert "2 of 2 used" in creto("quota", "explain", "reader", "tool_calls=1", code=4)
     assert "2 of 2 used" in creto("quota", "explain", "creto.local/any/reader", "tool_calls=1", code=4)
-    creto("quota", "set", "agent:reader", "tool_calls", "7", "--window", "day")  # more than each has, too
-    assert sum(line.isdigit() for line in lines(acting(config, 9))) == 5
+    creto("quota", "boost", "agent:reader", "tool_calls", "1")
+    assert [line.isdigit() for line in lines(acting(config, 9))] == [True, False]
+    creto("quota", "set", "agent:reader", "tool_calls", "6", "--window", "day")  # more than each has, too
+    assert sum(line.isdigit() for line in lines(acting(config, 9))) == 4
 
 
 def test_money_is_shown_as_money(config: Path, creto: Command) -> None:
-    creto("quota", "set", "agent", "cost:EUR", "5.00", "--window", "month")
+    creto("quota", "set", "agent", "cost:EUR", "5.00", "--window", "month", "--soft", "90", "--soft", "30")
     with open_blocking(config=[config]) as layer:
+        rules = layer.parts.quota.rules_in_force()
+        assert [rule["soft"] for rule in rules if rule["meter"] == "cost:EUR"] == [[30, 90]]
         spent = {"cost:EUR": 1_500_000_000}
         layer.perform_blocking(layer.agent("reader"), "tool:call", "add", lambda: 1, usage=spent)
     assert "1.50 EUR  5.00 EUR" in creto("quota", "show", "--meter", "cost:EUR")

@@ -159,6 +159,13 @@ def _wrong(item: Any) -> str:
 @click.option("--burst", type=int, help="How much at once, for gcra.")
 @click.option("--overage", type=click.Choice(["deny", "warn"]), default=None, help="What happens beyond the limit.")
 @click.option("--currency", help="For money.")
+@click.option(
+    "--soft",
+    type=click.IntRange(0, 100),
+    multiple=True,
+    callback=lambda _context, _option, percents: sorted(percents) or None,
+    help="Give notice at this percentage; may be given again. Else at 50, 80 and 100.",
+)
 @click.option("--lift", is_flag=True, help="Lift this quota instead.")
 @json_option
 @pass_frame
