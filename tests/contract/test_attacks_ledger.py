@@ -25,7 +25,7 @@ from creto import _core
 from creto.audit import AuditClient, open_ledger, trusted_keys
 from creto.audit._serve import serve
 from creto.cli import main
-from creto.errors import IntegrityError
+from creto.errors import IntegrityError, NotFoundError
 from creto.metering._shards import Shards
 
 
@@ -66,6 +66,15 @@ def test_a_log_cannot_stand_in_the_place_of_one_that_was_removed(state: Path) ->
     (other / "origin").write_bytes(name)
     with pytest.raises(IntegrityError, match=r"the log `.*/0000` was seen before and is not there any more"):
         verified(state, seen)
+
+
+def test_a_log_without_the_checkpoint_that_was_seen_of_it_is_not_one_to_recover(state: Path) -> None:
+    seen = [shard.note for shard in verified(state)]
+    (state / "ledger/0001/checkpoint").unlink()
+    with pytest.raises(IntegrityError, match=r"the log `.*/0001` was seen before and is not there any more"):
+        verified(state, seen)
+    with pytest.raises(NotFoundError, match="has records and no checkpoint"):
+        verified(state)
 
 
 def test_no_log_counts_twice(state: Path) -> None:
