@@ -38,9 +38,26 @@ fn enforcer() -> QuotaEnforcer {
 }
 
 /// Organisation, team, agent and its delegator: four levels. One organisation, a team for each 100 agents.
-fn chains(quota: &QuotaEnforcer, keys: usize) -> Vec<Prepared> {
-    let chain = |key: usize| quota.prepare(&["acme", &format!("t{}", key / 100), &format!("a{key}"), "lead"], &["requests"]).ok();
-    (0..keys).filter_map(chain).collect()
+fn each_path(keys: usize, mut visit: impl FnMut(&[&str])) {
+    for key in 0..keys {
+        visit(&["acme", &format!("t{}", key / 100), &format!("a{key}"), "lead"]);
+    }
+}
+
+/// The chains of so many agents by number: 8 bytes each, as a program has them that has many.
+fn numbered(quota: &QuotaEnforcer, keys: usize) -> Checks {
+    let mut chains = Checks::default();
+    each_path(keys, |path| {
+        let _ = chains.add(quota, path, "requests");
+    });
+    chains
+}
+
+/// The same as objects: 32 bytes each, for one meter or several.
+fn prepared(quota: &QuotaEnforcer, keys: usize) -> Vec<Prepared> {
+    let mut chains = Vec::with_capacity(keys);
+    each_path(keys, |path| chains.extend(quota.prepare(path, &["requests"])));
+    chains
 }
 
 fn uniform(keys: usize, count: usize) -> Vec<usize> {
@@ -76,17 +93,21 @@ fn four(limiter: &Keyed, key: u64) -> bool {
     levels.iter().all(|level| limiter.check_key(level).is_ok())
 }
 
-fn checks(case: &str, keys: usize, order: &[usize], against: bool) {
-    let quota = enforcer();
-    let chains = chains(&quota, keys);
-    // Batches are short, so that most of them end before the scheduler comes; the order goes on from batch to batch.
+/// Goes on from batch to batch: these are short, so that most of them end before the scheduler comes.
+fn in_turn(order: &[usize]) -> impl Fn() -> usize + '_ {
     let next = Cell::new(0);
-    let key = || {
+    move || {
         let i = next.get();
         next.set(i + 1);
         order.get(i % order.len()).copied().unwrap_or(0)
-    };
-    let one = |_| chains.get(key()).is_some_and(|chain| chain.take(1, now()));
+    }
+}
+
+fn checks(case: &str, keys: usize, order: &[usize], against: bool) {
+    let quota = enforcer();
+    let chains = numbered(&quota, keys);
+    let key = in_turn(order);
+    let one = |_| chains.take_one(key() as u32, 1, now());
     for i in 0..order.len() {
         black_box(one(i));
     }
@@ -98,7 +119,7 @@ fn checks(case: &str, keys: usize, order: &[usize], against: bool) {
         }
         batches(1_001, 500, |_| four(&limiter, key() as u64)).0
     });
-    let note = "check and consume on 4 levels by a prepared chain, coarse clock read included; the peer: 4 keyed checks of u64 keys";
+    let note = "check and consume on 4 levels by the number of a chain, coarse clock read included; the peer: 4 keyed checks of u64 keys";
     let peer = theirs.map(|value| ("governor", "0.10", value));
     Row { area: "metering", case, unit: "ns", ours, peer, samples: 2_002_000, spread, note }.print();
     if case == "rust/4-level/1000"
@@ -108,6 +129,20 @@ fn checks(case: &str, keys: usize, order: &[usize], against: bool) {
         let (case, peer) = ("rust/4-level/1000/limitador", Some(("limitador", version.as_str(), theirs)));
         Row { area: "metering", case, unit: "ns", ours, peer, samples: 2_002_000, spread, note }.print();
     }
+}
+
+/// The same with an object for each agent in the program's own memory, which is on small pages.
+fn objects(case: &str, keys: usize, order: &[usize]) {
+    let quota = enforcer();
+    let chains = prepared(&quota, keys);
+    let key = in_turn(order);
+    let one = |_| chains.get(key()).is_some_and(|chain| chain.take(1, now()));
+    for i in 0..order.len() {
+        black_box(one(i));
+    }
+    let (ours, spread) = batches(1_001, 2_000, one);
+    let note = "check and consume on 4 levels by an object for each chain, in a list of 32 bytes each, coarse clock read included";
+    Row { area: "metering", case, unit: "ns", ours, peer: None, samples: 2_002_000, spread, note }.print();
 }
 
 /// What limitador takes for four levels, in a program of its own, which is built on first use; none where it cannot be.
@@ -159,10 +194,7 @@ fn two_threads(case: &str, names: [(&'static str, &'static str); 2]) {
 fn arrays() {
     for (case, keys) in [("rust/arrays/1000", 1_000), ("rust/arrays/1M/uniform", 1_000_000)] {
         let quota = enforcer();
-        let mut batch = Checks::default();
-        for key in 0..keys {
-            let _ = batch.add(&quota, &["acme", &format!("t{}", key / 100), &format!("a{key}"), "lead"], "requests");
-        }
+        let batch = numbered(&quota, keys);
         let which: Vec<u32> = uniform(keys, 20_000).into_iter().map(|key| key as u32).collect();
         let mut fitted = vec![0; which.len()];
         let (ns, spread) = batches(1_001, 1, |_| batch.take(&which, Amounts::Each(1), now(), &mut fitted));
@@ -289,6 +321,9 @@ fn main() -> Result<()> {
         checks("rust/4-level/100k/uniform", 100_000, &uniform(100_000, 1 << 20), true);
         checks("rust/4-level/1M/uniform", 1_000_000, &uniform(1_000_000, 1 << 20), true);
         checks("rust/4-level/1M/zipf", 1_000_000, &zipf(1_000_000, 1 << 20), false);
+        objects("rust/4-level/1000/objects", 1_000, &uniform(1_000, 1 << 20));
+        objects("rust/4-level/1M/uniform/objects", 1_000_000, &uniform(1_000_000, 1 << 20));
+        objects("rust/4-level/1M/zipf/objects", 1_000_000, &zipf(1_000_000, 1 << 20));
     }
     if wanted("rust/2-threads") {
         two_threads("rust/2-threads/one-organisation", [("acme", "a"), ("acme", "b")]);
