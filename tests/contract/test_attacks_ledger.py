@@ -24,6 +24,7 @@ import creto
 from creto import _core
 from creto.audit import AuditClient, open_ledger, trusted_keys
 from creto.audit._serve import serve
+from creto.audit._witness import cosign
 from creto.cli import main
 from creto.errors import IntegrityError, NotFoundError
 from creto.metering._shards import Shards
@@ -97,6 +98,14 @@ def _forged(segment: Path) -> None:
     frame = head + struct.pack("<I", zlib.crc32(head + place + payload)) + place + payload
     content[at : at + len(frame)] = frame
     segment.write_bytes(content)
+
+
+def test_no_copy_of_a_log_is_cosigned_for_another(state: Path) -> None:
+    shutil.copytree(state / "ledger/0000", state / "ledger/0002")
+    shutil.rmtree(state / "ledger/0000")
+    shutil.rmtree(state / "ledger/0001")
+    with pytest.raises(IntegrityError, match="shard `0002` is a copy of another"):
+        cosign(state / "ledger", "http://127.0.0.1:9", "w+00000000+AAAA")
 
 
 def test_what_nothing_vouches_for_yet_is_not_called_checked(state: Path, capsys: pytest.CaptureFixture[str]) -> None:

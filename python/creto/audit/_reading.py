@@ -28,6 +28,7 @@ __all__ = [
     "pages",
     "prove",
     "query",
+    "require_own",
     "scan",
     "shards",
     "verify",
@@ -306,11 +307,20 @@ def intact(
     """
     found = shard.verify(list(keys), list(seen), counter)
     origin: str = found["origin"]
-    if origin.rpartition("/")[2] != shard.name:
-        raise IntegrityError(f"shard `{shard.name}` is a copy of another: its checkpoint is of the log `{origin}`")
+    require_own(shard, origin)
     if any(note.split("\n", 1)[0] != origin for note in seen):
         raise IntegrityError(f"shard `{shard.name}` was put in another's place while it was checked")
     return found
+
+
+def require_own(shard: _core.LedgerShard, origin: str) -> None:
+    """Does nothing where a log is this shard's own, as its name says.
+
+    Raises:
+        IntegrityError: It is the log of another shard.
+    """
+    if origin.rpartition("/")[2] != shard.name:
+        raise IntegrityError(f"shard `{shard.name}` is a copy of another: its checkpoint is of the log `{origin}`")
 
 
 class Followers:

@@ -12,7 +12,7 @@ from creto import _core
 from creto._plain import plain
 from creto.audit._bounded import BoundedServer
 from creto.audit._keys import place
-from creto.audit._reading import shards
+from creto.audit._reading import require_own, shards
 from creto.audit._web import ask
 from creto.errors import ConnectionFailedError, IntegrityError, InvalidInputError
 
@@ -104,6 +104,7 @@ def cosign(folder: Path, url: str, witness: str) -> dict[str, str]:
         checkpoint = shard.checkpoint()
         if checkpoint is None:
             continue
+        require_own(shard, checkpoint["origin"])
         old = 0
         # The first answer tells what the witness remembers; the second is to that.
         for _ in range(3):
