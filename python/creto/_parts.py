@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from functools import cached_property, partial
@@ -53,6 +54,9 @@ class Parts:
             self.folder: Path = open_folder(state)
             self.live: Live = Live(tuple(config), state=self.folder, project=project, record=self.record)
             settings = self.live.current
+            settings.require_as_trusted()
+            for warning in settings.warnings:
+                logging.getLogger("creto.config").warning("%s", warning)
             self.clock = _core.HybridLogicalClock(str(self.folder / "clock"))
             self.clock.install()
             passphrase = settings.common.passphrase

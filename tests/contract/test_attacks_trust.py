@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import creto
 from creto.config import Live, Trust, load
 from creto.config._load import named_files as named
 from creto.errors import IntegrityError, InvalidInputError, NotFoundError
@@ -120,6 +121,25 @@ def test_a_trusted_file_that_is_gone_is_told(project: Path, state: Path) -> None
     (project / "creto.toml").unlink()
     settings = load(state=state, project=project, environment={})
     assert any("was trusted" in warning and "is gone" in warning for warning in settings.warnings), settings.warnings
+
+
+def test_no_act_is_done_under_another_policy_because_a_trusted_file_was_changed_or_taken_away(
+    project: Path, state: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever can write one byte of it would have the starter's policies in force, and the library says nothing."""
+    monkeypatch.chdir(project)
+    trust(project, state)
+    with creto.open_blocking(state):
+        pass
+    file = project / "creto.toml"
+    for spoil, text in ((lambda: file.write_bytes(b"#"), "has changed since"), (file.unlink, "and is gone")):
+        spoil()
+        with pytest.raises(IntegrityError, match=text), creto.open_blocking(state):
+            pytest.fail("opened")
+    Trust(state).remove(file)
+    file.write_bytes(b"#")
+    with creto.open_blocking(state):
+        assert "is left out: nobody has trusted it yet" in caplog.text
 
 
 def test_a_change_between_the_look_and_the_trust_is_not_trusted(project: Path, state: Path) -> None:

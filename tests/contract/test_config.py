@@ -428,7 +428,7 @@ def test_mail_that_no_server_would_send_is_told_before_anybody_waits_for_it(load
     channel = '[[channels]]\nkind = "email"\nname = "desk"\nto = ["desk@example.org"]\n'
     with pytest.raises(InvalidInputError, match="`desk` sends mail, and `oversight.email_smtp_host` names no server"):
         loaded(channel)
-    server = '[oversight]\nemail_smtp_host = "mail.example.org"\n'
+    server = '[oversight]\nemail_smtp_host = "mail.example.org"\nemail_from = "creto@example.org"\n'
     assert loaded(server + channel).channels[0].to == ["desk@example.org"]
     approver = '[[approvers]]\nname = "ann"\nemail = "ann@example.org"\n'
     assert loaded(approver).warnings == ("approvers get no mail: `oversight.email_smtp_host` names no server",)

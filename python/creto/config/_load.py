@@ -54,12 +54,13 @@ def load(
     layers: list[Layer] = []
     read: list[Path] = []
     warnings: list[str] = []
+    lapsed: list[str] = []
     if system:
         for path in system_files():
             layers.append(from_file(path, environment))
             read.append(path)
         if pinned is None:
-            pinned = _trusted_project(Path(project or Path.cwd()), state_folder(state), warnings)
+            pinned = _trusted_project(Path(project or Path.cwd()), state_folder(state), warnings, lapsed)
         if pinned:
             layer = from_file(pinned.path, environment, pinned.content)
             pinned = replace(pinned, single=frozenset(_single(layer.data)))
@@ -88,7 +89,8 @@ def load(
     if settings.oversight.email_smtp_host is None and any(one.email for one in settings.approvers):
         warnings.append("approvers get no mail: `oversight.email_smtp_host` names no server")
     settings._project = pinned or None
-    settings._warnings = tuple(warnings)
+    settings._warnings = (*lapsed, *warnings)
+    settings._lapsed = lapsed[0] if lapsed else None
     settings._files = tuple(read)
     return settings
 
@@ -101,15 +103,15 @@ def _single(data: Mapping[str, Any]) -> Iterator[str]:
             yield str(Path(path).resolve())
 
 
-def _trusted_project(folder: Path, state: Path, warnings: list[str]) -> Project | None:
-    """The project's file where it is trusted; a warning where it is not."""
+def _trusted_project(folder: Path, state: Path, warnings: list[str], lapsed: list[str]) -> Project | None:
+    """The project's file where it is trusted; a warning where it is not, and what has lapsed where it was."""
     path = folder / PROJECT_FILE
     try:
         content = contents(path)
     except FileNotFoundError:
         trusted = Trust(state).find(path)
         if trusted is not None:
-            warnings.append(
+            lapsed.append(
                 f"`{path}` was trusted by {trusted.who} and is gone, so its policies and settings do not count; "
                 "put it back, or run `creto config trust --revoke`"
             )
@@ -127,7 +129,7 @@ def _trusted_project(folder: Path, state: Path, warnings: list[str]) -> Project 
         return None
     # Of the very bytes that are parsed, so that no change slips in between.
     if trusted.files.get(str(path.resolve())) != digest(content):
-        warnings.append(f"`{path}` is left out: it has changed since {trusted.who} trusted it; {advice}")
+        lapsed.append(f"`{path}` is left out: it has changed since {trusted.who} trusted it; {advice}")
         return None
     return Project(path, content, dict(trusted.files))
 

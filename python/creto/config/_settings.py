@@ -107,6 +107,7 @@ class Settings(BaseSettings):
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)
     _project: Project | None = PrivateAttr(default=None)
     _warnings: tuple[str, ...] = PrivateAttr(default=())
+    _lapsed: str | None = PrivateAttr(default=None)
     _files: tuple[Path, ...] = PrivateAttr(default=())
 
     @classmethod
@@ -125,6 +126,16 @@ class Settings(BaseSettings):
     def warnings(self) -> tuple[str, ...]:
         """What was left out, and why; for the person who started this."""
         return self._warnings
+
+    def require_as_trusted(self) -> None:
+        """Raises IntegrityError where the project's file was trusted and is not as it was: policy would be another one.
+
+        Example:
+            >>> from creto.config import load
+            >>> load(environment={}, system=False).require_as_trusted()
+        """
+        if self._lapsed is not None:
+            raise IntegrityError(self._lapsed)
 
     @property
     def sources(self) -> tuple[Path, ...]:
