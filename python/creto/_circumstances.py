@@ -61,7 +61,7 @@ def _is(given: Any, fact: str | int) -> bool:
 
 def _path(path: str) -> str:
     # `src/../../etc/passwd` begins with `src/`, and lies elsewhere.
-    if "\0" in path or path.startswith("//") or posixpath.normpath(path) != path:
+    if "\0" in path or path.startswith("//") or posixpath.normpath(path) != path or path.split("/")[0] == "..":
         raise InvalidInputError(
             f"`{path}` is not the shortest way to write this path; leave out `.`, `..` and doubled `/`"
         )

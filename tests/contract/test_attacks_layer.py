@@ -367,6 +367,9 @@ def test_a_path_and_a_connection_lead_where_policy_thinks_too(tmp_path: Path, st
             said = str(refused.value)
             expected = ("`never` forbids it", "is not certain", "out", "not the shortest way", "no policy permits it")
             assert any(text in said for text in expected), (where, said)
+        for above in ("..", "../src/main.py", "../../etc/passwd"):
+            with pytest.raises(InvalidInputError, match="not the shortest way to write this path"):
+                layer.perform_blocking(agent, "fs:read", above, lambda: pytest.fail("it was done"))
 
 
 def test_a_guarded_function_is_called_with_what_was_decided_about(state: Path) -> None:
