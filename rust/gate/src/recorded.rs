@@ -7,10 +7,12 @@ use serde_json::{Value as Json, json};
 
 /// The longest text of one value.
 const LONGEST: usize = 256;
+/// The usual length of one value with its name.
+const USUAL: usize = 32;
 
 /// What is put on record of a context: the values, and the names of those that are too long.
 pub(crate) struct Recorded {
-    pub(crate) values: Box<str>,
+    pub(crate) values: String,
     pub(crate) left_out: Option<Box<str>>,
 }
 
@@ -23,7 +25,9 @@ impl Recorded {
 
 /// Written straight as text: nearly all that is listed is absent or short, and every act of such an action pays for it.
 pub(crate) fn recorded(names: &[Box<str>], context: Fields<'_>) -> Recorded {
-    let (mut values, mut left_out) = (vec![b'{'], Vec::new());
+    // Room for what is usual, so that it is not moved while it grows.
+    let (mut values, mut left_out) = (Vec::with_capacity(names.len() * USUAL), Vec::new());
+    values.push(b'{');
     for (at, name) in names.iter().enumerate() {
         if names.iter().take(at).any(|known| known == name) {
             continue;
@@ -45,10 +49,7 @@ pub(crate) fn recorded(names: &[Box<str>], context: Fields<'_>) -> Recorded {
         }
     }
     values.push(b'}');
-    Recorded {
-        values: String::from_utf8(values).unwrap_or_default().into(),
-        left_out: (!left_out.is_empty()).then(|| left_out.join(", ").into()),
-    }
+    Recorded { values: String::from_utf8(values).unwrap_or_default(), left_out: (!left_out.is_empty()).then(|| left_out.join(", ").into()) }
 }
 
 fn written(value: &Value<'_>) -> Json {
