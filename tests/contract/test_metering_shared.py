@@ -245,10 +245,10 @@ def test_a_holder_that_slept_and_was_taken_for_dead_spends_no_more_than_was_left
                 return spent
         raise AssertionError("more than there is")
 
-    with Leases(quota, authority, ttl=0.2) as leases, Leases(other, authority) as rest:
+    with Leases(quota, authority, ttl=0.6) as leases, Leases(other, authority) as rest:
         leases.supply(lambda: quota.consume_nowait(PATH, {"m": 1}))
         with leases.asking:  # so long, its thread can renew nothing
-            time.sleep(0.3)
+            time.sleep(0.7)
             lost = authority.dead(time.time_ns() // 1000)
             assert authority.settle(lost[0], 1) == 14
         assert 1 + drain(rest, other) + drain(leases, quota) == 500
