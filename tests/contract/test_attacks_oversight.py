@@ -20,9 +20,10 @@ import sqlalchemy as sql
 
 from creto import _core
 from creto.config._sections import Approver as ApproverSection
-from creto.errors import IntegrityError, OversightRequiredError, UnauthorizedError
+from creto.errors import IntegrityError, InvalidInputError, OversightRequiredError, UnauthorizedError
 from creto.oversight import Clearance, Request
 from creto.oversight import _transitions as transitions
+from creto.oversight.channels._http import post
 from creto.store import tables
 from desks import AGENT, BOSS, Office, act, wait_for_request
 from sandboxes import skip_unless
@@ -81,6 +82,16 @@ def test_many_agents_that_flood_do_not_hide_one_that_does_not(state: Path) -> No
         assert {shown.count(f"{AGENT}-{number}") for number in range(3)} <= {66, 67}
     finally:
         office.close()
+
+
+@pytest.mark.parametrize(
+    "path", ["/T0/hush hush", "/T0/hush\x7f", "/a?token=hush ", "/hush\u00e9", ":x/hush", ":99999/hush"]
+)
+def test_a_channel_s_secret_address_is_in_no_error_and_so_on_no_record(path: str) -> None:
+    with pytest.raises(InvalidInputError, match="the channel's URL") as refused:
+        post(f"http://127.0.0.1{path}", b"{}", {})
+    assert "hush" not in str(refused.value)
+    assert not refused.value.should_retry
 
 
 # --- a store that somebody else can write to, who holds no key of the state folder ------------------------------------

@@ -31,17 +31,23 @@ def post(url: str, body: bytes, headers: Mapping[str, str]) -> str:
         UnauthorizedError: It refuses us.
         InvalidInputError: It, or the URL, will never work.
     """
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise InvalidInputError("the channel's URL must begin with `https://` or `http://` and name a host")
     # The path of an incoming webhook is its secret: errors name the host only.
+    try:
+        parts = urlsplit(url)
+        whole = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError:
+        whole = False
+    if not whole:
+        raise InvalidInputError("the channel's URL must begin with `https://` or `http://` and name a host")
     where = f"`{parts.hostname}`"
+    if not all("!" <= character <= "~" for character in url):
+        raise InvalidInputError(f"the channel's URL at {where} has a blank or another character that no URL has")
     connection: http.client.HTTPConnection
     if parts.scheme == "https":
         context = ssl.create_default_context()
-        connection = http.client.HTTPSConnection(parts.hostname, parts.port, timeout=_TIMEOUT, context=context)
+        connection = http.client.HTTPSConnection(str(parts.hostname), parts.port, timeout=_TIMEOUT, context=context)
     else:
-        connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=_TIMEOUT)
+        connection = http.client.HTTPConnection(str(parts.hostname), parts.port, timeout=_TIMEOUT)
     try:
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         connection.request("POST", target, body, {"User-Agent": "creto", **headers})
