@@ -56,7 +56,12 @@ __all__ = [
 
 
 class Written(UserDefinedType[str]):
-    """JSON that is written already, for a parameter of a JSON column."""
+    """JSON that is written already, for a parameter of a JSON column.
+
+    Example:
+        >>> Written().get_col_spec()
+        'JSON'
+    """
 
     cache_ok = True
 
