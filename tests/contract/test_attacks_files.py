@@ -20,7 +20,7 @@ from decimal import Decimal
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.request import urlopen
+from urllib.request import Request, urlopen
 
 import pytest
 
@@ -29,6 +29,7 @@ from creto._confined import _is_credential
 from creto.audit._fetch import fetch
 from creto.audit._publish import Publisher
 from creto.audit._serve import serve
+from creto.audit._web import ask
 from creto.audit._witness import cosign
 from creto.authz._cases import read_table
 from creto.authz._solver import solver_command
@@ -459,3 +460,16 @@ def test_connections_that_ask_for_nothing_keep_nobody_from_a_served_ledger(tmp_p
         with urlopen(f"http://127.0.0.1:{ports[0]}/", timeout=60) as answer:
             assert answer.status == 200
         assert threading.active_count() - before < 200
+
+
+def test_no_password_of_an_address_is_in_an_error(tmp_path: Path) -> None:
+    """Errors go to terminals, and of what is run by a timer to logs that many may read."""
+    places = ["user:hush@127.0.0.1:1/db", "127.0.0.1:1/db?password=hush&user=u", "user:hush@127.0.0.1:x/db"]
+    for place in places:
+        with pytest.raises(CretoError) as refused:
+            Store(f"postgresql://{place}")
+        assert "hush" not in str(refused.value)
+    for url in ("http://user:hush@127.0.0.1:1/a", "http://127.0.0.1:1/a?token=hush"):
+        with pytest.raises(ConnectionFailedError, match=r"http://127.0.0.1:1/a does not answer") as unanswered:
+            ask(Request(url), most=10)
+        assert "hush" not in str(unanswered.value)

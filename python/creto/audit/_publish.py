@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from creto.audit._reading import shards
-from creto.audit._web import ask
+from creto.audit._web import ask, shown
 from creto.errors import ConnectionFailedError, InvalidInputError
 
 __all__ = ["Publisher", "is_url"]
@@ -118,4 +118,4 @@ def _post(url: str, note: bytes) -> None:
     request = urllib.request.Request(url, note, {"content-type": "text/plain; charset=utf-8"})  # noqa: S310 - checked
     status, _ = ask(request, most=_MOST, seconds=_SECONDS)
     if not 200 <= status < 300:
-        raise ConnectionFailedError(f"`{url}` did not take a checkpoint: it answered {status}")
+        raise ConnectionFailedError(f"`{shown(url)}` did not take a checkpoint: it answered {status}")

@@ -6,10 +6,11 @@ import time
 import urllib.error
 import urllib.request
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 from creto.errors import ConnectionFailedError, InvalidInputError
 
-__all__ = ["ask"]
+__all__ = ["ask", "shown"]
 
 _LONGEST = 300.0  # seconds for the whole of one answer
 
@@ -23,6 +24,17 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 
 
 _opener = urllib.request.build_opener(_NoRedirect)
+
+
+def shown(url: str) -> str:
+    """An address for people: without a password, and without options, which a token may stand among.
+
+    Example:
+        >>> shown("https://me:hush@example.org/checkpoints?token=hush")
+        'https://example.org/checkpoints'
+    """
+    parts = urlsplit(url)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 def ask(request: urllib.request.Request, *, most: int, seconds: float = 30.0) -> tuple[int, bytes]:
@@ -39,13 +51,13 @@ def ask(request: urllib.request.Request, *, most: int, seconds: float = 30.0) ->
     """
     try:
         with _opener.open(request, timeout=seconds) as answer:
-            return answer.status, _whole(answer, request.full_url, most)
+            return answer.status, _whole(answer, shown(request.full_url), most)
     except urllib.error.HTTPError as error:
         with error:
-            return error.code, _whole(error, request.full_url, most)
+            return error.code, _whole(error, shown(request.full_url), most)
     except OSError as error:
         why = getattr(error, "reason", error)
-        raise ConnectionFailedError(f"{request.full_url} does not answer: {why}") from error
+        raise ConnectionFailedError(f"{shown(request.full_url)} does not answer: {why}") from error
 
 
 def _whole(answer: Any, url: str, most: int) -> bytes:

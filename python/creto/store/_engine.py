@@ -64,7 +64,7 @@ def engine_for_url(url: str, timeout: float) -> Engine:
     """
     try:
         parsed = make_url(url)
-    except ArgumentError as error:
+    except (ArgumentError, ValueError) as error:
         raise InvalidInputError("the store's URL cannot be read; it looks like `postgresql://host/database`") from error
     if parsed.drivername not in {"postgresql", "postgres", "postgresql+psycopg"}:
         raise InvalidInputError(
@@ -92,4 +92,5 @@ def shown(engine: Engine) -> str:
     """The engine's place, for people: never with a password."""
     if engine.dialect.name == "sqlite":
         return str(engine.url.database)
-    return engine.url.render_as_string(hide_password=True)
+    # A password may stand among the options too.
+    return engine.url.set(query={}).render_as_string(hide_password=True)
