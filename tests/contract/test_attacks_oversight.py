@@ -195,6 +195,20 @@ def test_who_can_write_to_the_store_agrees_to_nothing(
         office.close()
 
 
+def test_an_approver_who_was_tampered_with_shuts_nobody_out_and_can_be_revoked(state: Path) -> None:
+    office = Office(state)
+    try:
+        with office.store.begin() as tx:
+            tx.swap(APPROVERS, APPROVERS.c.name == "ann", policies=["everything"])
+        office.desk.approvers.configure([ApproverSection(name="ann", policies=["payments"])])
+        with pytest.raises(IntegrityError, match="`creto approver revoke` ends it"):
+            office.desk.approvers.key(office.ann)
+        office.desk.approvers.revoke("ann")
+        assert not office.ann.active
+    finally:
+        office.close()
+
+
 def test_an_approver_whose_say_was_narrowed_lets_nothing_in_by_an_answer_from_before(state: Path) -> None:
     office = Office(state)
     deploys = [ApproverSection(name="ann", policies=["deploys"])]

@@ -7,6 +7,7 @@ import json
 import re
 import secrets
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -177,7 +178,8 @@ class Approvers:
                 continue
             if known.policies == frozenset(policies) and dict(known.channels) == channels:
                 continue
-            with self.store.begin() as tx:
+            # One that was tampered with stays as it is, and useless: whoever answers as it is told, and can revoke it.
+            with suppress(IntegrityError), self.store.begin() as tx:
                 self._change(tx, known.id, policies=policies)
                 tx.swap(table, table.c.id == known.id, policies=policies, channels=channels)
                 self._record(tx, known.id, "oversight:approver-changed", {"policies": ",".join(policies)})
