@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import threading
 from collections.abc import Iterator
@@ -300,6 +301,16 @@ def test_racing_processes_finalize_a_draft_once(house: House) -> None:
     for thread in threads:
         thread.join()
     assert done == ["INV-2026-000001"]
+
+
+def test_the_search_for_cycles_goes_on_after_a_run_however_it_ended(house: House) -> None:
+    house.act(1, {"tool_calls": 10})
+    house.publish()
+    house.draft([Price(meter="tool_calls", unit_price=1)])
+    assert gc.isenabled()
+    with pytest.raises(InvalidInputError, match="the period ends before it starts"):
+        house.draft([Price(meter="tool_calls", unit_price=1)], END, START)
+    assert gc.isenabled()
 
 
 def test_prepaid_credits_go_by_priority_then_expiry_and_come_back_when_void(house: House) -> None:

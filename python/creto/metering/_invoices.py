@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from creto import _core
+from creto._uncollected import uncollected
 from creto._user import user_id
 from creto.errors import AlreadyExistsError, InvalidInputError, NotFoundError
 from creto.metering import _prepaid, _rows
@@ -76,6 +77,7 @@ class Invoices:
         """
         return self.run(book, start, end, time_zone, evidence, customers=[customer], finalize=False)[0]
 
+    @uncollected()
     def run(
         self,
         book: PriceBook,
