@@ -414,7 +414,7 @@ class Approver(Section):
     """A human who may answer."""
 
     name: Annotated[str, _approver]
-    """The last part of `spiffe://<trust domain>/approver/<name>`; out of the file it lives on: `creto approver revoke`."""
+    """As in `spiffe://<trust domain>/approver/<name>`; out of the file it lives on, until `creto approver revoke`."""
     policies: list[Name] = []
     """The oversight policies this one may answer for; all where there are none."""
     email: Annotated[str, _address] | None = None
