@@ -25,6 +25,7 @@ from creto import _core
 from creto.errors import NotFoundError
 from creto.metering import read_usage
 from creto.metering._invoice import digest
+from creto.oversight._approvers import _label
 from creto.runtime import Secrets
 from durable import QUOTA, TOLD_OF_HER, invoice
 
@@ -292,13 +293,15 @@ def check(folder: Path, promised: list[Op]) -> None:
             for sealed, generation in kept:
                 _core.SigningKey.unseal(sealed, sealer, f"agent {key} {generation} signing")
         elif kind == "approver":
-            kept = rows("select state, sealed_keys, public_keys from approvers where id = ?", (key,))
+            kept = rows(
+                "select state, sealed_keys, public_keys, token_digest, policies from approvers where id = ?", (key,)
+            )
             if not kept or sealer is None:
                 raise BrokenError(f"approver `{key}` or its keys are gone")
-            for state, sealed, public in kept:
+            for state, sealed, public, token, policies in kept:
                 # Whoever is being dismissed has no keys any more; who was dismissed is looked at below.
                 if state == "active":
-                    own = _core.SigningKey.unseal(sealed, sealer, f"approver-key:{key}")
+                    own = _core.SigningKey.unseal(sealed, sealer, _label(key, token, json.loads(policies)))
                     if own.verifying_key.to_text() != json.loads(str(public)):
                         raise BrokenError(f"approver `{key}` has the keys of another")
         elif kind == "dismissed":

@@ -125,7 +125,7 @@ def test_no_secret_is_in_the_store_in_clear(state: Path, store: Store, identitie
         assert sealed.startswith(b"creto-sealed-1\n")
     # The sealing key opens both: without the key file the store is of no use.
     (state / "keys" / "sealing.key").unlink()
-    with pytest.raises(Exception, match="sealing or opening failed"):
+    with pytest.raises(Exception, match="were sealed by another sealing key"):
         Identities(store)
 
 
