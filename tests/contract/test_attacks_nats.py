@@ -201,7 +201,7 @@ def test_a_message_comes_through_after_everything_that_a_server_can_say(
 ) -> None:
     here, there = machines
     monkeypatch.setattr(_mailbox, "_RECONNECT_SECONDS", 0.1)
-    monkeypatch.setattr(_nats_client, "CONNECT_SECONDS", 0.5)
+    monkeypatch.setattr(_nats_client, "CONNECT_SECONDS", 2.0)
     monkeypatch.setattr(_nats_client, "PING_SECONDS", 0.2)
 
     async def main() -> None:
@@ -228,7 +228,7 @@ def test_a_server_that_is_none_is_one_error(
     machines: tuple[Machine, Machine], nats_url: str, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
     here, _ = machines
-    monkeypatch.setattr(_nats_client, "CONNECT_SECONDS", 0.5)
+    monkeypatch.setattr(_nats_client, "CONNECT_SECONDS", 2.0)
 
     async def main() -> None:
         async with meddling(nats_url, SCRIPTS[what], hostile=1000) as meddler:

@@ -163,7 +163,9 @@ def install_runsc() -> Path:
         scratch = Path(scratch_name)
         go = _go(scratch)
         built = scratch / "runsc"
-        done = _run([go, "build", "-o", str(built), "./runsc"], _source(go, scratch), _environment(scratch))
+        # What `runsc --version` says, and with it every attestation; go only fills it in where asked.
+        named = f"-ldflags=-X gvisor.dev/gvisor/runsc/version.version={RUNSC_VERSION}"
+        done = _run([go, "build", named, "-o", str(built), "./runsc"], _source(go, scratch), _environment(scratch))
         if done.returncode != 0 or not built.is_file():
             raise SandboxSpawnFailedError(f"building gVisor failed: {done.stderr.strip()[-500:]}")
         built.replace(target)  # at once, so that two installations beside each other do no harm
