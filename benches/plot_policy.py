@@ -65,7 +65,9 @@ def draw(lines: dict[str, list[tuple[int, float]]], out: Path) -> None:
     axes.xaxis.minorticks_off()
     ticks = {100.0: "100 ns", 1e3: "1 µs", 1e4: "10 µs", 1e5: "100 µs", 1e6: "1 ms", 1e7: "10 ms", 1e8: "100 ms"}
     axes.set_yticks(list(ticks), list(ticks.values()))
-    axes.set_ylim(50, max(value for value, *_ in ends) * 4)
+    axes.set_ylim(
+        min(value for points in lines.values() for _, value in points) / 2, max(value for value, *_ in ends) * 4
+    )
     axes.grid(visible=True, which="major", color="#dddddd", linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_xlabel("policies in the set")
