@@ -41,39 +41,28 @@ def guard(
     def decorate(function: F) -> F:
         signature = inspect.signature(function)
 
-        def act(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Agent, str, Mapping[str, Any]]:
+        def act(perform: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             bound = signature.bind(*args, **kwargs)
             bound.apply_defaults()
             named = _named(signature, bound.arguments)
             target = resource(**named) if callable(resource) else resource or function.__name__
-            return agent or acting.get() or layer.agent(), target, {**named, **context} if context else named
+            return perform(
+                agent or acting.get() or layer.agent(),
+                action,
+                target,
+                lambda: function(*args, **kwargs),
+                context={**named, **context} if context else named,
+                usage=usage,
+                durability=durability,
+            )
 
         @functools.wraps(function)
         async def guarded(*args: Any, **kwargs: Any) -> Any:
-            who, target, given = act(args, kwargs)
-            done = layer.perform(
-                who,
-                action,
-                target,
-                lambda: function(*args, **kwargs),
-                context=given,
-                usage=usage,
-                durability=durability,
-            )
-            return await done
+            return await act(layer.perform, args, kwargs)
 
         @functools.wraps(function)
         def guarded_blocking(*args: Any, **kwargs: Any) -> Any:
-            who, target, given = act(args, kwargs)
-            return layer.perform_blocking(
-                who,
-                action,
-                target,
-                lambda: function(*args, **kwargs),
-                context=given,
-                usage=usage,
-                durability=durability,
-            )
+            return act(layer.perform_blocking, args, kwargs)
 
         if inspect.iscoroutinefunction(function):
             return cast(F, guarded)

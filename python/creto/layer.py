@@ -283,14 +283,14 @@ class EnablementLayer:
         strict = is_strict(self, durability)
         taken, used = brought(action, resource, context, usage)
         admitted = admit(self, agent, action, resource, taken, used)
-        course = None
-        if isinstance(admitted, _core.Permit) and not (strict or admitted.wants_intent or takes_act(operation)):
+        course, asks = None, takes_act(operation)
+        if isinstance(admitted, _core.Permit) and not (strict or admitted.wants_intent or asks):
             permit = admitted  # it waits for nothing: the permit is all there is of it
         else:
             course = Course(self, agent, action, resource, taken, used, strict)
             await course.make_ready(admitted, timeout, preview)
         try:
-            result = operation(course.act) if course is not None and takes_act(operation) else operation()
+            result = operation(course.act) if asks and course is not None else operation()
             if inspect.isawaitable(result):
                 result = await result
         except BaseException as error:

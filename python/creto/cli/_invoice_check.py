@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from creto.cli._bar import bar
 from creto.cli._frame import Frame, json_option, pass_frame
 from creto.cli._public import brought_keys, ledger_files, ledger_options
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["as_json", "prove", "verify"]
 

@@ -338,15 +338,10 @@ def prepaid(frame: Frame, customer: str | None) -> int:
     zone = frame.settings.metering.time_zone
     rows = [
         [
-            *(
-                one.credit,
-                one.customer,
-                str(one.granted),
-                str(one.taken),
-                str(one.expired),
-                str(one.left),
-                one.currency,
-            ),
+            one.credit,
+            one.customer,
+            *map(str, (one.granted, one.taken, one.expired, one.left)),
+            one.currency,
             one.expires if frame.json else instant(one.expires, zone),
             *([one.faults] if frame.json else []),
         ]

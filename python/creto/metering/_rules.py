@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from creto.config import Settings
     from creto.config._sections import Quota
 
-__all__ = ["MONEY_SCALE", "cost_meter", "rule", "rule_under", "rules_json", "scope_under"]
+__all__ = ["cost_meter", "rule", "rule_under", "rules_json", "scope_under"]
 
 _PER_PROCESS = {"sliding", "gcra"}
 
