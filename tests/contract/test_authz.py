@@ -333,7 +333,7 @@ def test_the_starters_work_where_they_are_written(run: Any, tmp_path: Path) -> N
     run("policy", "new", "coding", tmp_path / "p")
     run("policy", "check", "--strict", tmp_path / "p" / "coding.cedar", "--entities", tmp_path / "p" / "entities.json")
     out = run("policy", "test", tmp_path / "p" / "coding.toml")
-    assert "12 of 12 cases pass; 12 of 12 policies decided a case" in out
+    assert "14 of 14 cases pass; 13 of 13 policies decided a case" in out
     assert "kept" in run("policy", "new", "coding", tmp_path / "p")
 
 
@@ -350,6 +350,36 @@ case:
     out = run("policy", "test", table, code=1)
     assert "FAILED fs:read on x: allow, permitted by `reads`" in out
     assert "expected deny" in out
+
+
+def test_a_case_knows_of_its_resource_what_the_gate_knows(run: Any, tmp_path: Path) -> None:
+    (tmp_path / "p.cedar").write_text(
+        '''@id("docs") permit (principal, action == Action::"http:get", resource) when { context.host == "example.org" };
+@id("tls") permit (principal, action == Action::"net:connect", resource) when { context.port == 443 };
+@id("src") permit (principal, action == Action::"fs:read", resource) when { context.path like "src/*" };'''
+    )
+    table = tmp_path / "t.yaml"
+    table.write_text(
+        """
+policies: p.cedar
+case:
+  - {agent: a, action: "http:get", resource: "https://EXAMPLE.org./a", expect: allow}
+  - {agent: a, action: "net:connect", resource: "example.org:443", expect: allow}
+  - {agent: a, action: "net:connect", resource: "example.org:22", expect: deny}
+  - {agent: a, action: "fs:read", resource: src/main.py, expect: allow}
+  - {agent: a, action: "fs:read", resource: src/../main.py, expect: deny}
+  - {agent: a, action: "http:get", resource: "https://example.com/", context: {host: example.org}, expect: deny}
+"""
+    )
+    out = run("policy", "test", table)
+    assert "6 of 6 cases pass; 3 of 3 policies decided a case" in out
+    assert "src/../main.py: deny, `src/../main.py` is not the shortest way to write this path" in out
+    assert "the context says the host is `example.org`, and `https://example.com/` leads to `example.com`" in out
+
+
+def test_what_no_agent_reads_or_changes_is_the_same_in_every_starter_set() -> None:
+    secrets = {starter(name).split('@id("secrets-never")')[1].split("};")[0] for name in starters()}
+    assert len(secrets) == 1
 
 
 def test_explain_says_why(run: Any) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from creto import _core
+from creto._circumstances import circumstances
 from creto.errors import InvalidInputError
 
 __all__ = ["EXPECTED", "Case", "Coverage", "Result", "Table", "named_files", "named_text", "read_table", "rows"]
@@ -126,18 +127,23 @@ class Table:
         return cls(engine, cases, engine.policy_ids())
 
     def run(self) -> tuple[list[Result], Coverage]:
-        """Asks every case."""
+        """Asks every case; what its resource tells is in its context by itself, as where acts are let in."""
         coverage = Coverage(policies=dict.fromkeys(self.names, False))
         results = []
         for case in self.cases:
-            decision = self.engine.check_nowait(case.agent, case.action, case.resource, case.context)
+            try:
+                context = circumstances(case.action, case.resource, case.context)
+            except InvalidInputError as error:  # nothing is done on what may be another place: no policy is asked
+                results.append(Result(case, "deny", error.message))
+                continue
+            decision = self.engine.check_nowait(case.agent, case.action, case.resource, context)
             outcome = {"oversight": "ask"}.get(decision.outcome, decision.outcome)
             why = {
                 "allow": f"permitted by `{decision.permit}`",
                 "ask": "asked by " + ", ".join(f"`{each}`" for each in decision.policy_ids),
             }.get(outcome, decision.reason or "")
             results.append(Result(case, outcome, why))
-            coverage.add(self.engine.explain(case.agent, case.action, case.resource, case.context))
+            coverage.add(self.engine.explain(case.agent, case.action, case.resource, context))
         return results, coverage
 
 
