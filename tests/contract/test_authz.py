@@ -337,6 +337,15 @@ def test_the_starters_work_where_they_are_written(run: Any, tmp_path: Path) -> N
     assert "kept" in run("policy", "new", "coding", tmp_path / "p")
 
 
+def test_who_takes_a_file_of_assertions_for_a_table_of_cases_is_told_which_command_it_is_for(
+    run: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run("policy", "new", "coding", tmp_path)
+    for command, file, meant in (("test", "coding.proofs.toml", "prove"), ("prove", "coding.toml", "test")):
+        assert main(["policy", command, str(tmp_path / file)]) == 2
+        assert f"with `creto policy {meant} {tmp_path / file}`" in capsys.readouterr().err
+
+
 def test_a_case_that_fails_says_what_was_expected(run: Any, tmp_path: Path) -> None:
     (tmp_path / "p.cedar").write_text('@id("reads") permit (principal, action == Action::"fs:read", resource);')
     table = tmp_path / "t.yaml"
@@ -354,9 +363,10 @@ case:
 
 def test_a_case_knows_of_its_resource_what_the_gate_knows(run: Any, tmp_path: Path) -> None:
     (tmp_path / "p.cedar").write_text(
-        '''@id("docs") permit (principal, action == Action::"http:get", resource) when { context.host == "example.org" };
+        """@id("docs") permit (principal, action == Action::"http:get", resource)
+when { context.host == "example.org" };
 @id("tls") permit (principal, action == Action::"net:connect", resource) when { context.port == 443 };
-@id("src") permit (principal, action == Action::"fs:read", resource) when { context.path like "src/*" };'''
+@id("src") permit (principal, action == Action::"fs:read", resource) when { context.path like "src/*" };"""
     )
     table = tmp_path / "t.yaml"
     table.write_text(

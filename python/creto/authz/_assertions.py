@@ -48,6 +48,8 @@ class Assertions:
             InvalidInputError: The file, or what it names, is not right.
         """
         data = read_table(path)
+        if "case" in data:
+            raise InvalidInputError(f"{path} holds cases, no assertions: ask them with `creto policy test {path}`")
         unknown = set(data) - {"policies", "schema", "assert"}
         if unknown:
             raise InvalidInputError(

@@ -104,6 +104,8 @@ class Table:
             InvalidInputError: The table, or what it names, is not right.
         """
         data = read_table(path)
+        if "assert" in data:
+            raise InvalidInputError(f"{path} holds assertions, no cases: prove them with `creto policy prove {path}`")
         unknown = set(data) - {"policies", "schema", "entities", "case"}
         if unknown:
             raise InvalidInputError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from creto._count import counted
 from creto.cli._checks import Bench, Check, Missing
 from creto.errors import InvalidInputError, SignatureVerificationFailedError
 
@@ -35,7 +36,7 @@ def _installed(bench: Bench) -> str:
             require_not_older(store, chosen.signed)
     engine = _core.PolicyEngine()
     digest, warnings = engine.install(chosen.policies, chosen.schema, json.dumps(chosen.entities))
-    source = f"{len(chosen.files)} file{'s' * (len(chosen.files) != 1)}" if chosen.files else "the starter set"
+    source = counted(len(chosen.files), "file") if chosen.files else "the starter set"
     signed = ", signed by a trusted key" if chosen.signed is not None else ""
     noted = f", {len(warnings)} warnings (`creto policy check`)" if warnings else ""
     return f"{source}{signed}, sha256 {digest.hex()[:12]}{noted}"

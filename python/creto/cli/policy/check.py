@@ -8,6 +8,7 @@ from unicodedata import combining, east_asian_width
 
 import click
 
+from creto._count import counted
 from creto._plain import plain
 from creto.cli._frame import Frame, json_option, pass_frame
 from creto.cli.policy._sets import FILE, joined, read, schema_text
@@ -67,7 +68,7 @@ def command(
             _print(frame, finding, schema_given if finding["rule"] == "schema" else None)
     errors = sum(finding["severity"] == "error" for finding in found)
     warnings = len(found) - errors
-    frame.say(f"{len(files)} file{'s' * (len(files) != 1)}: {errors} errors, {warnings} warnings")
+    frame.say(f"{counted(len(files), 'file')}: {counted(errors, 'error')}, {counted(warnings, 'warning')}")
     if errors or (strict and warnings):
         raise click.exceptions.Exit(1)
 
