@@ -333,7 +333,7 @@ def test_the_starters_work_where_they_are_written(run: Any, tmp_path: Path) -> N
     run("policy", "new", "coding", tmp_path / "p")
     run("policy", "check", "--strict", tmp_path / "p" / "coding.cedar", "--entities", tmp_path / "p" / "entities.json")
     out = run("policy", "test", tmp_path / "p" / "coding.toml")
-    assert "14 of 14 cases pass; 13 of 13 policies decided a case" in out
+    assert "15 of 15 cases pass; 13 of 13 policies decided a case" in out
     assert "kept" in run("policy", "new", "coding", tmp_path / "p")
 
 

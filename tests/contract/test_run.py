@@ -429,3 +429,22 @@ def test_the_doctor_tries_to_get_out(project: Path, backend: str) -> None:
     checks = {row["check"]: row["what_was_seen"] for row in json.loads(done.stdout)}
     assert checks["the machine's users stay hidden"] == "shut"
     assert len(checks) == 6
+
+
+def test_a_thousand_files_of_one_new_folder_are_one_line_but_for_what_tools_outside_run(project: Path) -> None:
+    skip_unless("process")
+    script = (
+        "mkdir -p deps/a deps/.vscode; for n in $(seq 30); do echo x > deps/a/$n; done; echo x > mine;"
+        "echo '{}' > deps/.vscode/tasks.json; for n in 1 2 3; do curl -sm 9 http://packages.example/; done; true"
+    )
+    agreed = ("--allow", "packages.example", "--host", "packages.example=127.0.0.1:1")  # where nothing listens
+    done = creto("run", "--backend", "process", *agreed, "--", "bash", "-c", script)
+    told = [line.removeprefix("creto:   ") for line in done.stderr.splitlines()]
+    changed = [line for line in told if line.startswith("+ ")]
+    assert changed == [
+        "+ deps  (31 files in it, 63 bytes)",
+        "+ deps/.vscode/tasks.json  (3 bytes)  (tools outside the sandbox run it by themselves)",
+        "+ mine  (2 bytes)",
+    ]
+    (connections,) = (line for line in told if line.startswith("failed packages.example:80: "))
+    assert connections.endswith("(3 times)"), connections

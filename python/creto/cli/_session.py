@@ -20,7 +20,9 @@ import anyio
 import anyio.abc
 import click
 
+from creto._count import counted
 from creto._plain import plain
+from creto.cli._summary import changed, ended, refusals
 from creto.errors import CretoError, InvalidInputError, UnauthorizedError
 from creto.runtime._outside import run_outside
 
@@ -261,13 +263,10 @@ class Session:
         changes = await box.changes()
         if not changes:
             return [], []
-        self._say(
-            f"{len(changes)} changed {'path' if len(changes) == 1 else 'paths'} in {box.workdir}, kept apart so far:"
-        )
+        self._say(f"{counted(len(changes), 'changed path')} in {box.workdir}, kept apart so far:")
         apart = run_outside((change.path for change in changes if change.shape != "folder"), box.workdir)
-        for change in changes:
-            note = "  (tools outside the sandbox run it by themselves)" if change.path in apart else ""
-            self._say(f"  {_MARK[change.kind]} {change.path}{_size(change)}{note}")
+        for line in changed(changes, apart):
+            self._say(f"  {line}")
         if self._applying == "none":
             self._say("nothing is carried out (--apply none)")
             return changes, []
@@ -326,14 +325,9 @@ class Session:
             f"{len(box.connections) - let} refused; changes: {len(applied)} carried out, "
             f"{len(changes) - len(applied)} not"
         )
-        for connection in box.connections:
-            if not connection.allowed:
-                self._say(f"  refused {connection.host}:{connection.port}: {connection.reason or 'no answer'}")
-            elif connection.reason:
-                self._say(f"  failed {connection.host}:{connection.port}: {connection.reason}")
-        for action, resource, why in denied:
-            if action != "net:connect":
-                self._say(f"  refused {action} {resource}: {why}")
+        others = ((action, resource, why) for action, resource, why in denied if action != "net:connect")
+        for line in (*ended(box.connections), *refusals(others)):
+            self._say(f"  {line}")
         if any("needs a human to agree" in why for _, _, why in denied):
             self._say(
                 "to be asked, run it in a terminal, or give `--wait 60` and answer by `creto approve` or `creto inbox`;"
@@ -346,13 +340,6 @@ _ECHO = 0.1
 """Seconds in which a terminal answers what a program has asked it."""
 _PLAIN = b"\x1b[!p\x1b[0m\x1b(B\x0f\x1b]104\x07\x1b]110\x07\x1b]111\x07"
 """Soft reset, no attributes, the usual letters and colours: nothing that a program has set hides what comes next."""
-_MARK = {"added": "+", "modified": "~", "deleted": "-"}
-
-
-def _size(change: Change) -> str:
-    if change.refused:
-        return f"  (cannot be carried out: {change.refused})"
-    return f"  ({change.size_after} bytes)" if change.shape == "file" and change.size_after is not None else ""
 
 
 def _restore() -> None:
