@@ -16,7 +16,7 @@ class FileLedger:
     """A ledger as the store sees one: a file of records for each shard, each id in it once, on disk when it returns."""
 
     def __init__(self, folder: Path, shard: str) -> None:
-        self.shard = shard
+        self.origin = shard
         self._path = folder / f"shard-{shard}"
         self._path.touch()
         self._lock = threading.Lock()

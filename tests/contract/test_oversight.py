@@ -14,7 +14,8 @@ import anyio
 import pytest
 from sqlalchemy import select
 
-from creto import _core
+from creto import _core, _process
+from creto._process import alive, here
 from creto.errors import (
     CretoError,
     IntegrityError,
@@ -529,11 +530,7 @@ def test_a_nested_value_cannot_exhaust_the_stack() -> None:
 
 
 def test_a_process_knows_which_processes_live(python: Start) -> None:
-    from creto.oversight._process import alive, here
-
-    process = python(
-        "from creto.oversight._process import here; print(here(), flush=True); import sys; sys.stdin.readline()"
-    )
+    process = python("from creto._process import here; print(here(), flush=True); import sys; sys.stdin.readline()")
     assert process.stdout is not None
     name = process.stdout.readline().strip()
     assert alive(name)
@@ -541,7 +538,18 @@ def test_a_process_knows_which_processes_live(python: Start) -> None:
     process.kill()
     process.wait()
     assert not alive(name)
-    assert alive("another-machine/boot/7/1/2"), "nothing is taken from a process that cannot be seen"
+    assert alive("another-machine/id/boot/7/1/2"), "nothing is taken from a process that cannot be seen"
+
+
+def test_a_machine_of_the_same_name_is_not_taken_for_an_earlier_boot_of_this_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ours = {"name": "node", "machine": "f" * 32, "boot": "now"}
+    monkeypatch.setattr(_process, "_world", lambda: "{name}/{machine}/{boot}/7".format(**ours))
+    assert not alive(f"node/{'f' * 32}/before/7/12/99")
+    assert alive(f"node/{'e' * 32}/before/7/12/99"), "another machine called the same"
+    ours["machine"] = "?"
+    assert alive("node/?/before/7/12/99"), "a container that has no number of its own"
 
 
 def test_errors_of_oversight_are_creto_errors() -> None:

@@ -85,9 +85,9 @@ class AuditClient:
         return self._ledger
 
     @property
-    def shard(self) -> str:
-        """The shard that this process writes."""
-        return self.ledger.shard
+    def origin(self) -> str:
+        """The shard that this process writes, by what sets it apart from those of all other folders and machines."""
+        return self.ledger.origin
 
     # --- writing ------------------------------------------------------------------------------------------------------
 

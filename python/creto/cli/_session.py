@@ -237,7 +237,7 @@ class Session:
 
     async def _agree(self, desk: Desk, agent: Agent, *, task_status: anyio.abc.TaskStatus[None]) -> None:
         """Answers what the person at the command line has agreed to: by `--allow`, or to all changes together."""
-        from creto.oversight._process import here
+        from creto._process import here
 
         # Whoever agrees beforehand must be an approver; where nothing was agreed to, it need not be this user.
         operator: Approver | None = await anyio.to_thread.run_sync(desk.approvers.operator) if self._allow else None

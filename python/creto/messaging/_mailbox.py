@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, Unpack
 import anyio
 import anyio.to_thread
 
+from creto._process import here
 from creto.errors import ConnectionFailedError, TimeoutError
 from creto.messaging import _outgoing, _receipt, _rows
 from creto.messaging._fate import Fates
-from creto.messaging._holder import this_process
 from creto.messaging._inbox import Inbox
 from creto.messaging._message import Message, Sent
 from creto.messaging._news import Wake
@@ -104,7 +104,7 @@ class Mailbox:
         self._refused_wake = Wake()
         self._clock = clock
         self._observe = observe
-        self._holder = this_process()
+        self._holder = here()
         self._inboxes: dict[str, list[Inbox]] = {}
         self._lock = threading.Lock()
         self._swept = 0

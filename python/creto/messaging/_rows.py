@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import bindparam, delete, exists, func, select, update
 
+from creto._process import alive
 from creto.errors import DeliveryDeniedError
-from creto.messaging._holder import is_dead
 from creto.store.tables import agents, attachment_pieces, attachments, mailbox, questions
 
 if TYPE_CHECKING:
@@ -256,7 +256,7 @@ def take(
     )
     if row is None:
         taken = tx.all(select(mailbox.c.holder).where(mine, mailbox.c.state == "taken").distinct())
-        dead = [name for (name,) in taken if name is not None and is_dead(name)]
+        dead = [name for (name,) in taken if name is not None and not alive(name)]
         if dead:
             row = tx.first(
                 select(mailbox).where(mine, mailbox.c.state == "taken", mailbox.c.holder.in_(dead)).order_by(*order)

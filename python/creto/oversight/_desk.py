@@ -11,6 +11,7 @@ import anyio
 
 from creto import _core
 from creto._plain import is_text, plain
+from creto._process import alive
 from creto.errors import (
     IntegrityError,
     InvalidInputError,
@@ -19,7 +20,6 @@ from creto.errors import (
 )
 from creto.oversight import _transitions as transitions
 from creto.oversight._approvers import Approver, Approvers, covers
-from creto.oversight._process import alive
 from creto.oversight._request import GRACE_US, Request
 from creto.reach import EVERYTHING, Follower, Reach
 from creto.store import Store, Transaction

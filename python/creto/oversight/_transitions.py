@@ -12,9 +12,9 @@ from typing import Any
 from sqlalchemy import ColumnElement, Row, func, select, update
 
 from creto import _core
+from creto._process import alive, here
 from creto.errors import InvalidInputError, NotFoundError, OversightRequiredError, UnauthorizedError
 from creto.oversight._approvers import covers
-from creto.oversight._process import alive, here
 from creto.oversight._request import Request
 from creto.store import Transaction
 from creto.store.tables import announcements, approvers, grants

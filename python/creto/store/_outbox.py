@@ -1,7 +1,7 @@
 """The outbox: what a transaction decided is written beside it, and reaches the ledger exactly once.
 
 A row holds its record under an id fixed before the first append. The ledger skips an id that its shard has; a row
-names the shard that appends it, so a crash between append and delete leaves nothing twice.
+names the shard that appends it, by its origin, so a crash between append and delete leaves nothing twice.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class LedgerPort(Protocol):
         >>> import tempfile
         >>> from creto.store import Store
         >>> class Printed:
-        ...     shard = "0000"
+        ...     origin = "creto.local/ledger/1f/0000"
         ...     def append_records(self, records, /):
         ...         print([record["what"] for record in records])
         >>> with Store(tempfile.mkdtemp()) as store:
@@ -52,8 +52,8 @@ class LedgerPort(Protocol):
     """
 
     @property
-    def shard(self) -> str:
-        """The shard that this process writes."""
+    def origin(self) -> str:
+        """What sets the shard that this process writes apart from those of all other folders and machines."""
         ...
 
     def append_records(self, records: Sequence[Mapping[str, Any]], /) -> None:

@@ -144,7 +144,7 @@ class Store:
             with self._transaction(writes=True) as tx:
                 _outbox.forget(tx.connection, done)
                 yield tx
-                _outbox.write(tx.connection, tx.records, self._ledger.shard if self._ledger else None)
+                _outbox.write(tx.connection, tx.records, self._ledger.origin if self._ledger else None)
             self._appended = self._appended[len(done) :]
         self._after(tx)
 
@@ -255,7 +255,7 @@ class Store:
         with self._settling:
             while True:
                 with self._alone_writing() as connection:
-                    records = _outbox.claim(connection, ledger.shard, _BATCH)
+                    records = _outbox.claim(connection, ledger.origin, _BATCH)
                 if not records:
                     break
                 ledger.append_records(records)
@@ -266,10 +266,10 @@ class Store:
         return settled
 
     def waiting_shards(self) -> list[str]:
-        """The shards, other than this process's own, for which committed records wait."""
+        """The origins of shards, other than this process's own, for which committed records wait."""
         with self.read() as tx:
             found = tx.all(select(outbox.c.shard).where(outbox.c.shard.is_not(None)).distinct())
-        mine = self._ledger.shard if self._ledger else None
+        mine = self._ledger.origin if self._ledger else None
         return sorted(row[0] for row in found if row[0] != mine)
 
     @contextmanager

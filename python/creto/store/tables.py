@@ -119,7 +119,7 @@ outbox = Table(
     metadata,
     Column("seq", _Serial, primary_key=True, autoincrement=True),
     Column("record_id", Text, nullable=False, unique=True),  # 32 hex digits; fixed before the first append
-    Column("shard", Text, index=True),  # whose ledger shard appends it; none until one has claimed it
+    Column("shard", Text, index=True),  # origin of the ledger's shard that appends it; none until one has claimed it
     Column("record", JSON, nullable=False),
     sqlite_autoincrement=True,
 )

@@ -34,17 +34,19 @@ def alive(holder: str) -> bool:
     if len(parts) != 3 or not parts[1].isdigit():
         return True
     world, pid, start = parts
-    if world != _world():
-        # Another machine or namespace: nothing can be said, so nothing is taken from it. An earlier boot is over.
-        return not (world.split("/")[0] == _world().split("/")[0] and world.split("/")[1] != _world().split("/")[1])
-    return start == _start(int(pid))
+    if world == _world():
+        return start == _start(int(pid))
+    # Another machine or namespace: nothing can be said, so nothing is taken from it. An earlier boot of this one is
+    # over; but machines may share a name (`localhost`, a container's), and only its number says that it is this one.
+    there, here = world.split("/"), _world().split("/")
+    return "?" in here[:3] or there[:2] != here[:2] or there[2:3] == here[2:3]
 
 
 @functools.cache
 def _world() -> str:
     def read(path: str) -> str:
         try:
-            return Path(path).read_text().strip()
+            return Path(path).read_text().strip() or "?"
         except OSError:
             return "?"
 
@@ -52,7 +54,8 @@ def _world() -> str:
         namespace = str(Path("/proc/self/ns/pid").readlink()).strip("pid:[]")
     except OSError:
         namespace = "?"
-    return f"{os.uname().nodename}/{read('/proc/sys/kernel/random/boot_id')}/{namespace}"
+    machine, boot = read("/etc/machine-id"), read("/proc/sys/kernel/random/boot_id")
+    return f"{os.uname().nodename}/{machine}/{boot}/{namespace}"
 
 
 def _start(pid: int) -> str:

@@ -1,0 +1,97 @@
+"""Two machines, a state folder each, that share one store in PostgreSQL as the guide says."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import anyio
+import pytest
+
+import creto
+from creto.audit import AuditClient
+
+POLICIES = """
+@id("all") permit (principal, action, resource);
+@id("payments-are-asked") @oversight("payments")
+forbid (principal, action == Action::"tool:call", resource == Tool::"send_money");
+"""
+
+
+@pytest.fixture
+def config(tmp_path: Path, postgres: str) -> Path:
+    (tmp_path / "all.cedar").write_text(POLICIES)
+    file = tmp_path / "house.toml"
+    file.write_text(f'[common]\nstore_url = "{postgres}"\n[authz]\npolicies = ["all.cedar"]\n')
+    return file
+
+
+@pytest.fixture
+def folders(tmp_path: Path, config: Path) -> tuple[Path, Path]:
+    """The first machine's folder, and the second's with the first's sealing key."""
+    here, there = tmp_path / "here", tmp_path / "there"
+    with creto.open_blocking(here, config=[config]):
+        pass
+    (there / "keys").mkdir(mode=0o700, parents=True)
+    there.chmod(0o700)
+    for file in (here / "keys").glob("sealing.*"):
+        shutil.copy2(file, there / "keys")
+    return here, there
+
+
+def recorded(folder: Path, action: str) -> Counter[str]:
+    """How often each resource of an action is in a machine's ledger."""
+
+    async def main() -> Counter[str]:
+        client = AuditClient.reading(folder)
+        await client.verify()
+        return Counter(record.resource for record in await client.query(action=action, limit=100_000))
+
+    return anyio.run(main)
+
+
+def kept(layer: creto.EnablementLayer, name: str) -> None:
+    with layer.parts.store.begin() as tx:
+        tx.outbox({"what": "test:kept", "resource": name})
+
+
+def test_what_one_machine_decided_stays_in_its_own_ledger_whatever_the_other_opens(
+    config: Path, folders: tuple[Path, Path]
+) -> None:
+    here, there = folders
+    with creto.open_blocking(here, config=[config]) as one:
+        kept(one, "here 1")  # its row stays until the next transaction
+        with creto.open_blocking(there, config=[config]) as two:
+            assert one.parts.ledger.shard == two.parts.ledger.shard == "0000"
+            kept(two, "there 1")
+            kept(one, "here 2")
+            two.parts.store.settle()
+    with creto.open_blocking(there, config=[config]):
+        pass
+    assert recorded(here, "test:kept") == {"here 1": 1, "here 2": 1}
+    assert recorded(there, "test:kept") == {"there 1": 1}
+
+
+def test_what_a_killed_process_of_one_machine_left_waits_for_that_machine(
+    config: Path, folders: tuple[Path, Path]
+) -> None:
+    here, there = folders
+    code = f"""
+import os, signal, creto
+with creto.open_blocking({str(here)!r}, config=[{str(config)!r}]) as layer:
+    layer.parts.audit.append_records = lambda records: os.kill(os.getpid(), signal.SIGKILL)
+    with layer.parts.store.begin() as tx:
+        tx.outbox({{"what": "test:kept", "resource": "left"}})
+"""
+    done = subprocess.run([sys.executable, "-c", code], env={**os.environ}, timeout=60)
+    assert done.returncode == -signal.SIGKILL
+    for folder in (there, here, there):
+        with creto.open_blocking(folder, config=[config]):
+            pass
+    assert recorded(there, "test:kept") == {}
+    assert recorded(here, "test:kept") == {"left": 1}
