@@ -20,8 +20,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any, Self
 
-import anyio
-
+from creto._wake import Wake
 from creto.errors import CretoError, ForkedError, InternalError, UnauthorizedError
 from creto.store import Commit, Store
 
@@ -58,11 +57,9 @@ class Follower(AsyncIterator[str]):
         self._topic = topic
         self._keys: dict[str, None] = {}
         self._lock = threading.Lock()
-        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._wake = Wake()
         self._pid = os.getpid()
         self._ended = False
-        # Not at the end of the iteration: the number could be another file's by the time a waiter looks at it again.
-        weakref.finalize(self, os.close, self._wake)
 
     def _tell(self, topic: str, key: str) -> None:
         if self._topic is not None and topic not in {self._topic, EVERYTHING}:
@@ -72,7 +69,7 @@ class Follower(AsyncIterator[str]):
                 self._keys = {EVERYTHING: None}
             else:
                 self._keys[key] = None
-            os.eventfd_write(self._wake, 1)
+            self._wake.set()
 
     def __aiter__(self) -> Self:
         return self
@@ -88,16 +85,14 @@ class Follower(AsyncIterator[str]):
                     key = next(iter(self._keys))
                     del self._keys[key]
                     return key
-            await anyio.wait_readable(self._wake)
-            with contextlib.suppress(BlockingIOError):
-                os.eventfd_read(self._wake)
+            await self._wake.wait()
 
     def close(self) -> None:
         """Ends the iteration."""
         with self._lock:
             self._reach._followers.discard(self)
             self._ended = True
-            os.eventfd_write(self._wake, 1)
+            self._wake.set()
 
     async def __aenter__(self) -> Self:
         return self

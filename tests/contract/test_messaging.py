@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -525,6 +527,81 @@ def test_a_message_handed_over_in_memory_is_sealed_all_the_same_and_recorded(sta
         run(main)
     assert [record["what"] for record in records] == ["message:send", "message:receive", "message:receive"]
     assert records[-1]["outcome"] == {"failure": "the message cannot be opened by this recipient"}
+
+
+def test_a_message_handed_over_waits_for_its_reader_until_that_is_gone_or_the_message_has_expired(
+    state: Path, run: Any
+) -> None:
+    now = [time.time()]
+    records: list[dict[str, Any]] = []
+    with Store(state) as store:
+        post = Post(store, clock=lambda: now[0], record=records.append)
+
+        async def refused(error: type[Exception], why: str) -> None:
+            with anyio.fail_after(30), pytest.raises(error, match=why):
+                await post.mailbox.send(post.writer, "reader", b"one more", durable=False)
+
+        async def main() -> None:
+            inbox = post.mailbox.inbox(post.reader)
+            while not inbox._is_full:
+                await post.mailbox.send(post.writer, "reader", b"x", durable=False)
+            held = len(records)
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(refused, TimeoutError, "took no message until this one expired")
+                await anyio.sleep(0.05)
+                now[0] += 301
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(refused, NotFoundError, "no inbox of .*reader` is open")
+                await anyio.sleep(0.05)
+                inbox.close()
+            assert len(records) == held  # what was not handed over is not recorded as sent
+
+        run(main)
+
+
+# --- whom asyncio itself cancels, which knows no shields -------------------------------------------------------------
+
+
+@pytest.mark.parametrize("steps", range(12))
+def test_a_sender_cancelled_at_any_moment_holds_up_no_other(post: Post, steps: int) -> None:
+    async def main() -> None:
+        senders = [asyncio.create_task(post.mailbox.send(post.writer, "reader", b"x")) for _ in range(3)]
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        senders[steps % 3].cancel()
+        ended = await asyncio.wait_for(asyncio.gather(*senders, return_exceptions=True), 30)
+        assert [type(one).__name__ for one in ended].count("Sent") >= 2
+        await asyncio.wait_for(post.mailbox.send(post.writer, "reader", b"y"), 30)
+
+    asyncio.run(main())
+
+
+def test_a_message_that_was_taken_for_a_reader_who_gave_up_comes_at_once_to_the_next(post: Post) -> None:
+    held, go = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with post.store.begin():
+            held.set()
+            go.wait(30)
+
+    async def main() -> None:
+        await post.mailbox.send(post.writer, "reader", b"x")
+        holder = threading.Thread(target=hold)
+        holder.start()
+        held.wait(30)
+        async with post.mailbox.inbox(post.reader) as inbox:
+            taking = asyncio.create_task(anext(inbox))
+            await asyncio.sleep(0.3)  # by now it waits for the store, on a thread
+            taking.cancel()
+            await asyncio.sleep(0.05)
+            go.set()
+            with pytest.raises(asyncio.CancelledError):
+                await taking
+            message = await asyncio.wait_for(anext(inbox), 30)
+        holder.join()
+        assert (message.body, message.redelivered) == (b"x", False)
+
+    asyncio.run(main())
 
 
 # --- keys ------------------------------------------------------------------------------------------------------------

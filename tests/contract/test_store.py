@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -208,6 +209,31 @@ def test_a_cancelled_caller_leaves_a_whole_transaction_behind(store: Store) -> N
 
     anyio.run(main)
     assert rows(store) == 2
+
+
+def test_a_caller_that_asyncio_itself_cancels_waits_for_the_end_of_its_transaction(store: Store) -> None:
+    """`wait_for`, `timeout` and `Task.cancel` know no shields."""
+    begun, go = threading.Event(), threading.Event()
+
+    def slow(tx: Transaction) -> None:
+        tx.insert(tables.meta, name="a", value="1")
+        begun.set()
+        go.wait(10)
+
+    async def main() -> None:
+        task = asyncio.create_task(store.run(slow))
+        while not begun.is_set():
+            await asyncio.sleep(0.01)
+        for _ in range(3):
+            task.cancel()
+            await asyncio.sleep(0.05)
+        assert not task.done()
+        go.set()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(main())
+    assert rows(store) == 1
 
 
 # --- racing ----------------------------------------------------------------------------------------------------------

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import weakref
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -93,9 +91,7 @@ class Fates:
                 if asks and (receipts := await self._receipts_of(sent)):
                     return receipts
                 with anyio.move_on_after(_NET if self._hears else _POLL):
-                    await anyio.wait_readable(told)
-                with suppress(BlockingIOError):
-                    os.eventfd_read(told)
+                    await told.wait()
                 asks = True
         states = await self.state(sent.sender, sent.id, sent.to)
         raise TimeoutError(

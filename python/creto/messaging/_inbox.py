@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import weakref
 from collections import deque
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 import anyio
-import anyio.to_thread
 
+from creto._in_thread import in_thread
+from creto._wake import Wake
 from creto.errors import ForkedError, UnauthorizedError
 from creto.messaging import _rows
 from creto.messaging._message import Message
@@ -57,8 +57,8 @@ class Inbox(AsyncIterator[Message]):
         self._hold = hold
         self._direct: deque[tuple[bytes, bytes]] = deque()
         self._seen: dict[tuple[str, str], int] = {}
-        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._closer = weakref.finalize(self, os.close, self._wake)
+        self._wake = Wake()
+        self._ended = False
         self._pid = os.getpid()
 
     def __aiter__(self) -> Self:
@@ -68,7 +68,7 @@ class Inbox(AsyncIterator[Message]):
         while True:
             if self._pid != os.getpid():
                 raise ForkedError("this inbox belongs to the parent process; open one in the child")
-            if not self._closer.alive:
+            if self._ended:
                 raise StopAsyncIteration
             message = await self.ready()
             if message is not None:
@@ -93,7 +93,7 @@ class Inbox(AsyncIterator[Message]):
         message = await self._next_direct()
         if message is None:
             # What comes from here on wakes again, and is seen by the looks below or after them.
-            self._drain()
+            self._wake.clear()
             message = await self._next_direct() or await self._next_stored()
         return message
 
@@ -106,52 +106,50 @@ class Inbox(AsyncIterator[Message]):
         return None
 
     async def _next_stored(self, reply: tuple[str, str] | None = None) -> Message | None:
+        receiving = self._mailbox._receiving
         while True:
-            found = await anyio.to_thread.run_sync(
-                self._mailbox._receiving.take, self._agent, self._hold, reply, abandon_on_cancel=False
-            )
-            if found is None:
-                return None
-            message: Message = found
-            held = message._held
+            held: list[_rows.Held] = []
             try:
-                await self._mailbox._receiving.authorize(self._agent, message)
-            except UnauthorizedError as denial:
-                if held is not None:
-                    await self._mailbox._receiving.deny(self._agent, held, str(denial))
-                continue
+                message = await in_thread(partial(self._take, reply, held))
+                if message is None:
+                    return None
+                try:
+                    await receiving.authorize(self._agent, message)
+                except UnauthorizedError as denial:
+                    await receiving.deny(self._agent, held[0], str(denial))
+                    continue
             except BaseException:
                 # Interrupted before anybody saw it: it goes back as it was.
-                if held is not None:
-                    with anyio.CancelScope(shield=True):
-                        await self._mailbox._store.run(_rows.give_back, held, False)
+                with anyio.CancelScope(shield=True):
+                    for one in held:
+                        await self._mailbox._store.run(_rows.give_back, one, False)
                 raise
             return message
 
+    def _take(self, reply: tuple[str, str] | None, held: list[_rows.Held]) -> Message | None:
+        message = self._mailbox._receiving.take(self._agent, self._hold, reply)
+        if message is not None and message._held is not None:
+            held.append(message._held)
+        return message
+
     async def _wait(self) -> None:
         with anyio.move_on_after(_NET):
-            await anyio.wait_readable(self._wake)
+            await self._wake.wait()
 
-    def _drain(self) -> None:
-        with contextlib.suppress(BlockingIOError):
-            os.eventfd_read(self._wake)
+    @property
+    def _is_full(self) -> bool:
+        return len(self._direct) >= _DIRECT
 
-    def _notify(self) -> None:
-        if self._closer.alive:
-            os.eventfd_write(self._wake, 1)
-
-    def _put_direct(self, handed: tuple[bytes, bytes]) -> bool:
-        """Hands over an envelope, and its digest, in memory; False where too many wait already."""
-        if len(self._direct) >= _DIRECT:
-            return False
+    def _put_direct(self, handed: tuple[bytes, bytes]) -> None:
+        """Hands over an envelope, and its digest, in memory."""
         self._direct.append(handed)
-        self._notify()
-        return True
+        self._wake.set()
 
     def close(self) -> None:
         """Ends the iteration."""
         self._mailbox._closed(self)
-        self._closer()
+        self._ended = True
+        self._wake.set()
 
     async def __aenter__(self) -> Self:
         return self

@@ -6,18 +6,20 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from typing import TYPE_CHECKING, Any, Unpack
 
 import anyio
 import anyio.to_thread
 
+from creto._in_thread import in_thread
 from creto._process import here
+from creto._wake import Wake
 from creto.errors import ConnectionFailedError, TimeoutError
 from creto.messaging import _outgoing, _receipt, _rows
 from creto.messaging._fate import Fates
 from creto.messaging._inbox import Inbox
 from creto.messaging._message import Message, Sent
-from creto.messaging._news import Wake
 from creto.messaging._receiving import Receiving
 from creto.messaging._sending import Draft, Options, Sending
 from creto.reach import EVERYTHING
@@ -217,7 +219,7 @@ class Mailbox:
             for first in range(min(_SEALERS, len(drafts))):
                 tasks.start_soon(seal, first)
         pairs: list[tuple[Draft, bytes]] = list(zip(drafts, sealed, strict=True))
-        return await anyio.to_thread.run_sync(self._sending.file, pairs)
+        return await in_thread(partial(self._sending.file, pairs))
 
     async def request(
         self, sender: Agent, to: str, body: bytes | str, *, timeout: float | None = None, **options: Unpack[Options]
@@ -251,7 +253,7 @@ class Mailbox:
             sent = await self._deliver(draft)
             with anyio.move_on_after(limit):
                 while True:
-                    inbox._drain()
+                    inbox._wake.clear()
                     reply = await inbox._next_stored((sent.id, asked))
                     if reply is not None:
                         return reply
@@ -321,9 +323,9 @@ class Mailbox:
             if inbox in opened:
                 opened.remove(inbox)
 
-    def _open_inboxes(self, recipient: str) -> list[Inbox]:
+    def _open_inbox(self, recipient: str) -> Inbox | None:
         with self._lock:
-            return list(self._inboxes.get(recipient, ()))
+            return next(iter(self._inboxes.get(recipient, ())), None)
 
     def _woken(self, key: str) -> None:
         """Wakes the inboxes of a recipient, whoever waits for `receipt/<message id>`, or the carrier of what leaves."""
@@ -333,7 +335,7 @@ class Mailbox:
             else:
                 opened = list(self._inboxes.get(key, ()))
         for inbox in opened:
-            inbox._notify()
+            inbox._wake.set()
         self._fates.tell(None if key == EVERYTHING else key.removeprefix(_rows.RECEIPT))
         if key in {EVERYTHING, _outgoing.OUTGOING}:
             self._outgoing_wake.set()

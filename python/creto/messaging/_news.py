@@ -1,39 +1,18 @@
-"""How those who wait hear of something, from whatever thread or event loop it comes: by descriptors, never by turns."""
+"""What is heard of messages that were sent, and how whoever waits for one hears of it."""
 
 from __future__ import annotations
 
-import os
 import threading
-import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-import anyio
+from creto._wake import Wake
 
 if TYPE_CHECKING:
     from creto.messaging._receipt import Receipt
 
-__all__ = ["News", "Wake"]
-
-
-class Wake:
-    """Wakes the one task that waits."""
-
-    def __init__(self) -> None:
-        # A fork shares it with its parent: at worst one of the two wakes for the other, and each looks by itself too.
-        self._descriptor = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        weakref.finalize(self, os.close, self._descriptor)
-
-    def set(self) -> None:
-        """Wakes it, or keeps it from the next sleep."""
-        os.eventfd_write(self._descriptor, 1)
-
-    async def wait(self) -> None:
-        """Sleeps until woken."""
-        await anyio.wait_readable(self._descriptor)
-        with suppress(BlockingIOError):
-            os.eventfd_read(self._descriptor)
+__all__ = ["News"]
 
 
 class News:
@@ -41,7 +20,7 @@ class News:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._descriptors: list[int] = []
+        self._waiting: list[Wake] = []
         self.receipts: dict[str, Receipt] = {}
         """By recipient: verified, and for the very bytes that were sent."""
         self.changed = False
@@ -56,18 +35,17 @@ class News:
                     self.receipts.pop(receipt.recipient, None)  # it had been received before that
             else:
                 self.receipts[receipt.recipient] = receipt
-            for descriptor in self._descriptors:
-                os.eventfd_write(descriptor, 1)
+            for wake in self._waiting:
+                wake.set()
 
     @contextmanager
-    def awaited(self) -> Iterator[int]:
-        """A descriptor that becomes readable with the next news."""
-        descriptor = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+    def awaited(self) -> Iterator[Wake]:
+        """What the next news wakes."""
+        wake = Wake()
         with self._lock:
-            self._descriptors.append(descriptor)
+            self._waiting.append(wake)
         try:
-            yield descriptor
+            yield wake
         finally:
             with self._lock:
-                self._descriptors.remove(descriptor)
-            os.close(descriptor)
+                self._waiting.remove(wake)

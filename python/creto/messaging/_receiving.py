@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import anyio.to_thread
-
 from creto import _core
+from creto._in_thread import in_thread
 from creto._plain import plain
 from creto.errors import CretoError, EncryptionFailedError, NotFoundError, UnauthorizedError
 from creto.messaging import _attachment, _receipt, _rows
@@ -166,7 +166,7 @@ class Receiving:
 
     async def deny(self, agent: Agent, held: _rows.Held, reason: str) -> None:
         """Ends a message that the recipient's policy does not let in."""
-        await anyio.to_thread.run_sync(self._end, agent, held, "denied", reason)
+        await in_thread(partial(self._end, agent, held, "denied", reason))
 
     def _end(self, agent: Agent, held: _rows.Held, outcome: str, reason: str) -> None:
         receipt = None

@@ -7,6 +7,7 @@ import os
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypedDict
 
 import anyio
@@ -14,12 +15,13 @@ import anyio.lowlevel
 import anyio.to_thread
 
 from creto import _core
+from creto._in_thread import in_thread
 from creto.errors import (
     ConnectionFailedError,
     DeliveryDeniedError,
-    InternalError,
     InvalidInputError,
     NotFoundError,
+    TimeoutError,
     UnauthorizedError,
 )
 from creto.messaging import _attachment, _outgoing, _rows
@@ -29,6 +31,7 @@ from creto.messaging._receiving import DIRECT_SECONDS, MAILBOX_SECONDS
 from creto.messaging._record import digest_of, record
 
 if TYPE_CHECKING:
+    from creto.messaging._inbox import Inbox
     from creto.messaging._mailbox import Mailbox
     from creto.nhi import Agent
 
@@ -99,7 +102,9 @@ class _Entry:
     def __init__(self, draft: Draft) -> None:
         self.draft = draft
         self.envelope = b""
-        self.error: Exception | None = InternalError("the message was not filed")
+        self.error: Exception | None = None
+        self.ended = False
+        """Whether it was filed, or turned out that it cannot be."""
         self.leads = False
         self.woken = anyio.Event()
 
@@ -110,6 +115,20 @@ class _Queue:
     def __init__(self) -> None:
         self.entries: list[_Entry] = []
         self.led = False
+
+    def leave(self, entry: _Entry) -> None:
+        """Takes one out whose sender was cancelled, unless it is filed already or just now."""
+        if entry in self.entries:
+            self.entries.remove(entry)
+            if entry.leads:
+                self.hand_on()
+
+    def hand_on(self) -> None:
+        """Has the first of those that wait lead."""
+        self.led = bool(self.entries)
+        if self.led:
+            self.entries[0].leads = True
+            self.entries[0].woken.set()
 
 
 class Sending:
@@ -201,30 +220,34 @@ class Sending:
             queue = _Queue()
             self._queue.set(queue)
         queue.entries.append(entry)
-        # Who is cancelled waits all the same: a message is filed or it is not, and others may wait for who files it.
-        with anyio.CancelScope(shield=True):
-            if queue.led:
-                await entry.woken.wait()
-            else:
-                queue.led = entry.leads = True
-                await anyio.lowlevel.checkpoint()  # whoever is ready to send comes along
-            if entry.leads:
-                await self._lead(queue)
+        try:
+            # Who is cancelled waits all the same: a message is filed or it is not, and others may wait for who files it.
+            with anyio.CancelScope(shield=True):
+                if queue.led:
+                    await entry.woken.wait()
+                else:
+                    queue.led = entry.leads = True
+                    await anyio.lowlevel.checkpoint()  # whoever is ready to send comes along
+                if entry.leads:
+                    await self._lead(queue, entry)
+        except anyio.get_cancelled_exc_class():
+            queue.leave(entry)  # asyncio's own cancellation knows no shields
+            raise
         if entry.error is not None:
             raise entry.error
         return self.sent(draft, entry.envelope)
 
-    async def _lead(self, queue: _Queue) -> None:
+    async def _lead(self, queue: _Queue, leader: _Entry) -> None:
         entries, queue.entries = queue.entries, []
         try:
-            await anyio.to_thread.run_sync(self._seal_and_file, entries)
+            await in_thread(partial(self._seal_and_file, entries))
         finally:
             for entry in entries:
-                entry.woken.set()
-            queue.led = bool(queue.entries)
-            if queue.led:
-                queue.entries[0].leads = True
-                queue.entries[0].woken.set()
+                if entry.ended:
+                    entry.woken.set()
+            # Cancelled before a thread was free: the others are filed by who leads after it.
+            queue.entries[:0] = [entry for entry in entries if not entry.ended and entry is not leader]
+            queue.hand_on()
 
     def _seal_and_file(self, entries: Sequence[_Entry]) -> None:
         sealed = []
@@ -235,6 +258,8 @@ class Sending:
             except Exception as error:  # noqa: BLE001 - its sender is told, and no other
                 entry.error = error
         self._file_entries(sealed)
+        for entry in entries:
+            entry.ended = True
 
     def _file_entries(self, entries: Sequence[_Entry]) -> None:
         try:
@@ -245,9 +270,6 @@ class Sending:
                     self._file_entries([entry])
             else:
                 entries[0].error = error
-            return
-        for entry in entries:
-            entry.error = None
 
     def file(self, sealed: Sequence[tuple[Draft, bytes]]) -> list[Sent]:
         """Files sealed messages in the mailboxes of their recipients, all in one transaction or none."""
@@ -304,18 +326,25 @@ class Sending:
 
     async def hand_over(self, draft: Draft) -> Sent:
         """Seals a message and hands it to inboxes that are open in this process."""
-        opened = {recipient: self._mailbox._open_inboxes(recipient) for recipient in draft.recipients}
-        for recipient, inboxes in opened.items():
-            if not inboxes:
-                raise NotFoundError(f"no inbox of `{recipient}` is open in this process; send it with `durable=True`")
+        for recipient in draft.recipients:
+            self._open_inbox(recipient)
         envelope = draft.seal()
         digest = digest_of(envelope)
-        for recipient, inboxes in opened.items():
+        for recipient in draft.recipients:
+            while (inbox := self._open_inbox(recipient))._is_full:
+                if self._mailbox._clock() >= draft.expires:
+                    raise TimeoutError(f"the inbox of `{recipient}` took no message until this one expired")
+                await anyio.sleep(0.001)  # the reader, perhaps on another loop, is behind: so is the writer
             if self._mailbox._recorder is not None:
                 self._mailbox._recorder(_record(draft, recipient, envelope, digest))
-            while not inboxes[0]._put_direct((envelope, digest)):  # noqa: ASYNC110 - its reader may be on another loop
-                await anyio.sleep(0.001)  # the reader is behind: so is the writer
+            inbox._put_direct((envelope, digest))
         return self.sent(draft, envelope, "")
+
+    def _open_inbox(self, recipient: str) -> Inbox:
+        inbox = self._mailbox._open_inbox(recipient)
+        if inbox is None:
+            raise NotFoundError(f"no inbox of `{recipient}` is open in this process; send it with `durable=True`")
+        return inbox
 
     def sent(self, draft: Draft, envelope: bytes, digest: str | None = None) -> Sent:
         """What its sender remembers of a message."""

@@ -15,9 +15,9 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 import anyio
 import anyio.lowlevel
-import anyio.to_thread
 from sqlalchemy import Connection, Engine, RootTransaction, select
 
+from creto._in_thread import in_thread
 from creto.errors import InternalError, TimeoutError
 from creto.store import _outbox, _schema
 from creto.store._engine import WRITE, engine_for_file, engine_for_url, shown
@@ -218,7 +218,7 @@ class Store:
         except LookupError:
             limiter = anyio.CapacityLimiter(_THREADS)
             self._limiter.set(limiter)
-        return await anyio.to_thread.run_sync(call, limiter=limiter)
+        return await in_thread(call, limiter)
 
     # --- outbox -----------------------------------------------------------------------------------------------------
 
