@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from itertools import pairwise
@@ -27,6 +28,7 @@ __all__ = ["Confinement", "LayerHooks", "confined", "pool_of"]
 
 Patience = float | Callable[[str, str], float | None] | None
 _MOST_NAMES = 200_000
+_MOST_DENIED = 1000
 # What was installed or built is no place for the user's own secrets, and its files have names of all kinds. A name
 # alone says little where others use it too: there one of these has to lie in it.
 _ENVIRONMENT = ("pyvenv.cfg", "conda-meta")
@@ -79,8 +81,8 @@ class LayerHooks:
         self._workdir = workdir
         self._timeout = timeout
         self._found: tuple[Settings, Governed] | None = None
-        self.denied: list[tuple[str, str, CretoError]] = []
-        """Every act that was refused: action, resource and why."""
+        self.denied: deque[tuple[str, str, CretoError]] = deque(maxlen=_MOST_DENIED)
+        """The newest acts that were refused: action, resource and why. The ledger has them all."""
 
     def inside(self, sandbox: str) -> None:
         """Has the acts from now on be recorded as the sandbox's."""

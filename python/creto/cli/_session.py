@@ -310,6 +310,7 @@ class Session:
                      "sent": c.sent, "received": c.received, "requests": c.requests}
                     for c in box.connections
                 ],
+                "connections_before": box.before,
                 "changes": [
                     {"path": c.path, "kind": c.kind, "applied": c in applied, "refused": c.refused} for c in changes
                 ],
@@ -320,9 +321,11 @@ class Session:
             click.echo(json.dumps(summary), err=True)
             return
         let = sum(1 for c in box.connections if c.allowed)
+        refused = len(box.connections) - let + box.before["refused"]
+        let += box.before["allowed"]
         self._say(
             f"exit status {code} after {seconds:.1f} s; connections: {let} allowed, "
-            f"{len(box.connections) - let} refused; changes: {len(applied)} carried out, "
+            f"{refused} refused; changes: {len(applied)} carried out, "
             f"{len(changes) - len(applied)} not"
         )
         others = ((action, resource, why) for action, resource, why in denied if action != "net:connect")

@@ -20,6 +20,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Box", "Connection", "Hooks", "Program", "Result"]
 
+_MOST_CONNECTIONS = 1000
+"""A program makes ten thousand in a second."""
+_MOST_REQUESTS = 50
+_MOST_REQUEST = 500
+"""Characters that are kept of one."""
 _AT_ONCE = 4096
 """Texts of fewer bytes are compared in less time than a thread takes to begin."""
 
@@ -73,6 +78,7 @@ class Connection:
     sent: int = 0
     received: int = 0
     requests: list[str] | None = None
+    """Its plain HTTP requests that were let through, the newest, cut where they are long."""
     agreed: frozenset[str] = frozenset()
     """Policies that asked about it and were answered with yes."""
 
@@ -166,7 +172,9 @@ class Box:
         self._tasks = tasks
         self.workdir = workdir
         self.connections: list[Connection] = []
-        """Every connection tried so far, in order."""
+        """The newest connections tried so far, in order."""
+        self.before = {"allowed": 0, "refused": 0}
+        """How many were tried before those."""
         self._by_id: dict[int, Connection] = {}
 
     async def start(
@@ -368,14 +376,19 @@ class Box:
                 self._tasks.start_soon(self._decide, event["id"], known)
             elif event["event"] == "ask":
                 connection = Connection(event["host"], event["port"], event["scheme"], None)
-                self.connections.append(connection)
+                self._note(connection)
                 self._by_id[event["id"]] = connection
                 self._tasks.start_soon(self._decide, event["id"], connection)
             elif event["event"] == "refused":
-                self.connections.append(Connection(event["host"], event["port"], None, False, event["reason"]))
+                self._note(Connection(event["host"], event["port"], None, False, event["reason"]))
             elif event["event"] == "closed" and (connection_ := self._by_id.pop(event["id"], None)):
                 connection_.sent, connection_.received = event["sent"], event["received"]
                 connection_.reason = connection_.reason or event["error"]
+
+    def _note(self, connection: Connection) -> None:
+        if len(self.connections) >= _MOST_CONNECTIONS:
+            self.before["allowed" if self.connections.pop(0).allowed else "refused"] += 1
+        self.connections.append(connection)
 
     async def _decide_request(self, event: dict[str, Any]) -> None:
         """Decides about one plain HTTP request; hooks that do not care for those let it pass."""
@@ -390,7 +403,8 @@ class Box:
                 connection.reason = str(error)
         finally:
             if connection is not None and allowed:
-                connection.requests = [*(connection.requests or ()), f"{method} {target}"]
+                earlier = (connection.requests or [])[1 - _MOST_REQUESTS :]
+                connection.requests = [*earlier, f"{method} {target}"[:_MOST_REQUEST]]
             with contextlib.suppress(Exception):
                 self._lease.answer(event["id"], allowed)
 
