@@ -307,13 +307,18 @@ async def confined(
 
     Raises:
         UnauthorizedError: The agent may not read the folder.
-        InvalidInputError: The folder holds creto's own state, keys or configuration, or lies in them.
+        InvalidInputError: It is no folder, or holds creto's own state, keys or configuration, or lies in them.
         SandboxSpawnFailedError: No sandbox could be started.
     """
     import anyio
 
     parts = layer.parts
-    hooks = LayerHooks(layer, agent, await anyio.to_thread.run_sync(Path(workdir).resolve), timeout)
+    folder = await anyio.to_thread.run_sync(Path(workdir).resolve)
+    if not await anyio.to_thread.run_sync(folder.is_dir):
+        raise InvalidInputError(
+            f"the working folder `{workdir}` is no folder on this machine; make it, or name another"
+        )
+    hooks = LayerHooks(layer, agent, folder, timeout)
     await hooks.perform("fs:read", ".", {"path": "."}, {})
     hidden = await anyio.to_thread.run_sync(_hidden, layer, agent, Path(workdir))
     kept = await anyio.to_thread.run_sync(_secrets, layer, agent)

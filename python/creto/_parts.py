@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from creto.reach import Reach
     from creto.store import Store
 
-__all__ = ["Parts"]
+__all__ = ["ClosedParts", "Parts"]
 
 
 class Parts:
@@ -243,3 +243,12 @@ class Parts:
         self.policy.upsert_entities(entities)
         if self.shadow is not None:
             self.shadow.upsert_entities(entities)
+
+
+class ClosedParts:
+    """What a layer holds once it is closed: whatever is asked of it says so."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise InvalidInputError(
+            "the layer is closed: act inside of `async with creto.open()` or `with creto.open_blocking()`"
+        )

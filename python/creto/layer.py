@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from pathlib import Path
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack, cast
 
 import anyio
@@ -65,7 +66,7 @@ async def open(
         >>> asyncio.run(main())
         'spiffe://creto.local/agent/researcher'
     """
-    from creto._parts import Parts
+    from creto._parts import ClosedParts, Parts
 
     # A single name is an iterable of letters, and never meant as one.
     files = [config] if isinstance(config, str | os.PathLike) else list(config)
@@ -93,6 +94,7 @@ async def open(
             for pool in layer._pools.values():
                 await pool.close()
             await anyio.to_thread.run_sync(parts.close)
+            layer.parts = layer.mailbox = ClosedParts()  # type: ignore[assignment]  # it is whatever it is asked for
 
 
 @contextmanager
@@ -331,14 +333,16 @@ class EnablementLayer:
         if not callable(operation):
             raise _no_operation(operation)
         if inspect.iscoroutinefunction(operation):
-            raise InvalidInputError(
-                f"`{operation.__qualname__}` is async, and nothing here would await it: use `perform`"
-            )
+            name = getattr(operation, "__qualname__", repr(operation))  # a partial has none
+            raise InvalidInputError(f"`{name}` is async, and nothing here would await it: use `perform`")
         taken, used = brought(action, resource, context, usage)
         course = Course(self, agent, action, resource, taken, used, is_strict(self, durability))
         self.call_blocking(course.begin, timeout, preview)
         try:
             result = operation(course.act) if takes_act(operation) else operation()
+            if isinstance(result, CoroutineType):  # as `lambda: fetch(url)` can give; nothing is done yet
+                result.close()
+                raise InvalidInputError("the operation is async, and nothing here would await it: use `perform`")
         except BaseException as error:
             self.call_blocking(course.finish, error)
             raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 
 import creto
 from creto import EnablementLayer, InvalidInputError
+from sandboxes import skip_unless
 
 POLICY = '@id("tools") permit (principal, action == Action::"tool:call", resource);'
 
@@ -44,6 +46,7 @@ async def later() -> int:
         (lambda layer, a: call(layer, a, resource=3), "resource `3`: write text"),
         (lambda layer, a: call(layer, a, operation=None), "`None` cannot be called: give the function that does it"),
         (lambda layer, a: call(layer, a, operation=later), "`later` is async, and nothing here would await it"),
+        (lambda layer, a: call(layer, a, operation=partial(later)), "is async, and nothing here would await it"),
         (lambda layer, a: call(layer, a, context=[1]), "context: give values by name, as a dict, not `[1]`"),
         (lambda layer, a: call(layer, a, context={"a": "\ud800"}), "half of a character stands alone in '\\ud800'"),
         (lambda layer, a: call(layer, a, resource="\ud800"), "half of a character stands alone in '\\ud800'"),
@@ -86,3 +89,61 @@ def test_an_async_call_is_refused_in_the_same_words(tmp_path: Path, config: Path
                 await layer.perform(layer.agent("reader"), "tool:call", "x", "later")  # type: ignore[arg-type]
 
     asyncio.run(main())
+
+
+def test_every_part_of_a_closed_layer_says_that_it_is_closed(tmp_path: Path, config: Path) -> None:
+    async def main() -> None:
+        async with creto.open(tmp_path / "state", config=[config]) as layer:
+            agent = layer.agent("reader")
+        for late in (
+            lambda: layer.perform(agent, "tool:call", "search", lambda: 1),
+            lambda: layer.send(agent, "reader", b"late"),
+            lambda: layer.sandbox(agent).__aenter__(),
+            lambda: layer.recall(agent, "acts", "late"),
+        ):
+            with pytest.raises(InvalidInputError, match="the layer is closed: act inside of `async with creto.open"):
+                await late()
+        for at_once in (lambda: layer.agent("other"), lambda: layer.inbox(agent), layer.pool):
+            with pytest.raises(InvalidInputError, match="the layer is closed"):
+                at_once()
+
+    asyncio.run(main())
+
+
+def test_what_gives_something_to_await_is_no_success(layer: EnablementLayer) -> None:
+    agent = layer.agent("reader")
+    with pytest.raises(InvalidInputError, match="the operation is async, and nothing here would await it"):
+        call(layer, agent, operation=lambda: asyncio.sleep(0))
+    recorded = layer.call_blocking(lambda: layer.parts.audit.query(agent=agent.id, action="tool:call"))
+    assert [list(each.outcome) for each in recorded if each.kind == "outcome"] == [["failure"]]
+
+
+@pytest.mark.parametrize("body", [{"done": True}, 5, None])
+def test_a_body_that_is_neither_bytes_nor_text_is_refused(layer: EnablementLayer, body: Any) -> None:
+    with pytest.raises(InvalidInputError, match="a body is bytes or text, not "):
+        layer.send_blocking(layer.agent("writer"), layer.agent("reader").id, body)
+
+
+def test_a_sandbox_wants_a_folder_and_a_command_in_parts_and_says_when_it_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    skip_unless("process")
+    monkeypatch.chdir(tmp_path)
+
+    async def main() -> None:
+        agent = layer.agent("reader")
+        with pytest.raises(InvalidInputError, match="is no folder on this machine"):
+            async with layer.sandbox(agent, tmp_path / "missing", backend="process"):
+                pass
+        async with layer.sandbox(agent, tmp_path / "project", backend="process") as box:
+            for wrong in ("echo hi", [], ["sleep", 1]):
+                with pytest.raises(
+                    InvalidInputError, match="there is no program to run in it; give a program and its arguments"
+                ):
+                    await box.run(wrong)
+        with pytest.raises(InvalidInputError, match="the sandbox is gone"):
+            await box.run(["echo", "hi"])
+
+    (tmp_path / "project").mkdir()
+    with creto.open_blocking(tmp_path / "state") as layer:  # the starter set lets it read its folder
+        layer.call_blocking(main)

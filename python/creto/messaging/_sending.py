@@ -367,4 +367,8 @@ def _record(draft: Draft, recipient: str, envelope: bytes, digest: bytes) -> dic
 def _content(body: bytes | str, content_type: str | None) -> tuple[bytes, str]:
     if isinstance(body, str):
         return body.encode(), content_type or "text/plain; charset=utf-8"
+    if not isinstance(body, bytes | bytearray | memoryview):
+        raise InvalidInputError(
+            f"a body is bytes or text, not `{body!r}`; write other values as text, as by `json.dumps`"
+        )
     return bytes(body), content_type or "application/octet-stream"

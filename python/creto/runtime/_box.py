@@ -176,6 +176,7 @@ class Box:
         self.before = {"allowed": 0, "refused": 0}
         """How many were tried before those."""
         self._by_id: dict[int, Connection] = {}
+        self._gone = False
 
     async def start(
         self,
@@ -201,10 +202,16 @@ class Box:
 
         Raises:
             UnauthorizedError: The hook `command` says no.
-            InvalidInputError: There is nothing to run, or the sandbox is closed.
+            InvalidInputError: It is no list of a program and its arguments, or the sandbox is gone.
         """
-        from creto.errors import UnauthorizedError
+        from creto.errors import InvalidInputError, UnauthorizedError
 
+        if self._gone:
+            raise InvalidInputError("the sandbox is gone: run programs inside of its `async with`")
+        if isinstance(argv, str | bytes) or not argv or not all(isinstance(part, str) for part in argv):
+            raise InvalidInputError(
+                f"`{argv!r}`: there is no program to run in it; give a program and its arguments, as ['ls', '-l']"
+            )
         spanning = getattr(self.hooks, "program", None)
         if spanning is None and not await self.hooks.command(list(argv)):
             raise UnauthorizedError(f"running `{' '.join(argv)}` is not allowed")

@@ -231,6 +231,7 @@ class Pool:
                 except Exception as error:  # noqa: BLE001 - raised below, as it is and not in a group
                     failure = error
                 finally:
+                    box._gone = True
                     tasks.cancel_scope.cancel()
             if failure is not None:
                 raise failure
