@@ -59,6 +59,8 @@ class Bench:
     state: Path
     project: Path
     backend: str
+    seen: list[str] = field(default_factory=list)
+    """Requests that came to `packages.example`."""
 
     @contextlib.asynccontextmanager
     async def box(self, hooks: Any = None, **options: Any) -> AsyncIterator[Box]:

@@ -31,26 +31,31 @@ SMALL = {
 }
 
 
+Served = tuple[Pool, Path, str, list[str]]
+
+
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
 
 
 @pytest.fixture(scope="module", params=BACKENDS)
-def pool(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Pool, Path, str]]:
+def pool(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     skip_unless(request.param)
     state = tmp_path_factory.mktemp("state")
-    with http_server() as (port, _):
+    with http_server() as (port, seen):
         pool = Pool(SMALL, state, backend=request.param, hosts={"packages.example": f"127.0.0.1:{port}"})
-        yield pool, state, request.param
+        yield pool, state, request.param, seen
         anyio.run(pool.close)
 
 
 @pytest.fixture
-def bench(pool: tuple[Pool, Path, str], tmp_path: Path) -> Bench:
+def bench(pool: Served, tmp_path: Path) -> Bench:
     project = tmp_path / "project"
     project.mkdir()
-    return Bench(pool[0], pool[1], project, pool[2])
+    served, state, backend, seen = pool
+    seen.clear()
+    return Bench(served, state, project, backend, seen)
 
 
 def outside(script: str) -> str:
@@ -314,21 +319,20 @@ async def test_the_metadata_service_is_out_of_reach_by_name_too(bench: Bench) ->
 
 async def test_one_name_is_no_way_to_another(bench: Bench) -> None:
     """Agreed to `packages.example`; Host, target and TLS name say something else."""
-    with http_server() as (_, seen):
-        async with bench.box(Answers(allow=["packages.example"])) as box:
-            for script in (
-                "curl -sS -m 5 -H 'Host: other.example' http://packages.example/",
-                "curl -sS -m 5 --connect-to other.example:443:packages.example:443 -k https://other.example/",
-                "curl -sS -m 5 -x http://packages.example:80 http://other.example/",
-                "printf 'GET / HTTP/1.1\\r\\nHost: packages.example\\r\\n\\r\\n"
-                "GET / HTTP/1.1\\r\\nHost: other.example\\r\\n\\r\\n' "
-                "| timeout 5 bash -c 'exec 3<>/dev/tcp/packages.example/80; cat >&3; cat <&3' | grep -c served",
-            ):
-                text = await sh(box, script)
-                assert "served" not in text, f"{script}: {text}"
-                assert not text.endswith("2")
-            assert any("names another host" in (c.reason or "") for c in box.connections)
-        assert seen == []
+    async with bench.box(Answers(allow=["packages.example"])) as box:
+        for script in (
+            "curl -sS -m 5 -H 'Host: other.example' http://packages.example/",
+            "curl -sS -m 5 --connect-to other.example:443:packages.example:443 -k https://other.example/",
+            "curl -sS -m 5 -x http://packages.example:80 http://other.example/",
+            "printf 'GET / HTTP/1.1\\r\\nHost: packages.example\\r\\n\\r\\n"
+            "GET / HTTP/1.1\\r\\nHost: other.example\\r\\n\\r\\n' "
+            "| timeout 5 bash -c 'exec 3<>/dev/tcp/packages.example/80; cat >&3; cat <&3' | grep -c served",
+        ):
+            text = await sh(box, script)
+            assert "served" not in text, f"{script}: {text}"
+            assert not text.endswith("2")
+        assert any("names another host" in (c.reason or "") for c in box.connections)
+    assert all(request.startswith("packages.example/") for request in bench.seen), bench.seen
 
 
 async def test_no_request_hides_from_policy(bench: Bench) -> None:
@@ -340,25 +344,23 @@ async def test_no_request_hides_from_policy(bench: Bench) -> None:
             asked.append(f"{method} {target}")
             return method == "GET"
 
-    with http_server() as (_, seen):
-        head = "Host: packages.example:8000\\r\\n"
-        scripts = {
-            "an empty line first": f"\\r\\nGET /blank HTTP/1.1\\r\\n{head}\\r\\n",
-            "small letters": f"get /small HTTP/1.1\\r\\n{head}\\r\\n",
-            "a bare line feed": f"GET /bare HTTP/1.1\\n{head}\\r\\n\\r\\n",
-            "a trailer": f"GET /open HTTP/1.1\\r\\n{head}Transfer-Encoding: chunked\\r\\n\\r\\n"
-            f"0\\r\\nX: y\\n\\nGET /hidden HTTP/1.1\\r\\n{head}\\r\\n",
-        }
-        async with bench.box(Strict(allow=["packages.example"])) as box:
-            for name, bytes_ in scripts.items():
-                for wait in ("", "sleep 0.5;"):  # long enough that the server is taken for the one who speaks first
-                    await sh(
-                        box,
-                        f"exec 3<>/dev/tcp/packages.example/8000; {wait} printf '{bytes_}' >&3; "
-                        "timeout 2 cat <&3 | wc -c",
-                    )
-                    assert all(request.endswith("/open") for request in seen), name
-            assert set(asked) <= {"GET /open"}
+    head = "Host: packages.example:8000\\r\\n"
+    scripts = {
+        "an empty line first": f"\\r\\nGET /blank HTTP/1.1\\r\\n{head}\\r\\n",
+        "small letters": f"get /small HTTP/1.1\\r\\n{head}\\r\\n",
+        "a bare line feed": f"GET /bare HTTP/1.1\\n{head}\\r\\n\\r\\n",
+        "a trailer": f"GET /open HTTP/1.1\\r\\n{head}Transfer-Encoding: chunked\\r\\n\\r\\n"
+        f"0\\r\\nX: y\\n\\nGET /hidden HTTP/1.1\\r\\n{head}\\r\\n",
+    }
+    async with bench.box(Strict(allow=["packages.example"])) as box:
+        for name, bytes_ in scripts.items():
+            for wait in ("", "sleep 0.5;"):  # long enough that the server is taken for the one who speaks first
+                await sh(
+                    box,
+                    f"exec 3<>/dev/tcp/packages.example/8000; {wait} printf '{bytes_}' >&3; timeout 2 cat <&3 | wc -c",
+                )
+                assert all(request.endswith("/open") for request in bench.seen), name
+        assert set(asked) <= {"GET /open"}
 
 
 async def test_datagrams_and_name_look_ups_carry_nothing_out(bench: Bench) -> None:
