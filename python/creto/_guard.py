@@ -39,6 +39,10 @@ def guard(
         )
 
     def decorate(function: F) -> F:
+        if isinstance(function, staticmethod | classmethod):
+            raise InvalidInputError(
+                f"`{function.__qualname__}`: write `@{type(function).__name__}` above `@layer.guard(...)`, not below it"
+            )
         signature = inspect.signature(function)
 
         def act(perform: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

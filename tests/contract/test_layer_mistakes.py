@@ -53,6 +53,10 @@ async def later() -> int:
         (lambda layer, a: call(layer, a, usage={"tool_calls": 2**63}), "from 0 to 2^63 - 1"),
         (lambda layer, a: call(layer, a, usage=["tool_calls"]), "usage: give values by name, as a dict"),
         (lambda layer, a: call(layer, a, durability="fast"), "durability `fast`: write `strict` or `relaxed`"),
+        (
+            lambda layer, a: layer.guard("tool:call")(staticmethod(later)),
+            "`later`: write `@staticmethod` above `@layer.guard(...)`, not below it",
+        ),
         (lambda layer, a: layer.guard(later), 'write `@layer.guard("tool:call")` above the function'),
     ],
 )
@@ -89,6 +93,14 @@ def test_an_async_call_is_refused_in_the_same_words(tmp_path: Path, config: Path
                 await layer.perform(layer.agent("reader"), "tool:call", "x", "later")  # type: ignore[arg-type]
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("timeout", ["3", float("nan")])
+def test_who_waits_for_a_human_waits_for_seconds(tmp_path: Path, timeout: Any) -> None:
+    with creto.open_blocking(tmp_path / "state") as layer:  # the starter set asks about the network
+        with pytest.raises(InvalidInputError, match="give the seconds to wait for a human, as a number"):
+            call(layer, layer.agent("reader"), action="http:get", resource="https://example.org", timeout=timeout)
+        assert layer.parts.desk.pending() == []
 
 
 def test_every_part_of_a_closed_layer_says_that_it_is_closed(tmp_path: Path, config: Path) -> None:
