@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import TypeVar
 
 import anyio
@@ -16,7 +17,9 @@ T = TypeVar("T")
 _LOOK = 0.005  # seconds between looks whether a thread has ended whose caller was cancelled
 
 
-async def in_thread(call: Callable[[], T], limiter: anyio.CapacityLimiter | None = None) -> T:
+async def in_thread(
+    call: Callable[[], T], limiter: anyio.CapacityLimiter | None = None, *, undo: Callable[[T], object] | None = None
+) -> T:
     """Runs a plain function on a worker thread: one that begins is waited for, so that it never runs on unseen.
 
     anyio's shields hold only anyio's own cancellation off: `asyncio.wait_for`, `asyncio.timeout` and `Task.cancel` end
@@ -25,6 +28,7 @@ async def in_thread(call: Callable[[], T], limiter: anyio.CapacityLimiter | None
     Args:
         call: What is run.
         limiter: How many such run at once; anyio's own where none is given.
+        undo: Run likewise, with what came out of it, where its caller was cancelled and never gets that.
 
     Example:
         >>> anyio.run(in_thread, lambda: 1 + 1)
@@ -32,6 +36,7 @@ async def in_thread(call: Callable[[], T], limiter: anyio.CapacityLimiter | None
     """
     lock, ended = threading.Lock(), threading.Event()
     begun = abandoned = False
+    came: list[T] = []
 
     def work() -> T:
         nonlocal begun
@@ -40,7 +45,8 @@ async def in_thread(call: Callable[[], T], limiter: anyio.CapacityLimiter | None
                 raise InterruptedError
             begun = True
         try:
-            return call()
+            came.append(call())
+            return came[0]
         finally:
             ended.set()
 
@@ -54,4 +60,6 @@ async def in_thread(call: Callable[[], T], limiter: anyio.CapacityLimiter | None
             while begun and not ended.is_set():
                 with suppress(cancelled):
                     await anyio.sleep(_LOOK)
+            if came and undo is not None:
+                await in_thread(partial(undo, came[0]), limiter)
         raise

@@ -9,7 +9,7 @@ import inspect
 import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack, cast
@@ -19,8 +19,10 @@ import anyio.to_thread
 
 from creto import _bridge, _core
 from creto._act import Act, failure, nothing, takes_act
+from creto._beside import beside
 from creto._course import Course, Durability, admit, brought, is_strict
 from creto._guard import acting, guard
+from creto._in_thread import in_thread
 from creto.errors import InvalidInputError
 from creto.messaging import Mailbox
 
@@ -70,30 +72,23 @@ async def open(
 
     # A single name is an iterable of letters, and never meant as one.
     files = [config] if isinstance(config, str | os.PathLike) else list(config)
-    parts = await anyio.to_thread.run_sync(
-        lambda: Parts(Path(state) if state is not None else None, [Path(file) for file in files])
+    parts = await in_thread(
+        lambda: Parts(Path(state) if state is not None else None, [Path(file) for file in files]), undo=Parts.close
     )
     layer = EnablementLayer(parts)
     try:
         await parts.recover()
-        raised: Exception | None = None
-        async with anyio.create_task_group() as tasks:
+        async with beside() as tasks:
             tasks.start_soon(parts.live.watch)
             if parts.settings.messaging.nats_url is not None:
                 tasks.start_soon(layer.mailbox.keep_carrying, parts.settings.messaging.nats_url.get_secret_value())
-            try:
-                yield layer
-            except Exception as error:  # noqa: BLE001 - raised below, outside the group, which would wrap it
-                raised = error
-            finally:
-                tasks.cancel_scope.cancel()
-        if raised is not None:
-            raise raised
+            yield layer
     finally:
         with anyio.CancelScope(shield=True):
-            for pool in layer._pools.values():
-                await pool.close()
-            await anyio.to_thread.run_sync(parts.close)
+            async with AsyncExitStack() as closing:
+                closing.push_async_callback(in_thread, parts.close)
+                for pool in layer._pools.values():
+                    closing.push_async_callback(pool.close)
             layer.parts = layer.mailbox = ClosedParts()  # type: ignore[assignment]  # it is whatever it is asked for
 
 

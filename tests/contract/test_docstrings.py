@@ -16,7 +16,6 @@ from creto import _core
 NEEDS_A_SANDBOX = {
     "creto.runtime.Box",
     "creto.runtime.Program",
-    "creto.runtime.attestation",
     "creto.runtime.examine",
     "creto.runtime.install_runsc",
 }

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import builtins
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -149,6 +152,10 @@ def test_a_cancellation_at_any_moment_leaves_no_quota_held_and_no_act_open(
             for step in range(40):
                 with anyio.move_on_after(step * 0.00005):
                     await layer.perform(agent, "tool:call", "hammer", anyio.sleep_forever, usage={"tool_calls": 3})
+                if backend == "asyncio":  # its own way to cancel knows no shields
+                    with suppress(builtins.TimeoutError):
+                        async with asyncio.timeout(step * 0.00005):
+                            await layer.perform(agent, "tool:call", "hammer", anyio.sleep_forever)
             # Had one of them kept its reservation, there would be no room for this one.
             await layer.perform(agent, "tool:call", "hammer", lambda: None, usage={"tool_calls": 3})
             found = await layer.parts.audit.query(action="tool:call")
@@ -323,13 +330,29 @@ def test_a_changed_policy_file_is_taken_up_and_a_bad_one_is_not(tmp_path: Path, 
     anyio.run(main)
 
 
-def test_what_the_body_raises_comes_out_as_it_is(tmp_path: Path, rules: Path) -> None:
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+@pytest.mark.parametrize("mine", [KeyError("mine"), SystemExit("mine")])
+def test_what_the_body_raises_comes_out_as_it_is(
+    backend: str, mine: BaseException, tmp_path: Path, rules: Path
+) -> None:
     async def main() -> None:
         async with creto.open(tmp_path / "state", config=[rules]):
-            raise KeyError("mine")
+            raise mine
 
-    with pytest.raises(KeyError, match="mine"):
-        anyio.run(main)
+    with pytest.raises(type(mine), match="mine"):
+        anyio.run(main, backend=backend)
+
+
+def test_a_layer_that_nobody_waits_for_any_more_is_closed_again(tmp_path: Path, rules: Path) -> None:
+    async def main() -> None:
+        for step in range(8):
+            with suppress(builtins.TimeoutError):
+                async with asyncio.timeout(step * 0.01), creto.open(tmp_path / "state", config=[rules]):
+                    await asyncio.sleep(60)
+        # Each has let go of its shard of the ledger, and so all had the same.
+        assert len(list((tmp_path / "state" / "ledger").iterdir())) == 1
+
+    asyncio.run(main())
 
 
 def test_layers_of_two_machines_write_to_each_other_by_the_configured_server(tmp_path: Path, nats_url: str) -> None:

@@ -108,29 +108,27 @@ class Inbox(AsyncIterator[Message]):
     async def _next_stored(self, reply: tuple[str, str] | None = None) -> Message | None:
         receiving = self._mailbox._receiving
         while True:
-            held: list[_rows.Held] = []
+            take = partial(receiving.take, self._agent, self._hold, reply)
+            message = await in_thread(take, undo=self._give_back)
+            if message is None:
+                return None
             try:
-                message = await in_thread(partial(self._take, reply, held))
-                if message is None:
-                    return None
-                try:
-                    await receiving.authorize(self._agent, message)
-                except UnauthorizedError as denial:
-                    await receiving.deny(self._agent, held[0], str(denial))
-                    continue
+                await receiving.authorize(self._agent, message)
+            except UnauthorizedError as denial:
+                if message._held is not None:
+                    await receiving.deny(self._agent, message._held, str(denial))
+                continue
             except BaseException:
-                # Interrupted before anybody saw it: it goes back as it was.
                 with anyio.CancelScope(shield=True):
-                    for one in held:
-                        await self._mailbox._store.run(_rows.give_back, one, False)
+                    await in_thread(partial(self._give_back, message))
                 raise
             return message
 
-    def _take(self, reply: tuple[str, str] | None, held: list[_rows.Held]) -> Message | None:
-        message = self._mailbox._receiving.take(self._agent, self._hold, reply)
+    def _give_back(self, message: Message | None) -> None:
+        """Puts a message back that nobody has seen yet, as it was."""
         if message is not None and message._held is not None:
-            held.append(message._held)
-        return message
+            with self._mailbox._store.begin() as tx:
+                _rows.give_back(tx, message._held, False)
 
     async def _wait(self) -> None:
         with anyio.move_on_after(_NET):

@@ -16,6 +16,7 @@ import anyio
 import anyio.to_thread
 import sniffio
 
+from creto._beside import beside
 from creto.errors import ConnectionFailedError, CretoError, IntegrityError, InvalidInputError, NotFoundError
 from creto.messaging import _outgoing, _parcel, _pieces, _rows
 from creto.messaging._arriving import Answer, Arriving, Incomplete
@@ -85,16 +86,13 @@ async def carry_by_nats(mailbox: Mailbox, url: str) -> AsyncIterator[None]:
             raise ConnectionFailedError(
                 f"the NATS server at `{_nats_client.shown(url)}` keeps no streams: run it with `-js`"
             ) from error
-        async with anyio.create_task_group() as tasks:
+        async with beside() as tasks:
             carrier = _Carrier(mailbox, client, stream, blobs, tasks)
             tasks.start_soon(carrier.send)
             tasks.start_soon(carrier.tell_refusals)
             tasks.start_soon(carrier.receive, "mail", carrier.take_in)
             tasks.start_soon(carrier.receive, "receipt", carrier.take_receipts)
-            try:
-                yield
-            finally:
-                tasks.cancel_scope.cancel()
+            yield
 
 
 async def _open(stream: Any) -> None:

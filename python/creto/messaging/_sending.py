@@ -221,7 +221,7 @@ class Sending:
             self._queue.set(queue)
         queue.entries.append(entry)
         try:
-            # Who is cancelled waits all the same: a message is filed or it is not, and others may wait for who files it.
+            # Who is cancelled waits all the same: a message is filed or it is not, and others may wait for who files.
             with anyio.CancelScope(shield=True):
                 if queue.led:
                     await entry.woken.wait()

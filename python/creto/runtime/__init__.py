@@ -3,7 +3,7 @@
 This package knows nothing of policy: it takes hooks that decide, and tells them what it saw.
 """
 
-from creto.runtime._attestation import attestation, statement
+from creto.runtime._attestation import statement
 from creto.runtime._box import Box, Connection, Hooks, Program, Result
 from creto.runtime._changes import Change
 from creto.runtime._doctor import examine
@@ -23,7 +23,6 @@ __all__ = [
     "Result",
     "Secret",
     "Secrets",
-    "attestation",
     "check_secret_name",
     "clean",
     "examine",

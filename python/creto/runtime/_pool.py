@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from creto import _bridge
+from creto._beside import beside
 from creto.errors import InvalidInputError, SandboxSpawnFailedError
 from creto.runtime._box import Box, Hooks
-from creto.runtime._registry import clean, enter
+from creto.runtime._registry import clean, enter, leave
 from creto.runtime._runsc import find_runsc
 
 if TYPE_CHECKING:
@@ -159,9 +160,7 @@ class Pool:
             if kept.pop("key") == key and time.time() - kept["imageMeasuredAt"] < _MEASURED_FOR:
                 return {**facts, **kept}
         measured = {"imageDigest": await _bridge.wait(self._started.measure), "imageMeasuredAt": int(time.time())}
-        draft = cache.with_suffix(f".{os.getpid()}")
-        await anyio.to_thread.run_sync(draft.write_text, json.dumps({**measured, "key": key}))
-        draft.replace(cache)
+        await anyio.to_thread.run_sync(_keep, cache, json.dumps({**measured, "key": key}))
         return {**facts, **measured}
 
     @property
@@ -216,29 +215,22 @@ class Pool:
                 token,
             )
         )
-        entry = await anyio.to_thread.run_sync(
-            enter,
-            self._state_folder,
-            {"sandbox": lease.id, "backend": self.backend, "agent": agent_id, "workdir": str(folder)},
-        )
-        failure: Exception | None = None
+        noted = {"sandbox": lease.id, "backend": self.backend, "agent": agent_id, "workdir": str(folder)}
         try:
-            async with anyio.create_task_group() as tasks:
+            await anyio.to_thread.run_sync(enter, self._state_folder, noted)
+            async with beside() as tasks:
                 box = Box(lease, hooks, folder, tasks, hidden)
                 tasks.start_soon(box._serve)
                 try:
                     yield box
-                except Exception as error:  # noqa: BLE001 - raised below, as it is and not in a group
-                    failure = error
                 finally:
                     box._gone = True
-                    tasks.cancel_scope.cancel()
-            if failure is not None:
-                raise failure
         finally:
             with anyio.CancelScope(shield=True):
-                await _bridge.wait(lease.close)
-                entry.unlink(missing_ok=True)
+                try:
+                    await _bridge.wait(lease.close)
+                finally:
+                    leave(self._state_folder, noted["sandbox"])
 
     async def close(self) -> None:
         """Ends every sandbox that waits."""
@@ -277,6 +269,17 @@ def _image_key(trees: list[str]) -> str:
             found = Path(tree).stat()
             marks.append((tree, found.st_dev, found.st_ino, found.st_mtime_ns))
     return hashlib.sha256(repr(marks).encode()).hexdigest()
+
+
+def _keep(file: Path, text: str) -> None:
+    """Puts a text in the place of a file's, whoever else does the same; where that cannot be, it is measured again."""
+    draft = file.with_name(f"{file.name}.{os.getpid()}-{os.urandom(4).hex()}")
+    with contextlib.suppress(OSError):
+        try:
+            draft.write_text(text)
+            draft.replace(file)
+        finally:
+            draft.unlink(missing_ok=True)
 
 
 def _as_mapping(settings: Any) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-__all__ = ["clean", "enter", "running"]
+__all__ = ["clean", "enter", "leave", "running"]
 
 _NAME = re.compile(r"creto-(\d+)-(\d+)-\d+")
 
@@ -38,13 +38,20 @@ def _folder(state_folder: Path) -> Path:
     return state_folder / "sandbox.claimed"
 
 
-def enter(state_folder: Path, entry: dict[str, Any]) -> Path:
-    """Notes a claimed sandbox; the file is to be removed when it ends."""
-    folder = _folder(state_folder)
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    path = folder / f"{entry['sandbox']}.json"
+def enter(state_folder: Path, entry: dict[str, Any]) -> None:
+    """Notes a claimed sandbox; `leave` is to be called when it ends."""
+    path = _path(state_folder, entry["sandbox"])
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     path.write_text(json.dumps({**entry, "process": os.getpid()}))
-    return path
+
+
+def leave(state_folder: Path, sandbox: str) -> None:
+    """Forgets a sandbox that has ended, if it was noted."""
+    _path(state_folder, sandbox).unlink(missing_ok=True)
+
+
+def _path(state_folder: Path, sandbox: str) -> Path:
+    return _folder(state_folder) / f"{sandbox}.json"
 
 
 def running(state_folder: str | os.PathLike[str]) -> list[dict[str, Any]]:
@@ -62,10 +69,13 @@ def running(state_folder: str | os.PathLike[str]) -> list[dict[str, Any]]:
 
 
 def _entries(state_folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
-    paths = [path for path in _folder(state_folder).glob("creto-*.json") if _NAME.fullmatch(path.stem)]
-    for path in sorted(paths, key=lambda path: path.stat().st_mtime):
+    found = []
+    for path in _folder(state_folder).glob("creto-*.json"):
         with contextlib.suppress(OSError, ValueError):  # gone, or half written, meanwhile
-            yield path, json.loads(path.read_text())
+            if _NAME.fullmatch(path.stem):
+                found.append((path.stat().st_mtime, path, json.loads(path.read_text())))
+    for _, path, entry in sorted(found, key=lambda one: one[:2]):
+        yield path, entry
 
 
 def clean(state_folder: str | os.PathLike[str]) -> list[int]:
