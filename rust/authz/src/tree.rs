@@ -1,7 +1,8 @@
 //! A list whose versions share what they have in common: changing one item copies two short blocks, whatever the length.
 //!
-//! Reading is three steps to the item. Items are only added and replaced, never taken out.
+//! Reading is two steps to the item, three in a list of many. Items are only added and replaced, never taken out.
 
+use smallvec::SmallVec;
 use std::sync::Arc;
 
 /// Items in one leaf. Copying one counts a reference for each item's parts, wherever they lie, so leaves are short.
@@ -9,13 +10,16 @@ const LEAF: usize = 16;
 /// Leaves under one branch.
 const BRANCH: usize = 64;
 
+/// Branches that lie in the list itself, so that reading a list of up to 8,192 items is a step shorter.
+const NEAR: usize = 8;
+
 type Leaf<T> = [T; LEAF];
 type Branch<T> = [Option<Arc<Leaf<T>>>; BRANCH];
 
 /// The list.
 #[derive(Debug)]
 pub struct Tree<T> {
-    branches: Vec<Arc<Branch<T>>>,
+    branches: SmallVec<[Arc<Branch<T>>; NEAR]>,
     len: usize,
 }
 
@@ -27,7 +31,7 @@ impl<T> Clone for Tree<T> {
 
 impl<T> Default for Tree<T> {
     fn default() -> Self {
-        Self { branches: Vec::new(), len: 0 }
+        Self { branches: SmallVec::new(), len: 0 }
     }
 }
 
