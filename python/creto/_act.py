@@ -60,7 +60,8 @@ class Act:
             usage: Quantities by meter, in the meter's smallest unit; meters that are not named keep what was reserved.
 
         Raises:
-            InvalidInputError: One of them is no quantity; what was reserved stays.
+            InvalidInputError: One of them is no quantity, or has a price by time that a budget cannot count; what was
+                reserved stays.
 
         Example:
             >>> import tempfile, creto
@@ -73,7 +74,7 @@ class Act:
             # Here, where the operation still goes on: at its end it would be done, and could not be charged.
             if not isinstance(quantity, int) or not 0 <= quantity < 2**63:
                 raise InvalidInputError(f"usage of `{meter}`: {quantity!r}: write a whole number from 0 to 2^63-1")
-        self._course.used = {**(self._course.used or {}), **usage}
+        self._course.used = self._course.spending({**(self._course.used or {}), **usage})
 
 
 def nothing() -> None:

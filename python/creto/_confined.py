@@ -12,6 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
+from creto._course import spending
 from creto.config._sources import system_folders
 from creto.errors import CretoError, InvalidInputError, UnauthorizedError
 from creto.runtime import Box, Change, Connection, Pool, Secrets, statement
@@ -149,6 +150,7 @@ class LayerHooks:
         """Charges and records an act that a human agreed to as part of another."""
         parts = self._layer.parts
         path = parts.quota_path(self._agent)
+        usage = spending(self._layer, self._agent, action, resource, usage) or usage
         try:
             held = await parts.quota.reserve(path, usage)
         except CretoError as error:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-__all__ = ["MONEY_SCALE", "counted", "measured"]
+__all__ = ["MONEY_SCALE", "SPENT", "counted", "currency_of", "measured"]
 
 MONEY_SCALE = 10**9
 """Money is counted in billionths of its currency's unit: one token can cost less than a millionth of it."""
+SPENT = "spent:"
+"""How the meters begin that say what acts cost in all, by prices and by their own word; `cost:` is their own word."""
 
 
 def counted(number: int, noun: str) -> str:
@@ -22,6 +24,20 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
+def currency_of(meter: str) -> str | None:
+    """The currency that a meter counts; None where it counts no money.
+
+    Args:
+        meter: What is counted.
+
+    Example:
+        >>> currency_of("cost:USD"), currency_of("spent:EUR"), currency_of("tool_calls")
+        ('USD', 'EUR', None)
+    """
+    money, sign, currency = meter.partition(":")
+    return currency if sign and money in {"cost", "spent"} else None
+
+
 def measured(meter: str, units: int) -> str:
     """A quantity of a meter, for people: money as money.
 
@@ -33,8 +49,8 @@ def measured(meter: str, units: int) -> str:
         >>> measured("tool_calls", 1200), measured("cost:USD", 4_500_000_000)
         ('1,200', '4.50 USD')
     """
-    money, _, currency = meter.partition(":")
-    if money != "cost" or not currency:
+    currency = currency_of(meter)
+    if not currency:
         return f"{units:,}"
     whole, rest = divmod(abs(units), MONEY_SCALE)
     return f"{'-' if units < 0 else ''}{whole:,}.{f'{rest:09}'.rstrip('0'):0<2} {currency}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from creto.nhi import Agent
     from creto.oversight import Clearance
 
-__all__ = ["Course", "Durability", "admit", "brought", "is_strict"]
+__all__ = ["Course", "Durability", "admit", "brought", "is_strict", "spending"]
 
 Durability = Literal["strict", "relaxed"]
 V = TypeVar("V")
@@ -34,18 +35,46 @@ def is_strict(layer: EnablementLayer, durability: Durability | None) -> bool:
 
 
 def brought(
-    action: str, resource: str, context: Mapping[str, Any] | None, usage: Mapping[str, int] | None
+    layer: EnablementLayer,
+    agent: Agent,
+    action: str,
+    resource: str,
+    context: Mapping[str, Any] | None,
+    usage: Mapping[str, int] | None,
 ) -> tuple[dict[str, Any] | None, dict[str, int] | None]:
-    """Context and usage of an act, as the gate takes them.
+    """Context and usage of an act, as the gate takes them; usage is another one where a budget counts what it spends.
 
     Raises:
-        InvalidInputError: One of the four is not what it has to be.
+        InvalidInputError: One of them is not what it has to be.
     """
     # What nearly every act brings is taken as it is; looking at the rest costs more than deciding.
     plain = (context is None or type(context) is dict) and type(action) is type(resource) is str
     if not plain or action[:3] in _TELLING or action[-1:] == '"':
         context = circumstances(action, resource, _dict("context", context))
-    return context, None if usage is None else _dict("usage", usage) or None  # type: ignore[return-value]  # see `plain`
+    if usage is not None:
+        usage = _dict("usage", usage) or None
+        if usage is not None and layer.parts.quota.spending is not None:
+            layer.principal(agent)  # says so where it is none
+            usage = spending(layer, agent, action, resource, usage)
+    return context, usage  # type: ignore[return-value]  # see `plain`
+
+
+def spending(
+    layer: EnablementLayer, agent: Agent, action: str, resource: str, usage: dict[str, int] | None
+) -> dict[str, int] | None:
+    """Usage of an act, with what it spends by the prices of this moment where a budget counts that.
+
+    Raises:
+        InvalidInputError: Nobody can say yet what it will cost.
+    """
+    parts = layer.parts
+    counted = parts.quota.spending
+    if counted is None or not usage:
+        return usage
+    dimensions = {"agent": agent.id, "action": action, "resource": resource}
+    if agent.sandbox:
+        dimensions["sandbox"] = agent.sandbox
+    return counted.of(parts.quota_path(agent), dimensions, usage, parts.clock.now() >> 12)
 
 
 def admit(
@@ -228,8 +257,12 @@ class Course:
 
     async def finish(self, error: BaseException | None) -> None:
         """Charges or gives back, and records; before anything is awaited, so that a cancelled act holds nothing."""
-        used = self.used if self.used != self.usage else None
-        ticket = self.permit.settle(None if error is None else failure(error), _dict("usage", used))
+        used = self._used(failed=error is not None)
+        ticket = self.permit.settle(None if error is None else failure(error), used)
+        if self.usage is None and used:
+            # The gate holds nothing for an act that named no usage: what it charges at its end is counted here.
+            parts = self.layer.parts
+            parts.quota.reserve_nowait(parts.quota_path(self.agent), {}).commit(used)
         if not self.strict and not self.executing:
             return
         with anyio.CancelScope(shield=True):
@@ -241,6 +274,20 @@ class Course:
                     await desk.settle(self.clearance, "executed")
                 else:
                     await desk.settle(self.clearance, "failed", failure(error))
+
+    def _used(self, *, failed: bool) -> dict[str, int] | None:
+        """What is charged, at the prices of now; None where that is what was reserved, or nothing of what failed."""
+        used = self.used
+        if failed and used is self.usage:
+            return None
+        # What is priced by time was refused when it was named; where it has such a price since, it is charged as it is.
+        with contextlib.suppress(InvalidInputError):
+            used = self.spending(used)
+        return used if failed or used != self.usage else None
+
+    def spending(self, usage: dict[str, int] | None) -> dict[str, int] | None:
+        """Usage of this act with what it spends, where a budget counts that; see `spending`."""
+        return spending(self.layer, self.agent, self.action, self.resource, usage)
 
     async def _durable(self, ticket: int) -> None:
         ledger = self.layer.parts.ledger

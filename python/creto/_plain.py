@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["cell", "is_text", "plain", "value", "values"]
+from creto._count import currency_of, measured
+
+__all__ = ["cell", "is_text", "plain", "quantities", "value", "values"]
 
 _SHOWN = {"\n", "\t"}
 
@@ -110,3 +113,18 @@ def value(encoded: Any, most: int = 400) -> str:
 def values(context: dict[str, Any], most: int = 400) -> list[tuple[str, str]]:
     """Names and values of a context, for people."""
     return [(plain(name, most=80), value(member, most)) for name, member in context.items()]
+
+
+def quantities(usage: Mapping[str, Any]) -> list[str]:
+    """What an act uses, for people: money as money, anything else with its meter.
+
+    Example:
+        >>> quantities({"tokens": 1200, "spent:USD": 4_500_000_000})
+        ['1,200 tokens', '4.50 USD spent']
+    """
+    return [
+        plain(f"{measured(meter, quantity)} {meter.partition(':')[0] if currency_of(meter) else meter}", most=120)
+        if isinstance(quantity, int)
+        else f"{value(quantity)} {plain(meter, most=80)}"
+        for meter, quantity in usage.items()
+    ]

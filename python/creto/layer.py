@@ -278,10 +278,11 @@ class EnablementLayer:
         if not callable(operation):
             raise _no_operation(operation)
         strict = is_strict(self, durability)
-        taken, used = brought(action, resource, context, usage)
+        taken, used = brought(self, agent, action, resource, context, usage)
         admitted = admit(self, agent, action, resource, taken, used)
         course, asks = None, takes_act(operation)
-        if isinstance(admitted, _core.Permit) and not (strict or admitted.wants_intent or asks):
+        # What a budget counts as spent is looked at again at the end.
+        if isinstance(admitted, _core.Permit) and used is usage and not (strict or admitted.wants_intent or asks):
             permit = admitted  # it waits for nothing: the permit is all there is of it
         else:
             course = Course(self, agent, action, resource, taken, used, strict)
@@ -330,7 +331,7 @@ class EnablementLayer:
         if inspect.iscoroutinefunction(operation):
             name = getattr(operation, "__qualname__", repr(operation))  # a partial has none
             raise InvalidInputError(f"`{name}` is async, and nothing here would await it: use `perform`")
-        taken, used = brought(action, resource, context, usage)
+        taken, used = brought(self, agent, action, resource, context, usage)
         course = Course(self, agent, action, resource, taken, used, is_strict(self, durability))
         self.call_blocking(course.begin, timeout, preview)
         try:

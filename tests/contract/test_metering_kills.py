@@ -70,9 +70,21 @@ class Worker:
         self.process.stdout.close()
 
 
-def configured(tmp_path: Path, limit: int, store_url: str = "") -> Path:
+BUDGET = """
+[[quotas]]
+scope = "organisation"
+kind = "money"
+limit = 80
+window = "day"
+[[prices]]
+meter = "calls"
+unit_price = "0.25"
+"""
+
+
+def configured(tmp_path: Path, limit: int, store_url: str = "", quota: str = "") -> Path:
     common = f'[common]\nstore_url = "{store_url}"\n' if store_url else ""
-    quota = f'[[quotas]]\nscope = "organisation"\nmeter = "calls"\nlimit = {limit}\nwindow = "day"\n'
+    quota = quota or f'[[quotas]]\nscope = "organisation"\nmeter = "calls"\nlimit = {limit}\nwindow = "day"\n'
     file = tmp_path / "house.toml"
     file.write_text(f"{common}[metering]\nquota_cache_ttl_seconds = {LEASE_SECONDS}\n{quota}")
     return file
@@ -98,11 +110,11 @@ def drain(layer: creto.EnablementLayer) -> int:
     raise AssertionError("there is no end to it")
 
 
-def recorded(state: Path) -> int:
+def recorded(state: Path, meter: str = "calls") -> int:
     """What the ledger says was used, acts included of which it does not say how they ended."""
     ledger = state / "ledger"
     shards = _core.ledger_shards(str(ledger))
-    return sum(usage["calls"] for shard in shards for _, usage, _, _ in acts_of(shard_records(ledger, shard)))
+    return sum(usage[meter] for shard in shards for _, usage, _, _ in acts_of(shard_records(ledger, shard)))
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
@@ -124,6 +136,27 @@ def test_a_running_neighbour_gets_all_that_a_killed_process_had_leased_and_not_s
         # No process came, and none went: the one that ran all the time finds the rest when it needs it.
         assert spent + done + drain(layer) == limit
     assert recorded(tmp_path / "state") == limit
+
+
+def test_a_budget_in_money_is_shared_by_processes_of_which_one_is_killed_to_the_last_act_that_it_pays_for(
+    tmp_path: Path, workers: list[Worker]
+) -> None:
+    config = configured(tmp_path, 0, quota=BUDGET)
+    with creto.open_blocking(config=[config]) as layer:
+        workers.append(Worker(config, 3))
+        workers[0].wait()
+        assert workers[0].done == 3
+        workers.append(Worker(config, 10_000))
+        drain_some(layer, 20)
+        while workers[1].done < 10 and workers[1].process.poll() is None:
+            time.sleep(0.002)
+        workers[1].kill()
+        done = drain(layer)
+        assert 3 + 20 + workers[1].done + done <= 320
+        time.sleep(LEASE_SECONDS)
+        drain(layer)
+    assert recorded(tmp_path / "state") == 320
+    assert recorded(tmp_path / "state", "spent:USD") == 80 * 10**9
 
 
 def test_an_idle_neighbour_settles_what_a_killed_process_left(tmp_path: Path, workers: list[Worker]) -> None:

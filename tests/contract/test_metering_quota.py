@@ -142,7 +142,7 @@ def test_settings_describe_quotas_and_a_bad_one_says_what_to_write() -> None:
     money = Quota(scope="organisation", limit="2.50", kind="money", window="month", currency="CHF")
     assert rule(money, "Europe/Zurich", "USD") == {
         "scope": "organisation",
-        "meter": "cost:CHF",
+        "meter": "spent:CHF",
         "limit": 2_500_000_000,
         "window": "month",
         "kind": "money",

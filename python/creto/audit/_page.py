@@ -7,9 +7,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from creto._count import measured
 from creto._foreign import json_value
-from creto._plain import plain, values
+from creto._plain import plain, quantities, values
 from creto.errors import NotFoundError
 
 if TYPE_CHECKING:
@@ -108,10 +107,7 @@ def _humans(ordered: Sequence[AuditRecord]) -> list[tuple[str, str]]:
 
 def _cost(own: Sequence[AuditRecord], cost: str) -> list[tuple[str, str]]:
     usage = next((record.usage for record in reversed(own) if record.usage), {})
-    used = ", ".join(
-        measured(meter, quantity) if meter.startswith("cost:") else f"{quantity:,} {meter}"
-        for meter, quantity in usage.items()
-    )
+    used = ", ".join(quantities(usage))
     return [("Used", used), ("Price", cost if used else "")]
 
 

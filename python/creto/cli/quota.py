@@ -125,7 +125,7 @@ def _named(quota: Quota) -> str:
     each = {"organisation": "each organisation", "team": "each team", "agent": "each agent"}
     ways: list[str] = [quota.kind] if quota.kind else []
     ways += [f"by {quota.window}"] if quota.window else []
-    counted = quota.meter or f"cost:{quota.currency or 'the configured currency'}"
+    counted = quota.meter or f"spent:{quota.currency or 'the configured currency'}"
     return f"{counted} for {each.get(quota.scope, quota.scope)}" + (f" ({', '.join(ways)})" if ways else "")
 
 
@@ -173,13 +173,14 @@ def set_(frame: Frame, /, scope: str, meter: str, limit: str, lift: bool, **opti
     """Set a quota: SCOPE is `team` (each team) or `team:research` (that one); binds in every process within a second.
 
     A quota that names one stands in place of that of each of its floor by the same meter and window.
-    A budget in money counts what acts say in their usage that they cost (`cost:USD`, in billionths), and no prices.
+    A budget in money (`spent:USD`) counts what acts cost: by the configured prices, and by what they say in their usage
+    (`cost:USD`, in billionths) where nothing prices that. One of `cost:USD` counts only what they say.
 
     \b
     Example:
       creto quota set agent tool_calls 100 --window day
       creto quota set agent:reader tool_calls 500 --window day
-      creto quota set organisation cost:USD 25.00 --window month
+      creto quota set organisation spent:USD 25.00 --window month
     """
     from pydantic import ValidationError
 
@@ -246,13 +247,16 @@ def boost(frame: Frame, scope: str, meter: str, units: int, length: str) -> None
 def explain(frame: Frame, path: str, usage: tuple[str, ...]) -> int:
     """Say whether an act would fit: PATH is an agent's name, organisation/team/agent, or a JSON list of names.
 
+    What it would spend is by the prices that have no condition on an action or a resource.
+
     \b
     Example:
       creto quota explain reader tool_calls=1
       creto quota explain acme/research/reader tool_calls=1
     """
-    from creto._count import measured
+    from creto._count import SPENT, measured
     from creto.errors import InvalidInputError
+    from creto.metering._spending import Spending
 
     names = _names(frame, path)
     wanted: dict[str, int] = {}
@@ -262,6 +266,9 @@ def explain(frame: Frame, path: str, usage: tuple[str, ...]) -> int:
             raise InvalidInputError(f"usage `{pair[:60]}`: write METER=UNITS, such as tool_calls=1, below 2^63")
         wanted[meter] = int(units)
     quota, _, there = _enforcer(frame)
+    spending = Spending.under(frame.settings, quota.rules_in_force())
+    if spending is not None and not any(meter.startswith(SPENT) for meter in wanted):
+        wanted = spending.of(names, {"agent": names[-1]}, wanted, time.time_ns() // 1000)
     counters = [c for c in there if c["name"] in names and c["meter"] in wanted]
     full = [c for c in counters if c["used"] + wanted[c["meter"]] > c["limit"]]
     bound = [c for c in full if any(_covers(rule, c) and rule["overage"] == "deny" for rule in quota.rules_in_force())]

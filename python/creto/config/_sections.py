@@ -289,8 +289,9 @@ class Quota(Section):
     scope: Name
     """`organisation`, `team` or `agent` for each of that floor; `agent:reader` for that one, in place of each."""
     meter: Annotated[str, Field(max_length=128)] = ""
-    """What is counted, such as `tool_calls`; `cost:USD` is money, meant where `money` names none: what acts say in
-    their usage that they cost, in billionths. It does not follow from `prices`."""
+    """What is counted, such as `tool_calls`. Two are money: `spent:USD`, meant where `money` names none, is what acts
+    cost: by `prices`, and by what they say under `cost:USD` where nothing prices that. `cost:USD` is only what they say
+    in their usage, in billionths."""
     limit: Decimal = Field(ge=0, allow_inf_nan=False)
     """How much, in the meter's smallest unit; money in the currency's unit."""
     kind: Literal["fixed", "sliding", "gcra", "calendar", "concurrent", "cumulative", "money"] | None = None
@@ -398,6 +399,8 @@ class Price(Section):
     @model_validator(mode="after")
     def _fits(self) -> Price:
         _reckonable(self)
+        if self.meter.startswith("spent:"):
+            raise ValueError(f"`{self.meter}` follows from the prices of other meters: it has none itself")
         if self.model in {"graduated", "volume"}:
             bounds = [tier.up_to for tier in self.tiers]
             steps = [bound for bound in bounds if bound is not None]

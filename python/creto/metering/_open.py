@@ -175,15 +175,18 @@ def open_quota(
                 applied.add(row.id)
                 quota.boost_known(row.scope, row.meter, row.units, row.until)
 
-    def renew(_: object = None) -> None:
+    def install(settings: Settings) -> None:
         with store.read() as tx:
-            quota.install_settings(current, effective(tx, current))
+            quota.install_settings(settings, effective(tx, settings))
             boost(tx)
+
+    def renew(_: object = None) -> None:
+        install(current)
 
     def reconfigure(changed: Settings) -> None:
         nonlocal current
-        current = changed
-        renew()
+        install(changed)
+        current = changed  # once nothing in it is refused
 
     with store.read() as tx:
         boost(tx)

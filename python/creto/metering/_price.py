@@ -162,7 +162,8 @@ class PriceBook:
         self.prices = list(prices)
         self.currency = currency
         # Most customers have no prices of their own: what holds for all of them is worked out once.
-        self._named = {price.customer for price in self.prices if price.customer is not None}
+        self.named = {price.customer for price in self.prices if price.customer is not None}
+        """Who has prices of their own."""
         self._shared: dict[tuple[int, int], list[PricePeriod]] = {}
         self._common = {price.currency or currency for price in self.prices if price.customer is None}
         seen = set()
@@ -201,7 +202,7 @@ class PriceBook:
             InvalidInputError: The customer's prices are in more than one.
         """
         found = set(self._common)
-        if customer in self._named:
+        if customer in self.named:
             found = {p.currency or self.currency for p in self.prices if p.customer == customer}
         if len(found) > 1:
             raise InvalidInputError(
@@ -217,7 +218,7 @@ class PriceBook:
             start: Microseconds since the epoch.
             end: Microseconds since the epoch; before it.
         """
-        known = self._shared.get((start, end)) if customer not in self._named else None
+        known = self._shared.get((start, end)) if customer not in self.named else None
         if known is not None:
             return known
         series: dict[tuple[Any, ...], list[Price]] = {}
@@ -233,13 +234,13 @@ class PriceBook:
                 first, last = max(start, _start(price)), min(end, until)
                 if first < last:
                     found.append(PricePeriod(price, first, last))
-        if customer not in self._named:
+        if customer not in self.named:
             self._shared = {(start, end): found}
         return found
 
 
 def _start(price: Price) -> int:
-    return 0 if price.start is None else int(price.start.timestamp() * 1_000_000)
+    return 0 if price.start is None else round(price.start.timestamp() * 1_000_000)
 
 
 def matches(price: Price, dimensions: Mapping[str, str]) -> bool:

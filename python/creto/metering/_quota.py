@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from creto.config import Settings
     from creto.config._sections import Quota
     from creto.metering._leases import Leases
+    from creto.metering._spending import Spending
 
 __all__ = ["Chains", "QuotaEnforcer", "Reservation"]
 
@@ -50,6 +51,8 @@ class QuotaEnforcer(_core.QuotaEnforcer):
 
     leases: Leases | None
     """What supplies it with units of shared quotas, where anything does."""
+    spending: Spending | None
+    """What works out what acts spend, where a quota that a layer counts is on that."""
     _shared: bool
     _rules: list[dict[str, Any]]
 
@@ -57,6 +60,7 @@ class QuotaEnforcer(_core.QuotaEnforcer):
         rules = [dict(rule) for rule in rules]
         made = cast(Self, super().__new__(cls, _json(rules), hold_seconds=hold_seconds))
         made.leases = None
+        made.spending = None
         made._shared = False
         made._rules = [{"share": "process", **rule} for rule in rules]
         _living.add(made)
@@ -71,8 +75,10 @@ class QuotaEnforcer(_core.QuotaEnforcer):
             quotas: In place of the settings' own.
             shared: True where `Leases` will supply it; else every rule counts in this process alone.
         """
-        made = cls(_rules(settings, quotas, shared))
-        made._shared = shared
+        rules = _rules(settings, quotas, shared)
+        spending = _spending(settings, rules) if shared else None
+        made = cls(rules)
+        made._shared, made.spending = shared, spending
         return made
 
     def rules_in_force(self) -> list[dict[str, Any]]:
@@ -87,8 +93,10 @@ class QuotaEnforcer(_core.QuotaEnforcer):
             quotas: In place of the settings' own.
         """
         rules = _rules(settings, quotas, self._shared)
+        # First what can be refused, so that all of it is taken over or none.
+        spending = _spending(settings, rules) if self._shared else None
         self.install(_json(rules))
-        self._rules = rules
+        self._rules, self.spending = rules, spending
 
     async def check_quota(self, path: Sequence[str], usage: Mapping[str, int]) -> None:
         """Raises where `usage` would not fit on every quota along `path`; takes nothing.
@@ -235,6 +243,12 @@ def _rules(settings: Settings, quotas: Iterable[Quota] | None, shared: bool) -> 
 
     rules = [rule_under(settings, quota) for quota in (settings.quotas if quotas is None else quotas)]
     return rules if shared else [{**rule, "share": "process"} for rule in rules]
+
+
+def _spending(settings: Settings, rules: Iterable[Mapping[str, Any]]) -> Spending | None:
+    from creto.metering._spending import Spending
+
+    return Spending.under(settings, rules)
 
 
 def _fork_over_in_child() -> None:

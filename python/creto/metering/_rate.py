@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from creto import _core
+from creto._count import SPENT
 from creto.errors import InvalidInputError
 from creto.metering._currency import money, round_half_even
 from creto.metering._price import PricePeriod, amount, matches
@@ -173,8 +174,8 @@ class Offer:
             )
         return known
 
-    def place(self, meter: str, dimensions: Mapping[str, str], customer: str, start: int, end: int) -> int | None:
-        """Which price holds for a series in an interval: the one with the most conditions that fit; None if none does.
+    def fitting(self, meter: str, dimensions: Mapping[str, str], customer: str, start: int, end: int) -> list[int]:
+        """Which prices hold for a series in an interval: those with the most conditions that fit, one in general.
 
         Args:
             meter: Of the series.
@@ -182,9 +183,6 @@ class Offer:
             customer: Who pays.
             start: Microseconds since the epoch.
             end: Microseconds since the epoch; before it.
-
-        Raises:
-            InvalidInputError: Two of them hold alike.
         """
         candidates = self._places.get((meter, None), ())
         if "model" in dimensions:
@@ -200,6 +198,15 @@ class Offer:
                 continue
             best = [*best, place] if len(when) == most else [place]
             most = len(when)
+        return best
+
+    def place(self, meter: str, dimensions: Mapping[str, str], customer: str, start: int, end: int) -> int | None:
+        """The one price that holds, found as `fitting` does; None if none does.
+
+        Raises:
+            InvalidInputError: Two of them hold alike.
+        """
+        best = self.fitting(meter, dimensions, customer, start, end)
         if len(best) > 1:
             names = " and ".join(describe(self.periods[place].price) for place in best)
             raise InvalidInputError(f"an event of `{meter}` is priced by both {names}: give one more conditions")
@@ -227,6 +234,8 @@ class Rated:
             _, _, meter, dimensions = own.series[number]
             place = offer.place(meter, dimensions, customer, cuts[interval], cuts[interval + 1])
             if place is None:
+                if meter.startswith(SPENT):
+                    continue  # what prices made of the act's other usage: no usage of its own
                 self.unpriced.setdefault(meter, []).append(part)
             else:
                 self.assigned[place].append(part)

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from creto._count import MONEY_SCALE
+from creto._count import MONEY_SCALE, SPENT, currency_of
 from creto.errors import InvalidInputError
 from creto.metering._currency import places
 from creto.nhi._names import agent_id
@@ -16,14 +16,9 @@ if TYPE_CHECKING:
     from creto.config import Settings
     from creto.config._sections import Quota
 
-__all__ = ["cost_meter", "rule", "rule_under", "rules_json", "scope_under"]
+__all__ = ["rule", "rule_under", "rules_json", "scope_under"]
 
 _PER_PROCESS = {"sliding", "gcra"}
-
-
-def cost_meter(currency: str) -> str:
-    """The meter that counts a currency, in billionths of its unit."""
-    return f"cost:{currency}"
 
 
 def rule(quota: Quota, time_zone: str, currency: str) -> dict[str, Any]:
@@ -41,15 +36,15 @@ def rule(quota: Quota, time_zone: str, currency: str) -> dict[str, Any]:
     meter, limit = quota.meter, quota.limit
     if limit >= Decimal(2**63):
         raise InvalidInputError(f"limit {quota.limit} of `{meter}`: it must be below {2**63}")
-    counted = meter.removeprefix(cost_meter("")) if meter.startswith(cost_meter("")) else None
+    counted = currency_of(meter)
     if counted is not None:
         places(counted)
     other = quota.kind != "money" if counted is None else counted != quota.currency
     if quota.currency is not None and other:
         raise InvalidInputError(f"`{meter}` is not counted in {quota.currency}: leave the currency out")
     if quota.kind == "money":
-        meter = meter or cost_meter(quota.currency or currency)
-    if quota.kind == "money" or meter.startswith(cost_meter("")):
+        meter = meter or f"{SPENT}{quota.currency or currency}"
+    if quota.kind == "money" or counted is not None:
         # Whatever the way it is counted: who writes 25.00 means 25 of the currency, not 25 billionths.
         limit *= MONEY_SCALE
     if limit != limit.to_integral_value():

@@ -12,8 +12,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from creto._count import measured
-from creto._plain import plain, value, values
+from creto._plain import plain, quantities, values
 from creto.oversight._request import Request
 
 __all__ = ["ago", "panel", "short", "used"]
@@ -51,13 +50,7 @@ def ago(micros: int, now_us: int) -> str:
 
 def used(request: Request) -> list[str]:
     """What the act would use, by meter, and what it would cost where whoever asks has said so."""
-    uses = [
-        measured(meter, quantity)
-        if meter.startswith("cost:") and isinstance(quantity, int)
-        else f"{value(quantity)} {plain(meter, most=80)}"
-        for meter, quantity in request.usage.items()
-    ]
-    return [*uses, *([plain(request.cost, most=80)] if request.cost else [])]
+    return [*quantities(request.usage), *([plain(request.cost, most=80)] if request.cost else [])]
 
 
 def panel(request: Request, precedents: Sequence[dict[str, Any]] = (), *, now_us: int | None = None) -> RenderableType:

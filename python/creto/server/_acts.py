@@ -19,7 +19,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
-from creto._plain import plain
+from creto._plain import plain, quantities
 from creto.audit import AuditClient, AuditRecord
 from creto.audit._filter import Kind, Outcome
 from creto.audit._page import STYLE, life
@@ -174,7 +174,7 @@ def _card(act: Act) -> dict[str, Any]:
         "resource": plain(act.resource, most=300),
         "why": plain(act.why, most=300),
         "asked": act.asked,
-        "used": [f"{quantity:,} {plain(meter, most=80)}" for meter, quantity in act.usage.items()],
+        "used": quantities(act.usage),
         "status": "no outcome" if act.status == "unknown" else act.status,
         "colour": _COLOUR.get(act.status, act.status),
         "time": f"{datetime.fromtimestamp(act.start / 1e6, UTC):%Y-%m-%d %H:%M:%S} UTC",

@@ -6,7 +6,7 @@ import datetime as dt
 from dataclasses import dataclass
 from typing import Protocol
 
-from creto._plain import plain, value, values
+from creto._plain import plain, quantities, values
 from creto.oversight._request import Request
 from creto.oversight.channels._alert import Alert
 
@@ -62,7 +62,7 @@ class Message:
         if request.chain:
             facts.insert(1, ("For", " → ".join(plain(link.rsplit("/", 1)[-1], most=80) for link in request.chain)))
         facts += [(name, text) for name, text in values(request.context)[:8]]
-        cost = [f"{value(quantity)} {plain(meter, most=80)}" for meter, quantity in request.usage.items()]
+        cost = quantities(request.usage)
         if cost or request.cost:
             facts.append(("Cost", ", ".join([*cost, *([request.cost] if request.cost else [])])))
         return facts
