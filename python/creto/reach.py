@@ -16,7 +16,7 @@ import socket
 import threading
 import time
 import weakref
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any, Self
 
@@ -164,21 +164,15 @@ class Reach:
     def _wake_all(self) -> None:
         if self._run is None:
             return
-        try:
-            folder = os.open(self._run, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        except OSError:
-            return  # nobody can listen there; the others hear by their poll
-        try:
+        # Where nobody can listen, or no descriptor is left, the others hear by their poll: the change is made.
+        with contextlib.suppress(OSError), _opened(self._run) as folder:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as out:
                 out.setblocking(False)
                 for path in self._run.glob("*.reach"):
                     self._wake_one(out, folder, path.name)
-        finally:
-            os.close(folder)
 
     def _wake_one(self, out: socket.socket, folder: int, name: str) -> None:
         try:
-            # By way of the descriptor: a socket's path has room for 108 bytes only.
             out.sendto(b"!", f"/proc/self/fd/{folder}/{name}")
         except OSError as error:
             if error.errno == errno.ECONNREFUSED:
@@ -270,11 +264,8 @@ class Reach:
         listening = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
         listening.settimeout(_POLL)  # here, not on the thread: a close may come before that has begun
         self._name = f"{os.getpid()}-{secrets.token_hex(4)}.reach"
-        folder = os.open(self._run, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
+        with _opened(self._run) as folder:
             listening.bind(f"/proc/self/fd/{folder}/{self._name}")
-        finally:
-            os.close(folder)
         self._socket = listening
 
     def _newest(self) -> int:
@@ -362,6 +353,16 @@ class Reach:
 
     def __exit__(self, *_: Any) -> None:
         self.close()
+
+
+@contextlib.contextmanager
+def _opened(folder: Path) -> Iterator[int]:
+    """A folder's descriptor: by way of it a socket's path is short, which has room for 108 bytes only."""
+    descriptor = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def _close(reference: weakref.ref[Reach]) -> None:

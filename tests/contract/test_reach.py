@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import socket
 import threading
 import time
@@ -11,11 +12,11 @@ from pathlib import Path
 
 import anyio
 import pytest
-from sqlalchemy import text
+from sqlalchemy import select, text
 
 from creto.errors import ForkedError, UnauthorizedError
 from creto.reach import EVERYTHING, Reach
-from creto.store import Store
+from creto.store import Store, tables
 from servers import Start
 
 BACKENDS = pytest.mark.parametrize("backend", ["asyncio", "trio", "uvloop"])
@@ -49,7 +50,7 @@ def until(condition: object, seconds: float = 60) -> float:
 
 TELLER = """
 import sys, time
-from creto.store import Store
+from creto.store import Store, tables
 from creto.reach import Reach
 reach = Reach(Store({place!r}))
 for line in sys.stdin:
@@ -147,6 +148,27 @@ def test_the_socket_of_a_dead_process_is_cleared_away(reach: Reach, state: Path)
     dead.close()
     reach.publish("a", "1")
     assert [path.name for path in (state / "run").glob("*dead*")] == []
+
+
+def test_a_change_is_made_and_said_to_be_made_where_no_descriptor_is_left_to_wake_others_by(
+    reach: Reach, store: Store
+) -> None:
+    reach.publish("policy", "first")
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, before[1]))
+    taken = []
+    try:
+        with pytest.raises(OSError, match="Too many open files"):
+            while True:
+                taken.append(os.open(os.devnull, os.O_RDONLY))
+        os.close(taken.pop())
+        reach.publish("policy", "second")
+    finally:
+        for descriptor in taken:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    with store.read() as tx:
+        assert [row.key for row in tx.all(select(tables.notices))] == ["first", "second"]
 
 
 def test_a_process_that_stopped_reading_holds_up_nobody(reach: Reach, state: Path) -> None:

@@ -171,6 +171,12 @@ def test_a_writer_that_waits_too_long_is_told_so(state: Path) -> None:
         assert caught.value.should_retry
 
 
+def test_what_cannot_be_scrubbed_while_another_process_writes_is_told_as_any_wait_for_it(state: Path) -> None:
+    with Store(state) as writer, Store(state, timeout=0.2) as store, writer.begin():
+        with pytest.raises(TimeoutError, match=r"the store .*creto.db` stayed busy: database is locked"):
+            store.scrub()
+
+
 def test_words_beyond_the_signed_range_keep_their_order(store: Store) -> None:
     words = [0, 1, 2**63 - 1, 2**63, 2**64 - 1]
     with store.begin() as tx:

@@ -24,15 +24,15 @@ _BUSY_STATES = {"40P01", "55P03", "40001"}
 
 
 @contextmanager
-def translated(place: str) -> Iterator[None]:
-    """Raises creto's error in place of the database's."""
+def translated(place: str, kind: type[Exception] = exc.SQLAlchemyError) -> Iterator[None]:
+    """Raises creto's error in place of the database's: SQLAlchemy's, unless statements go past that."""
     try:
         yield
-    except exc.SQLAlchemyError as error:
+    except kind as error:
         raise _fault(place, error) from error
 
 
-def _fault(place: str, error: exc.SQLAlchemyError) -> CretoError:
+def _fault(place: str, error: Exception) -> CretoError:
     cause = getattr(error, "orig", None) or error
     text = " ".join(str(cause).split())
     state = getattr(cause, "sqlstate", None)

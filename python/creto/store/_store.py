@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -145,7 +146,7 @@ class Store:
                 _outbox.forget(tx.connection, done)
                 yield tx
                 _outbox.write(tx.connection, tx.records, self._ledger.origin if self._ledger else None)
-            self._appended = self._appended[len(done) :]
+            del self._appended[: len(done)]  # in place: another thread may be adding to it
         self._after(tx)
 
     @contextmanager
@@ -302,7 +303,8 @@ class Store:
         engine = self._here()
         with translated(self.place):
             if engine.dialect.name == "sqlite":
-                self._scrub_file(engine)
+                with translated(self.place, sqlite3.Error):
+                    self._scrub_file(engine)
                 return
             with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
                 # Written anew: a plain VACUUM leaves the old rows' bytes where they were.
