@@ -10,6 +10,7 @@ from bisect import bisect_right
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from decimal import Decimal
 from fractions import Fraction
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from creto._count import MONEY_SCALE, SPENT, currency_of
@@ -79,6 +80,8 @@ class Spending:
         self._cuts = cuts_of(0, _FOREVER, book.prices)
         self._offers: dict[tuple[str, int], Offer] = {}
         self._alone: dict[int, Price] = {}
+        # Every act is worked out when it goes in and again when it ends, and most acts are like one before.
+        self._spent = lru_cache(4_096)(self._work_out)
         for price in book.prices:
             untold = _UNTOLD.intersection(price.when)
             if untold and self._counts(price):
@@ -121,15 +124,21 @@ class Spending:
         customer = path[0]
         team = next((name for name in path[1:] if not name.startswith("spiffe://")), "unassigned")
         # As the ledger's records tell them: the same conditions fit as when it is invoiced.
-        known = {**dimensions, "team": team}
+        known = (*dimensions.items(), ("team", team))
         place = bisect_right(self._cuts, at) - 1
+        return {**told, **self._spent(customer, known, place, tuple(told.items()))}
+
+    def _work_out(
+        self, customer: str, known: Sequence[tuple[str, str]], place: int, told: Sequence[tuple[str, int]]
+    ) -> dict[str, int]:
+        dimensions = dict(known)
         spent: dict[str, Fraction] = {}
-        for meter, units in told.items():
-            currency, cost = self._cost(customer, known, place, meter, units)
+        for meter, units in told:
+            currency, cost = self._cost(customer, dimensions, place, meter, units)
             if currency in self._currencies:
                 spent[currency] = spent.get(currency, Fraction(0)) + cost
         found = {SPENT + currency: min(_MOST, -(-cost * MONEY_SCALE // 1)) for currency, cost in sorted(spent.items())}
-        return {**told, **{meter: units for meter, units in found.items() if units}}
+        return {meter: units for meter, units in found.items() if units}
 
     def _cost(
         self, customer: str, dimensions: Mapping[str, str], place: int, meter: str, units: int
