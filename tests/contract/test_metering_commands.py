@@ -11,9 +11,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from datetime import time as day_time
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -128,6 +130,24 @@ def test_from_acts_to_a_verified_invoice(config: Path, creto: Command, tmp_path:
     assert "Calls of tools" in html
     assert creto("invoice", "show", number, "--format", "csv").count("\n") == 2
     assert "Calls of tools" in creto("invoice", "show", number)
+
+
+def test_programs_are_told_times_with_their_zone_and_days_in_it(config: Path, creto: Command) -> None:
+    lines(acting(config, 1))
+    zurich = ZoneInfo("Europe/Zurich")
+    today = datetime.now(zurich).date()
+    (agent, _) = creto("quota", "show", "--json")
+    assert datetime.fromisoformat(agent["resets"]) == datetime.combine(today + timedelta(1), day_time(), zurich)
+    (used,) = creto("usage", "--per", "day", "--period", "today", "--json")
+    assert datetime.fromisoformat(used["from"]) == datetime.combine(today, day_time(), zurich)
+    (made,) = creto("invoice", "run", "--draft", "--period", "today", "--json")
+    assert (made["from"], made["to"]) == (f"{today}", f"{today + timedelta(1)}")
+
+
+def test_a_time_taken_for_a_dimension_is_told(config: Path, creto: Command) -> None:
+    lines(acting(config, 1))
+    assert "nothing that was used has a `hour`; by time it is `--per hour`" in creto("usage", "--by", "hour")
+    assert "warning" not in creto("usage", "--by", "agent")
 
 
 def test_two_processes_share_one_quota_and_a_third_finds_it_spent(config: Path, creto: Command) -> None:

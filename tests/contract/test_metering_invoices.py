@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import gc
 import json
+import re
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -355,6 +357,11 @@ def test_a_price_that_changes_within_the_period_makes_a_line_for_each_part(house
     ]
     lines = house.draft(prices).document["lines"]
     assert [(line["amount"], line["share"]) for line in lines] == [("8.00", "0.5"), ("20.00", "0.5"), ("7.75", "0.25")]
+    # A fee is told as what it is multiplied by, not as what was used of its meter.
+    document = house.draft(prices).document
+    assert re.search(r"seat +0\.25 +31 USD flat +7\.75", invoice_text(document))
+    assert "<td class=number data-name=quantity>0.25</td>" in invoice_html(document)
+    assert [row["quantity"] for row in csv.DictReader(invoice_csv(document).splitlines())] == ["10", "10", "0.25"]
 
 
 def test_two_prices_that_fit_alike_are_refused_and_what_has_no_price_is_listed(house: House) -> None:

@@ -112,12 +112,12 @@ def _settle(frame: Frame, store: Store) -> None:
 
 
 def _table(frame: Frame, found: Any, *, empty: str) -> None:
-    from creto.metering._render import period_text
+    from creto.metering._render import ends_of, period_text
 
     def row(one: Any) -> list[Any]:
         document, currency = one.document, one.document["currency"]
         if frame.json:
-            days = [document["start"][:10], document["end"][:10]]
+            days = [f"{at:%Y-%m-%d}" for at in ends_of(document)]
             return [
                 one.number,
                 one.id,

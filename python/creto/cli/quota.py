@@ -88,7 +88,7 @@ def show(frame: Frame, meter: str | None) -> None:
     """
     from creto._count import measured
     from creto.errors import NotFoundError
-    from creto.metering._period import instant
+    from creto.metering._period import instant, moment
     from creto.metering._render import bars
 
     quota, quotas, counters = _enforcer(frame)
@@ -105,7 +105,8 @@ def show(frame: Frame, meter: str | None) -> None:
         row = [counter["level"], name, counter["meter"], counter["window"], used, counter["limit"], counter["boost"]]
         if not frame.json:
             row[4:] = [units and measured(counter["meter"], units) for units in row[4:]]
-        row.append(instant(counter["resets_at"], zone) if counter["resets_at"] else None)
+        shown = moment if frame.json else instant
+        row.append(shown(counter["resets_at"], zone) if counter["resets_at"] else None)
         if not frame.json:
             row.append(bars([used, max(counter["limit"], used, 1)], 10)[0].ljust(10, "·"))
         table.append(row)

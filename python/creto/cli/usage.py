@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 _BATCH = 10_000
 
 
+_TIMES = {"minute", "hour", "day", "week", "month", "year"}
+
+
 @click.group("usage", cls=Group, invoke_without_command=True)
 @click.option("--meter", "-m", help="Of this meter only.")
 @click.option("--by", "-b", multiple=True, help="Group by a dimension: customer, team, agent, action, resource, ...")
@@ -66,7 +69,7 @@ def command(
     from creto._count import counted
     from creto.errors import InvalidInputError, NotFoundError
     from creto.metering import read_usage
-    from creto.metering._period import instant, parse_period
+    from creto.metering._period import instant, moment, parse_period
     from creto.metering._render import bars, usage_html
 
     zone = frame.settings.metering.time_zone
@@ -105,7 +108,7 @@ def command(
     table = [
         [
             one,
-            instant(bucket.start, zone),
+            (moment if frame.json else instant)(bucket.start, zone),
             *bucket.group,
             int(bucket.value) if bucket.value.denominator == 1 else str(bucket.value),
             bucket.events,
@@ -116,6 +119,10 @@ def command(
         columns.append("")
         table = [[*row, bar] for row, bar in zip(table, drawn, strict=True)]
     frame.table(columns, table, empty=f"nothing was used in {period}")
+    for place, name in enumerate(by):
+        if rows and not any(bucket.group[place] for _, bucket in rows):
+            instead = f"; by time it is `--per {name}`" if name in _TIMES else ""
+            frame.warn(f"nothing that was used has a `{name}`{instead}")
     if usage.duplicates:
         frame.say(f"recorded more than once and counted once: {counted(usage.duplicates, 'event')}")
 

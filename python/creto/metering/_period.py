@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 from creto import _core
 from creto.errors import InvalidInputError
 
-__all__ = ["instant", "parse_length", "parse_period", "require_time", "window_began"]
+__all__ = ["instant", "moment", "parse_length", "parse_period", "require_time", "window_began"]
 
 _LAST = 253_402_300_799_999_999
 """The last microsecond of the year 9999, the last one that dates can say."""
@@ -126,6 +126,16 @@ def window_began(window: str, at: int) -> int:
         return _core.usage_window(name, at, zone or "UTC")[0]
     except InvalidInputError:
         return 0
+
+
+def moment(micros: int, time_zone: str = "UTC") -> str:
+    """A time as programs read it, by ISO 8601, with how far the zone is from UTC.
+
+    Example:
+        >>> moment(1_795_820_400_000_000, "Europe/Zurich")
+        '2026-11-28T00:00:00+01:00'
+    """
+    return datetime.fromtimestamp(micros / 1e6, ZoneInfo(time_zone)).isoformat(timespec="seconds")
 
 
 def instant(micros: int | None, time_zone: str = "UTC") -> str:

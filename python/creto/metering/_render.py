@@ -5,15 +5,17 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
 from fractions import Fraction
 from html import escape
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from creto._count import counted
 from creto._plain import cell
 from creto.metering._usage import Bucket
 
-__all__ = ["bars", "invoice_csv", "invoice_html", "invoice_text", "period_text", "price_text", "usage_html"]
+__all__ = ["bars", "ends_of", "invoice_csv", "invoice_html", "invoice_text", "period_text", "price_text", "usage_html"]
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: light-dark(#1b1f24, #e6e9ee); --soft: light-dark(#5b6472, #9aa4b2);
@@ -84,13 +86,16 @@ def _title(document: Mapping[str, Any]) -> str:
     return f"{kind} {document['number'] or '(draft)'}"
 
 
-def period_text(document: Mapping[str, Any]) -> str:
-    """When an invoice is for: days, the last one included, where it begins and ends with days in its own time zone."""
-    from datetime import datetime, timedelta
-    from zoneinfo import ZoneInfo
-
+def ends_of(document: Mapping[str, Any]) -> tuple[datetime, datetime]:
+    """When the period of an invoice begins and ends, in its own time zone."""
     zone = ZoneInfo(document["time_zone"])
     start, end = (datetime.fromisoformat(document[name]).astimezone(zone) for name in ("start", "end"))
+    return start, end
+
+
+def period_text(document: Mapping[str, Any]) -> str:
+    """When an invoice is for: days, the last one included, where it begins and ends with days in its own time zone."""
+    start, end = ends_of(document)
     if (start.hour, start.minute, end.hour, end.minute) == (0, 0, 0, 0):
         last = end - timedelta(hours=1)
         days = f"{start:%Y-%m-%d}" if start.date() == last.date() else f"{start:%Y-%m-%d} to {last:%Y-%m-%d}"
@@ -100,14 +105,19 @@ def period_text(document: Mapping[str, Any]) -> str:
 
 def _when(document: Mapping[str, Any]) -> str:
     """When an invoice is for, and the day on which it got its number."""
-    from datetime import datetime
-    from zoneinfo import ZoneInfo
-
     period = period_text(document)
     if "issued" not in document:
         return period
     issued = datetime.fromisoformat(document["issued"]).astimezone(ZoneInfo(document["time_zone"]))
     return f"{period}, issued {issued:%Y-%m-%d}"
+
+
+def _quantity(line: Mapping[str, Any]) -> str:
+    """What a line's price is multiplied by: of a fee the share of the period that it holds for, of a top-up nothing."""
+    model = line["price"]["model"]
+    if model == "commitment":
+        return ""
+    return str(line["share"] if model == "flat" and "before" not in line else line["quantity"])
 
 
 def _number_text(text: str) -> str:
@@ -145,7 +155,7 @@ def invoice_text(document: Mapping[str, Any], width: int = 100) -> str:
     table.add_column(currency, justify="right")
     for line in document["lines"]:
         table.add_row(
-            *(str(line["line"]), Text(plain(line["description"])), _number_text(line["quantity"])),
+            *(str(line["line"]), Text(plain(line["description"])), _number_text(_quantity(line))),
             *(Text(plain(price_text(line["price"], currency))), line["amount"]),
         )
     if document["lines"]:
@@ -171,7 +181,8 @@ def invoice_csv(document: Mapping[str, Any]) -> str:
     writer.writerow(["invoice", "customer", "currency", *columns])
     for line in document["lines"]:
         head = [document["number"], document["customer"], document["currency"]]
-        writer.writerow([_plain(value) for value in [*head, *(line[column] for column in columns)]])
+        told = {**line, "quantity": _quantity(line)}
+        writer.writerow([_plain(value) for value in [*head, *(told[column] for column in columns)]])
     return out.getvalue()
 
 
@@ -191,7 +202,7 @@ def invoice_html(document: Mapping[str, Any]) -> str:
     currency = escape(document["currency"])
     rows = "".join(
         f"<tr><td data-name=line>{line['line']}</td><td class=what>{escape(line['description'])}{_evidence(line)}</td>"
-        f"<td class=number data-name=quantity>{escape(_number_text(line['quantity']))}</td>"
+        f"<td class=number data-name=quantity>{escape(_number_text(_quantity(line)))}</td>"
         f"<td data-name=price>{escape(price_text(line['price'], document['currency']))}</td>"
         f"<td class=number data-name={currency}>{escape(line['amount'])}</td></tr>"
         for line in document["lines"]
