@@ -80,54 +80,91 @@ def _unprivileged() -> dict[str, object]:
     return {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
 
 
-@pytest.fixture(scope="session")
-def postgres_server() -> Iterator[str]:
-    """The URL of a running PostgreSQL's own database."""
-    initdb = _needed("initdb", "/usr/lib/postgresql/*/bin", package="postgresql")
-    server = _needed("postgres", "/usr/lib/postgresql/*/bin", package="postgresql")
-    folder = Path(tempfile.mkdtemp(prefix="creto-pg-", dir="/tmp"))  # a short path: sockets have 108 bytes
-    who = _unprivileged()
-    if who:
-        os.chown(folder, who["user"], who["group"])  # type: ignore[arg-type]
-    try:
-        environment = {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8", "HOME": str(folder)}
+class PostgreSQL:
+    """A server on loopback, with what is needed to take it away and bring it back.
+
+    Args:
+        folder: Its own, with a short path: sockets have 108 bytes.
+        settings: As of `postgresql.conf`, such as `max_connections=10`.
+    """
+
+    def __init__(self, folder: Path, *settings: str) -> None:
+        self.folder = folder
+        self.port = free_port()
+        self._settings = settings
+        self._user = _unprivileged()
+        self._environment = {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8", "HOME": str(folder)}
+        if self._user:
+            os.chown(folder, self._user["user"], self._user["group"])  # type: ignore[arg-type]
+        initdb = _needed("initdb", "/usr/lib/postgresql/*/bin", package="postgresql")
         subprocess.run(  # type: ignore[call-overload]
             [initdb, "-D", f"{folder}/data", "-U", "creto", "-A", "trust", "-E", "UTF8", "--no-sync"],
             check=True,
             capture_output=True,
-            env=environment,
+            env=self._environment,
             cwd=folder,
-            **who,
+            **self._user,
         )
-        port = free_port()
-        command = [server, "-D", f"{folder}/data", "-p", str(port), "-k", str(folder), "-h", "127.0.0.1"]
-        command += [
-            "-c",
-            "fsync=off",
-        ]  # nothing of it outlives the session; that commits are kept is PostgreSQL's promise
-        with _running(command, port, folder, signal.SIGQUIT, env=environment, **who):
-            yield f"postgresql://creto@127.0.0.1:{port}/postgres"
+
+    def url(self, database: str = "postgres", user: str = "creto") -> str:
+        """The URL of one of its databases."""
+        return f"postgresql://{user}@127.0.0.1:{self.port}/{database}"
+
+    @contextlib.contextmanager
+    def running(self, *settings: str) -> Iterator[None]:
+        """It answers within, and is gone at the end, as after a crash."""
+        server = _needed("postgres", "/usr/lib/postgresql/*/bin", package="postgresql")
+        command = [server, "-D", f"{self.folder}/data", "-p", str(self.port), "-k", str(self.folder)]
+        # Nothing of it outlives the session; that commits are kept is PostgreSQL's promise.
+        for setting in ("listen_addresses=127.0.0.1", "fsync=off", *self._settings, *settings):
+            command += ["-c", setting]
+        with _running(command, self.port, self.folder, signal.SIGQUIT, env=self._environment, **self._user):
+            self.say("SELECT 1")
+            yield
+
+    def say(self, sql: str, database: str = "postgres") -> None:
+        """Runs statements of its superuser's, once it answers."""
+        import psycopg
+
+        deadline = time.monotonic() + 20
+        while True:
+            try:
+                with psycopg.connect(self.url(database), autocommit=True) as connection:
+                    connection.execute(sql)  # type: ignore[arg-type]
+                return
+            except psycopg.OperationalError:
+                if time.monotonic() > deadline:  # listening comes a little before answering
+                    raise
+                time.sleep(0.1)
+
+    def database(self, options: str = "") -> str:
+        """The name of an empty database of one's own."""
+        name = f"test_{os.getpid()}_{next(_names)}"
+        self.say(f'CREATE DATABASE "{name}" {options}')
+        return name
+
+
+@contextlib.contextmanager
+def postgresql(*settings: str) -> Iterator[PostgreSQL]:
+    """A server that does not run yet, gone with its folder at the end."""
+    folder = Path(tempfile.mkdtemp(prefix="creto-pg-", dir="/tmp"))
+    try:
+        yield PostgreSQL(folder, *settings)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-@pytest.fixture
-def postgres(postgres_server: str) -> str:
-    """The URL of an empty database of one's own."""
-    import psycopg
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgreSQL]:
+    """A PostgreSQL that runs as long as the tests."""
+    with postgresql() as server, server.running():
+        yield server
 
-    name = f"test_{os.getpid()}_{next(_names)}"
-    deadline = time.monotonic() + 20
-    while True:
-        try:
-            with psycopg.connect(postgres_server, autocommit=True) as connection:
-                connection.execute(f'CREATE DATABASE "{name}"')  # type: ignore[arg-type]
-            break
-        except psycopg.OperationalError:
-            if time.monotonic() > deadline:  # listening comes a little before answering
-                raise
-            time.sleep(0.1)
-    return postgres_server.rpartition("/")[0] + f"/{name}"
+
+@pytest.fixture
+def postgres(postgres_server: PostgreSQL) -> str:
+    """The URL of an empty database of one's own."""
+    return postgres_server.url(postgres_server.database())
 
 
 @pytest.fixture(scope="session")

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from creto._wake import Wake
-from creto.errors import CretoError, ForkedError, InternalError, UnauthorizedError
+from creto.errors import ConnectionFailedError, CretoError, ForkedError, InternalError, UnauthorizedError
 from creto.store import Commit, Store
 
 __all__ = ["EVERYTHING", "Follower", "Reach"]
@@ -30,6 +30,7 @@ EVERYTHING = "*"
 """The key that stands for all keys: more changed than can be told one by one."""
 _POLL = 0.5
 _STALE = 1.0
+_PATIENCE = 5.0
 _END = 30.0
 _PENDING = 10_000
 _BATCH = 1000
@@ -235,9 +236,15 @@ class Reach:
             )
 
     def catch_up(self) -> None:
-        """Hears now what has been published, without waiting for the listening thread."""
+        """Hears now what has been published, without waiting for the listening thread.
+
+        Raises:
+            ConnectionFailedError: The database cannot be reached, or leaves that thread without an answer.
+        """
         self._start()
-        self._poll()
+        # That thread looks every half second. Where its look lasts, the database takes questions and answers none:
+        # another one would hang too, and with it the event loop that asks before each act.
+        self._poll(_PATIENCE if self._failure is None else 0.2)
 
     def _start(self) -> None:
         if self._closed:
@@ -296,12 +303,14 @@ class Reach:
             except Exception as error:  # noqa: BLE001 - whatever it is, this process does not know what others decided
                 self._failure = f"{type(error).__name__}: {error}"
 
-    def _poll(self) -> None:
+    def _poll(self, patience: float = -1) -> None:
         from sqlalchemy import func, select
 
         from creto.store.tables import notices
 
-        with self._polling:
+        if not self._polling.acquire(timeout=patience):
+            raise ConnectionFailedError(f"the database at `{self._store.place}` does not answer")
+        try:
             more = True
             while more:
                 asked = time.monotonic()
@@ -318,6 +327,8 @@ class Reach:
                 more = len(rows) == _BATCH
                 self._read_at = asked
             self._failure = None
+        finally:
+            self._polling.release()
 
     def _dispatch(self, topic: str, key: str) -> None:
         for wanted, call in tuple(self._calls):

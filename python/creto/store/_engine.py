@@ -5,14 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.exc import ArgumentError
 
 from creto.errors import InvalidInputError
 
-__all__ = ["WRITE", "engine_for_file", "engine_for_url", "shown"]
+__all__ = ["WRITE", "XID", "engine_for_file", "engine_for_url", "shown"]
 
 WRITE = "creto_write"  # execution option: this transaction will write
+XID = "creto_xid"  # of a connection's `info`: the number of its transaction, which outlives the connection
 _POOL = {"pool_size": 8, "max_overflow": 8}
 # Any fixed number: writers of one database queue on this advisory lock, as those of one SQLite file do on its lock.
 _WRITERS = 0x6372_6574_6F00
@@ -72,20 +73,45 @@ def engine_for_url(url: str, timeout: float) -> Engine:
         )
     try:
         engine = create_engine(
-            parsed.set(drivername="postgresql+psycopg"), pool_pre_ping=True, hide_parameters=True, **_POOL
+            _told(parsed.set(drivername="postgresql+psycopg"), timeout),
+            connect_args={"client_encoding": "utf8"},
+            pool_pre_ping=True,
+            hide_parameters=True,
+            **_POOL,
         )
     except ModuleNotFoundError as error:
         raise InvalidInputError("PostgreSQL needs an extra: run `pip install 'creto[postgres]'`") from error
 
+    @event.listens_for(engine, "connect")
+    def _connect(connection: Any, _record: Any) -> None:
+        encoding = connection.info.parameter_status("server_encoding")
+        if encoding != "UTF8":
+            raise InvalidInputError(
+                f"the database at `{shown(engine)}` keeps text as {encoding}, which cannot hold every name: make one "
+                "with `CREATE DATABASE ... ENCODING 'UTF8' TEMPLATE template0`"
+            )
+
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
         if connection.get_execution_options().get(WRITE, False):
-            connection.execute(text(f"SET LOCAL lock_timeout = {int(timeout * 1000)}"))
-            connection.execute(text(f"SELECT pg_advisory_xact_lock({_WRITERS})"))
+            # Said, since the server may have another default: what is read after the wait has to be seen as it is then.
+            connection.exec_driver_sql(
+                f"SET TRANSACTION ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = {int(timeout * 1000)}; "
+                f"SELECT pg_advisory_xact_lock({_WRITERS})"
+            )
+            connection.info[XID] = connection.exec_driver_sql("SELECT txid_current()").scalar_one()
         else:
             connection.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY"))
 
     return engine
+
+
+def _told(url: URL, timeout: float) -> URL:
+    """The URL with what finds out in time that a server has gone, but for what it says itself."""
+    alive = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3}
+    wanted = {"connect_timeout": max(2, int(timeout)), "tcp_user_timeout": int(timeout * 1000), **alive}
+    wanted["application_name"] = "creto"  # type: ignore[assignment]
+    return url.update_query_dict({name: str(value) for name, value in wanted.items() if name not in url.query})
 
 
 def shown(engine: Engine) -> str:
@@ -93,4 +119,4 @@ def shown(engine: Engine) -> str:
     if engine.dialect.name == "sqlite":
         return str(engine.url.database)
     # A password may stand among the options too.
-    return engine.url.set(query={}).render_as_string(hide_password=True)
+    return engine.url.set(drivername="postgresql", query={}).render_as_string(hide_password=True)

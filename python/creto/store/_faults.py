@@ -19,8 +19,12 @@ from creto.errors import (
 
 __all__ = ["translated"]
 
-# Postgres: deadlock detected, lock not available, serialization failure. The next try can succeed.
-_BUSY_STATES = {"40P01", "55P03", "40001"}
+# PostgreSQL's states, whole or by the class that they begin with: https://www.postgresql.org/docs/current/errcodes-appendix.html
+_BUSY = ("40P01", "55P03", "40001", "57014")  # deadlock, lock, serialization, time-out: the next try can succeed
+_GONE = ("08", "57P", "25P")  # the connection is lost, or was ended by the server: an end of it is that of its work
+_STANDBY = ("25006", "55000")
+_FULL = ("too many clients", "too many connections", "connection slots are reserved")
+_REFUSED = ("password", "authentication failed", "pg_hba.conf", "does not exist", "SSL", "certificate")
 
 
 @contextmanager
@@ -35,10 +39,11 @@ def translated(place: str, kind: type[Exception] = exc.SQLAlchemyError) -> Itera
 def _fault(place: str, error: Exception) -> CretoError:
     cause = getattr(error, "orig", None) or error
     text = " ".join(str(cause).split())
-    state = getattr(cause, "sqlstate", None)
     if isinstance(error, exc.IntegrityError):
         return AlreadyExistsError(f"the store `{place}` has such a row already, or lacks one it points to: {text}")
-    if state in _BUSY_STATES or "database is locked" in text or isinstance(error, exc.TimeoutError):
+    if "psycopg" in type(cause).__module__:
+        return _postgresql(place, error, getattr(cause, "sqlstate", None), text)
+    if "database is locked" in text or isinstance(error, exc.TimeoutError):
         return TimeoutError(f"the store `{place}` stayed busy: {text}")
     if "malformed" in text or "not a database" in text:
         return IntegrityError(f"the store `{place}` is damaged: {text}; restore it from a backup")
@@ -46,6 +51,45 @@ def _fault(place: str, error: Exception) -> CretoError:
         return InternalError(f"the disk that holds the store `{place}` is full; free some room and try again")
     if "unable to open" in text or "readonly database" in text:
         return InvalidInputError(f"the store `{place}` cannot be opened for writing: {text}")
-    if isinstance(error, exc.OperationalError) and state is None and "psycopg" in type(cause).__module__:
+    return InternalError(f"the store `{place}` refused a statement: {text}")
+
+
+def _postgresql(place: str, error: Exception, state: str | None, text: str) -> CretoError:
+    if state is None:
+        return _unconnected(place, error, text)
+    if state in _BUSY:
+        return TimeoutError(f"the store `{place}` stayed busy: {text}")
+    if state == "53300" or state.startswith(_GONE):
+        return ConnectionFailedError(f"the database at `{place}` ended the connection: {text}; try again")
+    if state in _STANDBY and ("read-only" in text or "recovery" in text):
+        return ConnectionFailedError(
+            f"the database at `{place}` takes no writes: {text}; where it is a standby, give the address of the "
+            "primary, or all of them with `target_session_attrs=read-write`"
+        )
+    if state == "42501":
+        return InvalidInputError(
+            f"the role that opens the database at `{place}` lacks a right: {text}; `docs/guide.md` has the grants"
+        )
+    if state == "3F000":
+        return InvalidInputError(f"the database at `{place}` lacks the schema that `search_path` names: {text}")
+    if state == "53100":
+        return InternalError(f"the disk of the database at `{place}` is full; free some room and try again: {text}")
+    if state == "54000":
+        return InvalidInputError(f"the store `{place}` cannot keep something as long as this under an index: {text}")
+    return InternalError(f"the store `{place}` refused a statement: {text}")
+
+
+def _unconnected(place: str, error: Exception, text: str) -> CretoError:
+    """What has no state: PostgreSQL's client could not connect, lost its connection, or sent nothing at all."""
+    if "NUL" in text:
+        return InvalidInputError(f"the store `{place}` cannot keep text with a NUL character in it")
+    if any(word in text for word in _FULL):
+        return ConnectionFailedError(
+            f"the database at `{place}` has no connection left: {text}; a process of creto uses up to 16 of them: "
+            "raise `max_connections`, or run fewer processes"
+        )
+    if "connection option" in text or any(word in text for word in _REFUSED):
+        return InvalidInputError(f"the database at `{place}` cannot be opened: {text}; correct `common.store_url`")
+    if isinstance(error, exc.OperationalError):
         return ConnectionFailedError(f"the database at `{place}` could not be reached: {text}")
     return InternalError(f"the store `{place}` refused a statement: {text}")

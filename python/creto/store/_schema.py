@@ -47,7 +47,8 @@ def _upgrade(connection: Connection, found: str | None, place: str) -> None:
     if found is not None and found not in known:
         raise InvalidInputError(
             f"the store `{place}` was written by another creto (schema {found}, this one knows up to {HEAD}); "
-            "use the version that wrote it, or move the state folder away"
+            "use the version that wrote it, or move the state folder away; in a database that other programs use too, "
+            "give creto a schema of its own (`?options=-csearch_path%3Dcreto`)"
         )
     config.attributes["connection"] = connection
     command.upgrade(config, "head")

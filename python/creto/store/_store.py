@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
-import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,15 +14,17 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 import anyio
 import anyio.lowlevel
-from sqlalchemy import Connection, Engine, RootTransaction, select
+from sqlalchemy import Connection, Engine, select
 
 from creto._in_thread import in_thread
-from creto.errors import InternalError, TimeoutError
+from creto.errors import CretoError, InternalError, TimeoutError
 from creto.store import _outbox, _schema
+from creto.store._ending import ended, leave
 from creto.store._engine import WRITE, engine_for_file, engine_for_url, shown
 from creto.store._faults import translated
 from creto.store._folder import open_folder
 from creto.store._outbox import LedgerPort
+from creto.store._scrub import scrub
 from creto.store._transaction import Transaction
 from creto.store.tables import outbox
 
@@ -93,8 +93,12 @@ class Store:
         self._ledger: LedgerPort | None = None
         self._closed = False
         self._open()
-        with translated(self.place):
-            _schema.migrate(self._engine, self.place)
+        try:
+            with translated(self.place):
+                _schema.migrate(self._engine, self.place)
+        except BaseException:
+            self._engine.dispose()
+            raise
 
     def _open(self) -> None:
         self._pid = os.getpid()
@@ -119,7 +123,7 @@ class Store:
         if self._closed:
             raise InternalError(f"the store `{self.place}` is closed")
         if self._pid != os.getpid():
-            _leave(self._engine)
+            leave(self._engine)
             self._ledger = None  # the parent's shard is the parent's
             self._open()
         return self._engine
@@ -162,11 +166,13 @@ class Store:
             connection = (self._write_engine if writes else engine).connect()
             tx = Transaction(connection, writes=writes, clock=self.clock, place=self.place)
             try:
-                with _ended(connection.begin(), tx):
+                with ended(connection, tx, self._timeout):
                     yield tx
             finally:
+                if tx.in_doubt:
+                    self._unsettled = True  # if it counts, it is on record before anything else is decided
                 if tx.forked:
-                    _leave(connection)
+                    leave(connection)
                 else:
                     connection.close()
 
@@ -302,32 +308,7 @@ class Store:
         """
         engine = self._here()
         with translated(self.place):
-            if engine.dialect.name == "sqlite":
-                with translated(self.place, sqlite3.Error):
-                    self._scrub_file(engine)
-                return
-            with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-                # Written anew: a plain VACUUM leaves the old rows' bytes where they were.
-                connection.exec_driver_sql("VACUUM (FULL)")
-
-    def _scrub_file(self, engine: Engine) -> None:
-        deadline = time.monotonic() + self._timeout
-        raw = engine.raw_connection()
-        try:
-            raw.execute("VACUUM")  # pages from before deletions were overwritten
-            while True:
-                # The changes are in the write-ahead log still: they go to the file, and the log is cut to nothing.
-                busy, _, _ = raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-                if not busy:
-                    return
-                if time.monotonic() > deadline:
-                    raise TimeoutError(
-                        f"the store `{self.place}` is being read: what was erased is still in its log of changes; "
-                        "erase again once other processes have ended"
-                    )
-                time.sleep(0.05)
-        finally:
-            raw.close()
+            scrub(engine, self.place, self._timeout)
 
     # --- end --------------------------------------------------------------------------------------------------------
 
@@ -335,10 +316,12 @@ class Store:
         """Closes every connection; a second call does nothing."""
         if self._closed or self._pid != os.getpid():
             return
-        if self._appended:
-            with self._alone_writing() as connection:
-                _outbox.forget(connection, self._appended)
-            self._appended = []
+        # Where the database has gone they stay, and whoever settles the shard next finds them in its ledger.
+        with suppress(CretoError):
+            if self._appended:
+                with self._alone_writing() as connection:
+                    _outbox.forget(connection, self._appended)
+                self._appended = []
         self._closed = True
         self._engine.dispose()
 
@@ -347,29 +330,6 @@ class Store:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def _leave(thing: Any) -> None:
-    """Keeps a thing of the parent's for ever, even through the child's exit.
-
-    To close a connection there would end the parent's session (PostgreSQL), or could take its locks away (SQLite).
-    """
-    ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))
-
-
-@contextmanager
-def _ended(inner: RootTransaction, tx: Transaction) -> Iterator[None]:
-    """Commits or rolls back; in a forked child neither, since a word from there would end the parent's transaction."""
-    try:
-        yield
-        tx.check()
-        inner.commit()
-    except BaseException:
-        if tx.forked:
-            _leave(inner)
-            tx.check()
-        inner.rollback()
-        raise
 
 
 class _WallClock:

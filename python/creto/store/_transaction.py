@@ -48,6 +48,8 @@ class Transaction:
         self._now: int | None = None
         self.records: list[dict[str, Any]] = []
         self.notices: list[tuple[str, str]] = []
+        self.in_doubt = False
+        """True where its commit was not answered, and nobody could say whether it counts."""
 
     @property
     def connection(self) -> Connection:
