@@ -144,6 +144,42 @@ def test_programs_are_told_times_with_their_zone_and_days_in_it(config: Path, cr
     assert (made["from"], made["to"]) == (f"{today}", f"{today + timedelta(1)}")
 
 
+def test_an_invoice_says_who_it_is_from_and_for_and_so_does_a_credit_note_on_it(
+    config: Path, creto: Command, tmp_path: Path
+) -> None:
+    config.write_text(
+        CONFIG
+        + """
+[issuer]
+name = "Model House <AG>"
+address = ["Bahnhofstrasse 1", "8001 Zürich"]
+tax_id = "CHE-123.456.789 MWST"
+
+[[customers]]
+id = "creto.local"
+name = "Creto & Sons"
+reference = "PO 4711"
+"""
+    )
+    lines(acting(config, 2))
+    number = creto("invoice", "run", "--period", "48h", "--json")[0]["number"]
+    note = creto("invoice", "credit", number, "--reason", "a gift", "--json")["number"]
+    for made in (number, note):
+        text = creto("invoice", "show", made)
+        assert "from Model House <AG>, Bahnhofstrasse 1, 8001 Zürich, tax id CHE-123.456.789 MWST" in text
+        assert "to Creto & Sons, reference PO 4711" in text
+        page = creto("invoice", "show", made, "--format", "html")
+        assert "Model House &lt;AG&gt;<br>Bahnhofstrasse 1<br>8001 Zürich<br>tax id CHE-123.456.789 MWST" in page
+        assert "Creto &amp; Sons<br>reference PO 4711" in page
+    file = tmp_path / "invoice.json"
+    creto("invoice", "show", number, "-o", str(file))
+    assert "holds the invoice's digest" in creto("invoice", "verify", str(file))
+    file.write_text(file.read_text().replace("PO 4711", "PO 4712"))
+    assert "FAIL recorded" in creto("invoice", "verify", str(file), code=6)
+    config.write_text(CONFIG + '[[customers]]\nid = "acme"\n[[customers]]\nid = "acme"\n')
+    assert "`acme` is there twice" in creto("usage", code=2)
+
+
 def test_a_time_taken_for_a_dimension_is_told(config: Path, creto: Command) -> None:
     lines(acting(config, 1))
     assert "nothing that was used has a `hour`; by time it is `--per hour`" in creto("usage", "--by", "hour")

@@ -47,7 +47,7 @@ def run(frame: Frame, period: str, customer: str | None, draft: bool, recount: b
       creto invoice run --period 2026-11 --customer acme
     """
     from creto.errors import InvalidInputError
-    from creto.metering import Invoices, LedgerEvidence, PriceBook
+    from creto.metering import Heads, Invoices, LedgerEvidence, PriceBook
     from creto.metering._period import instant, parse_period
 
     zone = frame.settings.metering.time_zone
@@ -76,6 +76,7 @@ def run(frame: Frame, period: str, customer: str | None, draft: bool, recount: b
             customers=None if customer is None else [customer],
             finalize=not draft,
             refuse_empty=True,
+            heads=Heads.from_settings(frame.settings),
         )
     _table(frame, made, empty=f"nobody used anything in {period}")
 

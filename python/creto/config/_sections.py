@@ -24,6 +24,8 @@ __all__ = [
     "Authz",
     "Channel",
     "Common",
+    "Customer",
+    "Issuer",
     "Messaging",
     "Metering",
     "Oversight",
@@ -411,6 +413,28 @@ class Price(Section):
         if self.start is not None and self.start.tzinfo is None:
             raise ValueError("`start` needs a time zone, such as `2026-01-01T00:00:00Z`")
         return self
+
+
+class _Party(Section):
+    name: Annotated[str, Field(max_length=256)] = ""
+    """As it stands on invoices."""
+    address: Annotated[list[Annotated[str, Field(max_length=256)]], Field(max_length=16)] = []
+    """Its lines."""
+    tax_id: Annotated[str, Field(max_length=256)] = ""
+    """The number for value added or sales tax; taxes themselves are not worked out."""
+
+
+class Issuer(_Party):
+    """Who invoices are from."""
+
+
+class Customer(_Party):
+    """Who invoices are for."""
+
+    id: Name
+    """The organisation that usage is counted under, as `creto usage --by customer` shows it."""
+    reference: Annotated[str, Field(max_length=256)] = ""
+    """What the customer wants to find on invoices, such as the number of an order."""
 
 
 class Approver(Section):

@@ -26,6 +26,8 @@ from creto.config._sections import (
     Authz,
     Channel,
     Common,
+    Customer,
+    Issuer,
     Messaging,
     Metering,
     Oversight,
@@ -81,8 +83,10 @@ class Settings(BaseSettings):
     oversight: Oversight = Field(default_factory=Oversight)
     runtime: Runtime = Field(default_factory=Runtime)
     messaging: Messaging = Field(default_factory=Messaging)
+    issuer: Issuer = Field(default_factory=Issuer, json_schema_extra={"reload": True})
     quotas: list[Quota] = Field(default=[], json_schema_extra={"reload": True})
     prices: list[Price] = Field(default=[], json_schema_extra={"reload": True})
+    customers: list[Customer] = Field(default=[], json_schema_extra={"reload": True})
     approvers: list[Approver] = Field(default=[], json_schema_extra={"reload": True})
     channels: list[Channel] = Field(default=[], json_schema_extra={"reload": True})
 
@@ -93,6 +97,14 @@ class Settings(BaseSettings):
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
             raise ValueError(f"`{twice}` is there twice: give each approver a name of its own")
+        return value
+
+    @field_validator("customers")
+    @classmethod
+    def _each_customer_once(cls, value: list[Customer]) -> list[Customer]:
+        twice = next((one.id for place, one in enumerate(value) if one.id in {two.id for two in value[:place]}), None)
+        if twice is not None:
+            raise ValueError(f"`{twice}` is there twice: write what is known of a customer in one place")
         return value
 
     @field_validator("channels")

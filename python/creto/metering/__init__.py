@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from creto.metering._event import UsageEvent as UsageEvent
     from creto.metering._evidence import EventEvidence as EventEvidence
     from creto.metering._evidence import LedgerEvidence as LedgerEvidence
+    from creto.metering._heads import Heads as Heads
     from creto.metering._ingest import Ingest as Ingest
     from creto.metering._invoices import Invoices as Invoices
     from creto.metering._leases import Leases as Leases
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "ModelPrices": "creto.metering._llm",
+    "Heads": "creto.metering._heads",
     "Ingest": "creto.metering._ingest",
     "Authority": "creto.metering._authority",
     "Bucket": "creto.metering._usage",
@@ -51,6 +53,7 @@ __all__ = [
     "Authority",
     "Bucket",
     "EventEvidence",
+    "Heads",
     "Ingest",
     "Invoices",
     "Leases",

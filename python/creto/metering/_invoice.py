@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from creto import _core
 from creto.metering._currency import added, money
 from creto.metering._evidence import Evidence, bounds, through
+from creto.metering._heads import HEADS
 from creto.metering._price import PriceBook, PricePeriod, amount
 from creto.metering._rate import (
     Offer,
@@ -159,6 +160,7 @@ def credit_note(document: Mapping[str, Any], number: str, reason: str, total: De
     """
     return {
         **{name: document[name] for name in ("customer", "currency", "start", "end", "time_zone")},
+        **{name: document[name] for name in HEADS if name in document},
         "format": FORMAT,
         "kind": "credit_note",
         "state": "finalized",

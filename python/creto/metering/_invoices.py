@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from creto.metering._evidence import Evidence
+    from creto.metering._heads import Heads
     from creto.metering._price import PriceBook
     from creto.store import Store, Transaction
 
@@ -89,6 +90,7 @@ class Invoices:
         customers: Sequence[str] | None = None,
         finalize: bool = True,
         refuse_empty: bool = False,
+        heads: Heads | None = None,
     ) -> list[StoredInvoice]:
         """Invoices a period, all customers in one transaction: every one gets its invoice, or none does.
 
@@ -101,6 +103,7 @@ class Invoices:
             customers: These only; by default every one that used anything.
             finalize: False to make drafts, in place of earlier drafts of the period.
             refuse_empty: Whether one without a line is an error: a customer whose name was misspelt used nothing.
+            heads: Who they are from and for, where that is to be on them.
 
         Raises:
             AlreadyExistsError: A customer's period, or part of it, was invoiced already.
@@ -120,6 +123,9 @@ class Invoices:
                 earlier, covering = _rows.closed(tx, customers, start, end)
             # Outside of a transaction: others need not wait while a month is added up.
             made = drafts(book, start, end, time_zone, evidence, customers=customers, closed=earlier)
+            if heads is not None:
+                for customer, document in made.items():
+                    document.update(heads.of(customer))
             for customer, document in made.items() if refuse_empty else ():
                 if not document["lines"] and not document["unpriced"]:
                     raise NotFoundError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from fractions import Fraction
 from html import escape
@@ -13,10 +13,12 @@ from zoneinfo import ZoneInfo
 
 from creto._count import counted
 from creto._plain import cell
+from creto.metering._heads import HEADS
 from creto.metering._usage import Bucket
 
 __all__ = ["bars", "ends_of", "invoice_csv", "invoice_html", "invoice_text", "period_text", "price_text", "usage_html"]
 
+_LABELS = {"tax_id": "tax id", "reference": "reference"}
 _STYLE = """
 :root { color-scheme: light dark; --ink: light-dark(#1b1f24, #e6e9ee); --soft: light-dark(#5b6472, #9aa4b2);
   --rule: light-dark(#d8dde4, #333a44); --fill: light-dark(#2f6fdb, #6ea3ff); --page: light-dark(#fff, #14171b); }
@@ -29,6 +31,7 @@ table { width: 100%; border-collapse: collapse; margin: 1.5rem 0; font-variant-n
 th { text-align: left; font-weight: 600; color: var(--soft); border-bottom: 1px solid var(--rule);
   padding: .4rem .5rem; }
 td { border-bottom: 1px solid var(--rule); padding: .5rem; vertical-align: top; }
+.heads { display: flex; flex-wrap: wrap; gap: 1rem 4rem; margin-top: 1.25rem; }
 .number { text-align: right; white-space: nowrap; } tfoot td { border: 0; padding: .25rem .5rem; }
 tfoot tr.total td { font-weight: 700; font-size: 1.1rem; border-top: 2px solid var(--ink); padding-top: .5rem; }
 code { font: 12px/1.4 ui-monospace, monospace; color: var(--soft); overflow-wrap: anywhere; }
@@ -112,6 +115,15 @@ def _when(document: Mapping[str, Any]) -> str:
     return f"{period}, issued {issued:%Y-%m-%d}"
 
 
+def _heads(document: Mapping[str, Any]) -> Iterator[tuple[str, list[str]]]:
+    """Who it is from and for, as far as it says so, in lines."""
+    for name, word in zip(HEADS, ("from", "to"), strict=True):
+        if said := document.get(name):
+            lines = [said.get("name", ""), *said.get("address", ())]
+            lines += [f"{label} {said[key]}" for key, label in _LABELS.items() if said.get(key)]
+            yield word, [line for line in lines if line]
+
+
 def _quantity(line: Mapping[str, Any]) -> str:
     """What a line's price is multiplied by: of a fee the share of the period that it holds for, of a top-up nothing."""
     model = line["price"]["model"]
@@ -145,6 +157,8 @@ def invoice_text(document: Mapping[str, Any], width: int = 100) -> str:
     console = Console(file=out, width=width, color_system=None, highlight=False)
     console.print(f"{_title(document)}  {document['state']}", markup=False)
     console.print(f"{plain(document['customer'])}, {_when(document)}", markup=False)
+    for word, head in _heads(document):
+        console.print(f"{word} {plain(', '.join(head))}", markup=False)
     if document["kind"] == "credit_note":
         console.print(f"on {document['credits_invoice']}: {plain(document['reason'])}", markup=False)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, expand=True)
@@ -234,9 +248,14 @@ def invoice_html(document: Mapping[str, Any]) -> str:
     if document["kind"] == "credit_note":
         total = f"<td>credit</td><td class=number>{escape(document['total'])} {currency}</td>"
         table = f"<table><tfoot><tr class=total>{total}</tr></tfoot></table>"
+    heads = "".join(
+        f"<div><span class=soft>{word}</span><br>{'<br>'.join(map(escape, head))}</div>"
+        for word, head in _heads(document)
+    )
+    heads = f"<div class=heads>{heads}</div>" if heads else ""
     body = f"""<h1>{escape(_title(document))}</h1>
 <p>{escape(document["customer"])} <span class=soft>&middot; {escape(document["state"])}</span></p>
-<p class=soft>{escape(_when(document))}</p>{reason}
+<p class=soft>{escape(_when(document))}</p>{heads}{reason}
 {table}
 <p class=soft><code>sha256 {digest(document)}</code></p>"""
     return _page(_title(document), body)
