@@ -1,8 +1,8 @@
-"""How many, in words."""
+"""How many, how much and how long ago, in words."""
 
 from __future__ import annotations
 
-__all__ = ["MONEY_SCALE", "SPENT", "counted", "currency_of", "measured"]
+__all__ = ["MONEY_SCALE", "SPENT", "ago", "counted", "currency_of", "measured"]
 
 MONEY_SCALE = 10**9
 """Money is counted in billionths of its currency's unit: one token can cost less than a millionth of it."""
@@ -54,3 +54,20 @@ def measured(meter: str, units: int) -> str:
         return f"{units:,}"
     whole, rest = divmod(abs(units), MONEY_SCALE)
     return f"{'-' if units < 0 else ''}{whole:,}.{f'{rest:09}'.rstrip('0'):0<2} {currency}"
+
+
+def ago(micros: int, now_us: int) -> str:
+    """A moment against now, for people.
+
+    Example:
+        >>> ago(0, 90_000_000), ago(90_000_000, 0)
+        ('1 min ago', 'in 1 min')
+    """
+    seconds = abs(now_us - micros) // 1_000_000
+    for size, name in ((86_400, "d"), (3_600, "h"), (60, "min")):
+        if seconds >= size:
+            text = f"{seconds // size} {name}"
+            break
+    else:
+        text = f"{seconds} s"
+    return f"{text} ago" if micros <= now_us else f"in {text}"

@@ -9,7 +9,7 @@ from typing import Any
 
 from creto._count import currency_of, measured
 
-__all__ = ["cell", "is_text", "plain", "quantities", "value", "values"]
+__all__ = ["cell", "is_text", "plain", "quantities", "short", "value", "values"]
 
 _SHOWN = {"\n", "\t"}
 
@@ -113,6 +113,16 @@ def value(encoded: Any, most: int = 400) -> str:
 def values(context: dict[str, Any], most: int = 400) -> list[tuple[str, str]]:
     """Names and values of a context, for people."""
     return [(plain(name, most=80), value(member, most)) for name, member in context.items()]
+
+
+def short(identity: str) -> str:
+    """The name at the end of a SPIFFE id.
+
+    Example:
+        >>> short("spiffe://creto.local/agent/researcher")
+        'researcher'
+    """
+    return plain(identity.rsplit("/", 1)[-1], most=80)
 
 
 def quantities(usage: Mapping[str, Any]) -> list[str]:

@@ -166,11 +166,14 @@ class Reach:
         if self._run is None:
             return
         # Where nobody can listen, or no descriptor is left, the others hear by their poll: the change is made.
-        with contextlib.suppress(OSError), _opened(self._run) as folder:
-            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as out:
-                out.setblocking(False)
-                for path in self._run.glob("*.reach"):
-                    self._wake_one(out, folder, path.name)
+        with (
+            contextlib.suppress(OSError),
+            _opened(self._run) as folder,
+            socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as out,
+        ):
+            out.setblocking(False)
+            for path in self._run.glob("*.reach"):
+                self._wake_one(out, folder, path.name)
 
     def _wake_one(self, out: socket.socket, folder: int, name: str) -> None:
         try:

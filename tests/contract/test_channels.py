@@ -375,6 +375,13 @@ def test_what_a_killed_process_left_unsent_is_sent_by_the_next(office: Office, r
     assert [one["state"] for one in told(office, request)] == ["sent"]
     assert announcements.resume() == 0
     announcements.close()
+    announcements.announce(request)  # by a desk that was given others in this moment: nothing is told, nor goes wrong
+    assert len(receiver.posts) == 1
+
+
+def test_what_an_act_would_cost_is_told_as_text_that_moves_no_cursor(office: Office) -> None:
+    request = asked(office, cost="\x1b[2J12 EUR")
+    assert Message(request, None).facts[-1] == ("Cost", "1 tool_calls, \\x1b[2J12 EUR")
 
 
 def test_every_failure_of_a_channel_says_whether_to_try_again(receiver: Receiver, office: Office) -> None:

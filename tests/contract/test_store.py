@@ -172,9 +172,9 @@ def test_a_writer_that_waits_too_long_is_told_so(state: Path) -> None:
 
 
 def test_what_cannot_be_scrubbed_while_another_process_writes_is_told_as_any_wait_for_it(state: Path) -> None:
-    with Store(state) as writer, Store(state, timeout=0.2) as store, writer.begin():
-        with pytest.raises(TimeoutError, match=r"the store .*creto.db` stayed busy: database is locked"):
-            store.scrub()
+    busy = pytest.raises(TimeoutError, match=r"the store .*creto.db` stayed busy: database is locked")
+    with Store(state) as writer, Store(state, timeout=0.2) as store, writer.begin(), busy:
+        store.scrub()
 
 
 def test_words_beyond_the_signed_range_keep_their_order(store: Store) -> None:

@@ -92,8 +92,8 @@ def _list(frame: Frame, waiting: list[Request]) -> None:
     if frame.json:
         frame.show([request.as_dict() for request in waiting])
         return
-    from creto._plain import values
-    from creto.oversight._show import ago, short
+    from creto._count import ago
+    from creto._plain import short, values
 
     now = _now_us()
     frame.table(

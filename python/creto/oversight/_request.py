@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import Row
 
 from creto import _core
+from creto._plain import plain, quantities
 
 __all__ = ["GRACE_US", "Request"]
 
@@ -113,6 +114,11 @@ class Request:
         """What the act is expected to use: meter to quantity, in the meter's smallest unit."""
         usage: dict[str, Any] = json.loads(self.core)["usage"]
         return usage
+
+    @property
+    def uses(self) -> list[str]:
+        """The same for people, and what it would cost where whoever asks has said so."""
+        return [*quantities(self.usage), *([plain(self.cost, most=80)] if self.cost else [])]
 
     @property
     def open(self) -> bool:

@@ -12,45 +12,14 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from creto._plain import plain, quantities, values
+from creto._count import ago
+from creto._plain import plain, short, values
 from creto.oversight._request import Request
 
-__all__ = ["ago", "panel", "short", "used"]
+__all__ = ["panel"]
 
 _DIFF = {"+": "green", "-": "red", "@": "cyan"}
 _MOST_LINES = 60
-
-
-def short(identity: str) -> str:
-    """The name at the end of a SPIFFE id.
-
-    Example:
-        >>> short("spiffe://creto.local/agent/researcher")
-        'researcher'
-    """
-    return plain(identity.rsplit("/", 1)[-1], most=80)
-
-
-def ago(micros: int, now_us: int) -> str:
-    """A moment against now, for people.
-
-    Example:
-        >>> ago(0, 90_000_000), ago(90_000_000, 0)
-        ('1 min ago', 'in 1 min')
-    """
-    seconds = abs(now_us - micros) // 1_000_000
-    for size, name in ((86_400, "d"), (3_600, "h"), (60, "min")):
-        if seconds >= size:
-            text = f"{seconds // size} {name}"
-            break
-    else:
-        text = f"{seconds} s"
-    return f"{text} ago" if micros <= now_us else f"in {text}"
-
-
-def used(request: Request) -> list[str]:
-    """What the act would use, by meter, and what it would cost where whoever asks has said so."""
-    return [*quantities(request.usage), *([plain(request.cost, most=80)] if request.cost else [])]
 
 
 def panel(request: Request, precedents: Sequence[dict[str, Any]] = (), *, now_us: int | None = None) -> RenderableType:
@@ -70,8 +39,8 @@ def panel(request: Request, precedents: Sequence[dict[str, Any]] = (), *, now_us
     fact("on what", plain(request.resource), "bold yellow")
     for name, text in values(request.context):
         fact(f"  {name}", text)
-    if uses := used(request):
-        fact("uses", ", ".join(uses))
+    if request.uses:
+        fact("uses", ", ".join(request.uses))
     fact("policy", ", ".join(plain(policy, most=120) for policy in request.policies))
     fact("asked", f"{ago(request.created_us, now_us)}; no answer counts as no, {ago(request.answer_by_us, now_us)}")
     fact("digest", " ".join(request.digest(policy).hex()[:16] for policy in request.policies), "dim")

@@ -14,6 +14,7 @@ from typing import IO
 
 import anyio
 
+from creto._plain import short
 from creto.errors import CretoError, InvalidInputError
 from creto.oversight._approvers import Approver
 from creto.oversight._desk import Desk
@@ -100,7 +101,7 @@ class Terminal:
 
                 async def elsewhere() -> None:
                     now = await self._until_decided(request, keys)
-                    by = f" by {now.decided_by.rsplit('/', 1)[-1]}" if now.decided_by else ""
+                    by = f" by {short(now.decided_by)}" if now.decided_by else ""
                     tty.write(f"\r\n  {now.state}{by}, not here\r\n")
                     tty.flush()
                     group.cancel_scope.cancel()

@@ -19,7 +19,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
-from creto._plain import plain, quantities
+from creto._plain import plain, quantities, short
 from creto.audit import AuditClient, AuditRecord
 from creto.audit._filter import Kind, Outcome
 from creto.audit._page import STYLE, life
@@ -169,7 +169,7 @@ def _number(text: str | None) -> int | None:
 def _card(act: Act) -> dict[str, Any]:
     return {
         "id": act.id,
-        "agent": plain(act.who.rsplit("/", 1)[-1], most=80),
+        "agent": short(act.who),
         "action": plain(act.what, most=120),
         "resource": plain(act.resource, most=300),
         "why": plain(act.why, most=300),

@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from creto._plain import plain, value, values
+from creto._count import ago
+from creto._plain import plain, short, value, values
 from creto.oversight import Approver, Desk, Request
-from creto.oversight._show import ago, short, used
 
 __all__ = ["card", "page"]
 
@@ -47,7 +47,7 @@ def page(desk: Desk, request: Request, approver: Approver) -> dict[str, Any]:
         **card(request, approver),
         "resource": plain(request.resource, most=4000),
         "context": [(plain(name, most=300), value(member, 4000)) for name, member in request.context.items()],
-        "uses": used(request),
+        "uses": request.uses,
         "digests": [(plain(policy, most=120), request.digest(policy).hex()) for policy in request.policies],
         "seen": seen(request),
         "act": request.ledger_act,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from creto._count import measured
-from creto._plain import plain
+from creto._plain import plain, short
 
 __all__ = ["Alert"]
 
@@ -54,11 +54,9 @@ class Alert:
     @property
     def title(self) -> str:
         """One line."""
-        name = plain(self.name.rsplit("/", 1)[-1], most=80)
         window = f" ({plain(self.window, most=80)})" if self.window else ""
-        return (
-            f"{plain(self.level, most=20)} {name} has used {self.percent} % of its {plain(self.meter, most=80)}{window}"
-        )
+        whose, meter = f"{plain(self.level, most=20)} {short(self.name)}", plain(self.meter, most=80)
+        return f"{whose} has used {self.percent} % of its {meter}{window}"
 
     @property
     def facts(self) -> list[tuple[str, str]]:

@@ -6,7 +6,8 @@ import random
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import select
 
@@ -58,7 +59,7 @@ class Announcements:
         self._channels = list(channels)
         self._url = url
         self._stop = threading.Event()
-        self._pool: ThreadPoolExecutor | None = None
+        self._pool = ThreadPoolExecutor(4, thread_name_prefix="creto-announce")  # has no thread until there is work
 
     @classmethod
     def configured(cls, store: Store, settings: Settings) -> Announcements:
@@ -112,9 +113,7 @@ class Announcements:
         """Starts telling; failures are recorded, not raised."""
         for channel in self._channels:
             if channel.wants(request):
-                if self._pool is None:
-                    self._pool = ThreadPoolExecutor(4, thread_name_prefix="creto-announce")
-                self._pool.submit(self._send, channel, request)
+                self._start(self._send, channel, request)
 
     def alert(self, alert: Alert) -> bool:
         """Starts telling that a quota runs low; of all processes that notice, one tells.
@@ -123,16 +122,18 @@ class Announcements:
             False where it was told before, or nobody wants to know.
         """
         wanting = [channel for channel in self._channels if channel.alerts]
-        if not wanting:
+        if not wanting or self._stop.is_set():
             return False
         with self._store.begin() as tx:
             if not tx.insert_once(meta, name=f"alert/{alert.id}", value=str(alert.at)):
                 return False
-        if self._pool is None:
-            self._pool = ThreadPoolExecutor(4, thread_name_prefix="creto-announce")
         for channel in wanting:
-            self._pool.submit(self._send_alert, channel, alert)
+            self._start(self._send_alert, channel, alert)
         return True
+
+    def _start(self, work: Callable[[Channel, Any], None], channel: Channel, what: Request | Alert) -> None:
+        with suppress(RuntimeError):  # closed meanwhile: it stays written as unsent, and another process sends it
+            self._pool.submit(work, channel, what)
 
     def _send_alert(self, channel: Channel, alert: Alert) -> None:
         attempts, sent, said = self._keep_trying(lambda: channel.send_alert(alert))
@@ -166,8 +167,7 @@ class Announcements:
     def close(self) -> None:
         """Stops trying; what is being sent is let go, and stays written as unsent."""
         self._stop.set()
-        if self._pool is not None:
-            self._pool.shutdown(wait=False, cancel_futures=True)
+        self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _send(self, channel: Channel, request: Request) -> None:
         attempts, sent, said = self._keep_trying(lambda: channel.send(Message(request, self._link(request))))

@@ -6,7 +6,7 @@ import datetime as dt
 from dataclasses import dataclass
 from typing import Protocol
 
-from creto._plain import plain, quantities, values
+from creto._plain import plain, short, values
 from creto.oversight._request import Request
 from creto.oversight.channels._alert import Alert
 
@@ -47,7 +47,7 @@ class Message:
     @property
     def agent(self) -> str:
         """The agent's short name."""
-        return plain(self.request.agent.rsplit("/", 1)[-1], most=80)
+        return short(self.request.agent)
 
     @property
     def facts(self) -> list[tuple[str, str]]:
@@ -60,11 +60,10 @@ class Message:
             ("Policy", ", ".join(plain(policy, most=120) for policy in request.policies)),
         ]
         if request.chain:
-            facts.insert(1, ("For", " → ".join(plain(link.rsplit("/", 1)[-1], most=80) for link in request.chain)))
+            facts.insert(1, ("For", " → ".join(short(link) for link in request.chain)))
         facts += [(name, text) for name, text in values(request.context)[:8]]
-        cost = quantities(request.usage)
-        if cost or request.cost:
-            facts.append(("Cost", ", ".join([*cost, *([request.cost] if request.cost else [])])))
+        if request.uses:
+            facts.append(("Cost", ", ".join(request.uses)))
         return facts
 
     @property
