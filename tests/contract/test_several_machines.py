@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -15,6 +16,8 @@ import pytest
 
 import creto
 from creto.audit import AuditClient
+from creto.cli import main
+from creto.metering import UsageEvent
 
 POLICIES = """
 @id("all") permit (principal, action, resource);
@@ -28,6 +31,8 @@ def config(tmp_path: Path, postgres: str) -> Path:
     (tmp_path / "all.cedar").write_text(POLICIES)
     file = tmp_path / "house.toml"
     file.write_text(f'[common]\nstore_url = "{postgres}"\n[authz]\npolicies = ["all.cedar"]\n')
+    with file.open("a") as more:
+        more.write('[metering]\nlate_seconds = 31000000\n[[prices]]\nmeter = "pages"\nunit_price = "1.00"\n')
     return file
 
 
@@ -95,3 +100,33 @@ with creto.open_blocking({str(here)!r}, config=[{str(config)!r}]) as layer:
             pass
     assert recorded(there, "test:kept") == {}
     assert recorded(here, "test:kept") == {"left": 1}
+
+
+def test_invoices_are_made_from_one_machines_ledger_and_the_others_refuse_to(
+    config: Path, folders: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    here, there = folders
+
+    def creto_(folder: Path, *arguments: str) -> tuple[int, str, str]:
+        code = main(["--state", str(folder), "--config", str(config), *arguments])
+        return code, *capsys.readouterr()
+
+    async def use(folder: Path, source: str, quantity: int) -> None:
+        async with creto.open(folder, config=[config]) as layer:
+            with layer.ingest() as ingest:
+                at = 1_000_000 * (int(time.time()) - 40 * 86_400)
+                await ingest.take([UsageEvent(source, "1", "acme", "pages", quantity, at)])
+
+    anyio.run(use, here, "here", 10)
+    anyio.run(use, there, "there", 5)
+    month = time.strftime("%Y-%m", time.gmtime(time.time() - 40 * 86_400))
+    run = ("invoice", "run", "--period", month)
+    code, out, _ = creto_(here, *run)
+    assert (code, "10.00 USD" in out) == (0, True)
+    for arguments in (run, (*run, "--draft"), ("invoice", "prepay", "acme", "5"), ("invoice", "prepaid")):
+        code, _, error = creto_(there, *arguments)
+        assert code != 0
+        assert "are made from another machine's ledger (`creto.local/ledger/" in error
+        assert "run this there; what the ledger of this machine holds is not among them" in error
+    assert creto_(here, "invoice", "prepay", "acme", "5")[0] == 0
+    assert creto_(here, "invoice", "prepaid")[0] == 0

@@ -67,7 +67,7 @@ def run(frame: Frame, period: str, customer: str | None, draft: bool, recount: b
         frame.store() if draft else _recorded(frame) as store,
     ):
         evidence = LedgerEvidence(frame.folder / "ledger", recount=recount, progress=progress)
-        made = Invoices(store, frame.who).run(
+        made = Invoices(store, frame.who, frame.folder / "ledger").run(
             book,
             start,
             end,
@@ -216,7 +216,7 @@ def finalize(frame: Frame, number: str) -> None:
     from creto.metering import Invoices
 
     with _recorded(frame) as store:
-        _moved(frame, Invoices(store, frame.who).finalize(number))
+        _moved(frame, Invoices(store, frame.who, frame.folder / "ledger").finalize(number))
 
 
 @command.command()
@@ -233,7 +233,7 @@ def pay(frame: Frame, number: str) -> None:
     from creto.metering import Invoices
 
     with _recorded(frame) as store:
-        _moved(frame, Invoices(store, frame.who).pay(number))
+        _moved(frame, Invoices(store, frame.who, frame.folder / "ledger").pay(number))
 
 
 @command.command()
@@ -250,7 +250,7 @@ def void(frame: Frame, number: str) -> None:
     from creto.metering import Invoices
 
     with _recorded(frame) as store:
-        _moved(frame, Invoices(store, frame.who).void(number))
+        _moved(frame, Invoices(store, frame.who, frame.folder / "ledger").void(number))
 
 
 def _decimal(text: str) -> Decimal:
@@ -281,7 +281,9 @@ def credit(frame: Frame, number: str, amount: str | None, reason: str) -> None:
     from creto.metering import Invoices
 
     with _recorded(frame) as store:
-        note = Invoices(store, frame.who).credit(number, reason, None if amount is None else _decimal(amount))
+        note = Invoices(store, frame.who, frame.folder / "ledger").credit(
+            number, reason, None if amount is None else _decimal(amount)
+        )
     frame.show(note.document, f"{note.number}: {note.document['total']} {note.document['currency']}")
 
 
@@ -314,7 +316,9 @@ def prepay(frame: Frame, customer: str, amount: str, currency: str | None, prior
             f"{customer} is invoiced in {book.currency_of(customer)}: an amount in {unit} would never be taken off"
         )
     with _recorded(frame) as store:
-        made = Invoices(store, frame.who).prepay(customer, unit, value, priority=priority, expires=expires)
+        made = Invoices(store, frame.who, frame.folder / "ledger").prepay(
+            customer, unit, value, priority=priority, expires=expires
+        )
     data = {"id": made, "customer": customer, "amount": amount, "currency": unit, "expires": expires}
     frame.show(data, f"{customer} has {amount} {unit} more to use")
 

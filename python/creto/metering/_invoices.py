@@ -11,7 +11,7 @@ from creto import _core
 from creto._uncollected import uncollected
 from creto._user import user_id
 from creto.errors import AlreadyExistsError, InvalidInputError, NotFoundError
-from creto.metering import _prepaid, _rows
+from creto.metering import _home, _prepaid, _rows
 from creto.metering._balance import Balance, balances, prepaid_records
 from creto.metering._currency import added, payable, places
 from creto.metering._event import is_name
@@ -39,6 +39,8 @@ class Invoices:
     Args:
         store: The store.
         who: Recorded as the one who finalizes and voids.
+        ledger: The folder of the ledger that they are made from, where the store may be that of several machines: all
+            are made from the same.
 
     Example:
         >>> import tempfile
@@ -53,9 +55,10 @@ class Invoices:
         ('draft', '2.50')
     """
 
-    def __init__(self, store: Store, who: str | None = None) -> None:
+    def __init__(self, store: Store, who: str | None = None, ledger: Path | None = None) -> None:
         self._store = store
         self._who = who or user_id("creto.local")
+        self._home = _home.origin(ledger) if ledger is not None else ""
 
     # --- life --------------------------------------------------------------------------------------------------------
 
@@ -108,7 +111,8 @@ class Invoices:
         Raises:
             AlreadyExistsError: A customer's period, or part of it, was invoiced already.
             NotFoundError: `refuse_empty`, and there is nothing to invoice a customer for.
-            InvalidInputError: The usage cannot be priced, or the period, its zone or a customer has no valid reading.
+            InvalidInputError: The usage cannot be priced, the period, its zone or a customer has no valid reading, or
+                invoices of this store are made from another machine's ledger.
         """
         require_time("start", start)
         require_time("end", end)
@@ -120,6 +124,7 @@ class Invoices:
                 raise InvalidInputError(f"customer `{str(customer)[:40]!a}`: write a name of 1 to 1024 characters")
         while True:
             with self._store.read() as tx:
+                _home.require(tx, self._home)
                 earlier, covering = _rows.closed(tx, customers, start, end)
             # Outside of a transaction: others need not wait while a month is added up.
             made = drafts(book, start, end, time_zone, evidence, customers=customers, closed=earlier)
@@ -151,10 +156,10 @@ class Invoices:
                         self._record(tx, "invoice:finalize", invoice.document, name)
                 return invoices
 
-    @staticmethod
-    def _alone(tx: Transaction) -> None:
+    def _alone(self, tx: Transaction) -> None:
         """Has whoever else invoices wait until this transaction has ended, also on PostgreSQL."""
         tx.bump("invoicing")
+        _home.require(tx, self._home)
 
     def _number(self, tx: Transaction, documents: Sequence[dict[str, Any]]) -> None:
         """Gives drafts of one year their numbers, and takes off what was paid in advance."""
@@ -257,6 +262,7 @@ class Invoices:
         return made
 
     def _record(self, tx: Transaction, what: str, document: Mapping[str, Any], name: str = "") -> None:
+        _home.keep(tx, self._home)
         tx.outbox(
             {
                 "who": self._who,
@@ -333,6 +339,8 @@ class Invoices:
             InvalidInputError: The amount cannot be paid, or something else has no valid reading.
         """
         with self._store.begin() as tx:
+            self._alone(tx)
+            _home.keep(tx, self._home)
             return _prepaid.note(tx, self._who, customer, currency, total, priority, expires)
 
     def credits(self, ledger: Path, customer: str | None = None) -> list[Balance]:
@@ -346,6 +354,7 @@ class Invoices:
             IntegrityError: A record of one has no valid reading.
         """
         with self._store.read() as tx:
+            _home.require(tx, _home.origin(ledger))
             rows = {row.id: row for row in _prepaid.stored(tx, customer)}
         found = balances(prepaid_records(ledger, _core.ledger_shards(str(ledger)), tail=True))
         for id in rows:
