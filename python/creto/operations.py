@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import anyio
 
+from creto._act import failure
 from creto.errors import OversightRequiredError, UnauthorizedError
 
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ async def audited_operation(
         result = await _awaited(operation)
     except BaseException as error:
         with anyio.CancelScope(shield=True):
-            await record("outcome", {"failure": f"{type(error).__name__}: {error}"[:1000]})
+            await record("outcome", {"failure": failure(error)})
         raise
     with anyio.CancelScope(shield=True):
         await record("outcome", "success")

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from creto import _core
+from creto.metering._period import window_began
 from creto.metering._usage import acts_of, shard_records
 
 if TYPE_CHECKING:
@@ -118,7 +119,7 @@ def spent(lease: DeadLease, acts: Iterable[_Act]) -> int:
         at = word >> 12
         if word < lease.began or at >= lease.end or path[0] != organisation or name not in path or meter not in usage:
             continue
-        if lease.end < _FOREVER and at < window_start(window, lease.end):
+        if lease.end < _FOREVER and at < window_began(window, lease.end - 1):
             continue
         if level_of(path, name) == level:
             units += usage[meter]
@@ -137,15 +138,3 @@ def level_of(path: list[str], name: str) -> str:
     if name.startswith("spiffe://") or place >= 2:
         return "agent"
     return "organisation" if place == 0 else "team"
-
-
-def window_start(window: str, end: int) -> int:
-    """When a window began, from how it is written in a lease's key and when it ends.
-
-    Example:
-        >>> window_start("1m", 120_000_000)
-        60000000
-    """
-    name, _, zone = window.partition(" in ")
-    start, _ = _core.usage_window(name, end - 1, zone or "UTC")
-    return start

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from creto import _core
 from creto._progress import Progress, watched
@@ -12,6 +13,10 @@ from creto.errors import IntegrityError
 from creto.metering._usage import covered
 
 __all__ = ["Shards"]
+
+_MOST = 1 << 40
+Found = tuple[str, int, Mapping[str, Any]]
+"""A shard, the index of a record in it, and what that says."""
 
 
 class Shards:
@@ -29,6 +34,7 @@ class Shards:
         self.folder = ledger
         self._keys, self._progress = keys, progress
         self._checked: dict[str, tuple[_core.LedgerShard, int]] = {}
+        self._recorded: dict[tuple[str, str], Found] = {}
 
     @property
     def names(self) -> list[str]:
@@ -51,3 +57,26 @@ class Shards:
                     size = int(intact(shard, self._keys, (), counter)["size"])
             self._checked[name] = shard, size
         return self._checked[name]
+
+    def recorded(self, what: str, number: str) -> Found:
+        """The first record of an invoice, looked for once.
+
+        Args:
+            what: `invoice:finalize` or `invoice:credit`.
+            number: The invoice's, or the note's.
+
+        Raises:
+            IntegrityError: No checkpoint covers one.
+        """
+        if (what, number) not in self._recorded:
+            self._recorded[what, number] = self._first(what, number)
+        return self._recorded[what, number]
+
+    def _first(self, what: str, number: str) -> Found:
+        for name in self.names:
+            shard, size = self.of(name)
+            for record in shard.query(action=what, resource=number, limit=_MOST) if size else ():
+                # What is looked for may end in a star; what is found is compared.
+                if record["resource"] == number and int(record["index"]) < size:
+                    return name, int(record["index"]), record
+        raise IntegrityError(f"no checkpoint covers a record of {number} yet")

@@ -6,6 +6,7 @@ import itertools
 import re
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
@@ -31,7 +32,6 @@ __all__ = ["Finding", "guarded", "verify_invoice"]
 _NUMBERS = {"amount", "due", "quantity", "share", "total", "uncharged", "whole"}
 # As an invoice writes them: a decimal or a fraction. What is reckoned with exactly must not say `1e999999999`.
 _NUMBER = re.compile(r"-?[0-9]{1,400}(\.[0-9]{1,400})?([eE][+-]?[0-9]{1,2})?(/[0-9]{1,400})?")
-_MOST = 1 << 40
 _MISSHAPEN = (AttributeError, KeyError, ValueError, TypeError, IndexError, ArithmeticError, RecursionError)
 
 
@@ -250,10 +250,10 @@ def _check_left_out(document: Mapping[str, Any], shards: Shards) -> str:
     """
     reach = through(document["evidence"])
     ends = {name: _time(shards.of(name)[0], end - 1, shards.of(name)[1]) for name, end in reach.items()}
-    try:
-        made = int(_recorded(shards, "invoice:finalize", str(document["number"]))[2]["timestamp"])
-    except IntegrityError:  # a draft, or one that `recorded` says is not there
-        made = max(ends.values(), default=0)
+    made = max(ends.values(), default=0)
+    if document["number"]:
+        with suppress(IntegrityError):  # that it is not there is what `recorded` says
+            made = int(shards.recorded("invoice:finalize", str(document["number"]))[2]["timestamp"])
     later = []
     for name in shards.names:
         shard, size = shards.of(name)
@@ -301,7 +301,7 @@ def _check_total(document: Mapping[str, Any]) -> str:
 def _check_credit(document: Mapping[str, Any], shards: Shards) -> str:
     """A credit note is on an invoice of the same customer, as the ledger recorded that, and of no more than it."""
     number, credit = str(document["credits_invoice"]), -Decimal(document["total"])
-    told = _recorded(shards, "invoice:finalize", number)[2].get("detail") or {}
+    told = shards.recorded("invoice:finalize", number)[2].get("detail") or {}
     for name in ("customer", "currency"):
         if told.get(name) != document[name]:
             raise IntegrityError(f"{number} is an invoice of another {name}: of `{told.get(name)}`")
@@ -314,7 +314,7 @@ def _check_recorded(document: Mapping[str, Any], shards: Shards) -> str:
     if not document["number"]:
         return "a draft is not recorded"
     what = "invoice:credit" if document["kind"] == "credit_note" else "invoice:finalize"
-    shard, index, record = _recorded(shards, what, str(document["number"]))
+    shard, index, record = shards.recorded(what, str(document["number"]))
     if record["digest"] != digest(document):
         raise IntegrityError(f"the ledger recorded {document['number']} with another digest")
     return f"record {index} of shard `{shard}` holds the invoice's digest"
@@ -348,14 +348,3 @@ def _check_prepaid(document: Mapping[str, Any], shards: Shards) -> str:
         return "nothing that was paid in advance is taken off it, and the ledger has nothing taken off"
     total = added(amount for _, amount in stated)
     return f"{total} of {counted(len(recorded), 'prepaid credit')} is taken off, which the ledger shows as granted"
-
-
-def _recorded(shards: Shards, what: str, number: str) -> tuple[str, int, Mapping[str, Any]]:
-    """The first record of an invoice: shard, index, and what it says."""
-    for name in shards.names:
-        shard, size = shards.of(name)
-        for record in shard.query(action=what, resource=number, limit=_MOST) if size else ():
-            # What is looked for may end in a star; what is found is compared.
-            if record["resource"] == number and int(record["index"]) < size:
-                return name, int(record["index"]), record
-    raise IntegrityError(f"no checkpoint covers a record of {number} yet")

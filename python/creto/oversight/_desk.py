@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -28,6 +29,12 @@ __all__ = ["Announcer", "Clearance", "Desk", "Found", "Recall"]
 
 # What the ledger knows of an act: nothing, that it began, or how it ended.
 Found = Literal["nothing", "intent", "success", "failure"]
+_AFTER: dict[Found, tuple[transitions.Outcome, str | None]] = {
+    "nothing": ("failed", "it did not start: its process ended before the intent was recorded"),
+    "intent": ("unknown", "its process ended between intent and outcome; look before you try again"),
+    "success": ("executed", None),
+    "failure": ("failed", None),
+}
 
 
 class Announcer(Protocol):
@@ -299,17 +306,13 @@ class Desk:
         """
         return await self.store.run(transitions.execute, clearance.request.id, act)
 
-    async def settle(
-        self, clearance: Clearance, outcome: Literal["executed", "failed", "unknown"], reason: str | None = None
-    ) -> Request:
+    async def settle(self, clearance: Clearance, outcome: transitions.Outcome, reason: str | None = None) -> Request:
         """Says how the act ended.
 
         Raises:
             InvalidInputError: It was not executing.
         """
-        event = {"executed": "succeed", "failed": "fail", "unknown": "lose"}[outcome]
-        request = clearance.request
-        return await self.store.run(transitions.settle, request.id, event, who=request.agent, reason=reason)
+        return await self.store.run(transitions.settle, clearance.request, outcome, reason)
 
     def changes(self) -> Follower:
         """Ids of requests that change from this call on, in any process; iterate it in its own `async with`."""
@@ -433,18 +436,9 @@ class Desk:
         for request in left:
             if alive(request.holder):
                 continue
-            event, reason = {
-                "nothing": ("fail", "it did not start: its process ended before the intent was recorded"),
-                "intent": ("lose", "its process ended between intent and outcome; look before you try again"),
-                "success": ("succeed", None),
-                "failure": ("fail", None),
-            }[await found(request.ledger_act)]
-            try:
-                settled.append(
-                    await self.store.run(transitions.settle, request.id, event, who=request.agent, reason=reason)
-                )
-            except InvalidInputError:
-                continue  # another process settled it
+            outcome, reason = _AFTER[await found(request.ledger_act)]
+            with suppress(InvalidInputError):  # another process settled it
+                settled.append(await self.store.run(transitions.settle, request, outcome, reason))
         return settled
 
     def close(self) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
-from typing import Any
+from typing import Any, Literal
 
 from sqlalchemy import ColumnElement, Row, func, select, update
 
@@ -23,6 +23,7 @@ from creto.store.tables import oversight_requests as requests
 __all__ = [
     "OPEN",
     "TOPIC",
+    "Outcome",
     "announced",
     "answer",
     "attach",
@@ -38,6 +39,7 @@ __all__ = [
 ]
 
 TOPIC = "oversight"
+Outcome = Literal["executed", "failed", "unknown"]
 MOST_WAITING = 100
 """Requests of one agent that may wait for an answer at once."""
 OPEN = ("requested", "pending")
@@ -178,12 +180,11 @@ def answer(
         UnauthorizedError: The approver was revoked meanwhile.
     """
     current = find(tx, request.id)
-    now_us = tx.now >> 12
-    if current.open and now_us > current.answer_by_us:
-        current = _step(tx, current, "expire", who=current.agent, what="oversight:expired")
-    if not current.open:
+    late = current.open and tx.now >> 12 > current.answer_by_us
+    if late or not current.open:
+        state = "expired" if late else current.state
         by = f", answered by `{current.decided_by}`," if current.decided_by else ""
-        raise InvalidInputError(f"the request `{current.id[:8]}` is {current.state}{by} and takes no answer any more")
+        raise InvalidInputError(f"the request `{current.id[:8]}` is {state}{by} and takes no answer any more")
     active = tx.first(select(approvers.c.policies).where(approvers.c.id == approver, approvers.c.state == "active"))
     if active is None:
         raise UnauthorizedError(f"`{approver}` may no longer answer: the approver was revoked")
@@ -318,12 +319,11 @@ def execute(tx: Transaction, request: str, act: str | None) -> Request:
     )
 
 
-def settle(tx: Transaction, request: str, event: str, *, who: str, reason: str | None = None) -> Request:
-    """Says how an executing act ended: `succeed`, `fail` or `lose`."""
-    current = find(tx, request)
-    names = {"succeed": "executed", "fail": "failed", "lose": "unknown"}
-    values: dict[str, Any] = {"ended": tx.now}
-    return _step(tx, current, event, who=who, what=f"oversight:{names[event]}", outcome_reason=reason, **values)
+def settle(tx: Transaction, request: Request, outcome: Outcome, reason: str | None = None) -> Request:
+    """Says how an executing act ended."""
+    event = {"executed": "succeed", "failed": "fail", "unknown": "lose"}[outcome]
+    current, what = find(tx, request.id), f"oversight:{outcome}"
+    return _step(tx, current, event, who=request.agent, what=what, outcome_reason=reason, ended=tx.now)
 
 
 def _step(
