@@ -501,6 +501,53 @@ async def test_a_fork_bomb_ends_at_its_limit(bench: Bench) -> None:
         assert (await box.run(["echo", "still there"])).stdout == b"still there\n"
 
 
+HOLDING = """
+import socket, sys
+place = (socket.gethostbyname("anywhere.example"), 80)
+held = []
+for _ in range(250):
+    one = socket.socket()
+    one.connect(place)
+    one.sendall(b"G")
+    held.append(one)
+print("held", flush=True)
+sys.stdin.read()
+"""
+FEW = """
+import os, resource, sys, tempfile
+import anyio, creto
+resource.setrlimit(resource.RLIMIT_NOFILE, (200, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+backend, holding, state, project = sys.argv[1:]
+
+async def main():
+    async with creto.open(state) as layer:
+        async with layer.sandbox(layer.agent("many"), project, backend=backend) as box:
+            (input_, keep), (came, output) = os.pipe(), os.pipe()
+            program = await box.start(["python3", "-c", holding], stdin=input_, stdout=output)
+            with anyio.fail_after(20):
+                assert await anyio.to_thread.run_sync(os.read, came, 10) == b"held\\n"
+            await anyio.sleep(0.5)
+            done = await layer.perform(layer.agent("other"), "tool:call", "add", lambda: 7)
+            with tempfile.TemporaryFile():
+                print("done", done)
+            program.signal(9)
+
+anyio.run(main)
+"""
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_connections_that_say_nothing_take_no_descriptors_from_others(
+    state: Path, tmp_path: Path, backend: str
+) -> None:
+    """None of them was let through, and each is held here until it says where it goes."""
+    skip_unless(backend)
+    (tmp_path / "project").mkdir()
+    command = [sys.executable, "-c", FEW, backend, HOLDING, str(state), str(tmp_path / "project")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.stdout == "done 7\n", done.stderr
+
+
 async def test_a_full_disk_is_the_sandbox_s_own(bench: Bench, tmp_path: Path) -> None:
     fill = "dd if=/dev/zero of={}/big bs=1M count=8 2>&1 | tail -1; stat -c %s {}/big"
     assert outside(fill.format(tmp_path, tmp_path)).endswith(str(8 << 20))

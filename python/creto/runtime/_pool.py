@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import resource
 import sys
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -121,6 +122,7 @@ class Pool:
             )
         for tree in self._trees:
             _require_apart(tree, self._protected)
+        _make_room()
         prefix = Path(sys.base_prefix)
         python = Path(getattr(sys, "_base_executable", sys.executable))
         folder = self._state_folder / "sandbox"
@@ -247,6 +249,13 @@ class Pool:
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
+
+
+def _make_room() -> None:
+    """Takes all descriptors that this process may have: a sandbox's connections, let through or not, take some each."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _require_apart(tree: Path, protected: Sequence[Path]) -> None:
