@@ -1,6 +1,7 @@
 """Processes that share a quota, some of them killed at random; each writes down what it asks and what it is told.
 
-usage: histories.py FOLDER ROUNDS SEED AUTHORITY     one folder a round, one file a process, `real` or a planted fault
+usage: histories.py FOLDER ROUNDS SEED AUTHORITY [URL]     one folder a round, one file a process; `real` or a planted
+fault; the store in PostgreSQL where there is a URL
 
 A history is held against what was promised: there must be an order of the calls, which no two calls contradict of which
 one ended before the other began (Herlihy and Wing, 1990), in which no quota ever exceeds its limit, and nothing is
@@ -159,7 +160,7 @@ class Forgetful(StoreAuthority):
 AUTHORITIES = {"real": StoreAuthority, "copying": Copying, "mean": Mean, "forgetful": Forgetful}
 
 
-def act(store: Path, organisation: str, file: Path, seed: int, authority: str) -> None:
+def act(store: Path | str, organisation: str, file: Path, seed: int, authority: str) -> None:
     """One process: asks until it was refused a few times in a row, and gives nothing back."""
     chance = random.Random(seed)
     rules = [{"scope": s, "meter": "m", "limit": limit, "share": "store", "soft": []} for s, limit in LIMITS.items()]
@@ -179,7 +180,7 @@ def act(store: Path, organisation: str, file: Path, seed: int, authority: str) -
         os.write(out, f"{time.monotonic_ns()} {answer}\n".encode())
 
 
-def race(store: Path, folder: Path, chance: random.Random, authority: str) -> None:
+def race(store: Path | str, folder: Path, chance: random.Random, authority: str) -> None:
     """One round: processes race for the units of one organisation, and some are killed and replaced."""
     folder.mkdir()
     living: list[int] = []
@@ -209,9 +210,9 @@ def race(store: Path, folder: Path, chance: random.Random, authority: str) -> No
             raise RuntimeError(f"process {process} ended with {os.waitstatus_to_exitcode(status)}")
 
 
-def main(folder: str, rounds: str, seed: str, authority: str) -> None:
+def main(folder: str, rounds: str, seed: str, authority: str, url: str = "") -> None:
     """Runs the rounds, all on one store."""
-    chance, store = random.Random(int(seed)), Path(folder) / "store"
+    chance, store = random.Random(int(seed)), url or Path(folder) / "store"
     Store(store).close()
     for number in range(int(rounds)):
         race(store, Path(folder) / f"round-{number:02}", chance, authority)

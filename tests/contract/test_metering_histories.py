@@ -16,17 +16,21 @@ from histories import LARGEST, LIMITS, Call, explained, leased
 TEAM = LIMITS["team"]
 
 
-def run(folder: Path, rounds: int, authority: str) -> list[list[list[Call]]]:
+def run(folder: Path, rounds: int, authority: str, url: str = "") -> list[list[list[Call]]]:
     folder.mkdir(exist_ok=True)
     seed = random.SystemRandom().randrange(2**32)
     print(f"seed {seed}")
-    command = [sys.executable, histories.__file__, str(folder), str(rounds), str(seed), authority]
+    command = [sys.executable, histories.__file__, str(folder), str(rounds), str(seed), authority, url]
     subprocess.run(command, check=True, timeout=120, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
     return [histories.read(place) for place in sorted(folder.glob("round-*"))]
 
 
-def test_every_history_of_processes_that_are_killed_at_random_is_explained(tmp_path: Path) -> None:
-    rounds = run(tmp_path, 10, "real")
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_every_history_of_processes_that_are_killed_at_random_is_explained(
+    kind: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    url = request.getfixturevalue("postgres") if kind == "postgresql" else ""
+    rounds = run(tmp_path, 10, "real", url)
     calls = [call for history in rounds for process in history for call in process]
     # Calls that raced to the end of what there is, and calls that a kill cut short: else this shows nothing.
     assert sum(call.fitted for call in calls) > 500
