@@ -18,9 +18,12 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from sqlalchemy import select
 
 import creto
+from creto.store.tables import mailbox
 from one_act import RESOURCE
+from servers import PostgreSQL
 
 PROGRAM = [sys.executable, str(Path(__file__).resolve().parent.parent / "one_act.py")]
 CALLS = (
@@ -32,16 +35,17 @@ MOST = 1_000_000 if "CRETO_CRASH_FOLDER_STATES" in os.environ else 16
 has_strace = pytest.mark.skipif(shutil.which("strace") is None, reason="strace is missing: `make test` installs it")
 
 
-def lead(state: Path, *options: str) -> tuple[list[str], str]:
+def lead(state: Path, *options: str, calls: str = CALLS, url: str = "") -> tuple[list[str], str]:
     """The act under strace: what it told, line by line, and all that it wrote."""
-    command = ["strace", "-f", "-y", "-qq", "-e", f"trace={CALLS}", *options, *PROGRAM, str(state)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    command = ["strace", "-f", "-yy", "-qq", "-e", f"trace={calls}", *options, *PROGRAM, str(state)]
+    given = {**os.environ, "CRETO_COMMON__STORE_URL": url} if url else None
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=given)
     told = [line.removeprefix("LIFE ") for line in done.stdout.splitlines() if line.startswith("LIFE ")]
     return told, done.stdout + done.stderr
 
 
-def calls_of_the_act(log: Path, state: Path) -> list[tuple[str, int]]:
-    """Which calls of the act touch the state folder: names, and their numbers as strace counts them, by thread."""
+def calls_of_the_act(log: Path, where: str) -> list[tuple[str, int]]:
+    """Which calls of the act touch the state folder, or the server: names, and their numbers in strace, by thread."""
     counts: Counter[tuple[str, str]] = Counter()
     found: dict[tuple[str, int], None] = {}
     begun = False
@@ -52,7 +56,7 @@ def calls_of_the_act(log: Path, state: Path) -> list[tuple[str, int]]:
         thread, name, arguments = match.groups()
         counts[thread, name] += 1
         begun |= "LIFE BEGUN" in arguments
-        if begun and str(state) in arguments:
+        if begun and where in arguments:
             found[name, counts[thread, name]] = None
     return sorted(found)
 
@@ -69,14 +73,14 @@ def faults(calls: list[tuple[str, int]]) -> list[str]:
     return made
 
 
-def broken(state: Path, told: list[str], killed: bool) -> str | None:
+def broken(state: Path, told: list[str], killed: bool, config: list[Path] | None = None) -> str | None:
     """Which promise the folder does not keep, once it is opened again without faults."""
     if not killed and not (told and re.match("DONE|FAILED", told[-1])):
         return "it ended without a word"
     for line in told:
         if line.startswith(("REFUSED", "FAILED")) and not re.fullmatch(r"\w+ \w+: .{15,}", line):
             return f"an error that tells nothing: {line}"
-    with creto.open_blocking(state) as layer:
+    with creto.open_blocking(state, config=config or []) as layer:
         audit = layer.parts.audit
         records = layer.call_blocking(lambda: audit.query(resource=RESOURCE))
         every = [record.id for record in layer.call_blocking(lambda: audit.query(limit=100_000))]
@@ -93,17 +97,17 @@ def broken(state: Path, told: list[str], killed: bool) -> str | None:
         again = layer.agent("researcher")
         layer.perform_blocking(again, "tool:call", "after", lambda: None, usage={"requests": 1})
         layer.call_blocking(audit.verify)
-    with closing(sqlite3.connect(state / "creto.db")) as connection:
-        if connection.execute("pragma integrity_check").fetchone() != ("ok",):
-            return "the store is damaged"
+        with layer.parts.store.read() as tx:
+            kept = {row.message_id for row in tx.all(select(mailbox.c.message_id))}
         for line in told:
             kind, _, key = line.partition(" ")
-            if (
-                kind == "SENT"
-                and not connection.execute("select 1 from mailbox where message_id = ?", (key,)).fetchone()
-            ):
+            if kind == "SENT" and key not in kept:
                 return f"message {key} was sent, and is gone"
-    return None
+    if config:
+        return None
+    with closing(sqlite3.connect(state / "creto.db")) as connection:
+        whole = connection.execute("pragma integrity_check").fetchone() == ("ok",)
+    return None if whole else "the store is damaged"
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +116,7 @@ def calls(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[str, int]]:
     told, output = lead(folder / "state", "-o", str(folder / "log"))
     assert [line.split(" ")[0] for line in told] == ["BEGUN", "RAN", "ACK", "SENT", "DONE"], output
     assert broken(folder / "state", told, killed=False) is None
-    return calls_of_the_act(folder / "log", folder / "state")
+    return calls_of_the_act(folder / "log", str(folder / "state"))
 
 
 # Each act is led by a program of its own, under strace, and what it left is opened by the whole product.
@@ -138,6 +142,40 @@ def test_a_fault_at_any_call_of_an_act_loses_nothing_that_was_promised(
         wrong = [one for one in workers.map(endure, range(len(chosen))) if one]
     print(f"{len(chosen)} of {len(every)} faults injected")
     assert wrong == []
+
+
+# Each is led against a database of its own.
+@pytest.mark.timeout(86_400 if MOST > 1_000 else 600)
+@has_strace
+def test_a_fault_at_any_word_with_postgresql_loses_nothing_that_was_promised(
+    postgres_server: PostgreSQL, tmp_path: Path
+) -> None:
+    words = "sendto,recvfrom"
+
+    def endure(number: int | None, *options: str) -> tuple[list[str], str, str | None]:
+        state, config = tmp_path / f"{number}", tmp_path / f"{number}.toml"
+        url = postgres_server.url(postgres_server.database())
+        config.write_text(f'[common]\nstore_url = "{url}"\n')
+        told, output = lead(state, *options, calls=words + ",write", url=url)
+        wrong = "a panic" if "panicked" in output else broken(state, told, "KILL" in options[-1], [config])
+        shutil.rmtree(state)
+        return told, output, wrong
+
+    told, output, wrong = endure(None, "-o", str(tmp_path / "log"))
+    assert ([line.split(" ")[0] for line in told], wrong) == (["BEGUN", "RAN", "ACK", "SENT", "DONE"], None), output
+    found = [call for call in calls_of_the_act(tmp_path / "log", f":{postgres_server.port}]") if call[0] != "write"]
+    assert {name for name, _ in found} == set(words.split(","))
+    every = [f"{name}:{fault}:when={n}" for name, n in found for fault in ("signal=KILL", "error=ECONNRESET")]
+    chosen = every[:: -(-len(every) // (MOST // 2))]
+
+    def under(number: int) -> str | None:
+        told, output, wrong = endure(number, "-o", "/dev/null", "-e", f"inject={chosen[number]}")
+        return wrong and f"{chosen[number]}: {wrong}; it told {told}\n{output[-2_000:]}"
+
+    with ThreadPoolExecutor(2) as workers:
+        failed = [one for one in workers.map(under, range(len(chosen))) if one]
+    print(f"{len(chosen)} of {len(every)} faults injected")
+    assert failed == []
 
 
 def test_writes_that_are_all_cut_short_are_gone_on_with(tmp_path: Path) -> None:
