@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from datetime import UTC, datetime
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -244,6 +246,49 @@ def test_the_same_conditions_fit_an_act_before_it_is_done_and_when_it_is_invoice
     assert len(lines) >= 4
     assert counted == exact * 10**9
     assert [found["meter"] for found in document["unpriced"]] == ["other"]
+
+
+def test_usage_says_what_it_costs_as_an_invoice_of_the_same_time_would(
+    opened: Opened, file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    free = '[[prices]]\nmeter = "calls"\nunit_price = "1.50"\nincluded = 2\n'
+    with opened(BUDGET.replace("0.01", "100") + TOKENS + free) as layer:
+        for name, calls in (("reader", 1), ("writer", 3)):
+            usage = {"tokens": 100, "calls": calls, "other": 1}
+            layer.perform_blocking(layer.agent(name), "tool:call", "search", lambda: None, usage=usage)
+
+    def said(*arguments: str, code: int = 0) -> str:
+        assert main(["--config", str(file), "usage", *arguments]) in ({None, 0} if code == 0 else {code})
+        shown = capsys.readouterr()
+        return shown.out + shown.err
+
+    rows = {(row["meter"], row["agent"][-6:]): row for row in json.loads(said("--by", "agent", "--json"))}
+    # Two of four calls are included: of the three that are charged for, the writer's are three of four.
+    assert rows["calls", "reader"]["amount"] == {"USD": "0.750000000"}
+    assert rows["calls", "writer"]["amount"] == {"USD": "2.250000000"}
+    assert rows["tokens", "reader"]["amount"] == {"USD": "0.000200000"}
+    assert rows["other", "reader"]["amount"] == rows["spent:USD", "reader"]["amount"] == {}
+    assert rows["spent:USD", "writer"]["quantity"] == 4_500_200_000
+    table = said("--only", "agent=spiffe://creto.local/agent/writer")
+    assert [line.split()[4:7] for line in table.splitlines() if line.startswith("calls")] == [["1", "2.25", "USD"]]
+    assert "4.5002 USD" in table
+    (estimate,) = json.loads(said("--meter", "tokens", "--forecast", "--period", this_year(), "--json"))
+    assert estimate["estimated_quantity"] > 200
+    priced = Fraction(estimate["estimated_amount"]["USD"]) / Fraction("0.000002")
+    assert abs(priced - estimate["estimated_quantity"]) <= 1
+    assert "estimated: as much for each hour until" in said("--forecast")
+    assert "--forecast: it is of `sum` or `count`, of a period that is not over yet" in said(
+        "--forecast", "-p", "24h", code=2
+    )
+    file.write_text(file.read_text().replace("[[approvers]]", '[metering]\nmodel_prices = "gone.json"\n[[approvers]]'))
+    broken = said("--meter", "tokens")
+    assert "no amounts: " in broken
+    assert "gone.json" in broken
+
+
+def this_year() -> str:
+    year = datetime.now(UTC).year
+    return f"{year}-01-01..{year}-12-31"
 
 
 def test_what_a_budget_counted_is_no_usage_of_its_own_on_an_invoice_that_an_outsider_checks(tmp_path: Path) -> None:

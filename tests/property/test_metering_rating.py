@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from creto.config import Price
 from creto.metering import EventEvidence, PriceBook, Usage, UsageEvent
+from creto.metering._amounts import amounts
 from creto.metering._currency import round_half_even
-from creto.metering._invoice import drafts, line_amount, total_of
+from creto.metering._invoice import drafts, line_amount, price_of, total_of
 from creto.metering._price import amount
 
 PRICES = st.decimals(0, 1000, places=6, allow_nan=False)
@@ -91,6 +92,40 @@ def test_parts_make_the_whole_over_every_grouping(used: list[tuple[int, str, int
             buckets = usage.aggregate("m", by=by, window=window)
             assert sum(bucket.value for bucket in buckets) == whole
             assert sum(bucket.events for bucket in buckets) == len(used)
+
+
+@given(
+    st.lists(
+        st.tuples(QUANTITIES, st.sampled_from("abc"), st.sampled_from(["acme", "corp"]), st.integers(START, END - 1)),
+        min_size=1,
+        max_size=30,
+    ),
+    prices(),
+    st.sampled_from(["sum", "count", "max", "latest", "unique", "weighted"]),
+    st.integers(1, 400_000),
+)
+def test_the_amounts_of_usage_add_up_to_the_invoice_of_the_same_time_over_every_grouping(
+    used: list[tuple[int, str, str, int]], general: Price, aggregation: str, length: int
+) -> None:
+    evidence = EventEvidence(
+        UsageEvent("s", str(n), customer, "m", quantity, at, {"team": team})
+        for n, (quantity, team, customer, at) in enumerate(used)
+    )
+    own = Price(meter="m", unit_price=2, included=7, when={"team": "c"})
+    book = PriceBook([general.model_copy(update={"aggregation": aggregation}), own], "USD")
+    invoiced = sum(
+        amount(price_of(line), Fraction(line["quantity"]))
+        for document in drafts(book, START, END, "UTC", evidence).values()
+        for line in document["lines"]
+        if line["events"]
+    )
+    for by in ([], ["team"], ["customer", "team"]):
+        for windows in ([], range(START, END, length) if length > 10_000 else [START, START + length]):
+            found = amounts(evidence, book, START, END, windows=windows, by=by)
+            assert sum(row["USD"] for row in found.values()) == invoiced
+            of_a = {key: row for key, row in found.items() if "team" in by and key[2][by.index("team")] == "a"}
+            if "team" in by:
+                assert amounts(evidence, book, START, END, windows=windows, by=by, only={"team": "a"}) == of_a
 
 
 @given(st.fractions(), st.integers(0, 4))

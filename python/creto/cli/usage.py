@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator
+from fractions import Fraction
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,11 +17,10 @@ from creto.cli._frame import Frame, json_option, pass_frame
 from creto.cli._group import Group
 
 if TYPE_CHECKING:
-    from creto.metering import UsageEvent
+    from creto.metering import Bucket, UsageEvent
 
 _BATCH = 10_000
-
-
+_ONCE = Fraction(1)
 _TIMES = {"minute", "hour", "day", "week", "month", "year"}
 
 
@@ -40,6 +40,7 @@ _TIMES = {"minute", "hour", "day", "week", "month", "year"}
     help="What is made of the quantities; `weighted` is each times the seconds until the next.",
 )
 @click.option("--of", help="For `unique`: how many different values of this dimension; of quantities by default.")
+@click.option("--forecast", is_flag=True, help="Add an estimate for the whole period: as much again for the time left.")
 @click.option("--html", type=click.Path(path_type=Path, dir_okay=False), help="Write a page to this file.")
 @json_option
 @click.pass_context
@@ -52,13 +53,19 @@ def command(
     only: tuple[str, ...],
     aggregation: str,
     of: str | None,
+    forecast: bool,
     html: Path | None,
 ) -> None:
-    """Show what was used, from the ledger, each act counted once.
+    """Show what was used, from the ledger, each act counted once; and what it costs where there are prices.
+
+    The amount is that of an invoice of exactly this period: each of its lines divided among the rows of its usage by
+    quantity, so that rows add up to it. Fees that are due without usage are on the invoice only. Like an invoice, it is
+    of what a signed checkpoint covers: of acts of the last second, the amount follows the quantity.
 
     \b
     Example:
       creto usage --by team --per day --period 2026-11
+      creto usage --by customer --forecast
       creto usage import collected.jsonl
       creto usage export -o used.jsonl
     """
@@ -73,7 +80,13 @@ def command(
     from creto.metering._render import bars, usage_html
 
     zone = frame.settings.metering.time_zone
-    start, end = parse_period(period, zone, time.time_ns() // 1000)
+    now = time.time_ns() // 1000
+    start, end = parse_period(period, zone, now)
+    if forecast and (per is not None or aggregation not in {"sum", "count"} or not start < now < end):
+        raise InvalidInputError(
+            "--forecast: it is of `sum` or `count`, of a period that is not over yet, such as `this-month`, without "
+            "`--per`"
+        )
     wanted: dict[str, str] = {}
     for pair in only:
         name, sign, value = pair.partition("=")
@@ -102,6 +115,9 @@ def command(
         shown = f"{instant(start, zone)} to {instant(end, zone)} ({zone})"
         html.write_text(usage_html(f"Usage, {period}", by, named, period=shown), encoding="utf-8")
         frame.say(f"written to {html}")
+    costs = _costs(frame, rows, (start, end), by, wanted)
+    later = Fraction(end - start, now - start)
+    expected = _costs(frame, rows, (start, end), by, wanted, later) if forecast else None
     greatest = {one: max(float(b.value) for name, b in rows if name == one) for one, _ in rows}
     drawn = [bars([max(0.0, float(b.value)), greatest[one]], 30)[0] if greatest[one] > 0 else "" for one, b in rows]
     columns = ["meter", "from", *by, "quantity", "events"]
@@ -110,11 +126,16 @@ def command(
             one,
             (moment if frame.json else instant)(bucket.start, zone),
             *bucket.group,
-            int(bucket.value) if bucket.value.denominator == 1 else str(bucket.value),
+            _quantity(frame, one, bucket.value),
             bucket.events,
         ]
         for one, bucket in rows
     ]
+    if forecast:
+        _add(columns, table, "estimated quantity", [_quantity(frame, one, round(b.value * later)) for one, b in rows])
+    for name, added in (("amount", costs), ("estimated amount", expected)):
+        if added is not None:
+            _add(columns, table, name, [_amount(frame, added.get((one, b.start, b.group), {})) for one, b in rows])
     if not frame.json:
         columns.append("")
         table = [[*row, bar] for row, bar in zip(table, drawn, strict=True)]
@@ -125,6 +146,58 @@ def command(
             frame.warn(f"nothing that was used has a `{name}`{instead}")
     if usage.duplicates:
         frame.say(f"recorded more than once and counted once: {counted(usage.duplicates, 'event')}")
+    if forecast and rows and not frame.json:
+        frame.say(f"estimated: as much for each hour until {instant(end, zone)} as until now")
+
+
+def _add(columns: list[str], table: list[list[Any]], name: str, values: list[Any]) -> None:
+    columns.append(name)
+    for row, value in zip(table, values, strict=True):
+        row.append(value)
+
+
+def _quantity(frame: Frame, meter: str, value: Fraction | int) -> Any:
+    from creto._count import currency_of, measured
+
+    if value.denominator != 1:
+        return str(value)
+    return measured(meter, int(value)) if currency_of(meter) and not frame.json else int(value)
+
+
+def _amount(frame: Frame, costs: dict[str, Fraction]) -> Any:
+    """By currency, to a billionth: the amounts of tokens are less than a coin each, and are rounded together."""
+    from creto._count import MONEY_SCALE, measured
+    from creto.metering._currency import round_half_even
+
+    if frame.json:
+        return {currency: str(round_half_even(cost, 9)) for currency, cost in sorted(costs.items())}
+    return ", ".join(measured(f"cost:{each}", round(cost * MONEY_SCALE)) for each, cost in sorted(costs.items()))
+
+
+def _costs(
+    frame: Frame,
+    rows: list[tuple[str, Bucket]],
+    period: tuple[int, int],
+    by: tuple[str, ...],
+    only: dict[str, str],
+    scale: Fraction = _ONCE,
+) -> dict[Any, dict[str, Fraction]] | None:
+    """What the rows cost; None where nothing has a price, or it cannot be told, which is said."""
+    from creto.errors import CretoError
+    from creto.metering import LedgerEvidence, PriceBook
+    from creto.metering._amounts import amounts
+
+    try:
+        book = PriceBook.from_settings(frame.settings)
+        if not book.prices or not rows:
+            return None
+        windows = {bucket.start for _, bucket in rows}
+        with bar("pricing") as progress:
+            evidence = LedgerEvidence(frame.folder / "ledger", progress=progress)
+            return amounts(evidence, book, *period, windows=windows, by=by, only=only, scale=scale)
+    except CretoError as error:
+        frame.warn(f"no amounts: {error}")
+        return None
 
 
 def _known(frame: Frame) -> set[str]:
