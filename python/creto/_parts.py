@@ -42,7 +42,6 @@ class Parts:
         from creto.audit._clock_alarm import ClockAlarm
         from creto.authz._order import TOPIC
         from creto.config import Live
-        from creto.crypto import open_sealer
         from creto.metering import open_quota
         from creto.metering._upkeep import Upkeep
         from creto.nhi import Identities
@@ -59,12 +58,7 @@ class Parts:
                 logging.getLogger("creto.config").warning("%s", warning)
             self.clock = _core.HybridLogicalClock(str(self.folder / "clock"))
             self.clock.install()
-            passphrase = settings.common.passphrase
-            self.sealer = open_sealer(
-                self.folder / "keys",
-                settings.common.keys_sealed_by,
-                passphrase.get_secret_value() if passphrase else None,
-            )
+            self.sealer = settings.sealer(self.folder)
             url = settings.common.store_url
             self.store: Store = Store(url.get_secret_value() if url else self.folder, clock=self.clock.now)
             closing.callback(self.store.close)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ import pytest
 
 from creto.cli import main
 from creto.config import Live, Settings, Trust, load
-from creto.errors import IntegrityError, InvalidInputError, NotFoundError
+from creto.errors import IntegrityError, InvalidInputError, NotFoundError, TimeoutError
 
 DEFAULTS = {
     "common.authz_endpoint": "embedded:",
@@ -394,6 +396,50 @@ def test_the_watch_takes_up_a_change_by_itself(live: tuple[Live, Path, list[dict
         return follower.current.common.log_level
 
     assert anyio.run(main, backend=backend) == "debug"
+
+
+def test_what_a_part_could_not_take_up_just_now_is_taken_up_at_the_next_look(
+    live: tuple[Live, Path, list[dict[str, Any]]],
+) -> None:
+    follower, file, records = live
+    tried: list[str] = []
+
+    def take(settings: Settings) -> None:
+        tried.append(settings.common.log_level)
+        if len(tried) == 1:
+            raise TimeoutError("the store stayed busy")
+
+    follower.follow(take)
+
+    async def main() -> None:
+        async with anyio.create_task_group() as group:
+            group.start_soon(lambda: follower.watch(interval=0.05))
+            with anyio.fail_after(20):
+                file.write_text('[common]\nlog_level = "error"\n')
+                while follower.current.common.log_level != "error":
+                    await anyio.sleep(0.02)
+            group.cancel_scope.cancel()
+
+    anyio.run(main)
+    assert tried == ["error", "error"]
+    assert [type(record["outcome"]) for record in records] == [dict, str]
+
+
+def test_a_folder_of_configuration_that_this_user_may_not_read_is_named_and_not_passed_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As where root's HOME is left to a command that runs as another user."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can become another user")
+    closed = Path(tempfile.mkdtemp())  # of mode 0700, and root's
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(closed))
+    (closed / "creto").mkdir()
+    os.seteuid(65534)
+    try:
+        with pytest.raises(InvalidInputError, match=f"`{closed}/creto` cannot be read: Permission denied"):
+            load(environment={})
+    finally:
+        os.seteuid(0)
 
 
 # --- the command -----------------------------------------------------------------------------------------------------

@@ -196,12 +196,14 @@ async def test_whoever_takes_part_in_the_act_cannot_approve_it(office: Office) -
         await asked_and(office, attempt, act=act(chain=chain))
 
 
-async def test_cnsa2_acts_are_digested_with_sha_384_and_answered_with_ml_dsa_87(state: Path) -> None:
+async def test_cnsa2_acts_are_digested_with_sha_384_and_answered_with_ml_dsa_87(
+    state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CRETO_COMMON__SUITE", "cnsa2")
     office = Office(state)
-    office.desk.approvers._suite = "cnsa2"
-    office.desk.approvers.add("eve")
-    clearance = await asked_and(office, approve(office, "eve"), act=act(suite="cnsa2"))
+    clearance = await asked_and(office, approve(office, "ann"), act=act(suite="cnsa2"))
     assert len(clearance.grants[0].digest) == 48
+    assert office.ann.verifying_key.suite == "cnsa2"
     office.close()
 
 

@@ -70,11 +70,7 @@ class Frame:
 
     def sealer(self) -> Sealer:
         """What seals the state folder's keys, as configured."""
-        from creto.crypto import open_sealer
-
-        common = self.settings.common
-        passphrase = common.passphrase.get_secret_value() if common.passphrase else None
-        return open_sealer(self.folder / "keys", common.keys_sealed_by, passphrase)
+        return self.settings.sealer(self.folder)
 
     def run(self, function: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> T:
         """Runs async work to its end; Ctrl-C cancels it and the command exits with 130."""

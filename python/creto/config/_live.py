@@ -9,6 +9,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -159,6 +160,8 @@ class Live:
             except CretoError as error:
                 for take in reversed(taken[:-1]):
                     take(old)
+                if error.should_retry:
+                    self._again.set()  # a store that was busy, say: the same may be taken up at the next look
                 return self._refused(who, str(error))
             self._current = merged
             _set_level(merged)
@@ -212,7 +215,8 @@ class Live:
     def _watched(self) -> set[Path]:
         paths = set(self._sources["files"]) | set(self._current.sources)
         if self._sources["system"]:
-            paths |= set(system_files())
+            with suppress(CretoError):  # a folder that cannot be read any more: reloading says so
+                paths |= set(system_files())
         for _setting, pattern in _followed(self._current):
             try:
                 paths |= set(expand(pattern))

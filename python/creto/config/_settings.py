@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import (
     BaseModel,
@@ -37,6 +37,9 @@ from creto.config._sections import (
     described,
 )
 from creto.errors import IntegrityError, InvalidInputError, NotFoundError
+
+if TYPE_CHECKING:
+    from creto import _core
 
 __all__ = ["PREFIX", "Project", "Settings", "is_reloadable", "nearest", "problems"]
 
@@ -161,6 +164,18 @@ class Settings(BaseSettings):
             setting: Dotted name, such as `runtime.default_backend`.
         """
         return self._origins.get(setting, "default")
+
+    def sealer(self, folder: Path) -> _core.Sealer:
+        """What seals the secret keys of a state folder, opened as this configuration says; errors as of `open_sealer`.
+
+        Args:
+            folder: The state folder.
+        """
+        from creto.crypto import open_sealer
+
+        passphrase = self.common.passphrase
+        text = passphrase.get_secret_value() if passphrase else None
+        return open_sealer(folder / "keys", self.common.keys_sealed_by, text)
 
     def section_json(self, name: str) -> str:
         """A section as JSON, for its struct in Rust.

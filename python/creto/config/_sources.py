@@ -40,14 +40,24 @@ def system_folders(home: Path | None = None) -> tuple[Path, Path]:
 
 
 def system_files(home: Path | None = None) -> list[Path]:
-    """The files of the machine and then of the user, each folder in the order of names."""
-    return [
-        path
-        for folder in system_folders(home)
-        if folder.is_dir()
-        for path in sorted(folder.iterdir())
-        if path.suffix in _SUFFIXES
-    ]
+    """The files of the machine and then of the user, each folder in the order of names.
+
+    Raises:
+        InvalidInputError: One of the folders is there, as far as can be told, and cannot be read: it may deny things.
+    """
+    try:
+        return [
+            path
+            for folder in system_folders(home)
+            if folder.is_dir()
+            for path in sorted(folder.iterdir())
+            if path.suffix in _SUFFIXES
+        ]
+    except OSError as error:
+        raise InvalidInputError(
+            f"the folder of configuration `{error.filename}` cannot be read: {error.strerror}; have it readable, or "
+            "set HOME or XDG_CONFIG_HOME to folders of this user's own"
+        ) from error
 
 
 def from_file(path: Path, environment: Mapping[str, str], content: bytes | None = None) -> Layer:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from creto.crypto import open_sealer
 from creto.errors import InvalidInputError
 from creto.oversight._approvers import Approvers
 from creto.oversight._desk import Desk
@@ -43,12 +42,8 @@ def open_approvers(store: Store, settings: Settings, sealer: _core.Sealer | None
             raise InvalidInputError(
                 "approvers' keys are sealed in a state folder, and this store has none; give `sealer=`"
             )
-        sealer = open_sealer(
-            store.folder / "keys",
-            settings.common.keys_sealed_by,
-            settings.common.passphrase.get_secret_value() if settings.common.passphrase else None,
-        )
-    people = Approvers(store, sealer, trust_domain=settings.common.trust_domain)
+        sealer = settings.sealer(store.folder)
+    people = Approvers(store, sealer, trust_domain=settings.common.trust_domain, suite=settings.common.suite)
     people.configure(settings.approvers)
     return people
 
