@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import anyio
 
-from creto import _bridge, _core
+from creto import _core
 from creto._act import Act, failure
 from creto._circumstances import circumstances
 from creto.errors import CretoError, InvalidInputError, OversightRequiredError, QuotaExceededError, UnauthorizedError
@@ -180,7 +180,7 @@ class Course:
             if self.permit.wants_intent:
                 ticket = self.permit.intent()
                 if self.strict:
-                    await self._durable(ticket)
+                    await self.layer.parts.audit.durable(ticket)
         except BaseException as error:
             await self.finish(error)
             raise
@@ -267,7 +267,7 @@ class Course:
             return
         with anyio.CancelScope(shield=True):
             if self.strict:
-                await self._durable(ticket)
+                await self.layer.parts.audit.durable(ticket)
             if self.clearance is not None and self.executing:
                 desk = self.layer.parts.desk
                 if error is None:
@@ -288,10 +288,6 @@ class Course:
     def spending(self, usage: dict[str, int] | None) -> dict[str, int] | None:
         """Usage of this act with what it spends, where a budget counts that; see `spending`."""
         return spending(self.layer, self.agent, self.action, self.resource, usage)
-
-    async def _durable(self, ticket: int) -> None:
-        ledger = self.layer.parts.ledger
-        await _bridge.wait(lambda bridge, token: ledger.durable(ticket, bridge, token))
 
 
 def _dict(what: str, mapping: Mapping[str, V] | None) -> dict[str, V] | None:

@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -344,3 +345,14 @@ def test_a_person_is_erased_and_that_is_recorded(tmp_path: Path) -> None:
     assert "erased before" in run(folder, "erase", "ann@example.org", "--yes", "--early", "again").output
     (row,) = json.loads(run(folder, "query", "--action", "subject:erase", "--json").output)
     assert (row["resource"], row["why"]) == (subjects.pseudonym("ann@example.org"), "asked for")
+
+
+def test_an_address_that_cannot_be_listened_on_is_told_as_such(state: Path, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        told = run(state, "serve", "--listen", f"127.0.0.1:{port}")
+        assert (told.exit_code, "Address already in use" in told.output) == (2, True), told.output
+    known = run(state, "keys", "0000").output.splitlines()[0]
+    beyond = ["--listen", "127.0.0.1:65536", "--log", known, "--memory", str(tmp_path / "memory")]
+    told = run(state, "witness", *beyond)
+    assert (told.exit_code, "is no address to listen on" in told.output) == (2, True), told.output

@@ -20,9 +20,8 @@ from typing import BinaryIO
 
 from creto.audit._bounded import BoundedServer
 from creto.audit._reading import shards
-from creto.errors import InvalidInputError
 
-__all__ = ["address", "serve"]
+__all__ = ["serve"]
 
 # A name outside this grammar is not there: no path is put together from what somebody else wrote.
 _PATH = re.compile(
@@ -37,18 +36,6 @@ _TEXT = "text/plain; charset=utf-8"
 _FOREVER = "public, max-age=31536000, immutable"  # a tile never changes, a partial one neither
 
 
-def address(listen: str) -> tuple[str, int]:
-    """`address:port` in its parts.
-
-    Raises:
-        InvalidInputError: It is none.
-    """
-    host, _, port = listen.rpartition(":")
-    if not host or not port.isdecimal() or int(port) > 65_535:
-        raise InvalidInputError(f"`{listen}` is no address to listen on; write address:port")
-    return host.strip("[]"), int(port)
-
-
 def serve(folder: Path, listen: str, told: Callable[[int], None], *, entries: bool = True) -> None:
     """Serves until it is interrupted.
 
@@ -59,9 +46,8 @@ def serve(folder: Path, listen: str, told: Callable[[int], None], *, entries: bo
         entries: False leaves the records out: hashes and checkpoints only.
 
     Raises:
-        InvalidInputError: The address has no valid reading.
+        InvalidInputError: The address has no valid reading, or is in use.
     """
-    host, port = address(listen)
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -147,7 +133,7 @@ def serve(folder: Path, listen: str, told: Callable[[int], None], *, entries: bo
         def log_message(self, format: str, *args: object) -> None:
             pass
 
-    with BoundedServer((host, port), Handler) as server:
+    with BoundedServer(listen, Handler) as server:
         told(server.server_address[1])
         server.serve_forever(poll_interval=0.1)
 

@@ -43,9 +43,6 @@ def serve(memory: Path, name: str, logs: list[str], listen: str, told: Callable[
     Raises:
         InvalidInputError: A key or the address has no valid reading.
     """
-    address, _, port = listen.rpartition(":")
-    if not address or not port.isdecimal():
-        raise InvalidInputError(f"`{listen}` is no address to listen on; write address:port")
     memory.mkdir(mode=0o700, parents=True, exist_ok=True)
     witness = _core.LedgerWitness(memory, name, _key(memory), logs)
 
@@ -69,7 +66,7 @@ def serve(memory: Path, name: str, logs: list[str], listen: str, told: Callable[
         def log_message(self, format: str, *args: object) -> None:
             pass
 
-    with BoundedServer((address, int(port)), Handler) as server:
+    with BoundedServer(listen, Handler) as server:
         told(witness.verifier_key, server.server_address[1])
         server.serve_forever(poll_interval=0.1)
 

@@ -9,7 +9,8 @@ from typing import Any
 
 from creto import _core
 from creto._count import counted
-from creto.errors import CretoError, IntegrityError
+from creto.audit._reading import check
+from creto.errors import IntegrityError
 from creto.metering._books import alike, period_of
 from creto.metering._event import UsageEvent
 from creto.metering._evidence import LedgerEvidence, stretches_of
@@ -148,15 +149,8 @@ def verify_event(proof: Mapping[str, Any], keys: Sequence[_core.VerifyingKey]) -
 
     def in_ledger() -> str:
         entry = bytes.fromhex(proof["entry"])
-        failure: CretoError | None = None
-        for key in keys:
-            try:
-                checkpoint = _core.ledger_verify_proof(proof["ledger"], entry, key)
-            except CretoError as error:
-                failure = error
-                continue
-            return f"its record is in the ledger {checkpoint['origin']} of {checkpoint['size']} records"
-        raise failure or IntegrityError("no key was given")
+        checkpoint = check(proof["ledger"], entry, keys)
+        return f"its record is in the ledger {checkpoint['origin']} of {checkpoint['size']} records"
 
     def same() -> str:
         entry = bytes.fromhex(proof["entry"])

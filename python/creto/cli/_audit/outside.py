@@ -74,7 +74,7 @@ def serve(frame: Frame, listen: str, without_records: bool) -> None:
     Example:
       creto audit serve --listen 0.0.0.0:8474 --without-records
     """
-    from creto.audit._serve import address
+    from creto.audit._bounded import address
     from creto.audit._serve import serve as answer
 
     host, _ = address(listen)
