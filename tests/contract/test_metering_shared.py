@@ -16,7 +16,7 @@ import anyio.lowlevel
 import numpy
 import pytest
 
-from creto.errors import ConnectionFailedError, CretoError, QuotaExceededError
+from creto.errors import ConnectionFailedError, QuotaExceededError
 from creto.metering import Leases, QuotaEnforcer, StoreAuthority
 from creto.store import Store
 
@@ -139,7 +139,7 @@ class Broken:
 def test_an_outage_denies_what_is_not_leased_unless_told_otherwise() -> None:
     quota = QuotaEnforcer(RULES)
     leases = Leases(quota, Broken())
-    with pytest.raises(CretoError):
+    with pytest.raises(ConnectionFailedError, match="the store does not answer"):
         leases.supply(lambda: quota.consume_nowait(PATH, {"m": 1}))
     assert isinstance(leases.failure, ConnectionFailedError)
     leases.close()
