@@ -111,24 +111,17 @@ def acts(records: Iterable[Mapping[str, Any]]) -> list[Act]:
     found: dict[str, Act] = {}
     for record in sorted(records, key=lambda record: record["timestamp"]):
         detail = record.get("detail") or {}
-        refused_by_human = record["what"] in {"oversight:denied", "oversight:expired"}
-        if record["kind"] == "event" and not refused_by_human:
+        if record["kind"] == "event":
             continue
         at = record["timestamp"] >> 12
         act = found.get(record["act"])
         if act is None:
-            who, what = (detail["agent"], detail["action"]) if refused_by_human else (record["who"], record["what"])
-            act = found[record["act"]] = Act(
-                record["act"], who, what, record["resource"], "unknown", record["why"], at, at
-            )
+            who, what, resource = record["who"], record["what"], record["resource"]
+            act = found[record["act"]] = Act(record["act"], who, what, resource, "unknown", record["why"], at, at)
         act.end = at
         # The gate records the digest of an act where a human agreed to exactly that.
-        act.asked = act.asked or refused_by_human or record.get("digest") is not None
-        if refused_by_human:
-            act.status = "denied"
-            said = "a human said no" if record["what"] == "oversight:denied" else "nobody answered in time"
-            act.why = f"{said}: {detail['reason']}" if detail.get("reason") else said
-        elif record["kind"] == "refusal":
+        act.asked = act.asked or detail.get("refused") == "oversight" or record.get("digest") is not None
+        if record["kind"] == "refusal":
             act.status = "over quota" if detail.get("refused") == "quota" else "denied"
             act.why = record["why"]
         elif record["kind"] == "outcome":

@@ -613,7 +613,8 @@ def test_the_top_up_of_a_closed_period_is_held_against_its_events(
 @pytest.mark.parametrize("formula", ["=1+1", "\n=1+1", " =1+1", "\uff1d1+1", "-1+1"])
 def test_no_spreadsheet_takes_a_customers_name_for_a_formula(before: str, formula: str) -> None:
     text = before + formula
-    line = dict.fromkeys(("line", "meter", "start", "end", "quantity", "events", "commitment"), "x")
+    line: dict[str, Any] = dict.fromkeys(("line", "meter", "start", "end", "quantity", "events", "commitment"), "x")
+    line["price"] = {"model": "per_unit"}
     document = {"number": "INV-1", "customer": text, "currency": "EUR"}
     (row,) = csv.DictReader(
         io.StringIO(invoice_csv({**document, "lines": [{**line, "description": text, "amount": "-2.50"}]}))

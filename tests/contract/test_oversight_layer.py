@@ -103,6 +103,31 @@ def test_a_denied_act_does_not_run(approving: Approving) -> None:
     assert ran == ["over"]
 
 
+def test_who_asks_what_an_agent_was_refused_is_told_of_humans_too(approving: Approving) -> None:
+    async def main() -> list[tuple[str, str, str, bool]]:
+        async with creto.open() as layer:
+            agent = layer.agent("researcher")
+            with pytest.raises(OversightRequiredError):
+                await layer.perform(agent, "http:get", URL, lambda: 1, timeout=0)
+            async with anyio.create_task_group() as group:
+
+                async def deny() -> None:
+                    (request,) = await anyio.to_thread.run_sync(wait_for_request, approving.desk)
+                    await anyio.to_thread.run_sync(approving.desk.deny, request, approving.ann, "no surveys today")
+
+                group.start_soon(deny)
+                with pytest.raises(UnauthorizedError):
+                    await layer.perform(agent, "http:get", URL, lambda: 1)
+            records = await layer.parts.audit.query(outcome="refused", action="http:*", agent=agent.id)
+            requests = {request.id for request in approving.desk.all()}
+            return [(r.resource, r.why, r.detail["refused"], r.act in requests) for r in records]
+
+    assert anyio.run(main) == [
+        (URL, "nobody answered in time", "oversight", True),
+        (URL, "a human said no: no surveys today", "oversight", True),
+    ]
+
+
 def test_an_act_killed_half_way_is_unknown_afterwards_and_is_asked_about_again(
     approving: Approving, python: Start
 ) -> None:

@@ -142,11 +142,13 @@ class Requests(RuleBasedStateMachine):
 
         self._does(request, "execute", call)
 
-    @rule(request=requests, event=st.sampled_from(["succeed", "fail", "lose"]))
-    def end(self, request: str, event: str) -> None:
+    @rule(request=requests, end=st.sampled_from([("succeed", "executed"), ("fail", "failed"), ("lose", "unknown")]))
+    def end(self, request: str, end: tuple[str, transitions.Outcome]) -> None:
+        event, outcome = end
+
         def call() -> None:
             with self.office.store.begin() as tx:
-                transitions.settle(tx, request, event, who=AGENT)
+                transitions.settle(tx, self.office.desk.find(request), outcome)
 
         self._does(request, event, call)
 

@@ -344,8 +344,35 @@ def _step(
     # As it is now: an act that begins gives its own id to this record already.
     current = find(tx, request.id)
     _record(tx, current, who=who, what=what, reason=values.get("reason") or outcome_reason, signed=signed)
+    if event == "deny":
+        _refuse(tx, current, "a human said no" + (f": {values['reason'][:500]}" if values.get("reason") else ""))
+    elif event == "expire" and request.state != "approved":  # else a human had agreed, and the act never came
+        _refuse(tx, current, "nobody answered in time")
     tx.publish(TOPIC, request.id)
     return current
+
+
+def _refuse(tx: Transaction, request: Request, why: str) -> None:
+    """Puts the act itself on record as refused, as where policy or quota does: whoever asks what an agent was refused
+    need not know who refused it."""
+    tx.outbox(
+        {
+            "who": request.agent,
+            "delegation_chain": list(request.chain),
+            "what": request.action,
+            "resource": request.resource,
+            "why": why,
+            "kind": "refusal",
+            "act": request.ledger_act,
+            "digest": _digest(request),
+            "detail": {"refused": "oversight", "request": request.id},
+        }
+    )
+
+
+def _digest(request: Request) -> str | None:
+    """The digest for a record: it holds 32 bytes; those of suite `cnsa2` are longer, and stand in a detail."""
+    return request.digest(request.policies[0]).hex() if request.suite == "standard" else None
 
 
 def _record(
@@ -372,8 +399,7 @@ def _record(
             "resource": request.resource,
             "why": ", ".join(request.policies),
             "act": request.ledger_act,
-            # A record holds 32 bytes; the digests of suite `cnsa2` are longer and stand in the detail.
-            "digest": digests[request.policies[0]] if request.suite == "standard" else None,
+            "digest": _digest(request),
             "detail": detail,
         }
     )
