@@ -1,7 +1,8 @@
 """MCP over stdio, put behind the layer: every `tools/call` is an act, `tool:call` on `<server>/<tool>`.
 
-So is every other request that makes a server do something, such as `resources/read`, on `<server>/<method>`; what only
-says hello or lists what there is passes.
+So is every other request that makes a server do something, such as `resources/read`, on `<server>/<method>`; and what
+a server asks the client for, such as `sampling/createMessage`, there with `asked_by` in its context. What only says
+hello or lists what there is passes.
 
 It speaks the Model Context Protocol's stdio transport (JSON-RPC 2.0, one message a line, revision 2025-06-18) on both
 sides, so that neither client nor server needs to know of it. A message that it lets pass says what it said before,
@@ -12,19 +13,17 @@ dropped.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
 import anyio
+import anyio.abc
 
 from creto._plain import is_text
+from creto.adapters._mcp_wire import MAX_MESSAGE, Lines, Receives, Sends, further, key, of_client, of_server, written
 from creto.errors import ConnectionFailedError, CretoError, InvalidInputError
 
 __all__ = ["MAX_MESSAGE", "MOST_CALLS", "Performs", "Receives", "Sends", "proxy"]
-
-MAX_MESSAGE = 16 * 1024 * 1024
-"""A line longer than this many bytes ends the session: nothing is buffered without end."""
 
 MOST_CALLS = 256
 """More calls than this at once are answered with an error: each may be a question to a human."""
@@ -39,42 +38,7 @@ _FREE = {
     "server/discover",
     "tools/list",
 }
-
-
-_MESSAGE = {"jsonrpc", "id", "method", "params", "result", "error"}
-_CALL = {"name", "arguments"}
-
-
-class Receives(Protocol):
-    """Where bytes come from; anyio's byte streams are such.
-
-    Example:
-        >>> class Nothing:
-        ...     async def receive(self, max_bytes=65536): raise anyio.EndOfStream
-        >>> source: Receives = Nothing()
-    """
-
-    async def receive(self, max_bytes: int = ...) -> bytes:
-        """At least one byte; `anyio.EndOfStream` at the end."""
-        ...
-
-
-class Sends(Protocol):
-    """Where bytes go to; anyio's byte streams are such.
-
-    Example:
-        >>> class Printed:
-        ...     async def send(self, item): print(item)
-        ...     async def aclose(self): ...
-        >>> anyio.run(Printed().send, b"a line")
-        b'a line'
-    """
-
-    async def send(self, item: bytes) -> None:
-        """Sends all of it."""
-
-    async def aclose(self) -> None:
-        """Says that nothing more comes."""
+_FREE_OF_SERVER = {"ping", "roots/list"}
 
 
 class Performs(Protocol):
@@ -99,40 +63,63 @@ class Performs(Protocol):
         """Performs one act under the layer."""
 
 
-class _Lines:
-    """Lines from a stream of bytes, with a bound on their length."""
-
-    def __init__(self, stream: Receives, whose: str) -> None:
-        self._stream = stream
-        self._whose = whose
-        self._held = bytearray()
-
-    async def next(self) -> bytes | None:
-        """The next line without its end, or None where the stream ended."""
-        seen = 0
-        while True:
-            end = self._held.find(b"\n", seen)
-            if end >= 0:
-                line = bytes(self._held[:end])
-                del self._held[: end + 1]
-                return line.rstrip(b"\r")
-            seen = len(self._held)
-            if seen > MAX_MESSAGE:
-                raise InvalidInputError(f"the {self._whose} sent a message of more than {MAX_MESSAGE} bytes")
-            try:
-                self._held += await self._stream.receive(65536)
-            except (anyio.EndOfStream, anyio.ClosedResourceError, anyio.BrokenResourceError):
-                return None
-
-
 class _Call:
-    """One act of the client's, from the moment it was read."""
+    """One act, from the moment it was read."""
 
     def __init__(self) -> None:
         self.scope = anyio.CancelScope()
         self.done = anyio.Event()
         self.sent = False
         self.answer: bytes | None = None
+
+
+class _Side:
+    """One of the two, and what it waits for an answer to."""
+
+    def __init__(self, streams: tuple[Receives, Sends], whose: str) -> None:
+        self.lines = Lines(streams[0], whose)
+        self.out = streams[1]
+        self._lock = anyio.Lock()
+        self.calls: dict[str, _Call] = {}
+        """Its acts under way, by the key of their id."""
+        self.free: set[str] = set()
+        """Its requests that are no acts."""
+
+    async def send(self, line: bytes) -> None:
+        async with self._lock:
+            try:
+                await self.out.send(line + b"\n")
+            except (anyio.BrokenResourceError, anyio.ClosedResourceError) as gone:
+                raise ConnectionFailedError("the other side of the MCP session is gone") from gone
+
+    async def answer(self, message: dict[str, Any], **body: Any) -> None:
+        await self.send(written({"jsonrpc": "2.0", "id": message["id"], **body}))
+
+    def is_busy(self, message: dict[str, Any]) -> bool:
+        """Whether as much is under way as may be, or something under this very id."""
+        known = key(message["id"])
+        return len(self.calls) + len(self.free) >= MOST_CALLS or known in self.calls or known in self.free
+
+    def takes(self, message: dict[str, Any]) -> bool:
+        """Whether an answer is to be handed on to it: one to an act is kept for that, one to nothing is nobody's."""
+        known = key(message.get("id"))
+        if known in self.free:
+            self.free.discard(known)
+            return True
+        call = self.calls.get(known)
+        if call is not None and call.sent and call.answer is None:
+            call.answer = written(message)
+            call.done.set()
+        return False
+
+    def takes_back(self, message: dict[str, Any]) -> bool:
+        """Ends the act that a cancellation names, also while a human thinks; whether the other side had heard of it."""
+        parameters = message.get("params")
+        call = self.calls.get(key(parameters.get("requestId"))) if isinstance(parameters, dict) else None
+        if call is None:
+            return True
+        call.scope.cancel()
+        return call.sent
 
 
 class _Session:
@@ -149,73 +136,52 @@ class _Session:
         self.layer = layer
         self.agent = agent
         self.server_name = server_name
-        self.from_client = _Lines(client[0], "client")
-        self.from_server = _Lines(server[0], "server")
-        self.client = client[1]
-        self.server = server[1]
-        self.client_lock = anyio.Lock()
-        self.server_lock = anyio.Lock()
-        self.calls: dict[str, _Call] = {}
-        """Acts under way, by the key of their id."""
-        self.free: set[str] = set()
-        """Requests that are no acts and wait for the server's answer."""
+        self.client = _Side(client, "client")
+        self.server = _Side(server, "server")
 
     async def run(self) -> None:
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._serve_answers, tasks.cancel_scope)
-            while (line := await self.from_client.next()) is not None:
-                for message in _messages(line):
+            tasks.start_soon(self._serve_server, tasks)
+            while (line := await self.client.lines.next()) is not None:
+                for message in of_client(line):
                     if not _is_act(message):
-                        await self._pass_on(message)
+                        await self._pass_on(message, self.client, self.server)
                     elif (problem := self._problem(message)) is not None:
-                        await self._answer(message, error={"code": -32602, "message": problem})
+                        await self.client.answer(message, error={"code": -32602, "message": problem})
                     else:
-                        call = self.calls[_key(message["id"])] = _Call()
-                        tasks.start_soon(self._act, message, call)
-            await self.server.aclose()
+                        call = self.client.calls[key(message["id"])] = _Call()
+                        tasks.start_soon(self._call, message, call)
+            await self.server.out.aclose()
 
-    async def _pass_on(self, message: dict[str, Any]) -> None:
-        """Hands on what is no act; a call that its client cancelled ends here, also while a human thinks."""
-        if message.get("method") == "notifications/cancelled":
-            parameters = message.get("params")
-            call = self.calls.get(_key(parameters.get("requestId"))) if isinstance(parameters, dict) else None
-            if call is not None:
-                call.scope.cancel()
-                if not call.sent:
-                    return  # the server never heard of it
-        elif "method" in message and message.get("id") is not None:
-            self.free.add(_key(message["id"]))
-        await self._send(self.server, self.server_lock, _line(message))
+    async def _serve_server(self, tasks: anyio.abc.TaskGroup) -> None:
+        while (line := await self.server.lines.next()) is not None:
+            for message in of_server(line):
+                if "method" not in message or message.get("id") is None:
+                    await self._pass_on(message, self.server, self.client)
+                elif self.server.is_busy(message):
+                    await self.server.answer(message, error={"code": -32602, "message": "too much is asked at once"})
+                elif message["method"] in _FREE_OF_SERVER:
+                    await self._pass_on(message, self.server, self.client)
+                else:
+                    call = self.server.calls[key(message["id"])] = _Call()
+                    tasks.start_soon(self._question, message, call)
+        tasks.cancel_scope.cancel()
 
-    async def _serve_answers(self, scope: anyio.CancelScope) -> None:
-        while (line := await self.from_server.next()) is not None:
-            try:
-                parsed = json.loads(line)
-            except (ValueError, RecursionError):
-                continue  # no message: neither for the client nor for us
-            for message in parsed if isinstance(parsed, list) else [parsed]:
-                if isinstance(message, dict):
-                    await self._from_server(message)
-        scope.cancel()
-
-    async def _from_server(self, message: dict[str, Any]) -> None:
-        if "method" in message:
-            await self._send(self.client, self.client_lock, _line(message))
-            return
-        key = _key(message.get("id"))
-        if key in self.free:
-            self.free.discard(key)
-            await self._send(self.client, self.client_lock, _line(message))
-            return
-        # An answer to nothing, or to a call that was not sent yet, is nobody's.
-        call = self.calls.get(key)
-        if call is not None and call.sent and call.answer is None:
-            call.answer = _line(message)
-            call.done.set()
+    async def _pass_on(self, message: dict[str, Any], sender: _Side, other: _Side) -> None:
+        """Hands on what is no act."""
+        if "method" not in message:
+            if not other.takes(message):
+                return
+        elif message["method"] == "notifications/cancelled":
+            if not sender.takes_back(message):
+                return
+        elif message.get("id") is not None:
+            sender.free.add(key(message["id"]))
+        await other.send(written(message))
 
     def _problem(self, message: dict[str, Any]) -> str | None:
         """Why a call cannot be made, whatever policy says."""
-        if len(self.calls) >= MOST_CALLS:
+        if len(self.client.calls) >= MOST_CALLS:
             return f"{MOST_CALLS} calls are under way, and no more are taken at once"
         method, parameters = message["method"], message.get("params") or {}
         named = method != "tools/call" or (
@@ -224,25 +190,61 @@ class _Session:
             and is_text(parameters["name"])
             and isinstance(parameters.get("arguments") or {}, dict)
         )
-        if not named or _key(message["id"]) in self.calls or _key(message["id"]) in self.free:
+        known = key(message["id"])
+        if not named or known in self.client.calls or known in self.client.free:
             return f"`{method}` wants a `name`, an object of `arguments` and an id that is not in use"
         return None
 
-    async def _act(self, message: dict[str, Any], call: _Call) -> None:
+    async def _call(self, message: dict[str, Any], call: _Call) -> None:
+        """An act of the client's."""
         method, parameters = message["method"], message.get("params") or {}
         target = parameters["name"] if method == "tools/call" else method
         arguments = (parameters.get("arguments") or {}) if method == "tools/call" else parameters
+        context = {"server": self.server_name, "tool": target, "arguments": json.dumps(arguments, sort_keys=True)}
+        try:
+            line = await self._perform(message, call, self.client, self.server, target, context)
+        except CretoError as refused:
+            # The protocol's own way to tell a model that a tool did not do what was asked.
+            decided = refused.category in ("authorization", "oversight")
+            text = f"{'refused by policy' if decided else 'not done'}: {refused}"
+            if method == "tools/call":
+                content = [{"type": "text", "text": text}]
+                await self.client.answer(message, result={"content": content, "isError": True})
+            else:
+                await self.client.answer(message, error={"code": -32000, "message": text})
+            return
+        if line is not None:
+            await self.client.send(line)
+
+    async def _question(self, message: dict[str, Any], call: _Call) -> None:
+        """An act that the server asks the client for: what the client answers leaves it."""
+        method = message["method"]
+        arguments = json.dumps(message.get("params") or {}, sort_keys=True)
+        context = {"server": self.server_name, "tool": method, "arguments": arguments, "asked_by": "server"}
+        try:
+            line = await self._perform(message, call, self.server, self.client, method, context)
+        except CretoError:
+            # Why is none of the server's business.
+            await self.server.answer(message, error={"code": -32000, "message": "refused"})
+            return
+        if line is not None:
+            await self.server.send(line)
+
+    async def _perform(
+        self, message: dict[str, Any], call: _Call, asker: _Side, other: _Side, target: str, context: dict[str, str]
+    ) -> bytes | None:
+        """The answer to an act; None where whoever asked has taken it back, and wants none."""
 
         async def operation() -> bytes:
             call.sent = True
-            await self._send(self.server, self.server_lock, _line(message))
+            await other.send(written(message))
             await call.done.wait()
             assert call.answer is not None
             return call.answer
 
-        context = {"server": self.server_name, "tool": target, "arguments": json.dumps(arguments, sort_keys=True)}
-        if further := _further(message):
-            context["further"] = json.dumps(further, sort_keys=True)
+        if beside := further(message):
+            context = {**context, "further": json.dumps(beside, sort_keys=True)}
+        line: bytes | None = None
         try:
             with call.scope:
                 line = await self.layer.perform(
@@ -253,83 +255,9 @@ class _Session:
                     context=context,
                     usage={"tool_calls": 1},
                 )
-            if call.scope.cancelled_caught:
-                return  # whoever cancels wants no answer
-        except CretoError as refused:
-            # The protocol's own way to tell a model that a tool did not do what was asked.
-            decided = refused.category in ("authorization", "oversight")
-            text = f"{'refused by policy' if decided else 'not done'}: {refused}"
-            if method == "tools/call":
-                await self._answer(message, result={"content": [{"type": "text", "text": text}], "isError": True})
-            else:
-                await self._answer(message, error={"code": -32000, "message": text})
-            return
         finally:
-            self.calls.pop(_key(message["id"]), None)
-        await self._send(self.client, self.client_lock, line)
-
-    async def _answer(self, message: dict[str, Any], **body: Any) -> None:
-        await self._send(self.client, self.client_lock, _line({"jsonrpc": "2.0", "id": message["id"], **body}))
-
-    async def _send(self, stream: Sends, lock: anyio.Lock, line: bytes) -> None:
-        async with lock:
-            try:
-                await stream.send(line + b"\n")
-            except (anyio.BrokenResourceError, anyio.ClosedResourceError) as gone:
-                raise ConnectionFailedError("the other side of the MCP session is gone") from gone
-
-
-def _further(message: dict[str, Any]) -> dict[str, Any]:
-    """What else a call brings that its server could act on; the token that its progress is told by says nothing."""
-    beside = {name: value for name, value in message.items() if name not in _MESSAGE}
-    if message["method"] == "tools/call":
-        beside |= {name: value for name, value in (message.get("params") or {}).items() if name not in _CALL}
-    if isinstance(beside.get("_meta"), dict) and set(beside["_meta"]) <= {"progressToken"}:
-        del beside["_meta"]
-    return beside
-
-
-def _line(message: dict[str, Any]) -> bytes:
-    """A message as it was understood: what two readers might read in two ways is written in one."""
-    return json.dumps(message).encode()
-
-
-def _messages(line: bytes) -> list[dict[str, Any]]:
-    """The messages of a line; a batch (JSON-RPC) is taken apart, so that no call hides in one."""
-    if not line.strip():
-        return []
-    try:
-        parsed = json.loads(line, parse_constant=_no_number, parse_float=_finite)
-    except (ValueError, RecursionError) as error:
-        raise InvalidInputError(f"the client sent a line that is not JSON: {error}") from error
-    found = parsed if isinstance(parsed, list) else [parsed]
-    if not all(isinstance(message, dict) for message in found):
-        raise InvalidInputError("the client sent a message that is not a JSON object")
-    for message in found:
-        _require_one_reading(message, _MESSAGE)
-        if message.get("method") == "tools/call" and isinstance(message.get("params"), dict):
-            _require_one_reading(message["params"], _CALL)
-    return found
-
-
-def _require_one_reading(given: dict[str, Any], names: set[str]) -> None:
-    """Refuses `Method` in place of `method`, or beside it: to Go's readers, as to some others, they are one."""
-    alike = next((name for name in given if name not in names and name.casefold() in names), None)
-    if alike is not None:
-        raise InvalidInputError(
-            f"the client sent `{alike}`, which some servers take for `{alike.casefold()}`; write it in small letters"
-        )
-
-
-def _finite(text: str) -> float:
-    number = float(text)
-    if math.isinf(number):
-        _no_number(text)
-    return number
-
-
-def _no_number(text: str) -> None:
-    raise ValueError(f"{text} is no number that every reader of JSON knows")
+            asker.calls.pop(key(message["id"]), None)
+        return line
 
 
 def _is_act(message: dict[str, Any]) -> bool:
@@ -351,10 +279,6 @@ def _is_act(message: dict[str, Any]) -> bool:
     if not isinstance(message.get("params", {}), dict):
         raise InvalidInputError(f"the client sent `{method}` with `params` that are not an object")
     return True
-
-
-def _key(identifier: Any) -> str:
-    return json.dumps(identifier)
 
 
 async def proxy(
