@@ -11,6 +11,7 @@ import anyio
 from creto import _core
 from creto._act import Act, failure
 from creto._circumstances import circumstances
+from creto._host import bare
 from creto.errors import CretoError, InvalidInputError, OversightRequiredError, QuotaExceededError, UnauthorizedError
 
 if TYPE_CHECKING:
@@ -71,7 +72,8 @@ def spending(
     counted = parts.quota.spending
     if counted is None or not usage:
         return usage
-    dimensions = {"agent": agent.id, "action": action, "resource": resource}
+    # By their ids, which raises for one that is spelt with escapes: no price would know it.
+    dimensions = {"agent": agent.id, "action": bare(action), "resource": bare(resource)}
     if agent.sandbox:
         dimensions["sandbox"] = agent.sandbox
     return counted.of(parts.quota_path(agent), dimensions, usage, parts.clock.now() >> 12)

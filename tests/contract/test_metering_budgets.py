@@ -234,7 +234,7 @@ def test_the_same_conditions_fit_an_act_before_it_is_done_and_when_it_is_invoice
     with opened(BUDGET + TOKENS + prices) as layer:
         reader, writer = layer.agent("reader"), layer.agent("writer")
         for agent in (reader, writer, reader.inside("box-1")):
-            for resource in ("maps", "code", "search"):
+            for resource in ("maps", 'Tool::"maps"', "code", "search"):
                 layer.perform_blocking(agent, "tool:call", resource, lambda: None, usage={"tokens": 7, "other": 1})
         counted = spent(layer, "reader") + spent(layer, "writer")
         layer.parts.ledger.publish_blocking(30)
@@ -246,6 +246,38 @@ def test_the_same_conditions_fit_an_act_before_it_is_done_and_when_it_is_invoice
     assert len(lines) >= 4
     assert counted == exact * 10**9
     assert [found["meter"] for found in document["unpriced"]] == ["other"]
+
+
+def test_a_call_of_a_model_is_priced_by_the_table_of_models_however_it_is_spelt(opened: Opened, file: Path) -> None:
+    table = {"large": {"input_cost_per_token": 0.000001, "output_cost_per_token": 0.00001}, "own": {}}
+    table["own"] = dict(table["large"])
+    file.with_name("models.json").write_text(json.dumps(table))
+    own = '[[prices]]\nmeter = "input_tokens"\nunit_price = "0.000003"\nwhen = { resource = "own" }\n'
+    used = {"input_tokens": 100, "output_tokens": 10}
+    with opened(BUDGET + own + '[metering]\nmodel_prices = "models.json"\n') as layer:
+        reader = layer.agent("reader")
+        for action, model in (
+            ("model:call", "large"),
+            ("model:call", 'Model::"large"'),
+            ('Action::"model:call"', "large"),
+            ("model:call", "own"),
+            ("model:call", "unheard-of"),
+            ("tool:call", "large"),
+        ):
+            layer.perform_blocking(reader, action, model, lambda: None, usage=used)
+        assert spent(layer) == 3 * 200_000 + 300_000 + 100_000
+        with pytest.raises(InvalidInputError, match="write the id as it is, without escapes"):
+            layer.perform_blocking(reader, "model:call", 'Model::"l\\u{61}rge"', lambda: None, usage=used)
+        layer.parts.ledger.publish_blocking(30)
+        book = PriceBook.from_settings(layer.parts.settings)
+        evidence = LedgerEvidence(layer.parts.folder / "ledger")
+        document = drafts(book, 0, 2**51, "UTC", evidence, customers=["creto.local"])["creto.local"]
+    assert {line["description"]: line["quantity"] for line in document["lines"]} == {
+        "input tokens of large": "300",
+        "output tokens of large": "30",
+        "input_tokens (resource own)": "100",
+        "output tokens of own": "10",
+    }
 
 
 def test_usage_says_what_it_costs_as_an_invoice_of_the_same_time_would(

@@ -191,8 +191,8 @@ class Metering(Section):
     late_seconds: Seconds = _setting(35 * 86400)
     """How late usage events of others are taken in; older ones are refused."""
     model_prices: Path | None = _setting(None, path=True)
-    """A table of language models' prices in LiteLLM's public form, in US dollars: acts whose records say `model` are
-    priced by it, where `prices` has nothing for that model."""
+    """A table of language models' prices in LiteLLM's public form, in US dollars: acts `model:call` on one of them, and
+    events that say `model`, are priced by it, where `prices` has nothing for that model."""
     currency: Currency = _setting("USD")
     """The currency of prices that name none, by ISO 4217."""
     time_zone: TimeZone = _setting("UTC")

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 from math import lcm
 from typing import TYPE_CHECKING, Any
 
+from creto._host import bare
 from creto.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -190,7 +192,7 @@ class PriceBook:
 
             path = settings.metering.model_prices
             table = ModelPrices.load(path, content=settings.read("metering.model_prices", path))
-            own = {(price.meter, price.when.get("model")) for price in prices}
+            own = {(price.meter, price.when.get(name)) for price in prices for name in ("model", "resource")}
             for model in table.models:
                 prices += [price for price in table.prices(model) if (price.meter, model) not in own]
         return cls(prices, settings.metering.currency)
@@ -243,6 +245,32 @@ def _start(price: Price) -> int:
     return 0 if price.start is None else round(price.start.timestamp() * 1_000_000)
 
 
+@lru_cache(1024)
+def _id(name: str) -> str:
+    try:
+        return bare(name)
+    except InvalidInputError:
+        return name  # with escapes in it: it is on record so, and no id that a price can name
+
+
+def known(dimensions: Mapping[str, str]) -> Mapping[str, str]:
+    """Dimensions as prices know them: action and resource by their ids, and the model that a call of one is on.
+
+    Args:
+        dimensions: Of an event.
+
+    Example:
+        >>> known({"action": "model:call", "resource": 'Model::"small"'})
+        {'model': 'small', 'action': 'model:call', 'resource': 'small'}
+    """
+    action, resource = dimensions.get("action", ""), dimensions.get("resource", "")
+    if action != "model:call" and action[-1:] != '"' and resource[-1:] != '"':
+        return dimensions  # what nearly every event is
+    ids = {"action": _id(action), "resource": _id(resource)}
+    model = {"model": ids["resource"]} if ids["action"] == "model:call" else {}
+    return {**model, **dimensions, **ids}
+
+
 def matches(price: Price, dimensions: Mapping[str, str]) -> bool:
     """True where an event with these dimensions is priced by this price.
 
@@ -250,7 +278,7 @@ def matches(price: Price, dimensions: Mapping[str, str]) -> bool:
 
     Args:
         price: The price.
-        dimensions: Of the event.
+        dimensions: Of the event, as `known` gives them.
 
     Example:
         >>> from creto.config import Price
@@ -258,10 +286,11 @@ def matches(price: Price, dimensions: Mapping[str, str]) -> bool:
         >>> [matches(long, {"context_tokens": text}) for text in ("200000", "200001", "many")]
         [False, True, False]
     """
-    for name, wanted in price.when.items():
+    for name, written in price.when.items():
         value = dimensions.get(name)
         if value is None:
             return False
+        wanted = _id(written) if name in {"action", "resource"} else written
         if wanted.startswith(">") and wanted[1:].isdecimal():
             if not (value.isdecimal() and int(value) > int(wanted[1:])):
                 return False

@@ -12,7 +12,7 @@ from creto import _core
 from creto._count import SPENT
 from creto.errors import InvalidInputError
 from creto.metering._currency import money, round_half_even
-from creto.metering._price import PricePeriod, amount, matches
+from creto.metering._price import PricePeriod, amount, known, matches
 
 if TYPE_CHECKING:
     from creto.config._sections import Price
@@ -157,11 +157,11 @@ class Offer:
 
     def head(self, place: int) -> tuple[Fraction, dict[str, Any]]:
         """Which part of the billing period a price is in force for, and what its line says before it says how much."""
-        known = self._heads.get(place)
-        if known is None:
+        head = self._heads.get(place)
+        if head is None:
             found = self.periods[place]
             share = Fraction(found.end - found.start, self._whole)
-            known = self._heads[place] = (
+            head = self._heads[place] = (
                 share,
                 {
                     "meter": found.price.meter,
@@ -172,7 +172,7 @@ class Offer:
                     "price": price_data(found.price),
                 },
             )
-        return known
+        return head
 
     def fitting(self, meter: str, dimensions: Mapping[str, str], customer: str, start: int, end: int) -> list[int]:
         """Which prices hold for a series in an interval: those with the most conditions that fit, one in general.
@@ -184,6 +184,7 @@ class Offer:
             start: Microseconds since the epoch.
             end: Microseconds since the epoch; before it.
         """
+        dimensions = known(dimensions)
         candidates = self._places.get((meter, None), ())
         if "model" in dimensions:
             candidates = [*candidates, *self._places.get((meter, dimensions["model"]), ())]
