@@ -268,7 +268,7 @@ def test_a_checkpoint_that_a_full_disk_cut_off_is_ended_passed_over_and_publishe
     told = run(state, "verify", "--seen", str(kept))
     assert told.exit_code == 0
     assert f"{kept}: 1 of 1 checkpoints are not whole, and say nothing" in told.output
-    assert run(state, "publish", str(kept)).output == f"published 1 checkpoints to {kept}\n"
+    assert run(state, "publish", str(kept)).output == f"published 1 checkpoint to {kept}\n"
     assert "extending 1 checkpoint seen before" in run(state, "verify", "--seen", str(kept)).output
     assert run(state, "publish", str(kept)).output == f"published 0 checkpoints to {kept}\n"
 
@@ -277,7 +277,7 @@ def test_checkpoints_are_published_to_a_file_that_finds_out_a_rollback(
     state: Path, tmp_path: Path, sealer: _core.Sealer
 ) -> None:
     kept = tmp_path / "kept"
-    assert run(state, "publish", str(kept)).output == f"published 1 checkpoints to {kept}\n"
+    assert run(state, "publish", str(kept)).output == f"published 1 checkpoint to {kept}\n"
     older = tmp_path / "older"
     shutil.copytree(state, older)
     ledger = open_ledger(state, _core.HybridLogicalClock(state / "clock"), sealer)

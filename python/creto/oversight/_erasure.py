@@ -44,8 +44,11 @@ def erase_mentions(tx: Transaction, subject: str, pseudonym: str) -> tuple[list[
         document["context"] = {"erased": pseudonym}
         if _names(document["resource"], name):
             document["resource"] = pseudonym
-        core = json.dumps(document, ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode()
-        values: dict[str, Any] = {"core": core, "resource": document["resource"], "preview": None}
+        values: dict[str, Any] = {
+            "core": _core.canonical_json(document),
+            "resource": document["resource"],
+            "preview": None,
+        }
         values |= {column: "erased" for column in ("reason", "cost") if _names(getattr(row, column), name)}
         tx.execute(update(requests).where(requests.c.id == row.id).values(values))
         emptied.append(row.id)

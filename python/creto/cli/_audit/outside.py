@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from creto._count import counted
 from creto.cli._audit._options import PATH
 from creto.cli._frame import Frame, json_option, pass_frame
 from creto.errors import NotFoundError
@@ -111,13 +112,13 @@ def publish(frame: Frame, target: str, follow: bool, every: float) -> None:
     publisher = Publisher(frame.folder / "ledger", target)
     if not follow:
         count = publisher.publish()
-        frame.show({"published": count}, f"published {count} checkpoints to {target}")
+        frame.show({"published": count}, f"published {counted(count, 'checkpoint')} to {target}")
         return
 
     def told(count: int, trouble: str) -> None:
         if trouble:
             frame.warn(f"{trouble}; it is tried again")
         else:
-            frame.line({"published": count}, f"published {count} checkpoints to {target}")
+            frame.line({"published": count}, f"published {counted(count, 'checkpoint')} to {target}")
 
     publisher.follow(every, told)
