@@ -186,7 +186,8 @@ impl Compiler {
             }
             ExprKind::HasAttr { expr, attr } => {
                 let of = self.expr(expr, numbers, deeper)?;
-                Node::HasField(of, self.text(attr)?)
+                let name = self.text(attr)?;
+                if matches!(self.node(of), Some(Node::Context)) { Node::ContextHas(name) } else { Node::HasField(of, name) }
             }
             ExprKind::ExtHasAttr { expr, attrs } => {
                 let of = self.expr(expr, numbers, deeper)?;

@@ -255,10 +255,10 @@ impl Engine {
         let snapshot = installed(&view)?;
         let mut buffers = crate::party::Buffers::default();
         let check = CheckRef { agent, action, resource: resource.unwrap_or("?"), context: &[] };
-        let principal = snapshot.principal(agent, &mut buffers.principal)?;
-        let action = snapshot.action(action, &mut buffers.action)?;
+        let principal = snapshot.party(snapshot.principal(agent, &mut buffers.principal)?);
+        let action = snapshot.party(snapshot.action(action, &mut buffers.action)?);
         let third = match resource {
-            Some(_) => snapshot.resource(&check, &action, &mut buffers.resource)?,
+            Some(_) => snapshot.party(snapshot.resource(&check, &action, &mut buffers.resource)?),
             None => Party { kind: None, ent: Ent::Named("", ""), record: None },
         };
         let [(p, principal), (a, action), (r, third)] = [principal, action, third].map(|party| Found::of(&party, &snapshot.entities));
@@ -286,7 +286,7 @@ impl Engine {
             let found = Found { kind: crate::standing::NONE, number: crate::standing::NONE };
             return Ok(Actor { epoch: 0, found, name: Name { kind: kind.into(), id: (*id).into() } });
         };
-        let (found, name) = Found::of(&snapshot.principal(agent, &mut buffer)?, &snapshot.entities);
+        let (found, name) = Found::of(&snapshot.party(snapshot.principal(agent, &mut buffer)?), &snapshot.entities);
         Ok(Actor { epoch: snapshot.set.epoch, found, name })
     }
 
@@ -305,14 +305,12 @@ impl Engine {
         let entities = &snapshot.entities;
         let look = |name: &&str| -> Result<(Found, Name)> {
             let mut buffer = Cow::Borrowed("");
-            let party = match role {
-                Role::Resource(kind_name) if parse_entity(name)?.is_none() => {
-                    entities.found(entities.seek(Spelled::new(kind_name, name, entities)))
-                }
+            let spelled = match role {
+                Role::Resource(kind_name) if parse_entity(name)?.is_none() => Spelled::new(kind_name, name, entities),
                 Role::Action => snapshot.action(name, &mut buffer)?,
                 Role::Principal | Role::Resource(_) => snapshot.principal(name, &mut buffer)?,
             };
-            Ok(Found::of(&party, entities))
+            Ok(Found::of(&snapshot.party(spelled), entities))
         };
         let (found, names) = names.iter().map(look).collect::<Result<Vec<_>>>()?.into_iter().unzip();
         Ok(Roster { epoch: snapshot.set.epoch, found, names })

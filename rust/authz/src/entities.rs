@@ -8,6 +8,7 @@ use crate::party::{Party, Spelled};
 use crate::standing::Standing;
 use crate::tree::Tree;
 use crate::value::{Ent, Stored};
+use creto_enablement_common::prefetch;
 use foldhash::quality::RandomState;
 use hashbrown::{HashMap, HashSet};
 use smallvec::SmallVec;
@@ -138,11 +139,20 @@ impl Entities {
 
     /// Ends it.
     #[inline]
-    pub fn found<'a>(&'a self, Sought { spelled, begun }: Sought<'a>) -> Party<'a> {
-        let Spelled { kind, kind_name, id } = spelled;
-        match kind.zip(begun).and_then(|(kind, begun)| self.look(kind, id, begun)) {
+    pub fn found<'a>(&'a self, Sought { spelled, begun }: &Sought<'a>) -> Party<'a> {
+        let Spelled { kind, kind_name, id } = *spelled;
+        match kind.zip(*begun).and_then(|(kind, begun)| self.look(kind, id, begun)) {
             Some((number, record)) => Party { kind, ent: Ent::Known(number), record: Some(record) },
             None => Party { kind, ent: Ent::Named(kind_name, id), record: None },
+        }
+    }
+
+    /// Asks for the record that a search leads to first, which is most often the one it ends at.
+    #[inline]
+    pub fn prefetch(&self, sought: &Sought<'_>) {
+        if let Some(record) = sought.begun.and_then(|begun| self.record(begun.number())) {
+            prefetch(record);
+            prefetch(&record.id);
         }
     }
 

@@ -4,7 +4,7 @@ use crate::entities::Entities;
 use crate::extension::{Call, Given};
 use crate::program::{Node, NodeId, Program, Text};
 use crate::value::{Ent, Erred, RecordVal, SetVal, Val, same_entity, stored_field};
-use creto_enablement_common::Fields;
+use creto_enablement_common::{Fields, Value as Asked};
 use std::rc::Rc;
 
 /// What a condition sees.
@@ -12,9 +12,9 @@ use std::rc::Rc;
 pub struct Scene<'a> {
     pub program: &'a Program,
     pub entities: &'a Entities,
-    pub principal: Ent<'a>,
-    pub action: Ent<'a>,
-    pub resource: Ent<'a>,
+    pub principal: &'a Ent<'a>,
+    pub action: &'a Ent<'a>,
+    pub resource: &'a Ent<'a>,
     pub context: Fields<'a>,
 }
 
@@ -69,6 +69,7 @@ impl<'a> Scene<'a> {
                 let (ent, tag) = (a.ent()?, b.str()?);
                 Ok(self.entities.existing(ent).is_some_and(|record| stored_field(&record.facts.tags, tag).is_some()))
             }
+            Node::ContextHas(name) => Ok(self.context_field(name).is_some()),
             Node::HasField(of, name) => Ok(self.step(&self.value(of)?, self.program.text(name))?.is_some()),
             Node::HasPath(of, names) => {
                 let mut at = self.value(of)?;
@@ -116,14 +117,10 @@ impl<'a> Scene<'a> {
             Node::Text(text) => Ok(Val::Str(self.program.text(text))),
             Node::Known(number) => Ok(Val::Ent(Ent::Known(number))),
             Node::Constant(constant) => self.program.constant(constant).map(|stored| stored.view()).ok_or(Erred),
-            Node::ContextField(name) => {
-                let name = self.program.text(name);
-                let (_, value) = self.context.iter().find(|(field, _)| *field == name).ok_or(Erred)?;
-                Val::asked(value)
-            }
-            Node::Principal => Ok(Val::Ent(self.principal)),
-            Node::Action => Ok(Val::Ent(self.action)),
-            Node::Resource => Ok(Val::Ent(self.resource)),
+            Node::ContextField(name) => Val::asked(self.context_field(name).ok_or(Erred)?),
+            Node::Principal => Ok(Val::Ent(*self.principal)),
+            Node::Action => Ok(Val::Ent(*self.action)),
+            Node::Resource => Ok(Val::Ent(*self.resource)),
             Node::Context => Ok(Val::Record(RecordVal::Asked(self.context))),
             Node::Field(of, name) => self.step(&self.value(of)?, self.program.text(name))?.ok_or(Erred)?,
             Node::GetTag(a, b) => {
@@ -162,6 +159,12 @@ impl<'a> Scene<'a> {
             Node::Erring => Err(Erred),
             _ => self.truth(id).map(Val::Bool),
         }
+    }
+
+    #[inline]
+    fn context_field(&self, name: Text) -> Option<&'a Asked<'a>> {
+        let name = self.program.text(name);
+        self.context.iter().find(|(field, _)| *field == name).map(|(_, value)| value)
     }
 
     /// A field of a record or an attribute of an entity; none where there is no such field, or no such entity under `has`.

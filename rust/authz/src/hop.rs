@@ -102,7 +102,7 @@ impl Hop {
     pub fn tally(&self, entities: &Entities, [principal, action, resource]: [&Party<'_>; 3], context: Fields<'_>) -> Tally {
         let mut tally = Tally::default();
         let scene =
-            Scene { program: &self.program, entities, principal: principal.ent, action: action.ent, resource: resource.ent, context };
+            Scene { program: &self.program, entities, principal: &principal.ent, action: &action.ent, resource: &resource.ent, context };
         for ((number, policy), condition) in (0..).zip(&self.policies).zip(&self.conditions) {
             tally.add(number, policy.forbid, scene.truth(*condition));
         }

@@ -62,4 +62,4 @@ pub use prepared::{Actor, Prepared};
 pub use roster::{Role, Roster, code};
 pub use source::{Parsed, Sources, parse};
 pub use tally::Outcome;
-pub use view::{Agreed, Question, QuestionBuffers, View};
+pub use view::{Agreed, Begun, Question, QuestionBuffers, View};

@@ -18,6 +18,14 @@ pub struct Begun {
     first: u64,
 }
 
+impl Begun {
+    /// The number that lies there; one of no entity where nothing does.
+    #[inline]
+    pub fn number(self) -> u32 {
+        (self.first as u32).wrapping_sub(1)
+    }
+}
+
 /// The table; an entry holds the upper half of a hash, and a number plus one.
 #[derive(Debug)]
 pub struct Names {

@@ -93,6 +93,6 @@ impl Found {
         } else {
             Spelled::new(kind_name, id, entities)
         };
-        entities.found(entities.seek(spelled))
+        entities.found(&entities.seek(spelled))
     }
 }

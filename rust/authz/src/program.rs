@@ -53,8 +53,9 @@ pub enum Node {
     ContainsAny(NodeId, NodeId),
     GetTag(NodeId, NodeId),
     HasTag(NodeId, NodeId),
-    /// A field of the context, the most frequent of all.
+    /// A field of the context, the most frequent of all, and whether there is one.
     ContextField(Text),
+    ContextHas(Text),
     Field(NodeId, Text),
     HasField(NodeId, Text),
     /// Children are pairs: where each name starts, and its length.

@@ -41,15 +41,18 @@ fn bytes_of(value: &Value<'_>) -> usize {
     match value {
         Value::Str(text) => text.len(),
         Value::Bool(_) | Value::Long(_) => 8,
-        Value::Entity(first, second) | Value::Extension(first, second) => first.len() + second.len(),
-        Value::Set(items) => nested_bytes(items),
-        Value::Record(fields) => bytes(fields),
+        other => other_bytes(other),
     }
 }
 
-fn nested_bytes(items: &[Value<'_>]) -> usize {
-    // A member takes its place, so that a set of empty texts is not nothing.
-    items.iter().fold(0_usize, |sum, item| sum.saturating_add(8).saturating_add(bytes_of(item)))
+fn other_bytes(value: &Value<'_>) -> usize {
+    match value {
+        Value::Entity(first, second) | Value::Extension(first, second) => first.len() + second.len(),
+        // A member takes its place, so that a set of empty texts is not nothing.
+        Value::Set(items) => items.iter().fold(0_usize, |sum, item| sum.saturating_add(8).saturating_add(bytes_of(item))),
+        Value::Record(fields) => bytes(fields),
+        flat => bytes_of(flat),
+    }
 }
 
 fn named_twice<'a>(fields: Fields<'a>) -> Option<&'a str> {

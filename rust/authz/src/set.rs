@@ -197,7 +197,7 @@ impl Set {
         };
         let row = action.record.map_or(0, |record| record.standing.row);
         let scene =
-            Scene { program: &self.program, entities, principal: principal.ent, action: action.ent, resource: resource.ent, context };
+            Scene { program: &self.program, entities, principal: &principal.ent, action: &action.ent, resource: &resource.ent, context };
         self.index.visit(of_principal, row, of_resource, |head| {
             let rule = &head.rule;
             let is = |wanted: u32, kind: Option<u32>| wanted == NONE || kind == Some(wanted);

@@ -160,7 +160,7 @@ impl Shapes {
         let mut required = 0;
         let mut seen = 0_u64;
         for (name, value) in given {
-            let Some(at) = record.fields.iter().position(|field| *field.name == **name) else {
+            let Some((at, field)) = record.fields.iter().enumerate().find(|(_, field)| *field.name == **name) else {
                 if record.open {
                     fit = Fit::More;
                     continue;
@@ -170,7 +170,6 @@ impl Shapes {
             // A name that stands twice has no one value; beyond 64 fields the slow look is taken.
             let twice = if at < 64 { seen & (1 << at) != 0 } else { given.iter().filter(|(other, _)| other == name).count() > 1 };
             seen |= 1_u64.checked_shl(at as u32).unwrap_or(0);
-            let Some(field) = record.fields.get(at) else { return Fit::No };
             if twice || !self.value_fits(&field.shape, value, entities) {
                 return Fit::No;
             }
@@ -179,10 +178,19 @@ impl Shapes {
         if required == record.required { fit } else { Fit::No }
     }
 
+    #[inline]
     fn value_fits(&self, shape: &Shape, value: &Asked<'_>, entities: &Entities) -> bool {
+        match value {
+            Asked::Long(_) => matches!(shape, Shape::Long),
+            Asked::Str(_) => matches!(shape, Shape::Text),
+            Asked::Bool(b) => matches!(shape, Shape::Bool(wanted) if wanted.is_none_or(|wanted| wanted == *b)),
+            _ => self.other_fits(shape, value, entities),
+        }
+    }
+
+    /// The same of what is neither text, a number nor a boolean; apart, since nearly all values are.
+    fn other_fits(&self, shape: &Shape, value: &Asked<'_>, entities: &Entities) -> bool {
         match (shape, value) {
-            (Shape::Bool(wanted), Asked::Bool(b)) => wanted.is_none_or(|wanted| wanted == *b),
-            (Shape::Long, Asked::Long(_)) | (Shape::Text, Asked::Str(_)) => true,
             (Shape::Entity(kinds), Asked::Entity(kind, id)) => {
                 entities.types().number(kind).is_some_and(|kind| kinds.contains(&kind) && self.reference_fits(kind, id, entities))
             }

@@ -1,7 +1,7 @@
 //! One version: policies and entities that belong together, and how a request is read by them.
 
 use crate::answer::{Ruling, Told};
-use crate::entities::Entities;
+use crate::entities::{Entities, Sought};
 use crate::name::parse_entity;
 use crate::party::{Buffers, Party, Spelled};
 use crate::readable::{fits_bounds, readable};
@@ -25,15 +25,17 @@ pub struct Snapshot {
     pub beside: OnceLock<Box<dyn Any + Send + Sync>>,
 }
 
+/// The names of a check, those of the principal and the resource being looked for.
+pub struct Seeking<'a> {
+    pub principal: Sought<'a>,
+    pub action: Party<'a>,
+    pub resource: Sought<'a>,
+}
+
 impl Snapshot {
     /// The principal of a check.
     #[inline]
-    pub fn principal<'a>(&'a self, agent: &'a str, buffer: &'a mut Cow<'a, str>) -> Result<Party<'a>> {
-        Ok(self.party(self.spelled_principal(agent, buffer)?))
-    }
-
-    #[inline]
-    fn spelled_principal<'a>(&self, agent: &'a str, buffer: &'a mut Cow<'a, str>) -> Result<Spelled<'a>> {
+    pub fn principal<'a>(&self, agent: &'a str, buffer: &'a mut Cow<'a, str>) -> Result<Spelled<'a>> {
         if let Some(name) = parse_entity(agent)? {
             return self.typed(name.kind, name.id, buffer);
         }
@@ -44,21 +46,16 @@ impl Snapshot {
 
     /// The action of a check.
     #[inline]
-    pub fn action<'a>(&'a self, action: &'a str, buffer: &'a mut Cow<'a, str>) -> Result<Party<'a>> {
-        Ok(self.party(match parse_entity(action)? {
-            Some(name) => self.typed(name.kind, name.id, buffer)?,
-            None => Spelled { kind: Some(self.set.action_kind), kind_name: "Action", id: action },
-        }))
+    pub fn action<'a>(&self, action: &'a str, buffer: &'a mut Cow<'a, str>) -> Result<Spelled<'a>> {
+        match parse_entity(action)? {
+            Some(name) => self.typed(name.kind, name.id, buffer),
+            None => Ok(Spelled { kind: Some(self.set.action_kind), kind_name: "Action", id: action }),
+        }
     }
 
     /// The resource of a check.
     #[inline]
-    pub fn resource<'a>(&'a self, check: &CheckRef<'a>, action: &Party<'_>, buffer: &'a mut Cow<'a, str>) -> Result<Party<'a>> {
-        Ok(self.party(self.spelled_resource(check, action, buffer)?))
-    }
-
-    #[inline]
-    fn spelled_resource<'a>(&'a self, check: &CheckRef<'a>, action: &Party<'_>, buffer: &'a mut Cow<'a, str>) -> Result<Spelled<'a>> {
+    pub fn resource<'a>(&'a self, check: &CheckRef<'a>, action: &Party<'_>, buffer: &'a mut Cow<'a, str>) -> Result<Spelled<'a>> {
         if let Some(name) = parse_entity(check.resource)? {
             return self.typed(name.kind, name.id, buffer);
         }
@@ -82,20 +79,28 @@ impl Snapshot {
         Ok(spelled)
     }
 
+    /// Who or what a name stands for.
     #[inline]
-    fn party<'a>(&'a self, spelled: Spelled<'a>) -> Party<'a> {
-        self.entities.found(self.entities.seek(spelled))
+    pub fn party<'a>(&'a self, spelled: Spelled<'a>) -> Party<'a> {
+        self.entities.found(&self.entities.seek(spelled))
     }
 
-    /// All three of a check.
+    /// Reads the names of a check and begins to look for them.
     #[inline]
-    pub fn parties<'a>(&'a self, check: &CheckRef<'a>, buffers: &'a mut Buffers<'a>) -> Result<[Party<'a>; 3]> {
+    pub fn seek<'a>(&'a self, check: &CheckRef<'a>, buffers: &'a mut Buffers<'a>) -> Result<Seeking<'a>> {
         let Buffers { principal, action, resource } = buffers;
         // The action first: it tells of what type the resource is.
-        let action = self.action(check.action, action)?;
-        let principal = self.entities.seek(self.spelled_principal(check.agent, principal)?);
-        let resource = self.entities.seek(self.spelled_resource(check, &action, resource)?);
-        Ok([self.entities.found(principal), action, self.entities.found(resource)])
+        let action = self.party(self.action(check.action, action)?);
+        let principal = self.entities.seek(self.principal(check.agent, principal)?);
+        let resource = self.entities.seek(self.resource(check, &action, resource)?);
+        Ok(Seeking { principal, action, resource })
+    }
+
+    /// Ends that, and gives them to `then`.
+    #[inline]
+    pub fn found<R>(&self, seeking: &Seeking<'_>, then: impl FnOnce([&Party<'_>; 3]) -> R) -> R {
+        let (principal, resource) = (self.entities.found(&seeking.principal), self.entities.found(&seeking.resource));
+        then([&principal, &seeking.action, &resource])
     }
 
     /// Whether a resource and a context fit the action.
@@ -200,19 +205,9 @@ impl Snapshot {
     #[inline]
     pub fn rule(&self, check: &CheckRef<'_>) -> Ruling {
         let mut buffers = Buffers::default();
-        match self.parties(check, &mut buffers) {
-            Ok(parties) => self.decide(parties.each_ref(), check.context),
+        match self.seek(check, &mut buffers) {
+            Ok(seeking) => self.found(&seeking, |parties| self.decide(parties, check.context)),
             Err(_) => self.misfit(check),
-        }
-    }
-
-    /// The same, told shortly.
-    #[inline]
-    pub fn tell(&self, check: &CheckRef<'_>) -> Told {
-        let mut buffers = Buffers::default();
-        match self.parties(check, &mut buffers) {
-            Ok(parties) => self.tell_of(parties.each_ref(), check.context),
-            Err(_) => Told::Own(Box::new(self.misfit(check))),
         }
     }
 

@@ -9,7 +9,7 @@ use crate::roster::{Roster, code};
 use crate::ruling::{audit_when, code_of};
 use crate::set::Policy;
 use crate::shape::Fit;
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Seeking, Snapshot};
 use crate::tally::{Outcome, Tally};
 use creto_enablement_common::ports::AuditWhen;
 use creto_enablement_common::{CheckRef, Digest, Fields, Result, Value};
@@ -38,13 +38,16 @@ impl View {
         self.prepared(prepared, resource, context, |snapshot, parties| snapshot.decide(parties, context)).unwrap_or_else(|ruling| ruling)
     }
 
-    /// `rule`, told shortly.
+    /// Begins a check: `then` makes its circumstances ready while what is known of its agent and resource comes from memory.
     #[inline]
-    pub fn tell(&self, check: &CheckRef<'_>) -> Told {
-        match &self.0 {
-            Some(snapshot) => snapshot.tell(check),
-            None => Told::Own(Box::new(nothing())),
+    pub fn begin<R>(&self, agent: &str, action: &str, resource: &str, then: impl FnOnce(&Begun<'_>) -> R) -> R {
+        let (names, mut buffers) = (CheckRef { agent, action, resource, context: &[] }, Buffers::default());
+        let seeking = self.0.as_deref().map(|snapshot| (snapshot, snapshot.seek(&names, &mut buffers)));
+        if let Some((Snapshot { entities, .. }, Ok(seeking))) = &seeking {
+            entities.prefetch(&seeking.principal);
+            entities.prefetch(&seeking.resource);
         }
+        then(&Begun { names: &names, seeking: &seeking })
     }
 
     /// `rule_prepared`, told shortly.
@@ -89,7 +92,7 @@ impl View {
                     resource: name,
                     context,
                 };
-                snapshot.resource(&check, &action, &mut buffer).map_err(|error| snapshot.denied(error.to_string()))?
+                snapshot.party(snapshot.resource(&check, &action, &mut buffer).map_err(|error| snapshot.denied(error.to_string()))?)
             }
             None if prepared.with_resource => own,
             None => return Err(snapshot.denied("no resource was named")),
@@ -121,8 +124,8 @@ impl View {
         let snapshot = self.0.as_ref()?;
         let QuestionBuffers { names: Buffers { action: action_buffer, resource: resource_buffer, .. }, declared } = buffers;
         let check = CheckRef { agent: "", action, resource, context };
-        let action = snapshot.action(check.action, action_buffer).ok()?;
-        let resource = snapshot.resource(&check, &action, resource_buffer).ok()?;
+        let action = snapshot.party(snapshot.action(check.action, action_buffer).ok()?);
+        let resource = snapshot.party(snapshot.resource(&check, &action, resource_buffer).ok()?);
         let seen = match snapshot.act_fits(&action, &resource, context) {
             Fit::No => return None,
             Fit::Whole => context,
@@ -161,8 +164,8 @@ impl View {
     pub fn outcome(&self, check: &CheckRef<'_>) -> Result<Outcome> {
         let Some(snapshot) = &self.0 else { return Ok(Tally::default().into()) };
         let mut buffers = Buffers::default();
-        let parties = snapshot.parties(check, &mut buffers)?;
-        Ok(snapshot.tally(parties.each_ref(), check.context).into())
+        let seeking = snapshot.seek(check, &mut buffers)?;
+        Ok(snapshot.found(&seeking, |parties| snapshot.tally(parties, check.context)).into())
     }
 
     /// Cedar's answer to a prepared request, by numbers; none where it was prepared without a resource.
@@ -211,6 +214,25 @@ fn parties<'a>(snapshot: &'a Snapshot, prepared: &'a Prepared) -> [Party<'a>; 3]
         action.party(same, || prepared.names.get(1), entities),
         resource.party(same, || prepared.names.get(2), entities),
     ]
+}
+
+/// A check whose circumstances are yet to come.
+pub struct Begun<'a> {
+    names: &'a CheckRef<'a>,
+    /// None where nothing is installed.
+    seeking: &'a Option<(&'a Snapshot, Result<Seeking<'a>>)>,
+}
+
+impl Begun<'_> {
+    /// What is to be done about the act, told shortly; every doubt is a denial.
+    #[inline]
+    pub fn tell(&self, context: Fields<'_>) -> Told {
+        match self.seeking {
+            Some((snapshot, Ok(seeking))) => snapshot.found(seeking, |parties| snapshot.tell_of(parties, context)),
+            Some((snapshot, Err(_))) => Told::Own(Box::new(snapshot.misfit(&CheckRef { context, ..*self.names }))),
+            None => Told::Own(Box::new(nothing())),
+        }
+    }
 }
 
 /// Room for names of a question whose escapes had to be resolved, and for the declared part of its context.

@@ -72,7 +72,7 @@ impl PolicyEngine {
         context: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Py<Decision>> {
         let view: &View = &self.0.view();
-        let told = with_context(context, |context| view.tell(&CheckRef { agent, action, resource, context }))?;
+        let told = view.begin(agent, action, resource, |begun| with_context(context, |context| begun.tell(context)))?;
         decision(py, view, told)
     }
 

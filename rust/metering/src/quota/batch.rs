@@ -4,8 +4,7 @@ use super::enforcer::QuotaEnforcer;
 use super::organisation::Organisation;
 use super::organisations::Guarded;
 use super::pages::{Large, List};
-use super::prefetch::prefetch;
-use creto_enablement_common::{Error, Result, Timestamp};
+use creto_enablement_common::{Error, Result, Timestamp, prefetch};
 use std::sync::Arc;
 
 /// The lock is left after this many checks, so that single checks get their turn.

@@ -16,7 +16,6 @@ mod names;
 mod organisation;
 mod organisations;
 mod pages;
-mod prefetch;
 mod prepared;
 mod refusal;
 mod replay;
