@@ -11,8 +11,9 @@ import ipaddress
 import json
 import ssl
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import anyio
@@ -80,9 +81,15 @@ def office(state: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Office]:
     opened.close()
 
 
-def asked(office: Office, *channels: Any, url: str | None = "https://inbox.example", **options: Any) -> Request:
+def asked(
+    office: Office,
+    *channels: Any,
+    url: str | None = "https://inbox.example",
+    after: Mapping[str, float] = MappingProxyType({}),
+    **options: Any,
+) -> Request:
     """A request that was asked while these channels were configured."""
-    office.desk.announcer = Announcements(office.store, channels, url=url)
+    office.desk.announcer = Announcements(office.store, channels, url=url, after=after)
     with pytest.raises(OversightRequiredError):
         anyio.run(lambda: office.desk.ask(options.pop("act", act()), ["payments"], hold=0.05, **options))
     return office.desk.pending()[-1]
@@ -367,7 +374,7 @@ def test_the_configuration_names_channels_and_approvers_with_an_address(
 def test_what_a_killed_process_left_unsent_is_sent_by_the_next(office: Office, receiver: Receiver) -> None:
     request = asked(office)
     with office.store.begin() as tx:
-        long_ago = ((tx.now >> 12) - 600_000_000) << 12
+        long_ago = ((tx.now >> 12) - 3_600_000_000) << 12
         values = {"state": "sending", "attempts": 0, "updated": long_ago}
         tx.insert(tables.announcements, request=request.id, channel="webhook:ops", **values)
     announcements = Announcements(office.store, [Webhook("ops", receiver.url, SECRET)])
@@ -382,6 +389,51 @@ def test_what_a_killed_process_left_unsent_is_sent_by_the_next(office: Office, r
 def test_what_an_act_would_cost_is_told_as_text_that_moves_no_cursor(office: Office) -> None:
     request = asked(office, cost="\x1b[2J12 EUR")
     assert Message(request, None).facts[-1] == ("Cost", "1 tool_calls, \\x1b[2J12 EUR")
+
+
+# --- who is told next ------------------------------------------------------------------------------------------------
+
+
+def test_what_nobody_answers_is_told_to_the_next_by_one_process_and_what_is_answered_is_not(
+    office: Office, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("creto.oversight.channels._announcements._LOOKS", 0.05)
+
+    def channels() -> list[Any]:
+        return [Slack("team", f"{receiver.url}/team"), Slack("lead", f"{receiver.url}/lead")]
+
+    after = {"slack:lead": 1.0}
+    beside = [Announcements(office.store, channels(), after=after) for _ in range(2)]
+    assert [one.resume() for one in beside] == [0, 0]
+    first = asked(office, *channels(), after=after)
+    second = asked(office, *channels(), after=after, act=act(8))
+    assert {one["channel"]: one["state"] for one in office.desk.announcements(first)}["slack:lead"] == "waiting"
+    office.desk.approve(second, office.desk.approvers.named("ann"))
+
+    def settled(request: Request) -> dict[str, str] | None:
+        states = {one["channel"]: one["state"] for one in office.desk.announcements(request)}
+        return states if not {"waiting", "sending"} & set(states.values()) else None
+
+    assert wait_until(lambda: settled(first)) == {"slack:lead": "sent", "slack:team": "sent"}
+    assert wait_until(lambda: settled(second)) == {"slack:lead": "answered", "slack:team": "sent"}
+    late = [json.loads(body) for path, _, body in receiver.posts if path == "/lead"]
+    assert [one["text"] for one in late] == ["No answer yet: assistant asks to tool:call: send_money"]
+    assert len([path for path, _, _ in receiver.posts if path == "/team"]) == 2
+    for one in beside:
+        one.close()
+
+
+def test_who_was_to_be_told_next_is_told_though_the_process_that_asked_is_gone(
+    office: Office, receiver: Receiver
+) -> None:
+    lead = Slack("lead", receiver.url)
+    request = asked(office, lead, after={"slack:lead": 0.3})
+    office.desk.close()  # its process ends before the time has come
+    later = Announcements(office.store, [lead], after={"slack:lead": 0.3})
+    wait_until(lambda: later.resume() or None)
+    assert [one["state"] for one in told(office, request)] == ["sent"]
+    assert later.resume() == 0
+    later.close()
 
 
 def test_every_failure_of_a_channel_says_whether_to_try_again(receiver: Receiver, office: Office) -> None:

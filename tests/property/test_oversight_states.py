@@ -95,7 +95,7 @@ class Requests(RuleBasedStateMachine):
                 policy_version=None,
                 preview=None,
                 cost=None,
-                wanted=lambda _: (),
+                wanted=lambda _: {},
             )
         self.expected[made.id] = "pending"
         self.agreed[made.id] = set()

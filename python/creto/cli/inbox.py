@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
 import click
 
 from creto.cli._frame import Frame, json_option, pass_frame
@@ -31,8 +33,13 @@ def command(frame: Frame, host: str | None, port: int | None) -> None:
     from creto.server import Metrics, serve_inbox
 
     settings = frame.settings.oversight
-    with frame.store() as store, Reach(store) as reach:
-        desk = open_desk(store, frame.settings, reach, frame.sealer())  # it announces nothing: whoever asks does
+    with (
+        frame.store() as store,
+        Reach(store) as reach,
+        closing(open_desk(store, frame.settings, reach, frame.sealer())) as desk,
+    ):
+        if desk.announcer is not None:
+            desk.announcer.resume()  # whoever asks announces; what waits too long is told from here too
         token = None
         if not any(approver.active for approver in desk.approvers.all()):
             token = desk.approvers.renew_token(desk.approvers.operator().name)

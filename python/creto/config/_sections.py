@@ -463,6 +463,8 @@ class Channel(Section):
     """Addresses, for email."""
     policies: list[Name] = []
     """Only requests under these policies; all where there are none."""
+    after_seconds: Annotated[float, Field(ge=0, le=366 * 86400, allow_inf_nan=False)] = 0.0
+    """Only requests that nobody has answered by then: who is told next."""
     alerts: bool = True
     """Whether quotas that reach a percentage of `soft` are told here too."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
@@ -40,8 +40,8 @@ _AFTER: dict[Found, tuple[transitions.Outcome, str | None]] = {
 class Announcer(Protocol):
     """Tells approvers, over channels, that a request waits; never decides, never blocks the desk."""
 
-    def wanted(self, request: Request) -> Sequence[str]:
-        """Names of the channels that want a request."""
+    def wanted(self, request: Request) -> Mapping[str, float]:
+        """Names of the channels that want a request, each with the seconds after which it does."""
         ...
 
     def announce(self, request: Request) -> None:
@@ -49,7 +49,7 @@ class Announcer(Protocol):
         ...
 
     def resume(self) -> int:
-        """Sends what a process that is gone had left unsent; returns how many requests that concerns."""
+        """Sends what is due by now, and what a process that is gone had left unsent; returns how many began."""
         ...
 
     def close(self) -> None:
@@ -230,7 +230,7 @@ class Desk:
             policy_version=policy_version,
             preview=preview,
             cost=cost,
-            wanted=(lambda _: ()) if self.announcer is None else self.announcer.wanted,
+            wanted=(lambda _: {}) if self.announcer is None else self.announcer.wanted,
         )
         return made, True
 

@@ -90,12 +90,12 @@ def write(
     policy_version: str | None,
     preview: str | None,
     cost: str | None,
-    wanted: Callable[[Request], Sequence[str]],
+    wanted: Callable[[Request], Mapping[str, float]],
 ) -> Request:
     """Writes a request and lines up its announcements: from here on it waits for an answer.
 
     Args:
-        wanted: Names of the channels that are to announce it.
+        wanted: Names of the channels that are to announce it, each with the seconds after which it is to.
 
     Raises:
         UnauthorizedError: The agent has too many that wait: a flood would hide those of others.
@@ -129,8 +129,10 @@ def write(
         created=tx.now,
     )
     request = find(tx, id)
-    for channel in wanted(request):
-        tx.insert(announcements, request=id, channel=channel, state="sending", attempts=0, updated=tx.now)
+    for channel, after in wanted(request).items():
+        # What waits says when its time comes.
+        state, due = ("waiting", tx.now + (int(after * 1e6) << 12)) if after else ("sending", tx.now)
+        tx.insert(announcements, request=id, channel=channel, state=state, attempts=0, updated=due)
     return _step(tx, request, "announce", who=act.agent, what="oversight:requested")
 
 

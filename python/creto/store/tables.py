@@ -262,7 +262,7 @@ announcements = Table(
     metadata,
     Column("request", Text, ForeignKey("oversight_requests.id"), primary_key=True),
     Column("channel", Text, primary_key=True),
-    Column("state", Text, nullable=False),  # sending, sent, failed
+    Column("state", Text, nullable=False),  # waiting, until `updated`; sending, sent, failed
     Column("attempts", Integer, nullable=False),
     Column("detail", Text),
     Column("updated", Word, nullable=False),

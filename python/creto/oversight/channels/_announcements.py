@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import select
@@ -32,7 +33,9 @@ INBOX = "oversight.inbox_url"
 _ATTEMPTS = 6
 _FIRST = 0.5
 _LONGEST = 30.0
-_STALE_US = 180_000_000
+_STALE_US = 900_000_000  # longer than all tries of one process take
+_LOOKS = 2.0
+"""Seconds between two looks at what waits for its time."""
 
 
 class Announcements:
@@ -42,6 +45,7 @@ class Announcements:
         store: Where outcomes are written.
         channels: The channels.
         url: The inbox as approvers reach it; where none is given, where it was last served.
+        after: Seconds without an answer after which a channel, by its name, is told at all; else it is told at once.
 
     Example:
         >>> import tempfile
@@ -54,12 +58,21 @@ class Announcements:
         0
     """
 
-    def __init__(self, store: Store, channels: Sequence[Channel], *, url: str | None = None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        channels: Sequence[Channel],
+        *,
+        url: str | None = None,
+        after: Mapping[str, float] = MappingProxyType({}),
+    ) -> None:
         self._store = store
         self._channels = list(channels)
         self._url = url
+        self._after = after
         self._stop = threading.Event()
         self._pool = ThreadPoolExecutor(4, thread_name_prefix="creto-announce")  # has no thread until there is work
+        self._watching = False
 
     @classmethod
     def configured(cls, store: Store, settings: Settings) -> Announcements:
@@ -87,7 +100,10 @@ class Announcements:
             )
 
         email("approvers", lambda request: _addresses(store, request))
+        after = {}
         for channel in settings.channels:
+            if channel.after_seconds:
+                after[f"{channel.kind}:{channel.name}"] = channel.after_seconds
             policies = frozenset(channel.policies)
             if channel.kind == "email":
                 to = tuple(channel.to)
@@ -103,17 +119,29 @@ class Announcements:
                 elif channel.secret is not None:
                     secret = channel.secret.get_secret_value()
                     channels.append(Webhook(channel.name, url, secret, channel.policies, alerts=channel.alerts))
-        return cls(store, channels, url=ours.inbox_url)
+        return cls(store, channels, url=ours.inbox_url, after=after)
 
-    def wanted(self, request: Request) -> list[str]:
-        """Names of the channels that want a request."""
-        return [channel.name for channel in self._channels if channel.wants(request)]
+    def wanted(self, request: Request) -> dict[str, float]:
+        """Names of the channels that want a request, each with the seconds after which it does."""
+        wanting = (channel.name for channel in self._channels if channel.wants(request))
+        return {name: self._after.get(name, 0.0) for name in wanting}
 
     def announce(self, request: Request) -> None:
         """Starts telling; failures are recorded, not raised."""
         for channel in self._channels:
-            if channel.wants(request):
+            if channel.name not in self._after and channel.wants(request):
                 self._start(self._send, channel, request)
+        self._watch()
+
+    def _watch(self) -> None:
+        if self._after and not self._watching:
+            self._watching = True
+            threading.Thread(target=self._keep_watch, name="creto-escalate", daemon=True).start()
+
+    def _keep_watch(self) -> None:
+        while not self._stop.wait(_LOOKS):
+            with suppress(CretoError):  # where the store cannot be read now, what is due stays so
+                self.resume()
 
     def alert(self, alert: Alert) -> bool:
         """Starts telling that a quota runs low; of all processes that notice, one tells.
@@ -150,19 +178,33 @@ class Announcements:
                 )
 
     def resume(self) -> int:
-        """Sends what a process that is gone had left unsent; returns how many requests that concerns."""
+        """Sends what is due by now: what waits for its time, and what a process that is gone had left unsent.
+
+        Of all processes that look, one sends.
+
+        Returns:
+            How many announcements began.
+        """
+        self._watch()
+        state, since = announcements.c.state, announcements.c.updated
         with self._store.read() as tx:
-            since = ((tx.now >> 12) - _STALE_US) << 12
-            rows = tx.all(
-                select(announcements.c.request)
-                .where(announcements.c.state == "sending", announcements.c.updated < since)
-                .distinct()
-            )
-            left = [transitions.find(tx, row.request) for row in rows]
-        for request in left:
-            if request.open:
-                self.announce(request)
-        return len(left)
+            stale = ((tx.now >> 12) - _STALE_US) << 12
+            due = ((state == "waiting") & (since <= tx.now)) | ((state == "sending") & (since < stale))
+            rows = tx.all(select(announcements).where(due))
+        channels, began = {channel.name: channel for channel in self._channels}, 0
+        for row in rows:
+            channel = channels.get(row.channel)
+            if channel is None:
+                continue  # another process may know it
+            this = (announcements.c.request == row.request) & (announcements.c.channel == row.channel)
+            with self._store.begin() as tx:
+                request = transitions.find(tx, row.request)
+                now = "sending" if request.open else "answered"
+                ours = tx.swap(announcements, this & (since == row.updated), state=now, updated=tx.now)
+            if ours and request.open:
+                self._start(self._send, channel, request)
+                began += 1
+        return began
 
     def close(self) -> None:
         """Stops trying; what is being sent is let go, and stays written as unsent."""
@@ -170,7 +212,8 @@ class Announcements:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _send(self, channel: Channel, request: Request) -> None:
-        attempts, sent, said = self._keep_trying(lambda: channel.send(Message(request, self._link(request))))
+        message = Message(request, self._link(request), late=channel.name in self._after)
+        attempts, sent, said = self._keep_trying(lambda: channel.send(message))
         if attempts:
             with self._store.begin() as tx:
                 self._wrote(tx, channel.name, request, sent=sent, attempts=attempts, said=said)

@@ -19,6 +19,7 @@ class Message:
 
     Args:
         link: The request's page in the inbox; None where no inbox is known.
+        late: True where it is told because nobody has answered so far.
 
     Example:
         >>> import tempfile, creto
@@ -38,11 +39,13 @@ class Message:
 
     request: Request
     link: str | None
+    late: bool = False
 
     @property
     def title(self) -> str:
         """One line."""
-        return f"{self.agent} asks to {plain(self.request.action, most=80)}: {plain(self.request.resource, most=120)}"
+        asks = f"{self.agent} asks to {plain(self.request.action, most=80)}: {plain(self.request.resource, most=120)}"
+        return f"No answer yet: {asks}" if self.late else asks
 
     @property
     def agent(self) -> str:
@@ -64,13 +67,14 @@ class Message:
         facts += [(name, text) for name, text in values(request.context)[:8]]
         if request.uses:
             facts.append(("Cost", ", ".join(request.uses)))
+        if self.late:
+            facts.append(("Asked", _moment(request.created_us)))
         return facts
 
     @property
     def until(self) -> str:
         """When no answer becomes a no."""
-        moment = dt.datetime.fromtimestamp(self.request.answer_by_us / 1e6, dt.UTC)
-        return f"{moment:%Y-%m-%d %H:%M} UTC"
+        return _moment(self.request.answer_by_us)
 
 
 class Channel(Protocol):
@@ -114,3 +118,7 @@ class Channel(Protocol):
             CretoError: It was not taken; `should_retry` says whether another try may help.
         """
         ...
+
+
+def _moment(micros: int) -> str:
+    return f"{dt.datetime.fromtimestamp(micros / 1e6, dt.UTC):%Y-%m-%d %H:%M} UTC"
