@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 import anyio
 import pytest
 
-from creto.runtime import Pool
+from creto.runtime import Connection, Pool
 from sandboxes import BACKENDS, Answers, Bench, http_server, skip_unless
 
 pytestmark = pytest.mark.anyio
+
+
+Served = tuple[Pool, Path, str, list[str], int]
 
 
 @pytest.fixture
@@ -20,21 +25,22 @@ def anyio_backend() -> str:
 
 
 @pytest.fixture(scope="module", params=BACKENDS)
-def pool(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Pool, Path, str]]:
+def pool(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     skip_unless(request.param)
     state = tmp_path_factory.mktemp("state")
     size = {"warm_pool_min_size": 1, "warm_pool_max_size": 2}
-    with http_server() as (port, _):
+    with http_server() as (port, seen):
         pool = Pool(size, state, backend=request.param, hosts={"packages.example": f"127.0.0.1:{port}"})
-        yield pool, state, request.param
+        yield pool, state, request.param, seen, port
         anyio.run(pool.close)
 
 
 @pytest.fixture
-def bench(pool: tuple[Pool, Path, str], tmp_path: Path) -> Bench:
+def bench(pool: Served, tmp_path: Path) -> Bench:
     project = tmp_path / "project"
     project.mkdir()
-    return Bench(pool[0], pool[1], project, pool[2])
+    pool[3].clear()
+    return Bench(*pool[:2], project, *pool[2:4])
 
 
 FLOOD = """
@@ -77,3 +83,58 @@ async def test_what_is_kept_of_a_connection_s_requests_is_bounded_too(bench: Ben
         assert connection.requests is not None
         assert connection.requests[-1].startswith("GET /199?")
         assert sum(map(len, connection.requests)) <= 50 * 500
+
+
+HOST = b"Host: packages.example:8000\r\n"
+HIDDEN = b"GET /hidden HTTP/1.1\r\n" + HOST + b"\r\n"
+SENT = """
+import socket, sys
+with socket.create_connection(("packages.example", 8000), 10) as one:
+    one.settimeout(1)
+    one.sendall(bytes.fromhex(sys.argv[1]))
+    try:
+        while one.recv(4096):
+            pass
+    except OSError:
+        pass
+"""
+
+
+WAYS = {
+    "a space first": b" GET /open HTTP/1.1\r\n\r\n" + HIDDEN,
+    "form feeds for spaces": b"GET\x0c/open\x0cHTTP/1.1\r\n\r\n" + HIDDEN,
+    "carriage returns for spaces": b"GET\r/open\rHTTP/1.1\r\n\r\n" + HIDDEN,
+    "no-break spaces of Latin-1": b"GET\xa0/open\xa0HTTP/1.1\r\n\r\n" + HIDDEN,
+    "a control character in the target": b"GET /open\x01 HTTP/1.1\r\n\r\n" + HIDDEN,
+    "a zero byte in the target": b"GET /open\0 HTTP/1.1\r\n\r\n" + HIDDEN,
+    "HTTP/0.9": b"GET hidden\r\n\r\n",
+    "a body that its server does not read": b"GET /open HTTP/1.1\r\n"
+    + HOST
+    + b"Content-Length: %d\r\n\r\n" % len(HIDDEN)
+    + HIDDEN,
+}
+
+
+async def test_what_is_read_here_in_another_way_than_by_its_server_hides_no_request(bench: Bench, pool: Served) -> None:
+    """Python's own server parts words at more than spaces, and leaves a body unread where it expects none."""
+
+    class Strict(Answers):
+        async def request(self, connection: Connection, method: str, target: str) -> bool:
+            return target == "/open"
+
+    def hidden() -> list[str]:
+        return [request for request in bench.seen if request.endswith("hidden")]
+
+    async with bench.box(Strict(allow=["packages.example"])) as box:
+        for way, sent in WAYS.items():
+            bench.seen.clear()
+            with socket.create_connection(("127.0.0.1", pool[4]), 5) as plain:
+                plain.sendall(sent)
+                plain.settimeout(0.5)
+                with contextlib.suppress(TimeoutError):
+                    while plain.recv(4096):
+                        pass
+            assert hidden(), f"{way}: not open to anybody"
+            bench.seen.clear()
+            await box.run(["python3", "-c", SENT, sent.hex()])
+            assert not hidden(), way

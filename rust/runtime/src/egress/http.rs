@@ -10,6 +10,8 @@ const MOST_HEAD: usize = 65_536;
 #[derive(Debug)]
 enum Place {
     Head(Vec<u8>),
+    /// A body's first line, held back, and how much of the body is to come.
+    Opening(Vec<u8>, u64),
     Body(u64),
     ChunkSize(Vec<u8>),
     ChunkData(u64),
@@ -46,6 +48,25 @@ impl Requests {
                         forward.extend_from_slice(head);
                         seen.push(request);
                         self.place = next;
+                    }
+                }
+                Place::Opening(held, left) => {
+                    bytes = rest;
+                    *left -= 1;
+                    // An empty line is no request. It goes out, so that what is held back begins where a request would.
+                    if held.is_empty() && is_space(byte) {
+                        forward.push(byte);
+                    } else {
+                        held.push(byte);
+                    }
+                    // Servers there are that do not read the body of a request that they expect none of: it is their next request.
+                    let told = if byte == b'\n' || held.len() <= EARLY || *left == 0 { begins_request(held) } else { None };
+                    if told == Some(true) {
+                        return Err("a body that a server could take for a request");
+                    }
+                    if told.is_some() || *left == 0 || held.len() > MOST_HEAD {
+                        forward.append(held);
+                        self.place = if *left == 0 { Place::Head(Vec::new()) } else { Place::Body(*left) };
                     }
                 }
                 Place::Body(left) | Place::ChunkData(left) => {
@@ -107,35 +128,63 @@ const MOST_METHOD: usize = 20;
 /// More of a first line than this is not waited for.
 const MOST_LINE: usize = 8192;
 
+/// Bytes of a body by which most show that they are no request.
+const EARLY: usize = 64;
+
 /// Whether some server would take the first bytes of a connection for a request: none while more are needed to tell. What is then read by
 /// `Requests` must be one in the strict form, or the connection ends.
 pub fn is_http(bytes: &[u8]) -> Option<bool> {
-    let is_end = |byte: &u8| matches!(byte, b'\r' | b'\n');
-    // Servers pass over empty lines before a request.
-    let line = bytes.get(bytes.iter().take_while(|byte| is_end(byte)).count()..).unwrap_or_default();
-    let method = line.iter().take_while(|byte| byte.is_ascii_alphabetic() || matches!(byte, b'-' | b'_')).count();
-    if method > MOST_METHOD {
-        return Some(false);
-    }
-    match line.get(method) {
-        None => return if bytes.len() > MOST_LINE { Some(true) } else { None },
-        Some(b' ' | b'\t') if method > 0 => {}
+    begins_request(bytes).or_else(|| (bytes.len() > MOST_LINE).then_some(true))
+}
+
+/// As `is_http`, without an end to what is waited for.
+fn begins_request(bytes: &[u8]) -> Option<bool> {
+    // Servers pass over empty lines before a request, and some over spaces.
+    let line = bytes.get(bytes.iter().take_while(|byte| is_space(**byte)).count()..).unwrap_or_default();
+    let method = line.get(..line.iter().take_while(|byte| is_token(**byte)).count()).unwrap_or_default();
+    match line.get(method.len()) {
+        None => return None,
+        Some(b' ' | b'\t') if !method.is_empty() => {}
+        // Who parts words at other bytes than these two knows methods of letters alone; a binary protocol may begin with `0` and form feed.
+        Some(byte) if is_word(method) && is_space(*byte) => {}
         Some(_) => return Some(false),
     }
-    let end = line.iter().position(is_end);
-    let line = line.get(..end.unwrap_or(line.len())).unwrap_or_default();
-    if line.iter().any(|byte| (*byte < 0x20 && *byte != b'\t') || *byte == 0x7f) {
+    // A bare carriage return ends a line for some, and parts words for others.
+    let first = line.split(|byte| matches!(byte, b'\r' | b'\n')).next().unwrap_or_default();
+    // No server that takes such methods takes such lines, and git's own protocol begins so.
+    if !is_word(method) && first.iter().any(|byte| byte.is_ascii_control() && !is_space(*byte)) {
         return Some(false);
     }
-    if end.is_none() {
-        return if line.len() > MOST_LINE { Some(true) } else { None };
+    if first.len() < line.len() && is_request_line(method, first) {
+        return Some(true);
     }
-    // Other protocols speak in lines too: `EHLO here`, `USER me`.
-    let mut words = line.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty()).skip(1);
-    let target = words.next().unwrap_or_default();
-    let last = words.last().unwrap_or_default();
+    line.iter().position(|byte| *byte == b'\n').map(|end| is_request_line(method, line.get(..end).unwrap_or_default()))
+}
+
+/// Other protocols speak in lines too: `EHLO here`, `USER me`.
+fn is_request_line(method: &[u8], line: &[u8]) -> bool {
+    let words: Vec<&[u8]> = line.split(|byte| is_space(*byte)).filter(|word| !word.is_empty()).skip(1).collect();
     let begins = |word: &[u8], with: &[u8]| word.get(..with.len()).is_some_and(|start| start.eq_ignore_ascii_case(with));
-    Some(begins(last, b"HTTP/") || begins(target, b"/") || begins(target, b"http:") || begins(target, b"https:"))
+    let target = words.first().copied().unwrap_or_default();
+    words.iter().any(|word| begins(word, b"HTTP/"))
+        || (is_word(method) && [&b"/"[..], b"http:", b"https:"].iter().any(|start| begins(target, start)))
+        // HTTP/0.9.
+        || (method == b"GET" && words.len() == 1)
+}
+
+/// True for a method of the kind that servers know by name.
+fn is_word(method: &[u8]) -> bool {
+    !method.is_empty() && method.iter().all(|byte| byte.is_ascii_alphabetic() || matches!(byte, b'-' | b'_'))
+}
+
+/// What a method may consist of (RFC 9110, section 5.6.2); many servers take any.
+fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+/// What parts words for some server: Python's takes a line for Latin-1 and parts it at all that is space there.
+fn is_space(byte: u8) -> bool {
+    matches!(byte, b'\t'..=b'\r' | 0x1c..=b' ' | 0x85 | 0xa0)
 }
 
 fn read_head(head: &[u8], host: &str, port: u16) -> Result<(Request, Place), &'static str> {
@@ -173,7 +222,7 @@ fn read_head(head: &[u8], host: &str, port: u16) -> Result<(Request, Place), &'s
     } else {
         return Err("a request target of an unknown form");
     };
-    let (mut hosts, mut length, mut chunked) = (0, None, false);
+    let (mut hosts, mut length, mut chunked, mut upgrade) = (0, None, false, false);
     for line in lines {
         let (name, value) = header(line)?;
         match name.to_ascii_lowercase().as_str() {
@@ -199,6 +248,7 @@ fn read_head(head: &[u8], host: &str, port: u16) -> Result<(Request, Place), &'s
                 }
                 chunked = true;
             }
+            "upgrade" => upgrade = true,
             _ => {}
         }
     }
@@ -209,15 +259,19 @@ fn read_head(head: &[u8], host: &str, port: u16) -> Result<(Request, Place), &'s
         (true, Some(_)) => return Err("both Content-Length and Transfer-Encoding"),
         (true, None) => Place::ChunkSize(Vec::new()),
         (false, None | Some(0)) => Place::Head(Vec::new()),
-        (false, Some(length)) => Place::Body(length),
+        (false, Some(length)) => Place::Opening(Vec::new(), length),
     };
+    // Servers there are that speak the other protocol at once, and not after the body.
+    if upgrade && !matches!(next, Place::Head(_)) {
+        return Err("an Upgrade with a body, which could be read as another protocol");
+    }
     Ok((Request { method: method.to_owned(), target: target.to_owned() }, next))
 }
 
 /// The name and value of a header line.
 fn header(line: &str) -> Result<(&str, &str), &'static str> {
     let (name, value) = line.split_once(':').ok_or("a header line without a colon")?;
-    if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b)) {
+    if name.is_empty() || !name.bytes().all(is_token) {
         return Err("a header name with other characters than letters, digits and signs");
     }
     if value.bytes().any(|b| (b < 0x20 && b != b'\t') || b == 0x7f) {
@@ -297,6 +351,36 @@ mod tests {
     }
 
     #[test]
+    fn no_request_hides_in_the_body_of_another() {
+        let hidden = "DELETE /hidden HTTP/1.1\r\nHost: example.org\r\n\r\n";
+        for before in ["", "\r\n", " "] {
+            let body = format!("{before}{hidden}");
+            let head = format!("GET / HTTP/1.1\r\nHost: example.org\r\nContent-Length: {}\r\n\r\n", body.len());
+            for step in [1, 7, 1000] {
+                let (result, forward, _) = read(format!("{head}{body}").as_bytes(), step);
+                assert_eq!(result, Err("a body that a server could take for a request"));
+                assert!(!String::from_utf8(forward).unwrap().contains("DELETE"), "{before:?}");
+            }
+        }
+        let upgrade = "GET / HTTP/1.1\r\nHost: example.org\r\nUpgrade: websocket\r\nContent-Length: 9\r\n\r\n";
+        assert_eq!(read(upgrade.as_bytes(), 1000).0, Err("an Upgrade with a body, which could be read as another protocol"));
+    }
+
+    #[test]
+    fn a_body_that_is_no_request_passes_unchanged() {
+        let long = format!("one two {}", "x".repeat(100_000));
+        for body in ["{\"a\": 1}", "a=b&c=d", "letters", "two words\nGET / HTTP/1.1\r\n", "\r\n\r\n", "\0\x01\x02", &long] {
+            let head = format!("POST / HTTP/1.1\r\nHost: example.org\r\nContent-Length: {}\r\n\r\n", body.len());
+            let whole = format!("{head}{body}GET / HTTP/1.1\r\nHost: example.org\r\n\r\n");
+            for step in [1, 7, 4096] {
+                let (result, forward, seen) = read(whole.as_bytes(), step);
+                assert_eq!((result, seen.len()), (Ok(()), 2), "{body:.20}");
+                assert_eq!(forward, whole.as_bytes());
+            }
+        }
+    }
+
+    #[test]
     fn what_a_server_may_take_for_http_is_read_as_http_and_other_protocols_are_not() {
         for line in [
             "GET / HTTP/1.1\r\n",
@@ -305,13 +389,30 @@ mod tests {
             "get /\n",
             "GET\t/\tHTTP/1.1\r\n",
             "PRI * HTTP/2.0\r\n",
+            " GET / HTTP/1.1\r\n",
+            "GET\x0c/\x0cHTTP/1.1\r\n",
+            "GET\r/\rHTTP/1.1\n",
+            "GET /\x01\0 HTTP/1.1\r\n",
+            "GET x\n",
+            "X1 / HTTP/1.1\r\n",
+            "QUITE-A-LONG-METHOD-OF-LETTERS / HTTP/1.1\r\n",
         ] {
             assert_eq!(is_http(line.as_bytes()), Some(true), "{line:?}");
             let told = line.trim_end().len();
             assert!((0..=told).all(|end| is_http(&line.as_bytes()[..end]).is_none()), "{line:?}");
         }
-        for line in ["SSH-2.0-x\r\n", "EHLO here\r\n", "USER me\r\n", "NICK me\r\n", "*1\r\n$4\r\nPING\r\n", "\x16\x03\x01", "GET \0", "\0"]
-        {
+        for line in [
+            "SSH-2.0-x\r\n",
+            "EHLO here\r\n",
+            "USER me\r\n",
+            "get key\r\n",
+            "*1\r\n$4\r\nPING\r\n",
+            "0032git-upload-pack /project\0host=a",
+            "0\x0c\x02\x01\x01",
+            "{\"a\": 1}",
+            "\x16\x03\x01",
+            "\0",
+        ] {
             assert_eq!(is_http(line.as_bytes()), Some(false), "{line:?}");
         }
         assert_eq!(is_http(&[b'\n'; 9000]), Some(true));

@@ -11,11 +11,14 @@ pub enum Hello {
     Bad(&'static str),
 }
 
+/// Far more than any client sends its first message in: what has come is read anew with each of them.
+const MOST_RECORDS: usize = 256;
+
 /// Reads what has come so far.
 pub fn hello(bytes: &[u8]) -> Hello {
     let mut handshake = Vec::new();
     let mut rest = bytes;
-    loop {
+    for _ in 0..=MOST_RECORDS {
         if let Some(length) = handshake.get(1..4).and_then(number) {
             if handshake.first() != Some(&1) {
                 return Hello::Bad("the first TLS message is no ClientHello");
@@ -39,6 +42,7 @@ pub fn hello(bytes: &[u8]) -> Hello {
         handshake.extend_from_slice(part);
         rest = rest.get(5 + length..).unwrap_or_default();
     }
+    Hello::Bad("the ClientHello is in too many records")
 }
 
 fn server_name(body: &[u8]) -> Option<Hello> {
@@ -116,6 +120,8 @@ pub(super) mod tests {
             }
         }
         assert_eq!(hello(&client_hello(None, 4000)), Hello::Bad("the ClientHello names no server"));
+        let crumbs = client_hello(Some(&"x".repeat(400)), 1);
+        assert_eq!(hello(&crumbs), Hello::Bad("the ClientHello is in too many records"));
     }
 
     proptest! {
