@@ -123,10 +123,9 @@ class LayerHooks:
         """Performs `net:connect`, and notes on the connection which policies a human answered for it."""
         host, port, scheme = connection.host, connection.port, connection.scheme
         context = {"host": host, "port": port, **({"scheme": scheme} if scheme else {})}
-        check = self._layer.parts.policy.check_nowait
-        asked = check(self._agent.id, "net:connect", f"{host}:{port}", context).policy_ids
+        asked = _asking(self._layer, self._agent, "net:connect", f"{host}:{port}", context)
         await self.egress(host, port, scheme)
-        connection.agreed = frozenset(asked)
+        connection.agreed = frozenset(asked or ())
         return True
 
     async def request(self, connection: Connection, method: str, target: str) -> bool:
@@ -139,9 +138,9 @@ class LayerHooks:
         action = f"http:{method.lower()}"
         url = f"http://{host}{target}" if port == 80 else f"http://{host}:{port}{target}"
         context = {"host": host}
-        decision = self._layer.parts.policy.check_nowait(self._agent.id, action, url, context)
-        if decision.outcome == "oversight" and connection.agreed.issuperset(decision.policy_ids):
-            await self._account(action, url, {"requests": 1}, decision.policy_ids)
+        asking = _asking(self._layer, self._agent, action, url, context)
+        if asking and connection.agreed.issuperset(asking):
+            await self._account(action, url, {"requests": 1}, asking)
         else:
             await self.perform(action, url, context, {"requests": 1})
         return True
@@ -355,9 +354,18 @@ def pool_of(parts: Parts, backend: str | None, hosts: Mapping[str, str] | None =
     return Pool(settings, parts.folder, backend=backend, hosts=hosts, protected=system_folders())
 
 
+def _asking(
+    layer: EnablementLayer, agent: Agent, action: str, resource: str, context: dict[str, Any]
+) -> list[str] | None:
+    """The policies that ask a human about an act, of the agent and of all for whom it acts; None where it is denied."""
+    try:
+        return layer.parts.gate.consult(layer.principal(agent), action, resource, context)
+    except UnauthorizedError:
+        return None
+
+
 def _hidden(layer: EnablementLayer, agent: Agent, workdir: Path, below: Path | None = None) -> list[str]:
     """Files of the folder, or of one in it, that the agent may not read: they are not in view at all."""
-    check = layer.parts.policy.check_nowait
     hidden: list[str] = []
     seen = 0
     for folder, folders, files in os.walk(below or workdir):
@@ -369,7 +377,7 @@ def _hidden(layer: EnablementLayer, agent: Agent, workdir: Path, below: Path | N
             path = str(Path(folder, file).relative_to(workdir))
             seen += 1
             name = spelt(path)
-            if not check(agent.id, "fs:read", name, {"path": name}).allowed or _is_credential(Path(folder, file)):
+            if _asking(layer, agent, "fs:read", name, {"path": name}) != [] or _is_credential(Path(folder, file)):
                 hidden.append(path)
         if seen > _MOST_NAMES:
             raise InvalidInputError(f"`{workdir}` holds more than {_MOST_NAMES} files; name a smaller working folder")
@@ -396,11 +404,7 @@ def _secrets(layer: EnablementLayer, agent: Agent) -> dict[str, str]:
     """The agent's secrets, of those that policy lets it use."""
     parts = layer.parts
     found = Secrets(parts.store, parts.sealer).of(agent.id)
-    return {
-        name: value
-        for name, value in found.items()
-        if parts.policy.check_nowait(agent.id, "secret:use", name, {}).allowed
-    }
+    return {name: value for name, value in found.items() if _asking(layer, agent, "secret:use", name, {}) == []}
 
 
 async def attest(layer: EnablementLayer, pool: Pool, agent: Agent, box: Box) -> str:

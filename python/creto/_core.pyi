@@ -318,6 +318,13 @@ class Gate:
         """
         A gate over these parts.
         """
+    def consult(
+        self, /, principal: Principal, action: str, resource: str, context: dict[Any, Any] | None = None
+    ) -> list[str]:
+        """
+        What policy says to the whole chain, with nothing reserved and nothing recorded: the ids of the policies that ask a human, none where
+        nobody is asked; raises UnauthorizedError where it says no.
+        """
     def enter(
         self,
         /,

@@ -13,8 +13,10 @@ from pathlib import Path
 import anyio
 import pytest
 
-from creto.errors import CretoError
-from creto.runtime import Pool
+import creto
+from creto._confined import LayerHooks
+from creto.errors import CretoError, UnauthorizedError
+from creto.runtime import Connection, Pool, Secrets
 from creto.runtime._outside import run_outside
 from sandboxes import BACKENDS, Bench, sh, skip_unless
 
@@ -148,3 +150,45 @@ async def test_no_link_is_carried_out_where_a_file_was_agreed_to(bench: Bench) -
 )
 def test_what_editors_shells_and_forges_run_by_themselves_is_in_no_agreement_to_many_changes(path: str) -> None:
     assert run_outside([path, "src/eslint.rs", "docs/github/workflows.md", "src/build.py", "env"]) == {path}
+
+
+ASKING = """
+@id("all") permit (principal, action, resource);
+@id("desk") @oversight("desk") forbid (principal, action in [Action::"net:connect", Action::"http:get"], resource);
+"""
+PASSED_ON = """
+permit (principal, action in [Action::"process:exec", Action::"net:connect"], resource);
+permit (principal, action == Action::"fs:read", resource) when { context.path == "." || context.path like "*.md" };
+permit (principal, action == Action::"http:get", resource == Url::"http://site.example/a");
+"""
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("backend", BACKENDS)
+async def test_who_acts_for_another_has_no_more_in_a_sandbox_than_was_passed_on(
+    state: Path, tmp_path: Path, backend: str
+) -> None:
+    """The agent itself may do everything; what it acts under covers notes, no secret, and one page of a site."""
+    skip_unless(backend)
+    (tmp_path / "asking.cedar").write_text(ASKING)
+    (tmp_path / "asking.toml").write_text('[authz]\npolicies = ["asking.cedar"]\n[runtime]\nwarm_pool_min_size = 0\n')
+    project = tmp_path / "project"
+    project.mkdir()
+    (project / "notes.md").write_text("notes\n")
+    (project / "private.txt").write_text("private\n")
+    async with creto.open(state, config=[tmp_path / "asking.toml"]) as layer:
+        identities = layer.parts.identities
+        layer.agent("alice")
+        helper = layer.agent("helper")
+        Secrets(layer.parts.store, layer.parts.sealer).set("TOKEN", "s3cret", agent=helper.id)
+        narrow = helper.acting_for(
+            identities.verify(await identities.delegate("alice", "helper", attenuation=PASSED_ON))
+        )
+        for agent, seen in ((helper, "s3cret notes.md private.txt"), (narrow, "notes.md")):
+            async with layer.sandbox(agent, project, backend=backend) as box:
+                assert (await sh(box, "echo $TOKEN; ls")).split() == seen.split()
+        hooks = LayerHooks(layer, narrow, project)
+        connection = Connection("site.example", 80, "http", True, agreed=frozenset({"desk"}))
+        assert await hooks.request(connection, "GET", "/a")
+        with pytest.raises(UnauthorizedError, match="the delegation to `.*alice` does not cover it"):
+            await hooks.request(connection, "GET", "/b")

@@ -99,22 +99,34 @@ impl Gate {
     /// # Errors
     /// A refusal that names the policy or the quota; with oversight required, every policy that asks.
     pub fn enter(&self, principal: &Arc<Principal>, act: &Act<'_>, grant: Option<&Grant>) -> Result<Box<Permit>, Refusal> {
-        catch_unwind(AssertUnwindSafe(|| self.try_enter(principal, act, grant))).unwrap_or_else(|_| {
-            Err(Refusal::denied(format!(
-                "`{}` on `{}` by `{}`: internal fault while deciding, so it is denied",
-                act.action,
-                act.resource,
-                principal.agent()
-            )))
-        })
+        catch_unwind(AssertUnwindSafe(|| self.try_enter(principal, act, grant))).unwrap_or_else(|_| Err(fault(principal, act)))
+    }
+
+    /// What policy says to the whole chain: the policies that ask a human, none where nobody is asked. Nothing is reserved, nothing recorded.
+    ///
+    /// # Errors
+    /// A refusal that names the policy. A panic inside is a denial.
+    pub fn consult(&self, principal: &Arc<Principal>, act: &Act<'_>) -> Result<Vec<Arc<str>>, Refusal> {
+        catch_unwind(AssertUnwindSafe(|| {
+            self.require_own(principal, act)?;
+            let view = self.0.policy.view();
+            let combined = combine(&view, None, principal, act);
+            combined.map(|combined| combined.oversight).map_err(|(reason, _)| denied(principal, act, &reason))
+        }))
+        .unwrap_or_else(|_| Err(fault(principal, act)))
+    }
+
+    fn require_own(&self, principal: &Principal, act: &Act<'_>) -> Result<(), Refusal> {
+        if Arc::ptr_eq(&self.0, &principal.parts) {
+            return Ok(());
+        }
+        let error = Error::invalid("the principal was prepared by another gate; prepare it by the one that it goes through");
+        Err(Refusal { error: error.with_context(describe(principal, act)), oversight: Vec::new(), ticket: None })
     }
 
     fn try_enter(&self, principal: &Arc<Principal>, act: &Act<'_>, grant: Option<&Grant>) -> Result<Box<Permit>, Refusal> {
         let parts = &self.0;
-        if !Arc::ptr_eq(parts, &principal.parts) {
-            let error = Error::invalid("the principal was prepared by another gate; prepare it by the one that it goes through");
-            return Err(Refusal { error: error.with_context(describe(principal, act)), oversight: Vec::new(), ticket: None });
-        }
+        self.require_own(principal, act)?;
         let now = parts.clock.now();
         // One version of policies and entities for the whole chain.
         let view = parts.policy.view();
@@ -129,7 +141,7 @@ impl Gate {
             Ok(combined) => combined,
             Err((reason, policy)) => {
                 let ticket = self.record_refusal(principal, act, now, ("policy", &reason), Some(&policy), kept.as_ref());
-                return Err(Refusal { ticket, ..Refusal::denied(format!("{}: {reason}", describe(principal, act))) });
+                return Err(Refusal { ticket, ..denied(principal, act, &reason) });
             }
         };
         if !combined.oversight.is_empty() && !grant.is_some_and(|grant| grant.covers(&combined.oversight)) {
@@ -277,6 +289,14 @@ pub(crate) fn combine<'a>(
         combined.oversight.dedup();
     }
     Ok(combined)
+}
+
+fn denied(principal: &Principal, act: &Act<'_>, reason: &str) -> Refusal {
+    Refusal::denied(format!("{}: {reason}", describe(principal, act)))
+}
+
+fn fault(principal: &Principal, act: &Act<'_>) -> Refusal {
+    denied(principal, act, "internal fault while deciding, so it is denied")
 }
 
 fn describe(principal: &Principal, act: &Act<'_>) -> String {

@@ -336,6 +336,21 @@ fn every_link_of_the_chain_is_asked() {
 }
 
 #[test]
+fn who_consults_hears_what_policy_says_to_the_whole_chain_and_leaves_nothing_behind() {
+    let house = house();
+    let consult = |chain: &[(&str, Option<&str>)], resource: &str, amount: i64| {
+        let principal = house.gate.principal(ANN, &["org"], chain).unwrap();
+        house.gate.consult(&principal, &Act { action: "tool:call", resource, context: &[("amount", Value::Long(amount))], usage: &[] })
+    };
+    let only_five = "permit (principal, action, resource) when { context.amount <= 5 };";
+    assert!(consult(&[(BOB, Some(only_five))], "hand", 5).unwrap().is_empty());
+    assert!(reason(consult(&[(BOB, Some(only_five))], "hand", 6).unwrap_err()).contains("does not cover it"));
+    assert!(reason(consult(&[(MALLORY, None)], "hand", 5).unwrap_err()).contains("not-mallory"));
+    assert_eq!(consult(&[], "strange", 500).unwrap().iter().map(|p| &**p).collect::<Vec<_>>(), ["large", "strange"]);
+    assert!(house.records().is_empty());
+}
+
+#[test]
 fn a_delegation_narrows_and_never_widens() {
     let house = house();
     let only_five = "permit (principal, action, resource) when { context.amount <= 5 };";

@@ -156,6 +156,22 @@ impl Gate {
             .map_err(|refusal| raise(py, &refusal))
     }
 
+    /// What policy says to the whole chain, with nothing reserved and nothing recorded: the ids of the policies that ask a human, none where
+    /// nobody is asked; raises UnauthorizedError where it says no.
+    #[pyo3(signature = (principal, action, resource, context=None))]
+    fn consult(
+        &self,
+        py: Python<'_>,
+        principal: &Principal,
+        action: &str,
+        resource: &str,
+        context: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<Vec<String>> {
+        with_act(context, None, |context, usage| self.0.consult(&principal.0, &Act { action, resource, context, usage }))?
+            .map(|asking| asking.iter().map(ToString::to_string).collect())
+            .map_err(|refusal| raise(py, &refusal))
+    }
+
     /// Puts on record that an act was refused for units of a shared quota that never came; the ticket of the record.
     #[pyo3(signature = (principal, action, resource, usage, why))]
     fn refused(
