@@ -113,20 +113,27 @@ class LayerHooks:
 
     async def egress(self, host: str, port: int, scheme: str | None) -> bool:
         """Performs `net:connect`; returns once it is recorded."""
-        context: dict[str, Any] = {"host": host, "port": port}
-        if scheme:
-            context["scheme"] = scheme
+        context = _circumstances(Connection(host, port, scheme, None))
         await self.perform("net:connect", f"{host}:{port}", context, {"connections": 1})
         return True
 
     async def connection(self, connection: Connection) -> bool:
         """Performs `net:connect`, and notes on the connection which policies a human answered for it."""
         host, port, scheme = connection.host, connection.port, connection.scheme
-        context = {"host": host, "port": port, **({"scheme": scheme} if scheme else {})}
-        asked = _asking(self._layer, self._agent, "net:connect", f"{host}:{port}", context)
+        asked = _asking(self._layer, self._agent, "net:connect", f"{host}:{port}", _circumstances(connection))
         await self.egress(host, port, scheme)
         connection.agreed = frozenset(asked or ())
         return True
+
+    def ended(self, connection: Connection) -> str | None:
+        """Why a connection counts no more: who made it was revoked, or policy would not let it through now."""
+        resource = f"{connection.host}:{connection.port}"
+        asking = _asking(self._layer, self._agent, "net:connect", resource, _circumstances(connection))
+        if asking is not None and connection.agreed.issuperset(asking):
+            return None
+        why = f"`net:connect` on `{resource}`: it was let through, and would not be any more"
+        self._record("refusal", "net:connect", resource, why, {"refused": "open connection"}, {})
+        return why
 
     async def request(self, connection: Connection, method: str, target: str) -> bool:
         """Performs `http:<method>` for a plain HTTP request.
@@ -352,6 +359,11 @@ def pool_of(parts: Parts, backend: str | None, hosts: Mapping[str, str] | None =
         settings["warm_pool_min_size"] = 0
     # No agent may read or rewrite what decides about it.
     return Pool(settings, parts.folder, backend=backend, hosts=hosts, protected=system_folders())
+
+
+def _circumstances(connection: Connection) -> dict[str, Any]:
+    scheme = {"scheme": connection.scheme} if connection.scheme else {}
+    return {"host": connection.host, "port": connection.port, **scheme}
 
 
 def _asking(

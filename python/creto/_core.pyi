@@ -1162,6 +1162,10 @@ class SandboxLease:
         """
         Sends a signal to a run.
         """
+    def withdraw(self, /, question: SupportsIndex) -> None:
+        """
+        Takes the yes to a question back: it lets nothing through any more, and the connection that it let through ends.
+        """
 
 @final
 class SandboxPool:

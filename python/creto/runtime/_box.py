@@ -25,6 +25,8 @@ _MOST_CONNECTIONS = 1000
 _MOST_REQUESTS = 50
 _MOST_REQUEST = 500
 """Characters that are kept of one."""
+_LOOK_AGAIN = 1.0
+"""Seconds."""
 _AT_ONCE = 4096
 """Texts of fewer bytes are compared in less time than a thread takes to begin."""
 
@@ -33,7 +35,9 @@ class Hooks(Protocol):
     """Who decides for a sandbox. What a hook raises counts as a no.
 
     Hooks that have a method `connection(connection)` are asked by that in place of `egress`; those that have a method
-    `request(connection, method, target)` are asked about each plain HTTP request too.
+    `request(connection, method, target)` are asked about each plain HTTP request too. Those that have a method
+    `ended(connection)`, which gives why an agreement counts no more, or None, are asked that each second for each
+    connection that is open; it ends then.
 
     Example:
         >>> class OneHost:
@@ -392,6 +396,24 @@ class Box:
                 connection_.sent, connection_.received = event["sent"], event["received"]
                 connection_.reason = connection_.reason or event["error"]
 
+    async def _watch(self) -> None:
+        """Ends connections whose agreement counts no more, and takes back what nobody has used yet."""
+        import anyio
+
+        ended = getattr(self.hooks, "ended", None)
+        while ended is not None:
+            await anyio.sleep(_LOOK_AGAIN)
+            for question, connection in list(self._by_id.items()):
+                if not connection.allowed or connection.reason is not None:
+                    continue
+                try:
+                    connection.reason = ended(connection)
+                except Exception as error:  # noqa: BLE001 - whatever it is, it is no yes
+                    connection.reason = str(error)
+                if connection.reason is not None:
+                    with contextlib.suppress(Exception):
+                        self._lease.withdraw(question)
+
     def _note(self, connection: Connection) -> None:
         if len(self.connections) >= _MOST_CONNECTIONS:
             self.before["allowed" if self.connections.pop(0).allowed else "refused"] += 1
@@ -430,5 +452,7 @@ class Box:
             connection.reason = str(error)
         finally:
             connection.allowed = allowed
+            if not allowed:
+                self._by_id.pop(question, None)  # it will not be told of as closed
             with contextlib.suppress(Exception):
                 self._lease.answer(question, allowed)

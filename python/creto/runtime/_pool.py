@@ -223,6 +223,7 @@ class Pool:
             async with beside() as tasks:
                 box = Box(lease, hooks, folder, tasks, hidden)
                 tasks.start_soon(box._serve)
+                tasks.start_soon(box._watch)
                 try:
                     yield box
                 finally:

@@ -286,6 +286,12 @@ impl SandboxLease {
         Ok(self.lease().or_raise(py)?.sandbox().desk().answer(question, allowed))
     }
 
+    /// Takes the yes to a question back: it lets nothing through any more, and the connection that it let through ends.
+    fn withdraw(&self, py: Python<'_>, question: u64) -> PyResult<()> {
+        self.lease().or_raise(py)?.sandbox().desk().withdraw(question);
+        Ok(())
+    }
+
     /// Completes with a list of changes, each a dict.
     fn changes(&self, py: Python<'_>, bridge: &Bridge, token: u64) -> PyResult<()> {
         let lease = self.lease().or_raise(py)?;

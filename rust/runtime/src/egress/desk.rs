@@ -2,7 +2,7 @@
 //! whose connection gave up waiting, so that the next attempt attaches to it instead of asking a human twice.
 
 use parking_lot::{Condvar, Mutex};
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
 /// How long an answer that came too late waits for the next attempt.
@@ -88,6 +88,8 @@ struct State {
     open: HashMap<u64, (Destination, bool)>,
     /// Answers that nobody has taken yet.
     answers: HashMap<u64, (Destination, bool, Instant)>,
+    /// Connections that are to end.
+    withdrawn: HashSet<u64>,
     closed: bool,
 }
 
@@ -148,9 +150,25 @@ impl Desk {
         true
     }
 
+    /// Takes a yes back: it lets nothing through any more, and what it let through ends.
+    pub fn withdraw(&self, id: u64) {
+        let mut state = self.state.lock();
+        if state.answers.remove(&id).is_none() {
+            state.withdrawn.insert(id);
+        }
+    }
+
+    /// Whether the yes that let a connection through was taken back.
+    pub fn is_withdrawn(&self, id: u64) -> bool {
+        self.state.lock().withdrawn.contains(&id)
+    }
+
     /// Tells the holder something.
     pub fn tell(&self, event: Event) {
         let mut state = self.state.lock();
+        if let Event::Closed { id, .. } = event {
+            state.withdrawn.remove(&id);
+        }
         self.post(&mut state, event);
     }
 
@@ -226,6 +244,22 @@ mod tests {
         assert_eq!(desk.ask(&to("a.example"), None, Duration::ZERO), Verdict::Allowed(1));
         assert_eq!(desk.ask(&to("a.example"), None, Duration::ZERO), Verdict::Pending);
         assert_eq!(desk.ask(&to("b.example"), None, Duration::ZERO), Verdict::Pending);
+    }
+
+    #[test]
+    fn a_yes_that_is_taken_back_serves_no_attempt_and_ends_what_it_let_through() {
+        let desk = Desk::default();
+        assert_eq!(desk.ask(&to("a.example"), None, Duration::ZERO), Verdict::Pending);
+        assert!(desk.answer(1, true));
+        desk.withdraw(1);
+        assert!(!desk.is_withdrawn(1), "there is no connection yet");
+        assert_eq!(desk.ask(&to("a.example"), None, Duration::ZERO), Verdict::Pending);
+        assert!(desk.answer(2, true));
+        assert_eq!(desk.ask(&to("a.example"), None, Duration::ZERO), Verdict::Allowed(2));
+        desk.withdraw(2);
+        assert!(desk.is_withdrawn(2));
+        desk.tell(Event::Closed { id: 2, sent: 0, received: 0, error: None });
+        assert!(!desk.is_withdrawn(2));
     }
 
     #[test]

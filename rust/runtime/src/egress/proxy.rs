@@ -293,6 +293,9 @@ impl Pump<'_> {
             if self.shared.over() {
                 return Err("the sandbox has ended".into());
             }
+            if self.shared.desk.is_withdrawn(self.id) {
+                return Err("what let it through counts no more".into());
+            }
             if up {
                 let got = program.read(&mut buffer).map_err(text)?;
                 let (mut forward, mut requests) = (Vec::new(), Vec::new());
