@@ -76,6 +76,11 @@ def test_tail_and_query_print_a_line_or_json_for_each_record(state: Path) -> Non
     assert [row["kind"] for row in rows] == ["intent", "outcome"]
     assert rows[0]["delegation_chain"] == ["spiffe://creto.local/agent/lead"]
     assert run(state, "query", "--outcome", "failure").output == "no record matches\n"
+    assert run(state, "query", "--action", "http").output.endswith(
+        "all actions that begin so are `--action 'http:*'`\n"
+    )
+    moment = lines[1].split("Z")[0] + "Z"  # as it is shown, in whatever zone the machine is
+    assert len(json.loads(run(state, "query", "--since", moment, "--json").output)) == 1
     bad = run(state, "query", "--since", "yesterday")
     assert bad.exit_code == 2
     assert "neither a time such as 2026-05-01T12:00 nor how long ago" in bad.output

@@ -11,6 +11,7 @@ import pytest
 
 import creto
 from creto import config
+from creto.cli import main
 from creto.errors import OversightRequiredError, UnauthorizedError
 from creto.oversight import Desk, Request
 from creto.reach import Reach
@@ -91,7 +92,9 @@ def test_an_approved_act_runs_once_and_its_records_share_one_act_from_intent_to_
     assert asked == ["oversight:requested", "oversight:approved"]
 
 
-def test_a_denied_act_does_not_run(approving: Approving) -> None:
+def test_a_denied_act_does_not_run_and_is_shown_by_the_digits_that_the_message_has(
+    approving: Approving, capsys: pytest.CaptureFixture[str]
+) -> None:
     ran: list[str] = []
     with pytest.raises(ExceptionGroup) as caught:
         anyio.run(_performed, approving, lambda r: approving.desk.deny(r, approving.ann, "no surveys today"), ran)
@@ -101,10 +104,17 @@ def test_a_denied_act_does_not_run(approving: Approving) -> None:
     assert isinstance(refused, UnauthorizedError)
     assert str(refused).endswith("was denied by `spiffe://creto.local/approver/ann`: no surveys today")
     assert ran == ["over"]
+    (request,) = approving.desk.all()
+    assert main(["audit", "show", request.id[:8]]) == 0
+    said = capsys.readouterr().out
+    assert "oversight:requested" in said
+    assert "a human said no: no surveys today" in said
+    assert main(["audit", "show", "00000000"]) == 1
+    assert "there is no oversight request `00000000`" in capsys.readouterr().err
 
 
 def test_who_asks_what_an_agent_was_refused_is_told_of_humans_too(approving: Approving) -> None:
-    async def main() -> list[tuple[str, str, str, bool]]:
+    async def refused() -> list[tuple[str, str, str, bool]]:
         async with creto.open() as layer:
             agent = layer.agent("researcher")
             with pytest.raises(OversightRequiredError):
@@ -122,7 +132,7 @@ def test_who_asks_what_an_agent_was_refused_is_told_of_humans_too(approving: App
             requests = {request.id for request in approving.desk.all()}
             return [(r.resource, r.why, r.detail["refused"], r.act in requests) for r in records]
 
-    assert anyio.run(main) == [
+    assert anyio.run(refused) == [
         (URL, "nobody answered in time", "oversight", True),
         (URL, "a human said no: no surveys today", "oversight", True),
     ]

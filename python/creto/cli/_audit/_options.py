@@ -93,7 +93,7 @@ def pseudonym(frame: Frame, subject: str | None) -> str | None:
 
 def row(record: AuditRecord) -> list[Any]:
     return [
-        record.time.isoformat(sep=" ", timespec="milliseconds")[:-6],
+        record.time.isoformat(sep=" ", timespec="milliseconds").replace("+00:00", "Z"),  # as `--since` takes it
         record.who.rsplit("/", 1)[-1],
         record.what,
         record.resource,

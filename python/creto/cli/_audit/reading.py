@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,7 +64,7 @@ def tail(frame: Frame, /, lines: int, follow: bool, agent: str | None, **filters
 
 
 @click.command()
-@click.option("--since", type=MOMENT, help="Not before: a time, or how long ago (15m, 7d).")
+@click.option("--since", type=MOMENT, help="Not before: a time, local unless it ends in Z, or how long ago (15m, 7d).")
 @click.option("--until", type=MOMENT, help="Before: likewise.")
 @click.option("--limit", default=1000, show_default=True, type=click.IntRange(1), help="At most so many, the latest.")
 @click.option("--subject", help="Only what is recorded about this person, by the name it was recorded under.")
@@ -93,7 +94,10 @@ def query(frame: Frame, /, limit: int, agent: str | None, subject: str | None, *
     if frame.json:
         frame.show([as_data(record) for record in records])
     else:
-        frame.table(COLUMNS, map(row, records), empty="no record matches", narrow=map(line, records))
+        empty = "no record matches"
+        if filters["action"] and not re.search("[:*]", filters["action"]):
+            empty += f"; all actions that begin so are `--action '{filters['action']}:*'`"
+        frame.table(COLUMNS, map(row, records), empty=empty, narrow=map(line, records))
 
 
 @click.command()
@@ -104,12 +108,20 @@ def query(frame: Frame, /, limit: int, agent: str | None, subject: str | None, *
 def show(frame: Frame, name: str, page: Path | None) -> None:
     """Show an act, with the humans' answers to it, or one record: NAME is its id, or shard/index.
 
+    The first digits of an oversight request, as messages and `creto approve` show them, stand for its act.
+
     \b
     Example:
       creto audit show 0000/17
+      creto audit show 3fa9c2d1
       creto audit show 0e1c... --html act.html
     """
     ledger = client(frame)
+    if re.fullmatch("[0-9a-f]{4,31}", name):
+        from creto.oversight._transitions import find
+
+        with frame.store() as store, store.read() as tx:
+            name = find(tx, name).ledger_act
 
     async def main() -> list[AuditRecord]:
         found = await ledger.find(name)
@@ -136,7 +148,7 @@ def show(frame: Frame, name: str, page: Path | None) -> None:
 @click.command()
 @click.argument("out", type=PATH)
 @click.option("--format", "form", type=click.Choice(["jsonl", "csv", "parquet"]), help="By default what OUT ends in.")
-@click.option("--since", type=MOMENT, help="Not before: a time, or how long ago (15m, 7d).")
+@click.option("--since", type=MOMENT, help="Not before: a time, local unless it ends in Z, or how long ago (15m, 7d).")
 @click.option("--until", type=MOMENT, help="Before: likewise.")
 @filters
 @json_option
