@@ -58,7 +58,6 @@ class Confinement(TypedDict, total=False):
     """What every way into a sandbox takes: all of it may be left out."""
 
     backend: str | None
-    pool: Pool | None
     env: Mapping[str, str] | None
     hosts: Mapping[str, str] | None
     secrets: Mapping[str, str] | None
@@ -292,7 +291,6 @@ async def confined(
     workdir: str | os.PathLike[str] = ".",
     *,
     backend: str | None = None,
-    pool: Pool | None = None,
     env: Mapping[str, str] | None = None,
     hosts: Mapping[str, str] | None = None,
     secrets: Mapping[str, str] | None = None,
@@ -305,7 +303,6 @@ async def confined(
         agent: Who is inside.
         workdir: The folder that it works in; what it changes there is asked about by `Box.settle`.
         backend: `gvisor` or `process`; the configuration's unless said.
-        pool: Where the sandbox comes from; the layer's own of this backend unless given.
         env: More environment for programs.
         hosts: Names that lead to an address of your choice, beside the configuration's. A sandbox with names of its own
             is made for the purpose, and not claimed from the layer's pool.
@@ -320,7 +317,6 @@ async def confined(
     """
     import anyio
 
-    parts = layer.parts
     folder = await anyio.to_thread.run_sync(Path(workdir).resolve)
     if not await anyio.to_thread.run_sync(folder.is_dir):
         raise InvalidInputError(
@@ -328,21 +324,19 @@ async def confined(
         )
     hooks = LayerHooks(layer, agent, folder, timeout)
     await hooks.perform("fs:read", ".", {"path": "."}, {})
-    hidden = await anyio.to_thread.run_sync(_hidden, layer, agent, Path(workdir))
+    hidden = await anyio.to_thread.run_sync(_hidden, layer, agent, folder)
     kept = await anyio.to_thread.run_sync(_secrets, layer, agent)
-    own = pool is None and hosts is not None
-    if pool is None:
-        pool = pool_of(parts, backend, hosts) if own else layer.pool(backend)
+    pool = layer.pool(backend) if hosts is None else pool_of(layer.parts, backend, hosts)
     try:
         async with pool.claim(
-            agent.id, workdir, hooks, secrets={**kept, **(secrets or {})}, env=env, hidden=hidden
+            agent.id, folder, hooks, secrets={**kept, **(secrets or {})}, env=env, hidden=hidden
         ) as box:
             hooks.inside(box.id)
             # Beside the program: measuring an image for the first time takes a second or more.
             box.attest(lambda: attest(layer, pool, agent, box))
             yield box
     finally:
-        if own:
+        if hosts is not None:
             await pool.close()
 
 

@@ -437,11 +437,10 @@ class EnablementLayer:
         Args:
             agent: Who runs in it.
             workdir: The folder it sees; changes land beside it, and are applied at the end where policy allows.
-            options: `backend`: `gvisor` or `process`, the configuration's unless given. `pool`: where it comes from,
-                `layer.pool(backend)` unless given. `env`: more environment for programs. `hosts`: names that lead to
-                an address of your choice; with these it is made for the purpose, and takes as long. `secrets`: more of
-                them, beside those that are kept for the agent. `timeout`: seconds to wait for a human, or a function of
-                action and resource that tells them.
+            options: `backend`: `gvisor` or `process`, the configuration's unless given. `env`: more environment for
+                programs. `hosts`: names that lead to an address of your choice; with these it is made for the purpose,
+                and takes as long. `secrets`: more of them, beside those that are kept for the agent. `timeout`: seconds
+                to wait for a human, or a function of action and resource that tells them.
 
         Raises:
             UnauthorizedError: The agent may not read the folder.

@@ -409,3 +409,20 @@ async def test_a_layer_s_sandboxes_stand_ready_and_end_with_it(state: Path, tmp_
                 names.add(box.id)
         assert len(names) == 2, "a sandbox serves once"
     assert pool.fill == {"idle": 0, "starting": 0, "claimed": 0}
+
+
+@pytest.mark.parametrize("backend", ["gvisor", "process"])
+def test_a_program_is_run_and_its_changes_carried_out_without_an_event_loop(
+    state: Path, tmp_path: Path, backend: str
+) -> None:
+    skip_unless(backend)
+    (tmp_path / "open.cedar").write_text('@id("all") permit (principal, action, resource);')
+    (tmp_path / "open.toml").write_text('[authz]\npolicies = ["open.cedar"]\n[runtime]\nwarm_pool_min_size = 0\n')
+    project = tmp_path / "project"
+    project.mkdir()
+    with creto.open_blocking(state, config=tmp_path / "open.toml") as layer:
+        result = layer.run_blocking(
+            layer.agent("a"), ["sh", "-c", "echo new > new; echo said; exit 3"], project, backend=backend
+        )
+    assert (result.exit_code, result.stdout) == (3, b"said\n")
+    assert (project / "new").read_text() == "new\n"

@@ -116,10 +116,6 @@ class Leases:
             needs = self.quota.lease_needs()
             return self._lease(needs) if needs else 0
 
-    async def refill(self) -> int:
-        """The same, without holding up the event loop."""
-        return await anyio.to_thread.run_sync(self.refill_blocking)
-
     def supply(self, take: Callable[[], Any], timeout: float = 30.0) -> Any:
         """Calls `take`, asking the authority each time it fails for lack of leased units, until that has no more.
 

@@ -41,7 +41,6 @@ class Agents:
         passphrase: bytes | None = None,
         sealer: _core.Sealer | None = None,
         reach: Reach | None = None,
-        lifetime: int = _YEAR,
         overlap: int = 24 * 3600,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -55,7 +54,6 @@ class Agents:
         self.suite = suite
         self._store = store
         self._sealer = sealer
-        self._lifetime = lifetime
         self._overlap = overlap
         self._clock = clock
         self._chains = _core.ChainCache()
@@ -209,7 +207,7 @@ class Agents:
         if id.split("/")[3:4] in (["approver"], ["user"]):
             raise InvalidInputError(f"`{id}` is the id of a human, whom an agent would pass for on record")
         # Before the transaction: making keys takes longer than anything in it.
-        values = fresh_keys(self._authority, self._sealer, id, 1, self._now(), self._lifetime)
+        values = fresh_keys(self._authority, self._sealer, id, 1, self._now(), _YEAR)
         with self._store.begin() as tx:
             _changes.make(tx, self.trust_domain, id, path, self.suite, values)
 
@@ -266,7 +264,7 @@ class Agents:
             raise _unknown(id)
         if row.state != "active" or not row.own:
             raise UnauthorizedError(f"agent `{id}` was revoked, or its keys are elsewhere; it cannot be rotated here")
-        values = fresh_keys(self._authority, self._sealer, id, int(before) + 1, self._now(), self._lifetime)
+        values = fresh_keys(self._authority, self._sealer, id, int(before) + 1, self._now(), _YEAR)
         with self._store.begin() as tx:
             _changes.rotate(tx, self.trust_domain, id, values, self._now() + self._overlap)
         self.refresh()

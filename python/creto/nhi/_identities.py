@@ -29,7 +29,6 @@ class Identities(Agents):
         passphrase: Seals the keys (Argon2id), in place of the key file in the state folder.
         sealer: Seals the keys, in place of both; needed where the store is a database without a folder.
         reach: Tells this process what others changed; without it a change is seen at the next `refresh`.
-        lifetime: Seconds for which new keys are valid.
         overlap: Seconds for which a rotated key still verifies and opens what was made before.
         clock: Seconds since the epoch.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime as dt
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,9 +22,9 @@ _DIFF = {"+": "green", "-": "red", "@": "cyan"}
 _MOST_LINES = 60
 
 
-def panel(request: Request, precedents: Sequence[dict[str, Any]] = (), *, now_us: int | None = None) -> RenderableType:
+def panel(request: Request, precedents: Sequence[dict[str, Any]] = ()) -> RenderableType:
     """What an approver has to see before answering."""
-    now_us = int(dt.datetime.now(dt.UTC).timestamp() * 1e6) if now_us is None else now_us
+    now_us = time.time_ns() // 1000
     facts = Table.grid(padding=(0, 2))
     facts.add_column(style="dim", no_wrap=True)
     facts.add_column(overflow="fold")

@@ -14,7 +14,7 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 import anyio
 import anyio.lowlevel
-from sqlalchemy import Connection, Engine, select
+from sqlalchemy import Connection, Engine
 
 from creto._in_thread import in_thread
 from creto.errors import CretoError, InternalError, TimeoutError
@@ -26,7 +26,6 @@ from creto.store._folder import open_folder
 from creto.store._outbox import LedgerPort
 from creto.store._scrub import scrub
 from creto.store._transaction import Transaction
-from creto.store.tables import outbox
 
 __all__ = ["Commit", "Store"]
 
@@ -271,13 +270,6 @@ class Store:
                 settled += len(records)
             self._unsettled = False
         return settled
-
-    def waiting_shards(self) -> list[str]:
-        """The origins of shards, other than this process's own, for which committed records wait."""
-        with self.read() as tx:
-            found = tx.all(select(outbox.c.shard).where(outbox.c.shard.is_not(None)).distinct())
-        mine = self._ledger.origin if self._ledger else None
-        return sorted(row[0] for row in found if row[0] != mine)
 
     @contextmanager
     def _alone_writing(self) -> Iterator[Connection]:
