@@ -163,6 +163,8 @@ def test_both_forms_are_read_by_prometheus_own_parsers(watched: Watched) -> None
 def test_figures_need_their_own_token_and_it_opens_nothing_else(watched: Watched) -> None:
     _, approver = watched.layer.parts.desk.approvers.add("ann")
     assert watched.get(None).status_code == 401
+    assert "`Authorization: Bearer <oversight.metrics_token>`" in watched.get(None).json()["detail"]
+    assert "the figures have one of their own, `oversight.metrics_token`" in watched.get(approver).json()["detail"]
     for token in ("x", approver, TOKEN + "0"):
         assert watched.get(token).status_code in (401, 403), token
     foreign = httpx.get(f"{watched.url}/metrics", headers=[(b"authorization", b"Bearer \xe9\xff")])

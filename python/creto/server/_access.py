@@ -105,7 +105,9 @@ class Access:
             return approver
         raise self.wrong(request)
 
-    def wrong(self, request: Request) -> UnauthorizedError:
+    def wrong(
+        self, request: Request, instead: str = "`creto approver token NAME` gives a new one"
+    ) -> UnauthorizedError:
         """What a wrong token gets; too many of them get a wait."""
         client = request.client.host if request.client else "?"
         with self._lock:
@@ -119,7 +121,7 @@ class Access:
                 self._everyone.take()
         if wait > 0.0:
             return TooManyGuessesError("too many wrong tokens; wait a little", retry_after=wait)
-        return UnauthorizedError("this token opens nothing; `creto approver token NAME` gives a new one")
+        return UnauthorizedError(f"this token opens nothing; {instead}")
 
     async def bearer(self, request: Request) -> Approver:
         """The approver whose token is in the request's `Authorization` header.
@@ -130,7 +132,7 @@ class Access:
         return await self.by_token(request, self.shown(request))
 
     @staticmethod
-    def shown(request: Request) -> str:
+    def shown(request: Request, wanted: str = "inbox token") -> str:
         """The token in the request's `Authorization` header.
 
         Raises:
@@ -138,7 +140,7 @@ class Access:
         """
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not token:
-            raise UnauthorizedError("say who you are: `Authorization: Bearer <inbox token>`")
+            raise UnauthorizedError(f"say who you are: `Authorization: Bearer <{wanted}>`")
         return token.strip()
 
     # --- sessions -----------------------------------------------------------------------------------------------------

@@ -122,8 +122,8 @@ def inbox_app(
     async def figures(request: Request) -> Response:
         if metrics is None:
             raise NotFoundError("there is no such page")
-        if not metrics.opened_by(access.shown(request)):
-            raise access.wrong(request)
+        if not metrics.opened_by(access.shown(request, "oversight.metrics_token")):
+            raise access.wrong(request, "the figures have one of their own, `oversight.metrics_token`")
         page, media = await anyio.to_thread.run_sync(metrics.page, request.headers.get("accept", ""))
         return Response(page, media_type=media)
 
