@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
@@ -166,6 +168,40 @@ def test_an_approver_sees_the_amount_and_agrees_to_it(opened: Opened) -> None:
         layer.call_blocking(pay)
         assert seen == [{"spent:USD": 2_000_000, "tokens": 1_000}]
         assert spent(layer) == 2_000_000
+
+
+def test_a_budget_and_more_of_it_are_set_from_elsewhere_while_a_process_runs(
+    opened: Opened, file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def said(*arguments: str) -> str:
+        main(["--config", str(file), "quota", *arguments])
+        shown = capsys.readouterr()
+        return shown.out + shown.err
+
+    with opened(TOKENS) as layer:
+
+        def bind() -> None:
+            end = time.monotonic() + 20
+            while spent(layer) == 0 and time.monotonic() < end:
+                call(layer, {"tokens": 1_000})
+                time.sleep(0.05)
+
+        call(layer, {"tokens": 1_000})
+        assert "set: 0.01 of spent:USD for each agent (by year)" in said(
+            "set", "agent", "spent:USD", "0.01", "-w", "year"
+        )
+        bind()
+        call(layer, {"tokens": 4_000})
+        with pytest.raises(QuotaExceededError):
+            call(layer, {"tokens": 1})
+        assert "boost of 1e-10: write a positive number" in said("boost", "agent:reader", "spent:USD", "1e-10")
+        assert "may use 0.002 more of spent:USD until" in said("boost", "agent:reader", "spent:USD", "0.002")
+        end = time.monotonic() + 20
+        while spent(layer) < 12_000_000 and time.monotonic() < end:
+            with contextlib.suppress(QuotaExceededError):
+                call(layer, {"tokens": 1_000})
+            time.sleep(0.05)
+        assert spent(layer) == 12_000_000
 
 
 def test_a_changed_price_counts_from_then_on_and_a_bad_one_changes_nothing(opened: Opened, file: Path) -> None:

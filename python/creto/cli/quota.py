@@ -209,35 +209,47 @@ def set_(frame: Frame, /, scope: str, meter: str, limit: str, lift: bool, **opti
 @command.command()
 @click.argument("scope")
 @click.argument("meter")
-@click.argument("units", type=int)
+@click.argument("units")
 @click.option("--for", "length", default="1h", show_default=True, help="How long: 30m, 12h, 7d.")
 @json_option
 @pass_frame
-def boost(frame: Frame, scope: str, meter: str, units: int, length: str) -> None:
-    """Allow one scope more for a time, without touching its quota.
+def boost(frame: Frame, scope: str, meter: str, units: str, length: str) -> None:
+    """Allow one scope more for a time, without touching its quota. UNITS of money are in the currency's unit.
 
     \b
     Example:
       creto quota boost team:research tool_calls 500 --for 2h
+      creto quota boost agent:reader spent:USD 20.00 --for 1d
     """
-    from creto.errors import InvalidInputError
     from creto.metering import QuotaEnforcer
     from creto.metering._open import effective, put_boost
     from creto.metering._period import instant, parse_length
     from creto.metering._rules import scope_under
 
-    if units <= 0:
-        raise InvalidInputError(f"boost of {units}: write a positive number of units")
+    more = _units(meter, units)
     now = time.time_ns() // 1000
     until = now + parse_length(length)
     scope = scope_under(frame.settings, scope)
     with frame.store() as store, store.begin() as tx:
         # Tried on the rules in force first, so that a boost of nothing is told at once.
-        QuotaEnforcer.from_settings(frame.settings, effective(tx, frame.settings)).boost(scope, meter, units, until)
-        made = put_boost(tx, frame.settings, scope, meter, units, until)
+        QuotaEnforcer.from_settings(frame.settings, effective(tx, frame.settings)).boost(scope, meter, more, until)
+        made = put_boost(tx, frame.settings, scope, meter, more, until)
     ends = instant(until, frame.settings.metering.time_zone)
-    data = {"id": made, "scope": scope, "meter": meter, "units": units, "until": until}
+    data = {"id": made, "scope": scope, "meter": meter, "units": more, "until": until}
     frame.show(data, f"{scope} may use {units} more of {meter} until {ends}")
+
+
+def _units(meter: str, text: str) -> int:
+    from creto._count import MONEY_SCALE, currency_of
+    from creto.errors import InvalidInputError
+
+    try:
+        units = Decimal(text) * (MONEY_SCALE if currency_of(meter) else 1)
+    except InvalidOperation:
+        units = Decimal(0)
+    if not units.is_finite() or units <= 0 or units.adjusted() > 27 or units % 1:
+        raise InvalidInputError(f"boost of {text}: write a positive number of units; only money can have a fraction")
+    return int(units)
 
 
 @command.command()
