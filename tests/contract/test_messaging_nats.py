@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from creto import _core
 from creto.errors import ConnectionFailedError, InvalidInputError, TimeoutError
 from creto.store import tables
 from machines import Machine, acquainted
+from servers import postgresql
 
 
 @pytest.fixture
@@ -286,3 +287,30 @@ def test_a_server_that_lost_its_streams_gets_them_again(machines: tuple[Machine,
         await client.close()
 
     anyio.run(main)
+
+
+def test_a_store_that_is_away_for_a_while_ends_no_layer_that_carries(
+    nats_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import creto
+
+    monkeypatch.setenv("CRETO_MESSAGING__NATS_URL", nats_url)
+    with postgresql() as server:
+        monkeypatch.setenv("CRETO_COMMON__STORE_URL", server.url())
+
+        async def main() -> None:
+            with ExitStack() as again, ExitStack() as first:
+                first.enter_context(server.running())
+                async with creto.open(tmp_path / "layer") as layer:
+                    agent = layer.agent("teller")
+                    first.close()
+                    await anyio.sleep(1.5)  # by now each who looks at the store has looked
+                    again.enter_context(server.running())
+                    with anyio.fail_after(30):
+                        await layer.send(agent, "teller", b"to myself")
+                        async with layer.inbox(agent) as inbox:
+                            message = await anext(inbox)
+                        assert message.body == b"to myself"
+                        await message.ack()
+
+        anyio.run(main)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -104,6 +104,16 @@ async def _open(stream: Any) -> None:
         await stream.add_stream(name=_STREAM, subjects=["creto.mail.*", "creto.receipt.*"], max_age=24 * 3600)
 
 
+@contextmanager
+def _away_at_times() -> Iterator[None]:
+    """Passes over a store that is busy, or away for a while: it is asked again at the next look."""
+    try:
+        yield
+    except CretoError as error:
+        if not error.should_retry:
+            raise
+
+
 Take = Callable[[Sequence[tuple[str, bytes]]], Awaitable[list[CretoError | None]]]
 
 
@@ -130,16 +140,12 @@ class _Carrier:
     async def send(self) -> None:
         """Publishes what is due, for ever."""
         while True:
-            try:
+            rows: list[Row[Any]] = []
+            with _away_at_times():
                 rows = await self._store.run(_outgoing.due, self._now(), _BATCH)
                 for row in rows:
                     if not self._carries(row):
                         await self._store.run(_outgoing.refuse, row, _TOO_LARGE)
-            except CretoError as error:
-                if not error.should_retry:
-                    raise
-                await anyio.sleep(_LOOK)  # the store is busy
-                continue
             carried = [row for row in rows if self._carries(row)]
             # Whatever the server says, a row waits for the recipient's receipt.
             await self._publish(
@@ -206,8 +212,9 @@ class _Carrier:
             with anyio.move_on_after(_LOOK):
                 await self._mailbox._outgoing_wake.wait()
                 return
-            if await self._store.fetch(_outgoing.any_due, self._now()):
-                return
+            with _away_at_times():
+                if await self._store.fetch(_outgoing.any_due, self._now()):
+                    return
 
     async def tell_refusals(self) -> None:
         """Publishes the receipts of what was filed and then refused, for ever; each once for as long as this runs.
@@ -215,12 +222,9 @@ class _Carrier:
         No answer comes to a receipt, so after a restart, and on an empty server, all that have not expired go again.
         """
         while True:
-            try:
+            rows: list[Row[Any]] = []
+            with _away_at_times():
                 rows = await self._store.fetch(_rows.refused, self._now())
-            except CretoError as error:
-                if not error.should_retry:
-                    raise
-                rows = []  # the store is busy
             untold = {(row.recipient, row.sender, row.message_id): row for row in rows}
             self._told &= untold.keys()
             fresh = {key: row for key, row in untold.items() if key not in self._told}
