@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from creto._course import spending
+from creto._in_thread import in_thread
 from creto.config._sources import system_folders
 from creto.errors import CretoError, InvalidInputError, UnauthorizedError
 from creto.runtime import Box, Change, Connection, Pool, Secrets, statement
 from creto.runtime._changes import spelt
 
 if TYPE_CHECKING:
+    from creto._act import Act
     from creto._parts import Parts
     from creto.config._governed import Governed
     from creto.config._settings import Settings
@@ -93,14 +95,17 @@ class LayerHooks:
 
     async def perform(
         self, action: str, resource: str, context: dict[str, Any], usage: dict[str, int], preview: str | None = None
-    ) -> None:
-        """Performs an act whose operation is the sandbox's own; what is refused is noted in `denied`, and raised."""
+    ) -> tuple[str, ...]:
+        """Performs an act whose operation is the sandbox's own, and gives who agreed to it.
+
+        What is refused is noted in `denied`, and raised.
+        """
         try:
-            await self._layer.perform(
+            return await self._layer.perform(
                 self._agent,
                 action,
                 resource,
-                lambda: None,
+                _approvers,
                 context=context,
                 usage=usage,
                 preview=preview,
@@ -112,23 +117,29 @@ class LayerHooks:
 
     async def egress(self, host: str, port: int, scheme: str | None) -> bool:
         """Performs `net:connect`; returns once it is recorded."""
-        context = _circumstances(Connection(host, port, scheme, None))
-        await self.perform("net:connect", f"{host}:{port}", context, {"connections": 1})
-        return True
+        return await self.connection(Connection(host, port, scheme, None))
 
     async def connection(self, connection: Connection) -> bool:
-        """Performs `net:connect`, and notes on the connection which policies a human answered for it."""
-        host, port, scheme = connection.host, connection.port, connection.scheme
-        asked = _asking(self._layer, self._agent, "net:connect", f"{host}:{port}", _circumstances(connection))
-        await self.egress(host, port, scheme)
-        connection.agreed = frozenset(asked or ())
+        """Performs `net:connect`, and notes on the connection which policies humans answered for it, and who."""
+        resource, context = f"{connection.host}:{connection.port}", _circumstances(connection)
+        asked = _asking(self._layer, self._agent, "net:connect", resource, context)
+        connection.approvers = await self.perform("net:connect", resource, context, {"connections": 1})
+        connection.agreed = frozenset(asked or ()) if connection.approvers else frozenset()
         return True
 
-    def ended(self, connection: Connection) -> str | None:
-        """Why a connection counts no more: who made it was revoked, or policy would not let it through now."""
+    async def _covers(self, connection: Connection, asking: Sequence[str]) -> bool:
+        """Whether humans agreed to a connection for all these policies who may still answer for them."""
+        if not connection.agreed.issuperset(asking):
+            return False
+        approvers = await in_thread(self._layer.parts.desk.approvers.all) if asking else []
+        still = [approver for approver in approvers if approver.id in connection.approvers]
+        return all(any(approver.may_answer(policy) for approver in still) for policy in asking)
+
+    async def ended(self, connection: Connection) -> str | None:
+        """Why a connection counts no more: who made it or agreed to it may not by now, or policy says otherwise."""
         resource = f"{connection.host}:{connection.port}"
         asking = _asking(self._layer, self._agent, "net:connect", resource, _circumstances(connection))
-        if asking is not None and connection.agreed.issuperset(asking):
+        if asking is not None and await self._covers(connection, asking):
             return None
         why = f"`net:connect` on `{resource}`: it was let through, and would not be any more"
         self._record("refusal", "net:connect", resource, why, {"refused": "open connection"}, {})
@@ -145,7 +156,7 @@ class LayerHooks:
         url = f"http://{host}{target}" if port == 80 else f"http://{host}:{port}{target}"
         context = {"host": host}
         asking = _asking(self._layer, self._agent, action, url, context)
-        if asking and connection.agreed.issuperset(asking):
+        if asking and await self._covers(connection, asking):
             await self._account(action, url, {"requests": 1}, asking)
         else:
             await self.perform(action, url, context, {"requests": 1})
@@ -353,6 +364,10 @@ def pool_of(parts: Parts, backend: str | None, hosts: Mapping[str, str] | None =
         settings["warm_pool_min_size"] = 0
     # No agent may read or rewrite what decides about it.
     return Pool(settings, parts.folder, backend=backend, hosts=hosts, protected=system_folders())
+
+
+def _approvers(act: Act) -> tuple[str, ...]:
+    return act.approvers
 
 
 def _circumstances(connection: Connection) -> dict[str, Any]:

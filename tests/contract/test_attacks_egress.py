@@ -12,7 +12,11 @@ import anyio
 import pytest
 
 import creto
+from creto._confined import LayerHooks
+from creto.config._sections import Approver as ApproverSection
+from creto.errors import OversightRequiredError
 from creto.runtime import Connection, Pool
+from desks import wait_for_request
 from sandboxes import BACKENDS, Answers, Bench, http_server, skip_unless
 
 pytestmark = pytest.mark.anyio
@@ -203,3 +207,36 @@ async def test_a_connection_ends_with_what_let_it_through(
                 assert "would not be any more" in (connection.reason or "")
             [refused] = await layer.parts.audit.query(action="net:connect", kind="refusal")
             assert refused.detail["refused"] == "open connection"
+
+
+ASKING = """
+@id("all") permit (principal, action, resource);
+@id("web") @oversight("web") forbid (principal, action in [Action::"net:connect", Action::"http:get"], resource);
+"""
+
+
+@pytest.mark.parametrize("change", ["revoked", "narrowed"])
+async def test_a_yes_to_a_connection_serves_no_request_once_its_approver_counts_no_more(
+    state: Path, tmp_path: Path, change: str
+) -> None:
+    """A connection stays open for hours, and each request on it would go on the word of who may say nothing now."""
+    (tmp_path / "asking.cedar").write_text(ASKING)
+    (tmp_path / "creto.toml").write_text('[authz]\npolicies = ["asking.cedar"]\n')
+    async with creto.open(state, config=[tmp_path / "creto.toml"]) as layer:
+        desk = layer.parts.desk
+        ann, _ = desk.approvers.add("ann", policies=["web"])
+        hooks = LayerHooks(layer, layer.agent("reader"), tmp_path, timeout=20)
+        connection = Connection("site.example", 80, "http", True)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(hooks.connection, connection)
+            desk.approve((await anyio.to_thread.run_sync(wait_for_request, desk))[0], ann)
+        assert await hooks.request(connection, "GET", "/a")
+        assert await hooks.ended(connection) is None
+        if change == "revoked":
+            desk.approvers.revoke("ann")
+        else:
+            desk.approvers.configure([ApproverSection(name="ann", policies=["else"])])
+        hooks = LayerHooks(layer, layer.agent("reader"), tmp_path, timeout=0.1)
+        with pytest.raises(OversightRequiredError, match="nobody answered in time"):
+            await hooks.request(connection, "GET", "/b")
+        assert "would not be any more" in (await hooks.ended(connection) or "")

@@ -36,7 +36,7 @@ class Hooks(Protocol):
 
     Hooks that have a method `connection(connection)` are asked by that in place of `egress`; those that have a method
     `request(connection, method, target)` are asked about each plain HTTP request too. Those that have a method
-    `ended(connection)`, which gives why an agreement counts no more, or None, are asked that each second for each
+    `ended(connection)` (async), which gives why a yes counts no more, or None, are asked that each second for each
     connection that is open; it ends then.
 
     Example:
@@ -85,6 +85,8 @@ class Connection:
     """Its plain HTTP requests that were let through, the newest, cut where they are long."""
     agreed: frozenset[str] = frozenset()
     """Policies that asked about it and were answered with yes."""
+    approvers: tuple[str, ...] = ()
+    """Who answered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -407,7 +409,7 @@ class Box:
                 if not connection.allowed or connection.reason is not None:
                     continue
                 try:
-                    connection.reason = ended(connection)
+                    connection.reason = await ended(connection)
                 except Exception as error:  # noqa: BLE001 - whatever it is, it is no yes
                     connection.reason = str(error)
                 if connection.reason is not None:
