@@ -13,7 +13,9 @@ from pathlib import Path
 
 import pytest
 
+import creto
 from creto import _core
+from creto.cli import main
 from creto.crypto import open_sealer
 from creto.errors import CretoError, InvalidInputError, NotFoundError
 from creto.nhi import Identities
@@ -144,6 +146,25 @@ def dumps_of(folder: Path, *arguments: str, **more: str) -> list[Path]:
     )
     assert process.returncode < 0, process.stderr
     return list(folder.iterdir())
+
+
+def test_a_folder_whose_keys_were_lost_gets_no_new_ones_and_goes_on_when_they_are_back(tmp_path: Path) -> None:
+    state, away = tmp_path / "state", tmp_path / "away"
+
+    def act() -> None:
+        with creto.open_blocking(state) as layer:
+            layer.perform_blocking(layer.agent("reader"), "tool:call", "search", lambda: 1)
+
+    act()
+    before = {path: path.read_bytes() for path in state.glob("ledger/*/checkpoint*")}
+    (state / "keys").rename(away)
+    with pytest.raises(NotFoundError, match=r"has a ledger, and .* does not have the key .* restore `keys` from the"):
+        act()
+    assert not list(state.glob("keys/*"))
+    assert before == {path: path.read_bytes() for path in state.glob("ledger/*/checkpoint*")}
+    away.rename(state / "keys")
+    assert main(["--state", str(state), "audit", "verify"]) == 0
+    act()
 
 
 def test_a_process_that_holds_keys_leaves_no_core_dump(tmp_path: Path) -> None:

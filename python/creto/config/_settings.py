@@ -170,9 +170,18 @@ class Settings(BaseSettings):
 
         Args:
             folder: The state folder.
+
+        Raises:
+            NotFoundError: There is a ledger and no key: new ones would sign what others have signed.
         """
         from creto.crypto import open_sealer
 
+        # In this order: whoever makes the folder at this moment makes the key before the ledger.
+        if any(folder.glob("ledger/[0-9]*")) and not any(folder.glob("keys/sealing.*")):
+            raise NotFoundError(
+                f"the state folder `{folder}` has a ledger, and `{folder / 'keys'}` does not have the key that seals "
+                "what signs it (`sealing.*`); restore `keys` from the backup, or begin with an empty folder"
+            )
         passphrase = self.common.passphrase
         text = passphrase.get_secret_value() if passphrase else None
         return open_sealer(folder / "keys", self.common.keys_sealed_by, text)
