@@ -11,6 +11,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -301,6 +302,18 @@ def test_processes_that_open_a_new_folder_at_once_all_succeed(state: Path, pytho
     processes = [python(code) for _ in range(4)]
     outputs = [process.communicate(timeout=60) for process in processes]
     assert [out for out, _ in outputs] == ["open\n"] * 4, outputs
+
+
+def test_threads_that_open_new_stores_at_once_each_make_the_tables_of_their_own(tmp_path: Path) -> None:
+    start = threading.Barrier(6)
+
+    def open_(number: int) -> int:
+        start.wait()
+        with Store(tmp_path / f"{number}") as store:
+            return rows(store)
+
+    with ThreadPoolExecutor(6) as threads:
+        assert list(threads.map(open_, range(6))) == [0] * 6
 
 
 # --- the outbox ------------------------------------------------------------------------------------------------------

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 from sqlalchemy import Connection, Engine, inspect, text
 
 from creto.errors import InvalidInputError
@@ -10,6 +12,8 @@ from creto.store._engine import WRITE
 __all__ = ["HEAD", "migrate"]
 
 HEAD = "0001_922a7ac1"
+# Alembic's state is one for the process: of two that migrate at once, one would make its tables in the other's store.
+_ALONE = threading.Lock()
 
 
 def migrate(engine: Engine, place: str) -> None:
@@ -51,4 +55,5 @@ def _upgrade(connection: Connection, found: str | None, place: str) -> None:
             "give creto a schema of its own (`?options=-csearch_path%3Dcreto`)"
         )
     config.attributes["connection"] = connection
-    command.upgrade(config, "head")
+    with _ALONE:
+        command.upgrade(config, "head")
