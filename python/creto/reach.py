@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from creto._wake import Wake
-from creto.errors import ConnectionFailedError, CretoError, ForkedError, InternalError, UnauthorizedError
+from creto.errors import ConnectionFailedError, ForkedError, InternalError, UnauthorizedError
 from creto.store import Commit, Store
 
 __all__ = ["EVERYTHING", "Follower", "Reach"]
@@ -215,10 +215,11 @@ class Reach:
     @property
     def fresh(self) -> bool:
         """True while this process knows of everything decided until a second ago; where False, acts must be denied."""
-        if self._pid != os.getpid() or self._thread is None or time.monotonic() - self._read_at > _STALE:
+        asked = self._pid == os.getpid() and self._thread is not None and self._failure is None
+        if not asked or time.monotonic() - self._read_at > _STALE:
             try:
                 self.catch_up()
-            except CretoError as error:
+            except Exception as error:  # noqa: BLE001 - whatever it is, as on the listening thread
                 self._failure = str(error)
         return self._failure is None
 
@@ -235,7 +236,8 @@ class Reach:
         if not self.fresh:
             raise UnauthorizedError(
                 f"denied: revocations and reloads by other processes cannot be read ({self._failure}); "
-                f"see `creto doctor` for the state of `{self._store.place}`"
+                f"see `creto doctor` for the state of `{self._store.place}`",
+                retry_after=_POLL,
             )
 
     def catch_up(self) -> None:

@@ -23,6 +23,7 @@ from sqlalchemy import select, update
 from creto import _core
 from creto.cli import main
 from creto.errors import (
+    ConnectionFailedError,
     DeliveryDeniedError,
     IntegrityError,
     InvalidInputError,
@@ -103,6 +104,37 @@ def test_a_message_comes_out_as_it_went_in(anywhere: Post, run: Any) -> None:
         assert own.id == sent.id
         receipts = await sent.receipts(timeout=30)
         assert [(r.recipient, r.outcome) for r in receipts] == [(READER, "acked"), (WRITER, "acked")]
+
+    run(main)
+
+
+def test_a_message_is_not_refused_for_a_store_that_is_away_while_it_is_opened_or_authorized(
+    anywhere: Post, run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mailbox = anywhere.mailbox
+    opened, faults = mailbox._receiving.opened, ["opened", "authorized", "opened"]
+
+    def opened_or_not(*given: Any) -> Any:
+        if faults[0:1] == ["opened"]:
+            faults.pop(0)
+            raise ConnectionFailedError("the database ended the connection")
+        return opened(*given)
+
+    async def authorized_or_not(_reader: Agent, _sender: str, _context: Any) -> None:
+        if faults:
+            faults.pop(0)
+            raise UnauthorizedError("denied: revocations cannot be read", retry_after=0.5)
+
+    monkeypatch.setattr(mailbox._receiving, "opened", opened_or_not)
+    mailbox._authorize_receive = authorized_or_not
+
+    async def main() -> None:
+        await mailbox.send(anywhere.writer, "reader", "not lost")
+        async with mailbox.inbox(anywhere.reader) as inbox:
+            with anyio.fail_after(60):
+                message = await anext(inbox)
+            await message.ack()
+        assert (message.text, message.redelivered, faults) == ("not lost", False, [])
 
     run(main)
 

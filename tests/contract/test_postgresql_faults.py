@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 
+import anyio
 import psycopg
 import pytest
 from sqlalchemy import select, text
@@ -216,6 +217,54 @@ def test_while_the_database_cannot_be_read_acts_are_denied_at_once_and_later_all
                     assert time.monotonic() - start < 9
                 time.sleep(0.7)  # until the listening thread has looked once more
                 assert act() == "done"
+
+
+def test_who_waits_for_a_message_or_a_human_outlasts_an_outage(tmp_path: Path) -> None:
+    read: list[str] = []
+
+    async def main(own: PostgreSQL, running: ExitStack) -> None:
+        async with creto.open(tmp_path / "state", config=[config]) as layer:
+            writer, reader = layer.agent("writer"), layer.agent("reader")
+            desk = layer.parts.desk
+            desk.approvers.add("ann")
+
+            async def inbox() -> None:
+                async with layer.inbox(reader) as messages:
+                    async for message in messages:
+                        await message.ack()
+                        read.append(message.text)
+                        if message.text == "after":
+                            return
+
+            async def pay() -> None:
+                read.append(await layer.perform(writer, "tool:call", "send_money", lambda: "sent", timeout=60))
+
+            with anyio.fail_after(90):
+                async with anyio.create_task_group() as group:
+                    group.start_soon(inbox)
+                    group.start_soon(pay)
+                    await layer.send(writer, "reader", b"before", content_type="text/plain")
+                    while not (read and desk.pending()):
+                        await anyio.sleep(0.05)
+                    running.close()
+                    await anyio.sleep(2)
+                    await anyio.to_thread.run_sync(running.enter_context, own.running())
+                    await anyio.sleep(1)
+                    await layer.send(writer, "reader", b"after", content_type="text/plain")
+                    [request] = desk.pending()
+                    await anyio.to_thread.run_sync(desk.approve, request, desk.approvers.named("ann"), "as agreed")
+            await layer.parts.audit.verify()
+
+    with postgresql() as own, ExitStack() as running:
+        running.enter_context(own.running())
+        (tmp_path / "pay.cedar").write_text(
+            '@id("all") permit (principal, action, resource);\n@id("pay") @oversight("payments")\n'
+            'forbid (principal, action == Action::"tool:call", resource == Tool::"send_money");'
+        )
+        config = tmp_path / "house.toml"
+        config.write_text(f'[common]\nstore_url = "{own.url()}"\n[authz]\npolicies = ["pay.cedar"]\n')
+        anyio.run(main, own, running)
+    assert sorted(read) == ["after", "before", "sent"]
 
 
 def test_a_store_that_cannot_be_opened_says_what_to_correct(server: PostgreSQL) -> None:

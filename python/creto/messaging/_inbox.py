@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import random
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
@@ -12,15 +14,18 @@ import anyio
 
 from creto._in_thread import in_thread
 from creto._wake import Wake
-from creto.errors import ForkedError, UnauthorizedError
+from creto.errors import CretoError, ForkedError, UnauthorizedError
 from creto.messaging import _rows
 from creto.messaging._message import Message
+from creto.store._faults import passing
 
 if TYPE_CHECKING:
     from creto.messaging._mailbox import Mailbox
     from creto.nhi import Agent
 
 __all__ = ["Inbox"]
+
+_log = logging.getLogger("creto.messaging")
 
 _NET = 0.5  # seconds between looks at the store where no wake-up came
 _DIRECT = 256  # messages that wait in memory before their senders do
@@ -59,6 +64,7 @@ class Inbox(AsyncIterator[Message]):
         self._seen: dict[tuple[str, str], int] = {}
         self._wake = Wake()
         self._ended = False
+        self._outlasts = False
         self._pid = os.getpid()
 
     def __aiter__(self) -> Self:
@@ -70,10 +76,25 @@ class Inbox(AsyncIterator[Message]):
                 raise ForkedError("this inbox belongs to the parent process; open one in the child")
             if self._ended:
                 raise StopAsyncIteration
-            message = await self.ready()
+            message = await self._outlasting(self.ready)
             if message is not None:
                 return message
             await self._wait()
+
+    async def _outlasting(self, look: Callable[[], Awaitable[Message | None]]) -> Message | None:
+        """What a look finds; who waits for messages waits out a store that is away too, which has them afterwards."""
+        try:
+            found = await look()
+            self._outlasts = False
+            return found
+        except CretoError as error:
+            if not passing(error):
+                raise
+            if not self._outlasts:
+                _log.warning("the inbox of `%s` waits: %s", self._agent.id, error)
+            self._outlasts = True
+            await anyio.sleep(random.uniform(_NET, 4 * _NET))  # noqa: S311 - so that not all come back at once
+            return None
 
     async def ready(self) -> Message | None:
         """The next message that is here already, or None.
@@ -100,7 +121,11 @@ class Inbox(AsyncIterator[Message]):
     async def _next_direct(self) -> Message | None:
         while self._direct:
             envelope, digest = self._direct.popleft()
-            message = await self._mailbox._receiving.open_direct(self._agent, envelope, digest, self._seen)
+            try:
+                message = await self._mailbox._receiving.open_direct(self._agent, envelope, digest, self._seen)
+            except CretoError:
+                self._direct.appendleft((envelope, digest))
+                raise
             if message is not None:
                 return message
         return None
@@ -114,11 +139,11 @@ class Inbox(AsyncIterator[Message]):
                 return None
             try:
                 await receiving.authorize(self._agent, message)
-            except UnauthorizedError as denial:
-                if message._held is not None:
-                    await receiving.deny(self._agent, message._held, str(denial))
-                continue
-            except BaseException:
+            except BaseException as error:
+                if isinstance(error, UnauthorizedError) and not passing(error):
+                    if message._held is not None:
+                        await receiving.deny(self._agent, message._held, str(error))
+                    continue
                 with anyio.CancelScope(shield=True):
                     await in_thread(partial(self._give_back, message))
                 raise

@@ -254,7 +254,7 @@ class Mailbox:
             with anyio.move_on_after(limit):
                 while True:
                     inbox._wake.clear()
-                    reply = await inbox._next_stored((sent.id, asked))
+                    reply = await inbox._outlasting(partial(inbox._next_stored, (sent.id, asked)))
                     if reply is not None:
                         return reply
                     await inbox._wait()

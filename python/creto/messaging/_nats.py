@@ -23,6 +23,7 @@ from creto.messaging._arriving import Answer, Arriving, Incomplete
 from creto.messaging._asking import asking
 from creto.messaging._nats_blobs import Blobs
 from creto.messaging._receiving import OVERHEAD
+from creto.store._faults import passing
 
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup
@@ -110,7 +111,7 @@ def _away_at_times() -> Iterator[None]:
     try:
         yield
     except CretoError as error:
-        if not error.should_retry:
+        if not passing(error):
             raise
 
 
@@ -287,7 +288,7 @@ class _Carrier:
         try:
             taken = await take(found) if found else []
         except CretoError as error:
-            if not error.should_retry:
+            if not passing(error):
                 raise
             return [error] * len(parcels)  # the store is busy
         for place, (start, end) in enumerate(parts):

@@ -14,6 +14,7 @@ from creto.errors import CretoError, EncryptionFailedError, NotFoundError, Unaut
 from creto.messaging import _attachment, _receipt, _rows
 from creto.messaging._message import Message
 from creto.messaging._record import record
+from creto.store._faults import passing
 
 if TYPE_CHECKING:
     from creto.messaging._mailbox import Mailbox
@@ -57,6 +58,11 @@ class Receiving:
                     raise EncryptionFailedError("the message was filed under another name than its own")
                 return self._message(agent, header, body, held, held.envelope)
             except CretoError as error:
+                if passing(error):
+                    # Nothing is said against the message: it goes back, or comes again once its hold is over.
+                    with suppress(CretoError), self._store.begin() as tx:
+                        _rows.give_back(tx, held, False)
+                    raise
                 self._end(agent, held, "refused", str(error))
 
     async def open_direct(
@@ -64,7 +70,7 @@ class Receiving:
     ) -> Message | None:
         """Opens what was handed over in memory; None where it is refused."""
         now = int(self._mailbox._clock())
-        sender = ""
+        sender, taken = "", None
         try:
             verified = self.verified(agent, envelope, now, DIRECT_SECONDS)
             header = verified.header()
@@ -75,10 +81,14 @@ class Receiving:
             if len(seen) > _SEEN:
                 for old in [old for old, until in seen.items() if until <= now]:
                     del seen[old]
-            seen[key] = header["expires"]
+            seen[key], taken = header["expires"], key
             message = self._message(agent, header, body, None, envelope)
             await self.authorize(agent, message)
         except CretoError as error:
+            if passing(error):
+                if taken is not None:
+                    del seen[taken]
+                raise
             self._tell(agent.id, sender, "", envelope, digest, {"failure": str(error)})
             return None
         self._tell(agent.id, sender, message.id, envelope, digest, "success")

@@ -12,8 +12,8 @@ from typing import Any
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
-from creto.errors import InternalError
 from creto.store._engine import WRITE, XID
+from creto.store._faults import InDoubtError
 from creto.store._transaction import Transaction
 
 __all__ = ["ended", "leave"]
@@ -37,7 +37,7 @@ def ended(connection: Connection, tx: Transaction, timeout: float) -> Iterator[N
         timeout: Seconds to wait for a database that went away in the midst of the commit.
 
     Raises:
-        InternalError: It did not come back to say whether that counts; the transaction is `in_doubt`.
+        InDoubtError: It did not come back to say whether that counts; the transaction is `in_doubt`.
     """
     inner = connection.begin()
     number = connection.info.pop(XID, None)
@@ -71,7 +71,7 @@ def _counts(engine: Engine, tx: Transaction, number: int, timeout: float, error:
         time.sleep(random.uniform(wait / 2, wait))  # noqa: S311 - so that not all ask at once
         wait = min(2 * wait, 1.0)
     tx.in_doubt = True
-    raise InternalError(
+    raise InDoubtError(
         "the connection to the database was lost in the midst of a commit, and it did not come back within "
         f"{timeout:g} s to say whether that counts; look before you try again"
     ) from error

@@ -15,9 +15,10 @@ from creto.errors import (
     InternalError,
     InvalidInputError,
     TimeoutError,
+    UnauthorizedError,
 )
 
-__all__ = ["translated"]
+__all__ = ["InDoubtError", "passing", "translated"]
 
 # PostgreSQL's states, whole or by the class that they begin with: https://www.postgresql.org/docs/current/errcodes-appendix.html
 _BUSY = ("40P01", "55P03", "40001", "57014")  # deadlock, lock, serialization, time-out: the next try can succeed
@@ -25,6 +26,22 @@ _GONE = ("08", "57P", "25P")  # the connection is lost, or was ended by the serv
 _STANDBY = ("25006", "55000")
 _FULL = ("too many clients", "too many connections", "connection slots are reserved")
 _REFUSED = ("password", "authentication failed", "pg_hba.conf", "does not exist", "SSL", "certificate")
+
+
+class InDoubtError(InternalError):
+    """Whether a transaction counts is not known: its commit was not answered, and the database did not come back."""
+
+
+def passing(error: CretoError) -> bool:
+    """True where the store may do better later, so that what waits for it goes on waiting.
+
+    It is unreachable, busy, or went away in the midst of a commit; or acts are denied for as long as it is.
+
+    Args:
+        error: Of the store, or of an act.
+    """
+    denied = isinstance(error, UnauthorizedError) and error.retry_after is not None
+    return error.should_retry or denied or isinstance(error, InDoubtError)
 
 
 @contextmanager
