@@ -303,8 +303,9 @@ def test_a_store_that_is_away_for_a_while_ends_no_layer_that_carries(
                 first.enter_context(server.running())
                 async with creto.open(tmp_path / "layer") as layer:
                     agent = layer.agent("teller")
-                    first.close()
-                    await anyio.sleep(1.5)  # by now each who looks at the store has looked
+                    await anyio.sleep(1)  # by now it carries
+                    await anyio.to_thread.run_sync(first.close)
+                    await anyio.sleep(2)  # and by now each who looks at the store has looked
                     again.enter_context(server.running())
                     with anyio.fail_after(30):
                         await layer.send(agent, "teller", b"to myself")
