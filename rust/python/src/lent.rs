@@ -3,7 +3,8 @@
 //! Nearly every context and every usage is of that kind. Counting references to a name and a value, and back, costs more than the decision
 //! that is asked for; what is not of that kind is taken hold of by `value`.
 
-use crate::value::{borrow, borrow_usage, hold, hold_usage};
+use crate::quota::Quantities;
+use crate::value::{borrow, hold};
 use creto_enablement_common::{Fields, Usage, Value};
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -36,9 +37,10 @@ pub fn with_act<R>(
     }
     drop((fields, meters));
     let held = context.map(hold).transpose()?;
-    let held_usage = usage.map(hold_usage).transpose()?.unwrap_or_default();
+    let held_usage = usage.map(|usage| Quantities::read(usage.py(), usage)).transpose()?;
     let fields = held.as_ref().map(borrow).transpose()?.unwrap_or_default();
-    Ok(ask(&fields, &borrow_usage(&held_usage)?))
+    let meters = held_usage.as_ref().map(Quantities::refs).transpose()?.unwrap_or_default();
+    Ok(ask(&fields, &meters))
 }
 
 /// Asks with the names of a path and usage; none where they are of another kind, and nothing was asked then. `Send`: as above.

@@ -38,35 +38,6 @@ enum Place<'py> {
     Nested(usize),
 }
 
-/// Meters and quantities, kept alive while Rust borrows the names.
-pub type Meters<'py> = SmallVec<[(Bound<'py, PyString>, u64); 4]>;
-
-/// Takes hold of usage.
-pub fn hold_usage<'py>(usage: &Bound<'py, PyDict>) -> PyResult<Meters<'py>> {
-    usage
-        .iter()
-        .map(|(meter, quantity)| {
-            let py = meter.py();
-            let meter = meter.cast_into::<PyString>()?;
-            let units = quantity.extract::<i64>().ok().and_then(|units| u64::try_from(units).ok());
-            let quantity = units.ok_or_else(|| {
-                to_py(
-                    py,
-                    &Error::invalid(format!(
-                        "usage `{meter}`: a quantity is a whole number of the meter's smallest unit, from 0 to 2^63 - 1"
-                    )),
-                )
-            })?;
-            Ok((meter, quantity))
-        })
-        .collect()
-}
-
-/// Borrows what is held of usage.
-pub fn borrow_usage<'a>(held: &'a Meters<'_>) -> PyResult<SmallVec<[(&'a str, u64); 4]>> {
-    held.iter().map(|(meter, quantity)| Ok((meter.to_str()?, *quantity))).collect()
-}
-
 /// Takes hold of a context.
 pub fn hold<'py, 'a>(context: &Bound<'py, PyDict>) -> PyResult<HeldFields<'py, 'a>> {
     let mut held = HeldFields { named: SmallVec::new(), nested: Vec::new() };
