@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
-use creto_authz::{Engine, EntityChange, Role, Sources, code};
+use creto_authz::{Engine, EntityChange, Role, Sources, Told, code};
 use creto_enablement_common::{CheckRef, Decision};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -276,12 +276,22 @@ fn every_decision_says_which_policies_made_it_and_how_old_what_it_knew_was() {
     let said = |resource: &str, context: &[(&str, creto_enablement_common::Value<'_>)]| {
         let check = CheckRef { agent: A, action: "tool:call", resource, context };
         let prepared = engine.prepare(A, "tool:call", None).unwrap();
-        [engine.rule(&check), engine.rule_prepared(&prepared, Some(resource), context)]
+        let view = engine.view();
+        let told = match view.begin(A, "tool:call", resource, |begun| begun.tell(context)) {
+            Told::Common(place) => view.common(place),
+            Told::Own(ruling) => *ruling,
+        };
+        let ruled = engine.rule(&check);
+        assert_eq!((&told.decision, &told.permit, &told.oversight), (&ruled.decision, &ruled.permit, &ruled.oversight));
+        [ruled, told, engine.rule_prepared(&prepared, Some(resource), context)]
     };
     let all = || {
         let unknown = engine.rule(&CheckRef { agent: A, action: "tool:none", resource: "hammer", context: &[] });
         let strange = ("strange", creto_enablement_common::Value::Bool(true));
-        [said("hammer", &[]), said("saw", &[]), said("axe", &[]), said("hammer", &[strange])].into_iter().flatten().chain([unknown])
+        [said("hammer", &[]), said("saw", &[]), said("axe", &[]), said("hammer", &[strange]), said(r#"Tool::"\q""#, &[])]
+            .into_iter()
+            .flatten()
+            .chain([unknown])
     };
     let mut seen = Vec::new();
     for ruling in all() {
