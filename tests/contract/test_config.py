@@ -198,11 +198,17 @@ def test_a_secret_in_a_mistaken_place_is_not_repeated(
     loaded: Callable[..., Settings], capsys: pytest.CaptureFixture[str], project: Path
 ) -> None:
     loaded("")
-    (project / "given.toml").write_text('[common]\nstore_url = ["hunter2"]\n')
-    assert main(["--config", str(project / "given.toml"), "config", "show"]) == 2
-    said = capsys.readouterr().err
-    assert "`common.store_url`" in said
-    assert "hunter2" not in said
+    for setting, value in (
+        ("common.store_url", '["hunter2"]'),
+        ("common.store_url", '"mysql://creto:hunter2@db/creto"'),  # checked, and not what it should be
+        ("oversight.metrics_token", '"hunter2"'),
+    ):
+        section, name = setting.split(".")
+        (project / "given.toml").write_text(f"[{section}]\n{name} = {value}\n")
+        assert main(["--config", str(project / "given.toml"), "config", "show"]) == 2
+        said = capsys.readouterr().err
+        assert f"`{setting}`" in said
+        assert "hunter2" not in said
 
 
 # --- trust -----------------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_fd_to_metric_families as prometheus
 
 import creto
+from creto.config import load
 from creto.errors import CretoError, InvalidInputError
 from creto.server import Metrics, serve_inbox
 from desks import wait_until
@@ -180,6 +181,11 @@ def test_figures_need_their_own_token_and_it_opens_nothing_else(watched: Watched
 def test_a_token_that_could_be_guessed_is_refused(watched: Watched) -> None:
     with pytest.raises(InvalidInputError, match="`oversight.metrics_token` has 5 characters; give at least 16"):
         Metrics(watched.layer.parts.folder, watched.layer.parts.store, "short")
+    with pytest.raises(
+        InvalidInputError, match="`oversight.metrics_token` .*: it has 5 characters; give at least 16"
+    ) as told:
+        load(environment={"CRETO_OVERSIGHT__METRICS_TOKEN": "hunte"}, system=False)
+    assert "hunte" not in str(told.value)
 
 
 def test_it_says_when_it_is_ready(watched: Watched) -> None:

@@ -16,7 +16,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, mo
 
 from creto import _core
 from creto.config._currencies import PLACES
-from creto.config._patterns import APPROVER, EMAIL
+from creto.config._patterns import APPROVER, EMAIL, SHORTEST_TOKEN
 
 __all__ = [
     "Approver",
@@ -91,6 +91,14 @@ def _currency(value: str) -> str:
 def _store_url(value: SecretStr) -> SecretStr:
     if not value.get_secret_value().startswith(("postgresql://", "postgresql+psycopg://", "postgres://")):
         raise ValueError("write a `postgresql://` URL; where there is none, the store is a file in the state folder")
+    return value
+
+
+def _token(value: SecretStr) -> SecretStr:
+    if (length := len(value.get_secret_value())) < SHORTEST_TOKEN:
+        raise ValueError(
+            f"it has {length} characters; give at least {SHORTEST_TOKEN}, such as `openssl rand -hex 16` prints"
+        )
     return value
 
 
@@ -212,7 +220,7 @@ class Oversight(Section):
     """Its port; 0 for any free one."""
     inbox_url: str | None = _setting(None, reload=True)
     """The inbox as approvers reach it, for links in announcements."""
-    metrics_token: SecretStr | None = _setting(None)
+    metrics_token: Annotated[SecretStr, AfterValidator(_token)] | None = _setting(None)
     """With which Prometheus reads the inbox's `/metrics`, at least 16 characters; without it there is no such page."""
     slack_webhook_url: SecretStr | None = _setting(None, reload=True)
     """A Slack incoming webhook that announces requests."""

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from pydantic import (
     BaseModel,
@@ -396,4 +396,9 @@ def _fields_at(location: tuple[str | int, ...]) -> list[str]:
 def _is_secret(location: tuple[str | int, ...]) -> bool:
     model = _models_at(location[:-1])
     field = model.model_fields.get(str(location[-1])) if model else None
-    return field is not None and SecretStr in (field.annotation, *getattr(field.annotation, "__args__", ()))
+    return field is not None and _holds_secret(field.annotation)
+
+
+def _holds_secret(annotation: Any) -> bool:
+    """True where a secret is somewhere in a type, with or without what checks it around it."""
+    return annotation is SecretStr or any(map(_holds_secret, get_args(annotation)))

@@ -21,6 +21,7 @@ from sqlalchemy import func, select
 
 from creto.audit._reading import Followers
 from creto.audit._record import AuditRecord
+from creto.config._patterns import SHORTEST_TOKEN
 from creto.errors import InvalidInputError
 from creto.messaging._rows import UNREAD
 from creto.metering import StoreAuthority
@@ -32,7 +33,6 @@ from creto.store.tables import mailbox, outgoing, oversight_requests
 
 __all__ = ["Metrics"]
 
-_SHORTEST_TOKEN = 16
 _ENDS = ("success", "failure", "denied", "quota")
 _ANSWERS = ("approved", "denied", "expired", "cancelled")
 _NAMED_LEVELS = ("organisation", "team")
@@ -61,9 +61,9 @@ class Metrics(Collector):
     """
 
     def __init__(self, folder: Path, store: Store, token: str) -> None:
-        if len(token) < _SHORTEST_TOKEN:
+        if len(token) < SHORTEST_TOKEN:
             raise InvalidInputError(
-                f"`oversight.metrics_token` has {len(token)} characters; give at least {_SHORTEST_TOKEN}, "
+                f"`oversight.metrics_token` has {len(token)} characters; give at least {SHORTEST_TOKEN}, "
                 "such as `openssl rand -hex 16` prints"
             )
         self._folder = folder
