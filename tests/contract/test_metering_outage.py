@@ -60,6 +60,44 @@ def test_what_is_leased_is_spent_then_nothing_more_until_the_authority_answers_a
             assert ended == [ConnectionFailedError, ConnectionFailedError, QuotaExceededError]
 
 
+def test_what_is_let_go_of_during_an_outage_goes_back_afterwards_and_once(tmp_path: Path) -> None:
+    idle, other = QuotaEnforcer(RULES), QuotaEnforcer(RULES)
+    with Store(tmp_path) as store:
+        line = Line(StoreAuthority(store))
+        with Leases(idle, line) as leases, Leases(other, StoreAuthority(store)) as others:
+            leases.supply(lambda: idle.consume_nowait(PATH, {"m": 1}))
+            leases.tick()  # from now on it counts as idle
+            line.cut = True
+            for _ in range(2):
+                with pytest.raises(ConnectionFailedError):
+                    leases.tick()
+            line.cut = False
+            # What it takes up again it does not give back.
+            leases.supply(lambda: idle.consume_nowait(PATH, {"m": 1}))
+            for _ in range(3):
+                leases.tick()
+            for _ in range(LIMIT - 2):
+                others.supply(lambda: other.consume_nowait(PATH, {"m": 1}))
+            with pytest.raises(QuotaExceededError):
+                others.supply(lambda: other.consume_nowait(PATH, {"m": 1}))
+
+
+def test_units_let_go_of_during_an_outage_are_others_once_it_is_over(tmp_path: Path) -> None:
+    idle, other = QuotaEnforcer(RULES), QuotaEnforcer(RULES)
+    with Store(tmp_path) as store:
+        line = Line(StoreAuthority(store))
+        with Leases(idle, line) as leases, Leases(other, StoreAuthority(store)) as others:
+            leases.supply(lambda: idle.consume_nowait(PATH, {"m": 1}))
+            leases.tick()
+            line.cut = True
+            with pytest.raises(ConnectionFailedError):
+                leases.tick()
+            line.cut = False
+            leases.tick()
+            for _ in range(LIMIT - 1):
+                others.supply(lambda: other.consume_nowait(PATH, {"m": 1}))
+
+
 def test_an_outage_that_is_allowed_for_counts_what_goes_beyond(tmp_path: Path) -> None:
     quota = QuotaEnforcer(RULES)
     with Store(tmp_path) as store:

@@ -82,6 +82,7 @@ class Leases:
         self._closed = False
         self._wake = quota.wake_fd()
         self._last: dict[tuple[Any, ...], int] = {}
+        self._owed: list[tuple[dict[str, Any], int]] = []
         self._begin()
         self._pid = os.getpid()
         quota.leases = self
@@ -97,6 +98,7 @@ class Leases:
         # shard: what it leased and did not give back stays spent.
         self.asking = threading.Lock()
         self._settling = threading.Lock()
+        self._owed = []
         self.shard = ""
         self._begin()
 
@@ -174,7 +176,11 @@ class Leases:
 
     def _ask(self, needs: list[dict[str, Any]], now: float) -> list[Grant]:
         until = int((now + self.ttl) * 1e6)
-        return self.authority.lease(self.holder, needs, until, shard=self.shard, relaxed=self.relaxed)
+        grants = self.authority.lease(self.holder, needs, until, shard=self.shard, relaxed=self.relaxed)
+        # Its answer is all that this process has, and what that owes of it is taken up again.
+        granted = {_identity(grant.need) for grant in grants}
+        self._owed = [(lease, units) for lease, units in self._owed if _identity(lease) not in granted]
+        return grants
 
     def _settle_dead(self) -> int:
         """Settles leases that have run out; how many units were freed so far, here or by another thread meanwhile."""
@@ -199,13 +205,24 @@ class Leases:
             busy = [lease for lease in held if lease not in idle]
             self._last = {_identity(lease): int(lease["used"]) for lease in held}
             back = [(lease, self.quota.surrender(lease)) for lease in idle]
-            if back:
-                self.authority.give_back(self.holder, [(lease, units) for lease, units in back if units])
+            self._owed += [(lease, units) for lease, units in back if units]
+            self._give_owed()
             if busy:
                 kept = self.authority.report(self.holder, busy, int((now + self.ttl) * 1e6))
                 for lease, units in zip(busy, kept, strict=True):
                     self.quota.grant(lease, units, int((now + self.ttl * _MARGIN) * 1e6))
         self._settle_dead()
+
+    def _give_owed(self) -> None:
+        """Gives back what this process has let go of, at the next tick where the authority is away."""
+        if self._owed:
+            try:
+                self.authority.give_back(self.holder, self._owed)
+            except CretoError as error:
+                if not error.should_retry:
+                    self._owed = []  # perhaps they are back: given back twice they would be handed out twice
+                raise
+            self._owed = []
 
     def _run(self) -> None:
         due = time.monotonic() + self.ttl / 3
@@ -233,11 +250,10 @@ class Leases:
         os.close(self._wake)
         self.quota.leases = None
         with self.asking:
-            back = [(lease, self.quota.surrender(lease)) for lease in self.quota.leases_held()]
+            self._owed += [(lease, self.quota.surrender(lease)) for lease in self.quota.leases_held()]
             # Where the authority cannot be reached, they go back by the ledger once the lease has run out.
             with contextlib.suppress(CretoError):
-                if back:
-                    self.authority.give_back(self.holder, back)
+                self._give_owed()
 
 
 def _weak(method: Callable[[], None]) -> Callable[[], None]:
