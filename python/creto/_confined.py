@@ -124,22 +124,22 @@ class LayerHooks:
         resource, context = f"{connection.host}:{connection.port}", _circumstances(connection)
         asked = _asking(self._layer, self._agent, "net:connect", resource, context)
         connection.approvers = await self.perform("net:connect", resource, context, {"connections": 1})
-        connection.agreed = frozenset(asked or ()) if connection.approvers else frozenset()
+        connection.agreed = frozenset(asked or ())
         return True
 
-    async def _covers(self, connection: Connection, asking: Sequence[str]) -> bool:
-        """Whether humans agreed to a connection for all these policies who may still answer for them."""
-        if not connection.agreed.issuperset(asking):
+    async def _covers(self, agreed: frozenset[str], approvers: Sequence[str], asking: Sequence[str]) -> bool:
+        """Whether what these approvers agreed to answers all that asks, and they may still answer for it."""
+        if not agreed.issuperset(asking):
             return False
-        approvers = await in_thread(self._layer.parts.desk.approvers.all) if asking else []
-        still = [approver for approver in approvers if approver.id in connection.approvers]
+        known = await in_thread(self._layer.parts.desk.approvers.all) if asking else []
+        still = [approver for approver in known if approver.id in approvers]
         return all(any(approver.may_answer(policy) for approver in still) for policy in asking)
 
     async def ended(self, connection: Connection) -> str | None:
         """Why a connection counts no more: who made it or agreed to it may not by now, or policy says otherwise."""
         resource = f"{connection.host}:{connection.port}"
         asking = _asking(self._layer, self._agent, "net:connect", resource, _circumstances(connection))
-        if asking is not None and await self._covers(connection, asking):
+        if asking is not None and await self._covers(connection.agreed, connection.approvers, asking):
             return None
         why = f"`net:connect` on `{resource}`: it was let through, and would not be any more"
         self._record("refusal", "net:connect", resource, why, {"refused": "open connection"}, {})
@@ -156,7 +156,7 @@ class LayerHooks:
         url = f"http://{host}{target}" if port == 80 else f"http://{host}:{port}{target}"
         context = {"host": host}
         asking = _asking(self._layer, self._agent, action, url, context)
-        if asking and await self._covers(connection, asking):
+        if asking and await self._covers(connection.agreed, connection.approvers, asking):
             await self._account(action, url, {"requests": 1}, asking)
         else:
             await self.perform(action, url, context, {"requests": 1})
@@ -231,7 +231,7 @@ class LayerHooks:
     async def changes(self, changes: list[Change]) -> list[Change]:
         """Performs `fs:write` for each change, and gives back those that may be carried out."""
         self._found = None  # the folders may be other ones by now
-        agreed: list[Change] = []
+        agreed: list[tuple[Change, tuple[frozenset[str], tuple[str, ...]]]] = []
         refused: set[str] = set()
         for change in changes:
             if change.refused:
@@ -241,12 +241,23 @@ class LayerHooks:
             if any(change.path.startswith(f"{path}/") for path in refused):
                 continue
             try:
-                await self._write(change)
-                agreed.append(change)
+                agreed.append((change, await self._write(change)))
             except CretoError:
                 if change.kind == "added" and change.shape == "folder":
                     refused.add(change.path)
-        return agreed
+        # Humans may have thought for hours about those that came later.
+        return [change for change, yes in agreed if await self._stands(change, *yes)]
+
+    async def _stands(self, change: Change, agreed: frozenset[str], approvers: tuple[str, ...]) -> bool:
+        """Whether a change that was agreed to may still be carried out."""
+        asking = _asking(self._layer, self._agent, "fs:write", change.name, _facts(change))
+        if asking is not None and await self._covers(agreed, approvers, asking):
+            found = self._found
+            if found is None or found[0] is self._layer.parts.live.current or await self._ours(change) is None:
+                return True
+        why = f"`fs:write` on `{change.name}`: it was agreed to, and would not be any more"
+        self._refuse(change, why, "agreement")
+        return False
 
     def _governed(self) -> Governed:
         """What no agent changes; looked for anew where the configuration was reloaded while a human thought."""
@@ -264,7 +275,8 @@ class LayerHooks:
                 return folder
         return None
 
-    async def _write(self, change: Change) -> None:
+    async def _ours(self, change: Change) -> str | None:
+        """What a change would touch that no agent may; None where it touches nothing of that."""
         governed = self._governed().why(
             self._workdir / change.path,
             link=change.shape == "link",
@@ -276,23 +288,29 @@ class LayerHooks:
 
             if await anyio.to_thread.run_sync(_hidden, self._layer, self._agent, self._workdir, marked):
                 governed = "what marks a folder as installed, which would have files in view that policy hides"
+        return governed
+
+    def _refuse(self, change: Change, why: str, refused: str) -> UnauthorizedError:
+        self._record("refusal", "fs:write", change.name, why, {"refused": refused}, {})
+        error = UnauthorizedError(why)
+        self.denied.append(("fs:write", change.name, error))
+        return error
+
+    async def _write(self, change: Change) -> tuple[frozenset[str], tuple[str, ...]]:
+        """Performs `fs:write`; gives the policies that humans answered, and who they were."""
+        governed = await self._ours(change)
         if governed is not None:
             why = (
                 f"`fs:write` on `{change.name}`: it is {governed}; "
                 "whoever answers for the agent changes it, outside of the sandbox"
             )
-            self._record("refusal", "fs:write", change.name, why, {"refused": "configuration"}, {})
-            refused = UnauthorizedError(why)
-            self.denied.append(("fs:write", change.name, refused))
-            raise refused
-        context: dict[str, Any] = {"path": change.name, "change": change.kind}
-        if change.size_after is not None:
-            context["bytes"] = change.size_after
-        if change.digest_after:
-            context["sha256"] = change.digest_after
-        if change.shape == "file" and (change.mode_after or 0) & 0o111 & ~(change.mode_before or 0):
-            context["executable"] = True  # the content may be the same as before, and the act is not
-        await self.perform("fs:write", change.name, context, {"files_changed": 1}, change.diff or str(change))
+            raise self._refuse(change, why, "configuration")
+        context = _facts(change)
+        asked = _asking(self._layer, self._agent, "fs:write", change.name, context)
+        approvers = await self.perform(
+            "fs:write", change.name, context, {"files_changed": 1}, change.diff or str(change)
+        )
+        return frozenset(asked or ()), approvers
 
 
 @asynccontextmanager
@@ -368,6 +386,17 @@ def pool_of(parts: Parts, backend: str | None, hosts: Mapping[str, str] | None =
 
 def _approvers(act: Act) -> tuple[str, ...]:
     return act.approvers
+
+
+def _facts(change: Change) -> dict[str, Any]:
+    context: dict[str, Any] = {"path": change.name, "change": change.kind}
+    if change.size_after is not None:
+        context["bytes"] = change.size_after
+    if change.digest_after:
+        context["sha256"] = change.digest_after
+    if change.shape == "file" and (change.mode_after or 0) & 0o111 & ~(change.mode_before or 0):
+        context["executable"] = True  # the content may be the same as before, and the act is not
+    return context
 
 
 def _circumstances(connection: Connection) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from creto._confined import LayerHooks
 from creto.errors import CretoError, UnauthorizedError
 from creto.runtime import Connection, Pool, Secrets
 from creto.runtime._outside import run_outside
+from desks import wait_for_request
 from sandboxes import BACKENDS, Bench, sh, skip_unless
 
 
@@ -192,3 +193,48 @@ async def test_who_acts_for_another_has_no_more_in_a_sandbox_than_was_passed_on(
         assert await hooks.request(connection, "GET", "/a")
         with pytest.raises(UnauthorizedError, match="the delegation to `.*alice` does not cover it"):
             await hooks.request(connection, "GET", "/b")
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("change", ["agent", "policy", "approver"])
+async def test_what_was_agreed_to_is_not_carried_out_once_it_would_not_be_agreed_to(
+    state: Path, tmp_path: Path, change: str
+) -> None:
+    """Two files; while a human looks at the second, the first, which was let through, is let through no more."""
+    skip_unless("process")
+    rules, project = tmp_path / "rules.cedar", tmp_path / "project"
+    asks = 'context.path == "b"' if change != "approver" else "true"
+    rules.write_text(
+        '@id("all") permit (principal, action, resource);\n'
+        f'@id("desk") @oversight("desk") forbid (principal, action == Action::"fs:write", resource) when {{ {asks} }};'
+    )
+    (tmp_path / "rules.toml").write_text('[authz]\npolicies = ["rules.cedar"]\n[runtime]\nwarm_pool_min_size = 0\n')
+    project.mkdir()
+    async with creto.open(state, config=[tmp_path / "rules.toml"]) as layer:
+        desk = layer.parts.desk
+        ann, bob = (desk.approvers.add(name)[0] for name in ("ann", "bob"))
+
+        async def human() -> None:
+            if change == "approver":
+                desk.approve((await anyio.to_thread.run_sync(wait_for_request, desk))[0], ann)
+                while desk.pending()[:1] == [] or desk.pending()[0].resource != "b":
+                    await anyio.sleep(0.05)
+                desk.approvers.revoke("ann")
+            request = (await anyio.to_thread.run_sync(wait_for_request, desk))[0]
+            if change == "agent":
+                await layer.parts.identities.revoke("writer", "left")
+            elif change == "policy":
+                rules.write_text(rules.read_text() + '@id("a") forbid (principal, action, resource == Path::"a");')
+                layer.parts.live.reload("test")
+            desk.approve(request, bob)
+
+        async with layer.sandbox(layer.agent("writer"), project, backend="process", timeout=30) as box:
+            await sh(box, "echo theirs > a; echo theirs > b")
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(human)
+                found, carried = await box.settle()
+        assert [one.path for one in found] == ["a", "b"]
+        assert [one.path for one in carried] == ([] if change == "agent" else ["b"])
+        assert not (project / "a").exists()
+        refusals = await layer.parts.audit.query(action="fs:write", kind="refusal")
+        assert "a" in {record.resource for record in refusals}
