@@ -316,6 +316,26 @@ def test_the_person_at_the_terminal_is_asked_and_enter_is_no_yes(project: Path) 
     assert (project / "new.txt").read_text() == "typed\n"
 
 
+def test_ctrl_c_where_all_changes_are_asked_about_together_ends_the_run(project: Path) -> None:
+    skip_unless("process")
+    pid, master = pty.fork()
+    if pid == 0:
+        os.execv(CRETO[0], [*CRETO, "run", "--backend", "process", "--", "touch", "a.txt", "b.txt"])
+    try:
+        screen = _Screen(master)
+        screen.wait_for("type all to agree to all")
+        screen.type("\x03")
+        screen.wait_for("creto: interrupted")
+        deadline = time.monotonic() + 15
+        while (ended := os.waitpid(pid, os.WNOHANG)) == (0, 0):
+            assert time.monotonic() < deadline, "it waits for a line that nobody will type"
+            time.sleep(0.05)
+    finally:
+        os.close(master)
+    assert os.waitstatus_to_exitcode(ended[1]) == 130
+    assert list(project.iterdir()) == []
+
+
 class _Screen:
     """What a terminal shows so far."""
 

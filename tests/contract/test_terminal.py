@@ -144,6 +144,40 @@ def test_enter_is_never_a_yes_and_neither_is_anything_else(screen: Screen, offic
     assert "was denied by `spiffe://creto.local/approver/ann`: because of the amount" in screen.stdout()
 
 
+def test_the_end_of_input_is_no_answer_and_the_question_stays(screen: Screen) -> None:
+    screen.read_until(_PROMPT)
+    screen.type("\x04")
+    screen.read_until("that is no answer; ENTER alone never is one")
+    screen.read_until(_PROMPT)
+    screen.type("no\n")
+    assert screen.process.wait(10) == 0
+    assert "was denied" in screen.stdout()
+
+
+@pytest.mark.anyio
+async def test_a_terminal_that_hangs_up_leaves_the_question_to_others(office: Office) -> None:
+    master, slave = pty.openpty()
+    terminal = Terminal(office.desk, office.ann, device=os.ttyname(slave))
+    os.close(slave)
+    with anyio.fail_after(15):
+        async with anyio.create_task_group() as group:
+            group.start_soon(terminal.serve)
+
+            async def elsewhere() -> None:
+                (request,) = await anyio.to_thread.run_sync(wait_for_request, office.desk)
+                await anyio.wait_readable(master)
+                await anyio.sleep(0.2)
+                os.close(master)
+                await anyio.sleep(0.2)
+                await anyio.to_thread.run_sync(office.desk.approve, request, office.ann, "from the inbox")
+
+            group.start_soon(elsewhere)
+            clearance = await office.desk.ask(act(1000), ["payments"])
+            assert clearance.grants[0].reason == "from the inbox"
+            group.cancel_scope.cancel()
+    terminal.close()
+
+
 def test_what_was_typed_before_the_question_answers_nothing(office: Office, state: Path, tmp_path: Path) -> None:
     screen = Screen(state, tmp_path / "stdout")
     screen.type("yes\nyes\n")  # meant for another program, before anything was asked

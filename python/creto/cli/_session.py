@@ -282,12 +282,10 @@ class Session:
             return False
         self._quiet = anyio.Event()
         try:
-            answer = await anyio.to_thread.run_sync(
-                _prompt, "creto: type all to agree to all, ENTER to be asked about each: "
-            )
+            answer = await _line("creto: type all to agree to all, ENTER to be asked about each: ")
         finally:
             self._quiet.set()
-        return answer.strip().lower() == "all"
+        return answer.strip().lower() == b"all"
 
     # --- the last lines -----------------------------------------------------------------------------------------------
 
@@ -366,11 +364,12 @@ def _has_terminal() -> bool:
     return True
 
 
-def _prompt(text: str) -> str:
+async def _line(prompt: str) -> bytes:
     with Path("/dev/tty").open("r+b", buffering=0) as device:
-        termios.tcflush(device.fileno(), termios.TCIFLUSH)
-        device.write(text.encode())
-        return device.readline().decode(errors="replace")
+        termios.tcflush(device, termios.TCIFLUSH)
+        device.write(prompt.encode())
+        await anyio.wait_readable(device)  # and no thread, which would hold up a Ctrl-C until the line is there
+        return os.read(device.fileno(), 4096)
 
 
 @contextlib.contextmanager

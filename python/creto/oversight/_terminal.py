@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import select
 import termios
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
@@ -68,7 +69,7 @@ class Terminal:
         self._seen: set[str] = set()
 
     async def serve(self) -> None:
-        """Asks about every request that waits or comes, one at a time, until cancelled."""
+        """Asks about every request that waits or comes, one at a time, until cancelled or the terminal hangs up."""
         async with self._desk.changes() as keys:
             wake = anyio.Event()
 
@@ -86,7 +87,13 @@ class Terminal:
                         wake = anyio.Event()
                         continue
                     self._seen.add(request.id)
-                    await self.ask(request)
+                    try:
+                        await self.ask(request)
+                    except* (OSError, termios.error):
+                        if not self._hung_up():
+                            raise
+                    if self._hung_up():  # nobody answers here any more; others may
+                        group.cancel_scope.cancel()
 
     def _next(self) -> Request | None:
         mine = [r for r in self._desk.pending() if r.id not in self._seen]
@@ -145,10 +152,8 @@ class Terminal:
         typed = b""
         while not typed.endswith((b"\n", b"\r")):
             await anyio.wait_readable(self._fd)
-            got = os.read(self._fd, 4096)
-            if not got:
-                await anyio.sleep_forever()  # the terminal hung up: nobody answers here any more
-            typed += got
+            # No bytes: Ctrl-D, which is no answer, or else the terminal hung up and writing to it fails.
+            typed += os.read(self._fd, 4096) or b"\n"
         return typed.decode(errors="replace").rstrip("\r\n")
 
     def _print(self, tty: IO[str], request: Request, precedents: list[dict[str, object]]) -> None:
@@ -174,6 +179,11 @@ class Terminal:
                 yield tty
         finally:
             termios.tcsetattr(self._fd, termios.TCSADRAIN, before)
+
+    def _hung_up(self) -> bool:
+        poll = select.poll()
+        poll.register(self._fd, 0)
+        return bool(poll.poll(0))
 
     def close(self) -> None:
         """Closes the terminal."""
