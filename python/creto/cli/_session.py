@@ -358,14 +358,18 @@ def _listed(paths: Sequence[str]) -> str:
 
 def _has_terminal() -> bool:
     try:
-        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC))
+        os.close(_terminal())
     except OSError:
         return False
     return True
 
 
+def _terminal() -> int:
+    return os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+
+
 async def _line(prompt: str) -> bytes:
-    with Path("/dev/tty").open("r+b", buffering=0) as device:
+    with os.fdopen(_terminal(), "r+b", buffering=0) as device:
         termios.tcflush(device, termios.TCIFLUSH)
         device.write(prompt.encode())
         await anyio.wait_readable(device)  # and no thread, which would hold up a Ctrl-C until the line is there
