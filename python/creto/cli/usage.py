@@ -195,7 +195,7 @@ def _costs(
         with bar("pricing") as progress:
             evidence = LedgerEvidence(frame.folder / "ledger", progress=progress)
             return amounts(evidence, book, *period, windows=windows, by=by, only=only, scale=scale)
-    except CretoError as error:
+    except (CretoError, OSError) as error:  # also where the folder is only to be read: sums are kept beside the ledger
         frame.warn(f"no amounts: {error}")
         return None
 
