@@ -174,6 +174,16 @@ def test_a_second_machine_opens_the_store_with_the_first_ones_sealing_key_and_sh
     assert act(other) == "done"
     with pytest.raises(creto.QuotaExceededError, match="4 of 4 used"):
         act(state)
+    third = tmp_path / "third"
+    shutil.copytree(other / "keys", third / "keys")
+    third.chmod(0o700)
+    here = ["--state", str(third), "--config", str(config), "quota"]
+    assert main([*here, "set", "agent", "calls", "5", "--window", "day"]) == 0
+    assert main([*here, "boost", "agent:spiffe://creto.local/agent/w", "calls", "3", "--for", "1h"]) == 0
+    capsys.readouterr()
+    assert main([*here, "explain", "w", "calls=5"]) == 4
+    assert "4 of 8 used, 4 left" in capsys.readouterr().out
+    assert main([*here, "explain", "w", "calls=4"]) == 0
 
 
 def test_each_message_is_handed_to_one_of_the_processes_that_read_an_inbox(

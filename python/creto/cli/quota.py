@@ -53,6 +53,10 @@ def _enforcer(frame: Frame) -> tuple[QuotaEnforcer, list[Quota], list[dict[str, 
             quota.replay(list(acts_of(told())))
     for row in extra:
         quota.boost_known(row.scope, row.meter, row.units, row.until)
+    # What only other machines used has a count here too, under the limits that hold now.
+    ids = [row for row in shared if row["level"] != "agent" or row["name"].startswith("spiffe://")]
+    paths = [[row["organisation"], *([row["name"]] if row["level"] != "organisation" else [])] for row in ids]
+    quota.replay([(path, {row["meter"]: 0}, now << 12, bytes(16)) for path, row in zip(paths, ids, strict=True)])
     counters = {_count(counter): counter for counter in quota.counters()}
     for row in shared:
         # The ledger has what was used here; the leases also have acts under way, and what other machines used.
