@@ -603,8 +603,21 @@ def test_files_that_are_no_text_and_requests_that_are_none_are_told_apart_from_f
         ["check", binary],
         ["check", policy, "--schema", binary],
         ["check", policy, "--entities", binary],
+        ["sign", binary],
+        ["sign", policy, "--schema", binary],
     ):
         assert main(["policy", *map(str, arguments)]) == 2
+        assert "b.cedar: it is not text in UTF-8" in capsys.readouterr().err
+    config = tmp_path / "given.toml"
+    for settings in (
+        'policies = ["b.cedar"]',
+        'policies = ["p.cedar"]\nschema_file = "b.cedar"',
+        'policies = ["p.cedar"]\ntrusted_keys = ["b.cedar"]\nsignature = "p.cedar"',
+        'policies = ["p.cedar"]\ntrusted_keys = ["p.cedar"]\nsignature = "b.cedar"',
+        'shadow = ["b.cedar"]',
+    ):
+        config.write_text(f"[authz]\n{settings}\n")
+        assert main(["--config", str(config), "config", "check"]) == 2
         assert "b.cedar: it is not text in UTF-8" in capsys.readouterr().err
     for context, message in (
         ('{"a":' * 3000 + "1" + "}" * 3000, "nested too deeply"),

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 from creto.authz._entities import entities_of, uid_of
 from creto.authz._signed import read_keys, signed_at, verify_files
 from creto.authz._starter import starter, starter_schema
-from creto.errors import SignatureVerificationFailedError
+from creto.errors import InvalidInputError, SignatureVerificationFailedError
 
 if TYPE_CHECKING:
     from creto.config import Settings
     from creto.nhi import Identities
 
-__all__ = ["PolicySet", "agent_entities", "configured", "merged", "shadowed"]
+__all__ = ["PolicySet", "agent_entities", "configured", "merged", "shadowed", "text_of"]
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def configured(settings: Settings) -> PolicySet:
         SignatureVerificationFailedError: `authz.trusted_keys` names keys, and none of them signed exactly these files.
         NotFoundError: A file is not there.
         IntegrityError: One that a trusted `creto.toml` names has changed since it was trusted.
-        InvalidInputError: A file of entities is not a JSON array.
+        InvalidInputError: A file is not text in UTF-8, or one of entities is not a JSON array.
     """
     authz = settings.authz
     policies = settings.policy_files()
@@ -66,12 +66,12 @@ def configured(settings: Settings) -> PolicySet:
             raise SignatureVerificationFailedError(
                 "`authz.trusted_keys` is set and `authz.signature` is not; name what `creto policy sign` wrote"
             )
-        signature = settings.read("authz.signature", authz.signature).decode()
-        trusted = read_keys(text.decode() for _, text in keys)
+        signature = text_of(authz.signature, settings.read("authz.signature", authz.signature))
+        trusted = read_keys(text_of(*file) for file in keys)
         signed = signed_at(verify_files([*policies, *schema, *entities], signature, trusted))
     return PolicySet(
-        policies="\n".join(text.decode() for _, text in policies) if policies else starter(),
-        schema=schema[0][1].decode() if schema else starter_schema(),
+        policies="\n".join(text_of(*file) for file in policies) if policies else starter(),
+        schema=text_of(*schema[0]) if schema else starter_schema(),
         entities=[entity for path, text in entities for entity in entities_of(text, f"`{path}`")],
         files=tuple(path for path, _ in policies),
         signed=signed,
@@ -85,7 +85,23 @@ def shadowed(settings: Settings) -> str | None:
         settings: The configuration.
     """
     files = settings.files("authz.shadow", settings.authz.shadow)
-    return "\n".join(text.decode() for _, text in files) if files else None
+    return "\n".join(text_of(*file) for file in files) if files else None
+
+
+def text_of(path: Path, content: bytes) -> str:
+    """The text of a file.
+
+    Args:
+        path: Where it is, for the error.
+        content: What is in it.
+
+    Raises:
+        InvalidInputError: It is not text in UTF-8.
+    """
+    try:
+        return content.decode()
+    except ValueError:
+        raise InvalidInputError(f"{path}: it is not text in UTF-8") from None
 
 
 def agent_entities(identities: Identities) -> list[dict[str, Any]]:

@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from creto.errors import InvalidInputError
-
 if TYPE_CHECKING:
     from creto import _core
     from creto.cli._frame import Frame
@@ -26,10 +24,9 @@ def read(path: Path) -> str:
     Raises:
         InvalidInputError: It is not text in UTF-8.
     """
-    try:
-        return path.read_text(encoding="utf-8")
-    except ValueError:
-        raise InvalidInputError(f"{path}: it is not text in UTF-8") from None
+    from creto.authz._configured import text_of
+
+    return text_of(path, path.read_bytes())
 
 
 def schema_text(path: Path | None) -> str:

@@ -74,13 +74,12 @@ def command(
 def _checked(files: list[tuple[Path, bytes]], schema: Path | None, entities: list[tuple[Path, bytes]]) -> None:
     """Installs the set where nobody is asked by it, with its entities, so that what does not fit is told now."""
     from creto.authz import starter_schema
-    from creto.authz._configured import merged
+    from creto.authz._configured import merged, text_of
     from creto.authz._entities import entities_of
 
-    texts = dict(files)
-    policies = "\n".join(text.decode() for path, text in files if path != schema)
+    policies = "\n".join(text_of(*file) for file in files if file[0] != schema)
     given = merged([], [entity for path, text in entities for entity in entities_of(text, f"`{path}`")])
-    _core.PolicyEngine().install(policies, texts[schema].decode() if schema else starter_schema(), given)
+    _core.PolicyEngine().install(policies, text_of(schema, dict(files)[schema]) if schema else starter_schema(), given)
 
 
 @click.command("keys")
