@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from creto import _core
 from creto._user import user_id
-from creto.errors import CretoError, InvalidInputError
+from creto.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from creto.audit import AuditClient
@@ -82,8 +82,8 @@ class Parts:
                 reach=self.reach,
             )
             self.policy = _core.PolicyEngine()
-            self._before: tuple[Settings, PolicySet, str | None] | None = None
-            self._served: tuple[Settings, PolicySet, str | None] | None = None
+            self._before: tuple[Settings, PolicySet, PolicySet | None] | None = None
+            self._served: tuple[Settings, PolicySet, PolicySet | None] | None = None
             self._install(settings)
             self.live.follow(self._install)
             self.reach.on("identity", lambda _key: self._refresh_agents())
@@ -168,7 +168,7 @@ class Parts:
 
     def _install(self, settings: Settings) -> None:
         """Puts the configured policy set in force; one that is not right raises, and the old one serves."""
-        from creto.authz._configured import configured, merged, shadowed
+        from creto.authz._configured import configured, installed_shadow, merged, shadowed
         from creto.authz._order import require_not_older
         from creto.authz._signed import moment
 
@@ -177,12 +177,13 @@ class Parts:
             # The change is taken back: what served before it serves again, whatever the files hold by now.
             _, chosen, shadow = before
         else:
-            chosen, shadow = configured(settings), shadowed(settings)
+            chosen = configured(settings)
+            shadow = shadowed(settings, chosen)
             if chosen.signed is not None:
                 require_not_older(self.store, chosen.signed)
         entities = merged(self._agents(), chosen.entities)
-        beside = self._shadow(shadow, chosen.schema, entities)
-        digest, _warnings = self.policy.install(chosen.policies, chosen.schema, entities)
+        beside = installed_shadow(shadow, entities)
+        digest, _warnings = chosen.install(self.policy, entities)
         self._entities = chosen.entities
         self._before, self._served = self._served, (settings, chosen, shadow)
         self.shadow = beside
@@ -208,18 +209,6 @@ class Parts:
 
         if self._served is not None and self._served[1].signed is not None:
             keep(self.store, self._served[1].signed)
-
-    @staticmethod
-    def _shadow(policies: str | None, schema: str, entities: str) -> _core.PolicyEngine | None:
-        """The set that is asked beside the one in force; one that is not right refuses the configuration as a whole."""
-        if policies is None:
-            return None
-        engine = _core.PolicyEngine()
-        try:
-            engine.install(policies, schema, entities)
-        except CretoError as error:
-            raise InvalidInputError(f"the set of `authz.shadow`: {error}") from error
-        return engine
 
     def _put_shadow(self) -> None:
         if hasattr(self, "gate"):

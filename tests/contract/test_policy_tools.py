@@ -754,3 +754,25 @@ def test_the_solver_answers_as_a_program(tmp_path: Path) -> None:
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}, check=True,
     )  # fmt: skip
     assert done.stdout.strip() == "unsat"
+
+
+def test_what_is_wrong_with_one_of_several_files_is_told_with_its_file_and_line_wherever_it_is_met(
+    run: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second, config = tmp_path / "first.cedar", tmp_path / "second.cedar", tmp_path / "house.toml"
+    first.write_text(f'@id("reads")\n{READ};\n')
+    second.write_text(f"// a line\n{READ}\nwhen {{ context.nothing }};\n")
+    commands = (["config", "check"], ["doctor", "policy"], ["policy", "explain", "a", "fs:read", "x"])
+    for named, before in (
+        (f'policies = ["{first}", "{second}"]', ""),
+        (f'policies = ["{first}"]\nshadow = ["{first}", "{second}"]', "the set of `authz.shadow`: "),
+    ):
+        config.write_text(f"[authz]\n{named}\n")
+        for command in commands:
+            capsys.readouterr()
+            assert main(["--config", str(config), *command]) != 0
+            told = capsys.readouterr()
+            assert f"{second}:3:8: for policy" in told.out + told.err, command
+            assert before in told.out + told.err
+        with pytest.raises(InvalidInputError, match=re.escape(f"{second}:3:8: for policy")):
+            creto.open_blocking(config=config).__enter__()

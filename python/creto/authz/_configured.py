@@ -3,20 +3,35 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from creto import _core
 from creto.authz._entities import entities_of, uid_of
 from creto.authz._signed import read_keys, signed_at, verify_files
 from creto.authz._starter import starter, starter_schema
-from creto.errors import InvalidInputError, SignatureVerificationFailedError
+from creto.errors import CretoError, InvalidInputError, SignatureVerificationFailedError
 
 if TYPE_CHECKING:
     from creto.config import Settings
     from creto.nhi import Identities
 
-__all__ = ["PolicySet", "agent_entities", "configured", "merged", "shadowed", "text_of"]
+__all__ = [
+    "PolicySet",
+    "agent_entities",
+    "configured",
+    "in_file",
+    "installed_shadow",
+    "merged",
+    "shadowed",
+    "text_of",
+    "tried",
+]
+
+_PLACE = re.compile(r"line (\d+), column (\d+)")
 
 
 @dataclass(frozen=True)
@@ -28,6 +43,7 @@ class PolicySet:
         schema: Their schema.
         entities: Entities from files, in Cedar's JSON form.
         files: Where the policies came from; empty for the starter set.
+        lines: How many lines of the policies come from each.
         signed: When a trusted key signed it, in microseconds since the epoch; None where no signature is asked for.
     """
 
@@ -35,7 +51,48 @@ class PolicySet:
     schema: str
     entities: list[dict[str, Any]]
     files: tuple[Path, ...] = ()
+    lines: tuple[int, ...] = ()
     signed: int | None = None
+
+    def install(self, engine: _core.PolicyEngine, entities: str) -> tuple[bytes, list[dict[str, Any]]]:
+        """Puts it in force; its digest and what is noted about it.
+
+        Args:
+            engine: Where.
+            entities: In Cedar's JSON form.
+
+        Raises:
+            InvalidInputError: It is not right; the text has the file and the line in it.
+        """
+        try:
+            return engine.install(self.policies, self.schema, entities)
+        except InvalidInputError as error:
+            raise InvalidInputError(_PLACE.sub(self._place, error.message)) from error
+
+    def _place(self, found: re.Match[str]) -> str:
+        if not self.files:
+            return found[0]
+        file, line = in_file(int(found[1]), self.files, self.lines)
+        return f"{file}:{line}:{found[2]}"
+
+
+def in_file(line: int, files: Sequence[Path], lines: Sequence[int]) -> tuple[Path, int]:
+    """The file that a line of several files' joined text is in, and which line of it that is.
+
+    Args:
+        line: From one.
+        files: In the order in which they were joined.
+        lines: How many each has.
+
+    Example:
+        >>> in_file(12, [Path("a.cedar"), Path("b.cedar")], [10, 5])[1]
+        2
+    """
+    for file, count in zip(files, lines, strict=True):
+        if line <= count:
+            return file, line
+        line -= count
+    return files[-1], line
 
 
 def configured(settings: Settings) -> PolicySet:
@@ -70,22 +127,66 @@ def configured(settings: Settings) -> PolicySet:
         trusted = read_keys(text_of(*file) for file in keys)
         signed = signed_at(verify_files([*policies, *schema, *entities], signature, trusted))
     return PolicySet(
-        policies="\n".join(text_of(*file) for file in policies) if policies else starter(),
+        **_joined(policies) if policies else {"policies": starter()},
         schema=text_of(*schema[0]) if schema else starter_schema(),
         entities=[entity for path, text in entities for entity in entities_of(text, f"`{path}`")],
-        files=tuple(path for path, _ in policies),
         signed=signed,
     )
 
 
-def shadowed(settings: Settings) -> str | None:
-    """The policies of `authz.shadow`; None where there are none.
+def _joined(files: Sequence[tuple[Path, bytes]]) -> dict[str, Any]:
+    texts = [text_of(*file) for file in files]
+    lines = tuple(text.count("\n") + 1 for text in texts)
+    return {"policies": "\n".join(texts), "files": tuple(path for path, _ in files), "lines": lines}
+
+
+def shadowed(settings: Settings, chosen: PolicySet) -> PolicySet | None:
+    """The set of `authz.shadow`, on the schema and the entities of the one in force; None where there is none.
 
     Args:
         settings: The configuration.
+        chosen: The set in force.
     """
     files = settings.files("authz.shadow", settings.authz.shadow)
-    return "\n".join(text_of(*file) for file in files) if files else None
+    return PolicySet(**_joined(files), schema=chosen.schema, entities=chosen.entities) if files else None
+
+
+def installed_shadow(shadow: PolicySet | None, entities: str) -> _core.PolicyEngine | None:
+    """The set that is asked beside the one in force; one that is not right refuses the configuration as a whole.
+
+    Args:
+        shadow: The set, if any.
+        entities: In Cedar's JSON form.
+
+    Raises:
+        InvalidInputError: It is not right.
+    """
+    if shadow is None:
+        return None
+    engine = _core.PolicyEngine()
+    try:
+        shadow.install(engine, entities)
+    except CretoError as error:
+        raise InvalidInputError(f"the set of `authz.shadow`: {error}") from error
+    return engine
+
+
+def tried(settings: Settings) -> tuple[PolicySet, _core.PolicyEngine, list[dict[str, Any]]]:
+    """The configured set, the engine of its own in which it was installed, and what is noted about it.
+
+    Its shadow was installed too: where one of both is not right, nothing opens.
+
+    Args:
+        settings: The configuration.
+
+    Raises:
+        InvalidInputError: One is not right; the text has the file and the line in it.
+    """
+    chosen = configured(settings)
+    engine, entities = _core.PolicyEngine(), json.dumps(chosen.entities)
+    _digest, noted = chosen.install(engine, entities)
+    installed_shadow(shadowed(settings, chosen), entities)
+    return chosen, engine, noted
 
 
 def text_of(path: Path, content: bytes) -> str:

@@ -63,10 +63,9 @@ def check(frame: Frame, file: Path | None) -> None:
     from creto.config import load
 
     settings = load(files=(*frame.config, *((file,) if file else ())), state=frame.state)
-    from creto.authz._configured import configured, shadowed
+    from creto.authz._configured import tried
 
-    configured(settings)
-    shadowed(settings)
+    tried(settings)
     for warning in settings.warnings:
         # The file under check is not left out; that it is untrusted where it lies is said all the same.
         frame.warn(warning)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from creto._count import counted
@@ -24,22 +23,19 @@ def _denial(bench: Bench) -> str:
 
 
 def _installed(bench: Bench) -> str:
-    from creto import _core
-    from creto.authz._configured import configured
+    from creto.authz._configured import tried
     from creto.authz._order import require_not_older
     from creto.store import Store
 
-    chosen = configured(bench.settings)
+    chosen, engine, warnings = tried(bench.settings)
     if chosen.signed is not None:
         url = bench.settings.common.store_url
         with Store(url.get_secret_value() if url else bench.folder) as store:
             require_not_older(store, chosen.signed)
-    engine = _core.PolicyEngine()
-    digest, warnings = engine.install(chosen.policies, chosen.schema, json.dumps(chosen.entities))
     source = counted(len(chosen.files), "file") if chosen.files else "the starter set"
     signed = ", signed by a trusted key" if chosen.signed is not None else ""
     noted = f", {len(warnings)} warnings (`creto policy check`)" if warnings else ""
-    return f"{source}{signed}, sha256 {digest.hex()[:12]}{noted}"
+    return f"{source}{signed}, sha256 {(engine.digest or b'').hex()[:12]}{noted}"
 
 
 def _forged(bench: Bench) -> str:

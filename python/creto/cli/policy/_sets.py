@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -52,13 +51,9 @@ def engine(files: Sequence[Path], schema: Path | None, entities: Path | None) ->
 
 def configured_engine(frame: Frame) -> _core.PolicyEngine:
     """An engine with the configured set installed."""
-    from creto import _core
-    from creto.authz._configured import configured
+    from creto.authz._configured import tried
 
-    chosen = configured(frame.settings)
-    made = _core.PolicyEngine()
-    made.install(chosen.policies, chosen.schema, json.dumps(chosen.entities))
-    return made
+    return tried(frame.settings)[1]
 
 
 def agent_id(frame: Frame, name: str) -> str:

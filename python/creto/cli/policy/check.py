@@ -77,18 +77,16 @@ def _placed(
     finding: dict[str, Any], files: tuple[Path, ...], schema: Path | None, entities: Path | None
 ) -> dict[str, Any]:
     """The finding with the file that it is in, and its line there."""
+    from creto.authz._configured import in_file
+
     other = {"schema": schema or "the starter schema", "entities": entities}.get(finding["rule"])
     if other is not None:
         return {"file": str(other), **finding}
     line = finding["line"]
     if line is None:
         return {"file": str(files[0]) if len(files) == 1 else None, **finding}
-    for file in files:
-        lines = read(file).count("\n") + 1
-        if line <= lines:
-            return {"file": str(file), **finding, "line": line}
-        line -= lines
-    return {"file": str(files[-1]), **finding, "line": line}
+    file, line = in_file(line, files, [read(file).count("\n") + 1 for file in files])
+    return {"file": str(file), **finding, "line": line}
 
 
 def _print(frame: Frame, finding: dict[str, Any], schema: str | None) -> None:
