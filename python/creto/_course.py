@@ -208,7 +208,14 @@ class Course:
         policies = list(asked.policy_ids)
         while True:
             version = (parts.policy.digest or b"").hex() or None
-            clearance = await parts.desk.ask(act, policies, timeout=timeout, preview=preview, policy_version=version)
+            clearance = await parts.desk.ask(
+                act,
+                policies,
+                timeout=timeout,
+                preview=preview,
+                policy_version=version,
+                sandbox=self.agent.sandbox or None,
+            )
             # Hours may have passed: who was revoked meanwhile, or whose delegation ended, is not let in by an old yes.
             parts.reach.require_fresh()
             try:

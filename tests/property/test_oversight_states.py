@@ -95,6 +95,7 @@ class Requests(RuleBasedStateMachine):
                 policy_version=None,
                 preview=None,
                 cost=None,
+                sandbox=None,
                 wanted=lambda _: {},
             )
         self.expected[made.id] = "pending"

@@ -159,6 +159,7 @@ class Desk:
         policy_version: str | None = None,
         preview: str | None = None,
         cost: str | None = None,
+        sandbox: str | None = None,
     ) -> Clearance:
         """Asks humans to agree to exactly this act and waits, asleep, until each policy has its grant.
 
@@ -171,6 +172,7 @@ class Desk:
             policy_version: Digest of the policy set; recorded.
             preview: What would change, as a diff; shown.
             cost: What it would cost; shown.
+            sandbox: Where the act comes from, if from one; recorded.
 
         Returns:
             The grants, verified against the approvers' keys. `execute` uses them up.
@@ -189,7 +191,7 @@ class Desk:
         lifetime = self.timeout if timeout is None else timeout
         async with self.changes() as keys:
             request, made = await self.store.run(
-                self._open, act, policies, lifetime, shared, policy_version, preview, cost
+                self._open, act, policies, lifetime, shared, policy_version, preview, cost, sandbox
             )
             if made and self.announcer is not None:
                 self.announcer.announce(request)
@@ -216,6 +218,7 @@ class Desk:
         policy_version: str | None,
         preview: str | None,
         cost: str | None,
+        sandbox: str | None,
     ) -> tuple[Request, bool]:
         waiting = transitions.attach(tx, act, policies, shared=shared)
         if waiting is not None:
@@ -230,6 +233,7 @@ class Desk:
             policy_version=policy_version,
             preview=preview,
             cost=cost,
+            sandbox=sandbox,
             wanted=(lambda _: {}) if self.announcer is None else self.announcer.wanted,
         )
         return made, True

@@ -58,6 +58,7 @@ class Request:
     expiry_us: int
     preview: str | None
     cost: str | None
+    sandbox: str | None
     holder: str
     ledger_act: str
     created: int
@@ -83,6 +84,7 @@ class Request:
             expiry_us=row.expiry,
             preview=row.preview,
             cost=row.cost,
+            sandbox=row.sandbox,
             holder=row.holder,
             ledger_act=row.act or row.id,
             created=row.created,

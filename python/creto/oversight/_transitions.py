@@ -90,6 +90,7 @@ def write(
     policy_version: str | None,
     preview: str | None,
     cost: str | None,
+    sandbox: str | None,
     wanted: Callable[[Request], Mapping[str, float]],
 ) -> Request:
     """Writes a request and lines up its announcements: from here on it waits for an answer.
@@ -123,6 +124,7 @@ def write(
         expiry=expiry_us,
         preview=preview,
         cost=cost,
+        sandbox=sandbox,
         attached=1,
         holder=here(),
         act=id,
@@ -367,9 +369,14 @@ def _refuse(tx: Transaction, request: Request, why: str) -> None:
             "kind": "refusal",
             "act": request.ledger_act,
             "digest": _digest(request),
-            "detail": {"refused": "oversight", "request": request.id},
+            "detail": {"refused": "oversight", "request": request.id, **_inside(request)},
         }
     )
+
+
+def _inside(request: Request) -> dict[str, str]:
+    """The sandbox, as records of acts from one name it."""
+    return {"sandbox": request.sandbox} if request.sandbox else {}
 
 
 def _digest(request: Request) -> str | None:

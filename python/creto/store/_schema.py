@@ -11,7 +11,7 @@ from creto.store._engine import WRITE
 
 __all__ = ["HEAD", "migrate"]
 
-HEAD = "0001_922a7ac1"
+HEAD = "0001_0558f4f9"
 # Alembic's state is one for the process: of two that migrate at once, one would make its tables in the other's store.
 _ALONE = threading.Lock()
 

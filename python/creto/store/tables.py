@@ -231,6 +231,7 @@ oversight_requests = Table(
     Column("expiry", BigInteger, nullable=False),  # microseconds since the epoch
     Column("preview", Text),  # what would change, as a diff
     Column("cost", Text),
+    Column("sandbox", Text),  # that the act came from; recorded, not agreed to
     Column("attached", Integer, nullable=False),  # how many callers have waited for it
     Column("holder", Text, nullable=False),  # process that asks, later the one that executes
     Column("act", Text),  # id that the act's records in the ledger share

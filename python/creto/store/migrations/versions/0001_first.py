@@ -5,7 +5,7 @@ from alembic import op
 
 import creto.store.tables
 
-revision = "0001_922a7ac1"
+revision = "0001_0558f4f9"
 down_revision = None
 
 
@@ -219,6 +219,7 @@ def upgrade() -> None:
         sa.Column("expiry", sa.BigInteger(), nullable=False),
         sa.Column("preview", sa.Text(), nullable=True),
         sa.Column("cost", sa.Text(), nullable=True),
+        sa.Column("sandbox", sa.Text(), nullable=True),
         sa.Column("attached", sa.Integer(), nullable=False),
         sa.Column("holder", sa.Text(), nullable=False),
         sa.Column("act", sa.Text(), nullable=True),
