@@ -140,6 +140,15 @@ def test_programs_are_told_times_with_their_zone_and_days_in_it(config: Path, cr
     assert datetime.fromisoformat(agent["resets"]) == datetime.combine(today + timedelta(1), day_time(), zurich)
     (used,) = creto("usage", "--per", "day", "--period", "today", "--json")
     assert datetime.fromisoformat(used["from"]) == datetime.combine(today, day_time(), zurich)
+    soon = datetime.now(zurich)
+    ends = [
+        creto("quota", "boost", "agent:reader", "tool_calls", "5", "--for", "2h", "--json")["until"],
+        creto("invoice", "prepay", "acme", "10", "--for", "2h", "--json")["expires"],
+        creto("invoice", "prepaid", "--json")[0]["until"],
+    ]
+    for each in map(datetime.fromisoformat, ends):
+        assert each.utcoffset() in (timedelta(hours=1), timedelta(hours=2))  # in winter and in summer
+        assert timedelta(hours=2) <= each - soon + timedelta(seconds=1) < timedelta(hours=2, minutes=2)
     (made,) = creto("invoice", "run", "--draft", "--period", "today", "--json")
     assert (made["from"], made["to"]) == (f"{today}", f"{today + timedelta(1)}")
 

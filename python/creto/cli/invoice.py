@@ -305,7 +305,7 @@ def prepay(frame: Frame, customer: str, amount: str, currency: str | None, prior
     from creto.errors import InvalidInputError
     from creto.metering import Invoices, PriceBook
     from creto.metering._currency import payable
-    from creto.metering._period import parse_length
+    from creto.metering._period import moment, parse_length
 
     expires = None if length is None else time.time_ns() // 1000 + parse_length(length)
     unit = currency or frame.settings.metering.currency
@@ -319,7 +319,8 @@ def prepay(frame: Frame, customer: str, amount: str, currency: str | None, prior
         made = Invoices(store, frame.who, frame.folder / "ledger").prepay(
             customer, unit, value, priority=priority, expires=expires
         )
-    data = {"id": made, "customer": customer, "amount": amount, "currency": unit, "expires": expires}
+    ends = None if expires is None else moment(expires, frame.settings.metering.time_zone)
+    data = {"id": made, "customer": customer, "amount": amount, "currency": unit, "expires": ends}
     frame.show(data, f"{customer} has {amount} {unit} more to use")
 
 
@@ -335,7 +336,7 @@ def prepaid(frame: Frame, customer: str | None) -> int:
       creto invoice prepaid --customer acme
     """
     from creto.metering import Invoices
-    from creto.metering._period import instant
+    from creto.metering._period import instant, moment
 
     with frame.store() as store:
         _settle(frame, store)
@@ -347,7 +348,7 @@ def prepaid(frame: Frame, customer: str | None) -> int:
             one.customer,
             *map(str, (one.granted, one.taken, one.expired, one.left)),
             one.currency,
-            one.expires if frame.json else instant(one.expires, zone),
+            instant(one.expires, zone) if not frame.json else one.expires and moment(one.expires, zone),
             *([one.faults] if frame.json else []),
         ]
         for one in found

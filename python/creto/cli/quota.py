@@ -227,7 +227,7 @@ def boost(frame: Frame, scope: str, meter: str, units: str, length: str) -> None
     """
     from creto.metering import QuotaEnforcer
     from creto.metering._open import effective, put_boost
-    from creto.metering._period import instant, parse_length
+    from creto.metering._period import instant, moment, parse_length
     from creto.metering._rules import scope_under
 
     more = _units(meter, units)
@@ -239,7 +239,13 @@ def boost(frame: Frame, scope: str, meter: str, units: str, length: str) -> None
         QuotaEnforcer.from_settings(frame.settings, effective(tx, frame.settings)).boost(scope, meter, more, until)
         made = put_boost(tx, frame.settings, scope, meter, more, until)
     ends = instant(until, frame.settings.metering.time_zone)
-    data = {"id": made, "scope": scope, "meter": meter, "units": more, "until": until}
+    data = {
+        "id": made,
+        "scope": scope,
+        "meter": meter,
+        "units": more,
+        "until": moment(until, frame.settings.metering.time_zone),
+    }
     frame.show(data, f"{scope} may use {units} more of {meter} until {ends}")
 
 
