@@ -188,8 +188,9 @@ async def test_who_acts_for_another_has_no_more_in_a_sandbox_than_was_passed_on(
         for agent, seen in ((helper, "s3cret notes.md private.txt"), (narrow, "notes.md")):
             async with layer.sandbox(agent, project, backend=backend) as box:
                 assert (await sh(box, "echo $TOKEN; ls")).split() == seen.split()
-        hooks = LayerHooks(layer, narrow, project)
-        connection = Connection("site.example", 80, "http", True, agreed=frozenset({"desk"}))
+        hooks = LayerHooks(layer, narrow, project, timeout=10)
+        ann, _ = layer.parts.desk.approvers.add("ann")
+        connection = Connection("site.example", 80, "http", True, agreed=frozenset({"desk"}), approvers=(ann.id,))
         assert await hooks.request(connection, "GET", "/a")
         with pytest.raises(UnauthorizedError, match="the delegation to `.*alice` does not cover it"):
             await hooks.request(connection, "GET", "/b")
