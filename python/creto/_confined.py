@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from creto._course import spending
 from creto._in_thread import in_thread
+from creto._in_view import asked_by, hidden_in, marked_by, secrets_of
 from creto.config._sources import system_folders
 from creto.errors import CretoError, InvalidInputError, UnauthorizedError
-from creto.runtime import Box, Change, Connection, Pool, Secrets, statement
-from creto.runtime._changes import spelt
+from creto.runtime import Box, Change, Connection, Pool, statement
 
 if TYPE_CHECKING:
     from creto._act import Act
@@ -30,26 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["Confinement", "LayerHooks", "confined", "pool_of"]
 
 Patience = float | Callable[[str, str], float | None] | None
-_MOST_NAMES = 200_000
 _MOST_DENIED = 1000
-# What was installed or built is no place for the user's own secrets, and its files have names of all kinds. A name
-# alone says little where others use it too: there one of these has to lie in it.
-_ENVIRONMENT = ("pyvenv.cfg", "conda-meta")
-_NOT_WALKED: dict[str, tuple[str, ...]] = {
-    "__pycache__": (),
-    "node_modules": (),
-    "site-packages": (),
-    "target": ("CACHEDIR.TAG",),
-    **dict.fromkeys((".tools", ".venv", "venv"), _ENVIRONMENT),
-}
-
-# The history itself; configuration, hooks and credentials are beside these.
-_NOT_WALKED_IN_GIT = {"objects", "refs", "logs", "lfs"}
-# In a URL a token may stand alone, where else a name is; no name is as long.
-_GIT_CREDENTIALS = re.compile(
-    rb"://[^/@\s:]*:[^/@\s]+@|https?://[^/@\s:]{20,}@|extraheader\s*=|(pass|password|passphrase|secret|token)\s*=",
-    re.IGNORECASE,
-)
 
 
 class _StatusError(Exception):
@@ -122,7 +101,7 @@ class LayerHooks:
     async def connection(self, connection: Connection) -> bool:
         """Performs `net:connect`, and notes on the connection which policies humans answered for it, and who."""
         resource, context = f"{connection.host}:{connection.port}", _circumstances(connection)
-        asked = _asking(self._layer, self._agent, "net:connect", resource, context)
+        asked = asked_by(self._layer, self._agent, "net:connect", resource, context)
         connection.approvers = await self.perform("net:connect", resource, context, {"connections": 1})
         connection.agreed = frozenset(asked or ())
         return True
@@ -138,7 +117,7 @@ class LayerHooks:
     async def ended(self, connection: Connection) -> str | None:
         """Why a connection counts no more: who made it or agreed to it may not by now, or policy says otherwise."""
         resource = f"{connection.host}:{connection.port}"
-        asking = _asking(self._layer, self._agent, "net:connect", resource, _circumstances(connection))
+        asking = asked_by(self._layer, self._agent, "net:connect", resource, _circumstances(connection))
         if asking is not None and await self._covers(connection.agreed, connection.approvers, asking):
             return None
         why = f"`net:connect` on `{resource}`: it was let through, and would not be any more"
@@ -155,7 +134,7 @@ class LayerHooks:
         action = f"http:{method.lower()}"
         url = f"http://{host}{target}" if port == 80 else f"http://{host}:{port}{target}"
         context = {"host": host}
-        asking = _asking(self._layer, self._agent, action, url, context)
+        asking = asked_by(self._layer, self._agent, action, url, context)
         if asking and await self._covers(connection.agreed, connection.approvers, asking):
             await self._account(action, url, {"requests": 1}, asking)
         else:
@@ -250,7 +229,7 @@ class LayerHooks:
 
     async def _stands(self, change: Change, agreed: frozenset[str], approvers: tuple[str, ...]) -> bool:
         """Whether a change that was agreed to may still be carried out."""
-        asking = _asking(self._layer, self._agent, "fs:write", change.name, _facts(change))
+        asking = asked_by(self._layer, self._agent, "fs:write", change.name, _facts(change))
         if asking is not None and await self._covers(agreed, approvers, asking):
             found = self._found
             if found is None or found[0] is self._layer.parts.live.current or await self._ours(change) is None:
@@ -266,15 +245,6 @@ class LayerHooks:
             self._found = (live.current, live.governed())
         return self._found[1]
 
-    def _marked(self, path: str) -> Path | None:
-        """The folder that a change would mark as installed: such are in view whole."""
-        parts = Path(path).parts
-        for depth, (name, inner) in enumerate(pairwise(parts), 1):
-            folder = self._workdir.joinpath(*parts[:depth])
-            if inner in _NOT_WALKED.get(name, ()) and not _was_installed(folder):
-                return folder
-        return None
-
     async def _ours(self, change: Change) -> str | None:
         """What a change would touch that no agent may; None where it touches nothing of that."""
         governed = self._governed().why(
@@ -282,11 +252,11 @@ class LayerHooks:
             link=change.shape == "link",
             empty=change.shape == "folder" and change.kind == "added",
         )
-        marked = self._marked(change.path)
+        marked = marked_by(self._workdir, change.path)
         if governed is None and marked is not None:
             import anyio
 
-            if await anyio.to_thread.run_sync(_hidden, self._layer, self._agent, self._workdir, marked):
+            if await anyio.to_thread.run_sync(hidden_in, self._layer, self._agent, self._workdir, marked):
                 governed = "what marks a folder as installed, which would have files in view that policy hides"
         return governed
 
@@ -306,7 +276,7 @@ class LayerHooks:
             )
             raise self._refuse(change, why, "configuration")
         context = _facts(change)
-        asked = _asking(self._layer, self._agent, "fs:write", change.name, context)
+        asked = asked_by(self._layer, self._agent, "fs:write", change.name, context)
         approvers = await self.perform(
             "fs:write", change.name, context, {"files_changed": 1}, change.diff or str(change)
         )
@@ -353,8 +323,8 @@ async def confined(
         )
     hooks = LayerHooks(layer, agent, folder, timeout)
     await hooks.perform("fs:read", ".", {"path": "."}, {})
-    hidden = await anyio.to_thread.run_sync(_hidden, layer, agent, folder)
-    kept = await anyio.to_thread.run_sync(_secrets, layer, agent)
+    hidden = await anyio.to_thread.run_sync(hidden_in, layer, agent, folder)
+    kept = await anyio.to_thread.run_sync(secrets_of, layer, agent)
     pool = layer.pool(backend) if hosts is None else pool_of(layer.parts, backend, hosts)
     try:
         async with pool.claim(
@@ -402,59 +372,6 @@ def _facts(change: Change) -> dict[str, Any]:
 def _circumstances(connection: Connection) -> dict[str, Any]:
     scheme = {"scheme": connection.scheme} if connection.scheme else {}
     return {"host": connection.host, "port": connection.port, **scheme}
-
-
-def _asking(
-    layer: EnablementLayer, agent: Agent, action: str, resource: str, context: dict[str, Any]
-) -> list[str] | None:
-    """The policies that ask a human about an act, of the agent and of all for whom it acts; None where it is denied."""
-    try:
-        return layer.parts.gate.consult(layer.principal(agent), action, resource, context)
-    except UnauthorizedError:
-        return None
-
-
-def _hidden(layer: EnablementLayer, agent: Agent, workdir: Path, below: Path | None = None) -> list[str]:
-    """Files of the folder, or of one in it, that the agent may not read: they are not in view at all."""
-    hidden: list[str] = []
-    seen = 0
-    for folder, folders, files in os.walk(below or workdir):
-        if ".git" in Path(folder).relative_to(workdir).parts:
-            folders[:] = [name for name in folders if name not in _NOT_WALKED_IN_GIT]
-        else:
-            folders[:] = [name for name in folders if not _was_installed(Path(folder, name))]
-        for file in files:
-            path = str(Path(folder, file).relative_to(workdir))
-            seen += 1
-            name = spelt(path)
-            if _asking(layer, agent, "fs:read", name, {"path": name}) != [] or _is_credential(Path(folder, file)):
-                hidden.append(path)
-        if seen > _MOST_NAMES:
-            raise InvalidInputError(f"`{workdir}` holds more than {_MOST_NAMES} files; name a smaller working folder")
-    return sorted(hidden)
-
-
-def _was_installed(folder: Path) -> bool:
-    marks = _NOT_WALKED.get(folder.name)
-    return marks is not None and (not marks or any((folder / mark).exists() for mark in marks))
-
-
-def _is_credential(file: Path) -> bool:
-    """A configuration of git with a password or token in it, as some services leave there after a checkout."""
-    if file.name not in {"config", "config.worktree"} or ".git" not in file.parts or not file.is_file():
-        return False
-    try:
-        with file.open("rb") as opened:
-            return _GIT_CREDENTIALS.search(opened.read(1 << 20)) is not None
-    except OSError:
-        return True  # what cannot be read here is not shown there
-
-
-def _secrets(layer: EnablementLayer, agent: Agent) -> dict[str, str]:
-    """The agent's secrets, of those that policy lets it use."""
-    parts = layer.parts
-    found = Secrets(parts.store, parts.sealer).of(agent.id)
-    return {name: value for name, value in found.items() if _asking(layer, agent, "secret:use", name, {}) == []}
 
 
 async def attest(layer: EnablementLayer, pool: Pool, agent: Agent, box: Box) -> str:

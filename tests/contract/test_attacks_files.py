@@ -25,7 +25,7 @@ from urllib.request import Request, urlopen
 import pytest
 
 import creto
-from creto._confined import _is_credential
+from creto._in_view import is_credential
 from creto.audit._fetch import fetch
 from creto.audit._publish import Publisher
 from creto.audit._serve import serve
@@ -279,14 +279,14 @@ def test_a_configuration_of_git_made_to_be_slow_to_read_is_read_in_time(project:
         *("url = https://organisation@dev.example/x", "url = ssh://git@host/x", "url = git@host:x"),  # names alone
     ):
         (project / ".git" / "config").write_text(text)
-        assert not _is_credential(project / ".git" / "config")
+        assert not is_credential(project / ".git" / "config")
     assert time.monotonic() - begun < 20
     for text in (
         *("url = https://user:secret@host/x", "url = https://:secret@host/x", "token = x", "smtpPass = x"),
         "url = https://ghp_0123456789abcdefghij0123456789abcdef@host/x",  # a token in place of the name
     ):
         (project / ".git" / "config").write_text(text)
-        assert _is_credential(project / ".git" / "config")
+        assert is_credential(project / ".git" / "config")
 
 
 def test_what_a_row_holds_is_in_no_error_and_none_of_its_causes(state: Path) -> None:
