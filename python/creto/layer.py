@@ -25,6 +25,7 @@ from creto._guard import acting, guard
 from creto._in_thread import in_thread
 from creto.errors import InvalidInputError
 from creto.messaging import Mailbox
+from creto.nhi._agent import no_agent
 
 if TYPE_CHECKING:
     import numpy as np
@@ -207,9 +208,7 @@ class EnablementLayer:
         try:
             delegation = agent.delegation
         except AttributeError:
-            raise InvalidInputError(
-                f"`{agent!r}` is no agent: give what `layer.agent(NAME)` returns, or `acting_for` of that"
-            ) from None
+            raise no_agent(agent) from None
         if delegation is not None:
             identities.require_unexpired(agent)
         key = (agent.id, agent.chain, agent.sandbox)

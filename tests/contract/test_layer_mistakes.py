@@ -50,7 +50,7 @@ async def later() -> int:
         (lambda layer, a: call(layer, a, context=[1]), "context: give values by name, as a dict, not `[1]`"),
         (lambda layer, a: call(layer, a, context={"a": "\ud800"}), "half of a character stands alone in '\\ud800'"),
         (lambda layer, a: call(layer, a, resource="\ud800"), "half of a character stands alone in '\\ud800'"),
-        (lambda layer, a: call(layer, a, usage={"tool_calls": 2**63}), "from 0 to 2^63 - 1"),
+        (lambda layer, a: call(layer, a, usage={"tool_calls": 2**63}), "from 0 to 2^63"),
         (lambda layer, a: call(layer, a, usage=["tool_calls"]), "usage: give values by name, as a dict"),
         (lambda layer, a: call(layer, a, durability="fast"), "durability `fast`: write `strict` or `relaxed`"),
         (
@@ -134,6 +134,33 @@ def test_what_gives_something_to_await_is_no_success(layer: EnablementLayer) -> 
 def test_a_body_that_is_neither_bytes_nor_text_is_refused(layer: EnablementLayer, body: Any) -> None:
     with pytest.raises(InvalidInputError, match="a body is bytes or text, not "):
         layer.send_blocking(layer.agent("writer"), layer.agent("reader").id, body)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "text"),
+    [
+        (lambda layer, a: layer.send_blocking("writer", a.id, b"x"), "`'writer'` is no agent"),
+        (lambda layer, a: layer.send_blocking(a, a, b"x"), "give the recipient's name or SPIFFE id"),
+        (
+            lambda layer, a: layer.send_blocking(a, a.id, b"x", attach=["report.pdf"]),
+            "give the content of files by their",
+        ),
+        (lambda layer, a: layer.send_blocking(a, a.id, b"x", expires_in="1h"), "expires_in `'1h'`: give seconds"),
+        (lambda layer, a: next(layer.inbox_blocking("reader")), "`'reader'` is no agent"),
+        (lambda layer, a: layer.ingest().take_blocking([{"id": "1"}]), "`{'id': '1'}` is no `UsageEvent`"),
+        (lambda layer, a: layer.ingest().take_blocking(3), "`3` is one: give events in a list"),
+        (
+            lambda layer, a: layer.call_blocking(lambda: layer.parts.audit.query(since="1d")),
+            "`'1d'` is no time: give a `datetime`",
+        ),
+    ],
+)
+def test_messages_usage_and_queries_say_what_they_cannot_take(
+    layer: EnablementLayer, wrong: Callable[[EnablementLayer, Any], object], text: str
+) -> None:
+    with pytest.raises(InvalidInputError) as refused:
+        wrong(layer, layer.agent("reader"))
+    assert text in str(refused.value)
 
 
 def test_a_sandbox_wants_a_folder_and_a_command_in_parts_and_says_when_it_is_gone(

@@ -25,6 +25,8 @@ def word(moment: datetime | int | None) -> int | None:
     """
     if moment is None or isinstance(moment, int):
         return moment
+    if not isinstance(moment, datetime):
+        raise InvalidInputError(f"`{moment!r}` is no time: give a `datetime`, such as `now - timedelta(days=1)`")
     return int(moment.timestamp() * 1e6) << 12
 
 

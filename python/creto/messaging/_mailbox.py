@@ -22,6 +22,7 @@ from creto.messaging._inbox import Inbox
 from creto.messaging._message import Message, Sent
 from creto.messaging._receiving import Receiving
 from creto.messaging._sending import Draft, Options, Sending
+from creto.nhi._agent import require_agent
 from creto.reach import EVERYTHING
 
 if TYPE_CHECKING:
@@ -312,6 +313,7 @@ class Mailbox:
             >>> anyio.run(main)
             'the report is done'
         """
+        require_agent(agent)
         opened = Inbox(self, agent, hold)
         with self._lock:
             self._inboxes.setdefault(agent.id, []).append(opened)

@@ -98,7 +98,7 @@ class Message:
             What `commit` returned.
 
         Raises:
-            TimeoutError: It was held for too long, and has been handed out again; nothing was committed.
+            TimeoutError: It was ended already, or held for too long and handed out again; nothing was committed.
 
         Example:
             >>> import anyio, tempfile
@@ -133,7 +133,7 @@ class Message:
         """`ack` for code that runs in a worker thread: what is done inside, and the acknowledgement, count together.
 
         Raises:
-            TimeoutError: It was held for too long, and has been handed out again; nothing was committed.
+            TimeoutError: It was ended already, or held for too long and handed out again; nothing was committed.
         """
         held = self._held
         receipt = self._mailbox._receipt(self, held) if held is not None else None
@@ -146,8 +146,8 @@ class Message:
     def _end(self, tx: Transaction, held: _rows.Held, receipt: str | None) -> None:
         if not _rows.end(tx, held, "acked", receipt=receipt):
             raise TimeoutError(
-                f"message `{self.id}` from `{self.sender}` was held for too long and has been handed out again; "
-                "nothing was committed here"
+                f"message `{self.id}` from `{self.sender}` was ended already, or held for too long and handed out "
+                "again; nothing was committed here"
             )
         tx.publish(_rows.TOPIC, f"{_rows.RECEIPT}{self.id}")
         tx.outbox(record(self.recipient, "message:receive", self.sender, self.id, self._envelope, "success"))

@@ -29,6 +29,7 @@ from creto.messaging._message import Sent
 from creto.messaging._news import News
 from creto.messaging._receiving import DIRECT_SECONDS, MAILBOX_SECONDS
 from creto.messaging._record import digest_of, record
+from creto.nhi._agent import require_agent
 
 if TYPE_CHECKING:
     from creto.messaging._inbox import Inbox
@@ -158,11 +159,16 @@ class Sending:
         durable: bool = True,
     ) -> Draft:
         """Checks a message and asks policy; arguments and errors are those of `Mailbox.send`."""
+        require_agent(sender)
         sender = self._identities.current(sender)
         content, media = _content(body, content_type)
         size = len(content)
         blobs: list[_attachment.Blob] = []
         if attach:
+            if not isinstance(attach, Mapping):
+                raise InvalidInputError(
+                    f"attach: give the content of files by their names, as a dict, not `{attach!r}`"
+                )
             size += sum(map(len, attach.values()))
             if not durable:
                 raise InvalidInputError("attachments lie in the store; send them with `durable=True`")
@@ -177,10 +183,17 @@ class Sending:
         if priority not in _rows.PRIORITIES:
             raise InvalidInputError(f"`{priority}` is not a priority; write `non-urgent`, `normal` or `urgent`")
         longest = MAILBOX_SECONDS if durable else DIRECT_SECONDS
+        if not isinstance(expires_in, int | float | None):
+            raise InvalidInputError(f"expires_in `{expires_in!r}`: give seconds, as a number")
         life = int(longest if expires_in is None else expires_in)
         if not 1 <= life <= longest:
             raise InvalidInputError(f"a message may wait for 1 to {longest} seconds here, not {life}")
-        identities = [self._identities.find(name) for name in ([to] if isinstance(to, str) else to)]
+        names = [to] if isinstance(to, str) else to
+        if not (isinstance(names, Sequence) and all(isinstance(name, str) for name in names)):
+            raise InvalidInputError(
+                f"to `{to!r}`: give the recipient's name or SPIFFE id, such as `agent.id`, or several"
+            )
+        identities = [self._identities.find(name) for name in names]
         message_id = secrets.token_hex(16)
         context = {"message_id": message_id, "bytes": size, "content_type": media, "priority": priority}
         await self._authorize(sender, identities, context)

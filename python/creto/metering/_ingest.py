@@ -152,7 +152,11 @@ def _columns(
     numbers: dict[tuple[Any, ...], int] = {}
     series: list[Series] = []
     which, at, quantities, ids = [], [], [], []
+    if not isinstance(events, Iterable):
+        raise InvalidInputError(f"`{events!r}` is one: give events in a list")
     for event in events:
+        if not isinstance(event, UsageEvent):
+            raise InvalidInputError(f"`{event!r}` is no `UsageEvent`; `UsageEvent.from_cloudevent` reads CloudEvents")
         check_event(event)
         own = (event.source, event.customer, event.meter, tuple(sorted(event.dimensions.items())))
         number = numbers.setdefault(own, len(series))

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from creto import _core
+from creto.errors import InvalidInputError
 
-__all__ = ["Agent", "Summary"]
+__all__ = ["Agent", "Summary", "no_agent", "require_agent"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,3 +114,18 @@ class Summary:
     generation: int
     fingerprint: str
     valid_until: int
+
+
+def no_agent(given: object) -> InvalidInputError:
+    """What is told to who gives something else in an agent's place."""
+    return InvalidInputError(f"`{given!r}` is no agent: give what `layer.agent(NAME)` returns, or `acting_for` of that")
+
+
+def require_agent(given: object) -> None:
+    """Does nothing for an agent.
+
+    Raises:
+        InvalidInputError: It is none.
+    """
+    if not isinstance(given, Agent):
+        raise no_agent(given)
