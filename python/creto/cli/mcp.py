@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from pathlib import PurePath
 
 import click
@@ -51,10 +52,13 @@ async def _serve(frame: Frame, agent: str, name: str, argv: tuple[str, ...]) -> 
                 client = (_Standard(sys.stdin.fileno()), _Standard(sys.stdout.fileno()))
                 await proxy(layer, layer.agent(agent), name, client, (process.stdout, process.stdin))
             finally:
-                with anyio.CancelScope(shield=True), anyio.move_on_after(5):
-                    await process.wait()
-                if process.returncode is None:
-                    process.terminate()
+                with anyio.CancelScope(shield=True):
+                    for harder in (process.terminate, process.kill):
+                        with anyio.move_on_after(5):
+                            await process.wait()
+                            break
+                        with suppress(ProcessLookupError):
+                            harder()
         return process.returncode or 0
 
 
@@ -73,9 +77,11 @@ class _Standard:
 
     async def receive(self, max_bytes: int = 65536) -> bytes:
         import anyio
-        import anyio.to_thread
 
-        taken = await anyio.to_thread.run_sync(os.read, self._descriptor, max_bytes, abandon_on_cancel=True)
+        # On no thread: one that is left in a read would keep this process until its client writes again.
+        with suppress(OSError):  # a file, which can always be read and not be waited for
+            await anyio.wait_readable(self._descriptor)
+        taken = os.read(self._descriptor, max_bytes)
         if not taken:
             raise anyio.EndOfStream
         return taken
