@@ -328,6 +328,37 @@ def test_check_warns_of_what_may_not_mean_what_it_says(run: Any, tmp_path: Path)
     run("policy", "check", "--strict", file, code=1)
 
 
+def test_check_finds_names_that_nobody_has_and_shows_the_policy_that_an_annotation_is_wrong_on(
+    run: Any, tmp_path: Path
+) -> None:
+    first, second = tmp_path / "first.cedar", tmp_path / "second.cedar"
+    first.write_text(
+        """// @oversigt("in a comment"), Agent::"reader"
+@id("reads") @owner("platform") @advice("none")
+permit (principal == Agent::"reader", action == Action::"fs:read", resource)
+when { context.path != "@oversigt" && context.path != "Agent::" };
+"""
+    )
+    second.write_text(
+        """@id("asks")
+@oversigt("desk")
+forbid (principal == Agent::"spiffe://creto.local/agent/reader", action == Action::"fs:write", resource);
+
+@id("wrong")
+@oversight("desk")
+permit (principal is Agent, action == Action::"fs:write", resource == Path::"notes");
+"""
+    )
+    out = run("policy", "check", first, second, code=1)
+    assert f"{first}:3:22: warning [agent-name]: no agent has the id `reader`" in out
+    assert 'help: write `Agent::"spiffe://creto.local/agent/reader"`' in out
+    assert f"{second}:2:1: warning [annotation]: `@oversigt` says nothing to creto" in out
+    assert '  2 | @oversigt("desk")\n    | ^^^^^^^^^\n  help: did you mean `@oversight`?' in out
+    assert f"{second}:5:1: error [annotation]: policy `wrong`: `@oversight` stands on a permit" in out
+    assert '  5 | @id("wrong")\n    | ^^^^^^^^^^^^\n' in out
+    assert "2 files: 1 error, 2 warnings" in out
+
+
 def test_the_starters_work_where_they_are_written(run: Any, tmp_path: Path) -> None:
     assert "coding" in run("policy", "new")
     run("policy", "new", "coding", tmp_path / "p")

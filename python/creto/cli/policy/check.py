@@ -12,6 +12,7 @@ from creto._count import counted
 from creto._plain import plain
 from creto.cli._frame import Frame, json_option, pass_frame
 from creto.cli.policy._sets import FILE, joined, read, schema_text
+from creto.cli.policy._slips import located, slips
 
 __all__ = ["command"]
 
@@ -53,14 +54,14 @@ def command(
     given = read(entities) if entities else "[]"
     schema_given = schema_text(schema)
     text = joined(files)
-    found = _core.policy_findings(text, schema_given, given)
+    found = [*_core.policy_findings(text, schema_given, given), *slips(text)]
     if prove and not any(finding["severity"] == "error" for finding in found):
         from creto.authz._solver import solver_command
 
         proved = _core.policy_examine(text, schema_given, solver_command(), int(seconds * 1000))
         seen = {(finding["rule"], finding["policy"]) for finding in found}
         found += [finding for finding in proved if (finding["rule"], finding["policy"]) not in seen]
-    listed = [_placed(finding, files, schema, entities) for finding in found]
+    listed = [_placed(located(finding, text), files, schema, entities) for finding in found]
     if frame.json:
         frame.show(listed)
     else:
