@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import socket
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import anyio
 import psycopg
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 from sqlalchemy import select, text
 
 import creto
@@ -305,6 +312,46 @@ def server_reload(server: PostgreSQL) -> None:
     with psycopg.connect(f"postgresql://creto@/postgres?host={server.folder}&port={server.port}") as connection:
         connection.execute("SELECT pg_reload_conf()")
     time.sleep(0.2)
+
+
+def certificate(folder: Path, name: str) -> Path:
+    """A certificate for `localhost` that vouches for itself, with its key beside it."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    who = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder(who, who, key.public_key(), x509.random_serial_number(), now, now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    file = folder / f"{name}.crt"
+    file.write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    file.with_suffix(".key").write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    owner = folder.stat()
+    for each in (file, file.with_suffix(".key")):
+        each.chmod(0o600)
+        os.chown(each, owner.st_uid, owner.st_gid)
+    return file
+
+
+def test_over_tls_the_server_is_the_one_that_was_named_and_a_line_that_breaks_is_no_wrong_setting() -> None:
+    with postgresql("ssl=on") as own:
+        ours, others = (certificate(own.folder / "data", name) for name in ("server", "other"))
+        place = f"postgresql://creto@localhost:{own.port}/postgres?sslmode=verify-full&sslrootcert="
+        with own.running():
+            with pytest.raises(InvalidInputError, match=r"certificate verify failed; correct `common.store_url`"):
+                Store(f"{place}{others}")
+            with pytest.raises(InvalidInputError, match=r'"localhost".* does not match host name "127.0.0.1"; correct'):
+                Store(f"{place}{ours}".replace("@localhost", "@127.0.0.1"))
+            with Store(f"{place}{ours}") as store:
+                with pytest.raises(ConnectionFailedError, match="could not be reached: "), store.begin() as tx:
+                    os.kill(int(tx.scalar(text("SELECT pg_backend_pid()"))), signal.SIGKILL)
+                    time.sleep(0.2)
+                    tx.insert(tables.meta, name="lost", value="x")
+                own.say("SELECT 1")  # it starts its processes anew
+                assert names(store) == []
 
 
 @pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])

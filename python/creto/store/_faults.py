@@ -25,7 +25,7 @@ _BUSY = ("40P01", "55P03", "40001", "57014")  # deadlock, lock, serialization, t
 _GONE = ("08", "57P", "25P")  # the connection is lost, or was ended by the server: an end of it is that of its work
 _STANDBY = ("25006", "55000")
 _FULL = ("too many clients", "too many connections", "connection slots are reserved")
-_REFUSED = ("password", "authentication failed", "pg_hba.conf", "does not exist", "SSL", "certificate")
+_REFUSED = ("password", "authentication failed", "pg_hba.conf", "does not exist", "not support SSL", "certificate")
 
 
 class InDoubtError(InternalError):
@@ -105,7 +105,8 @@ def _unconnected(place: str, error: Exception, text: str) -> CretoError:
             f"the database at `{place}` has no connection left: {text}; a process of creto uses up to 16 of them: "
             "raise `max_connections`, or run fewer processes"
         )
-    if "connection option" in text or any(word in text for word in _REFUSED):
+    connecting = text.startswith("connection failed")  # later the same words are those of a line that broke
+    if "connection option" in text or (connecting and any(word in text for word in _REFUSED)):
         return InvalidInputError(f"the database at `{place}` cannot be opened: {text}; correct `common.store_url`")
     if isinstance(error, exc.OperationalError):
         return ConnectionFailedError(f"the database at `{place}` could not be reached: {text}")
