@@ -88,7 +88,11 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             1,
             "there is no invoice `INV-9`; `creto invoice list` shows those that there are",
         ),
-        (["audit", "show", "deadbeef"], 2, "`deadbeef` is no id: give the 32 hexadecimal digits of an act or a record"),
+        (
+            ["audit", "show", "dead-beef"],
+            2,
+            "`dead-beef` is no id: give the 32 hexadecimal digits of an act or a record",
+        ),
         (["audit", "prove", "nosuch"], 2, "or a record's place as `creto audit tail` shows it, such as `0000/17`"),
         (["audit", "check-proof", "gone.tlog-proof"], 2, "File 'gone.tlog-proof' does not exist"),
         (
@@ -111,6 +115,19 @@ def test_a_mistake_is_told_with_what_to_do(arguments: list[str], code: int, text
     assert text in said
     assert returned == code
     assert "a fault in creto" not in said
+
+
+def test_a_file_that_is_no_text_is_told_as_that(tmp_path: Path) -> None:
+    state, binary = tmp_path / "state", tmp_path / "binary"
+    binary.write_bytes(b"\xff\xfe")
+    for name in ("a", "b"):
+        said_by("agent", "create", name, state=state)
+    for arguments in (
+        ["agent", "delegate", "a", "b", "--policy", "binary"],
+        ["agent", "delegate", "a", "b", "--chain", "binary"],
+        ["agent", "import", "binary"],
+    ):
+        assert said_by(*arguments, state=state) == (2, "creto: binary: it is not text in UTF-8"), arguments
 
 
 def test_a_misspelt_name_makes_no_agent(tmp_path: Path) -> None:

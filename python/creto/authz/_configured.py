@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from creto import _core
+from creto._foreign import text_of
 from creto.authz._entities import entities_of, uid_of
 from creto.authz._signed import read_keys, signed_at, verify_files
 from creto.authz._starter import starter, starter_schema
@@ -187,22 +188,6 @@ def tried(settings: Settings) -> tuple[PolicySet, _core.PolicyEngine, list[dict[
     _digest, noted = chosen.install(engine, entities)
     installed_shadow(shadowed(settings, chosen), entities)
     return chosen, engine, noted
-
-
-def text_of(path: Path, content: bytes) -> str:
-    """The text of a file.
-
-    Args:
-        path: Where it is, for the error.
-        content: What is in it.
-
-    Raises:
-        InvalidInputError: It is not text in UTF-8.
-    """
-    try:
-        return content.decode()
-    except ValueError:
-        raise InvalidInputError(f"{path}: it is not text in UTF-8") from None
 
 
 def agent_entities(identities: Identities) -> list[dict[str, Any]]:

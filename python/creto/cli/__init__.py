@@ -34,7 +34,6 @@ _ENTRIES = {
     "sandbox": Entry("creto.cli.sandbox", "Install and inspect sandboxes."),
     "secret": Entry("creto.cli.secret", "Keep secrets that sandboxes get by agent."),
     "mcp": Entry("creto.cli.mcp", "Put an MCP server behind creto."),
-    "serve": Entry("creto.cli.serve", "Serve a team over gRPC and HTTP."),
     "config": Entry("creto.cli.config", "Show, check and trust the configuration."),
     "completion": Entry("creto.cli.completion", "Print the script that completes commands in your shell."),
 }

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from creto._foreign import text_of
 from creto.cli._frame import Frame, json_option, pass_frame
 from creto.cli._group import Group
 from creto.errors import AlreadyExistsError
@@ -176,11 +177,11 @@ def delegate(
         hops = identities.delegate_blocking(
             delegator,
             delegatee,
-            attenuation=policy.read_text() if policy else "permit(principal, action, resource);",
+            attenuation=text_of(policy, policy.read_bytes()) if policy else "permit(principal, action, resource);",
             audience=audience,
             seconds=seconds,
             depth=depth,
-            previous=chain.read_text().splitlines() if chain else (),
+            previous=text_of(chain, chain.read_bytes()).splitlines() if chain else (),
         )
     _write(frame, "\n".join(hops) + "\n", out)
 
@@ -205,7 +206,7 @@ def export(frame: Frame, names: tuple[str, ...], out: Path | None) -> None:
 
 
 @command.command(name="import")
-@click.argument("bundle", type=click.File("r"))
+@click.argument("bundle", type=click.File("rb"))
 @click.option("--fingerprint", help="Of its trust domain, as the owner told you by another way; needed the first time.")
 @json_option
 @pass_frame
@@ -217,7 +218,7 @@ def import_(frame: Frame, bundle: Any, fingerprint: str | None) -> None:
       creto agent import researcher.bundle --fingerprint 4f1c...
     """
     with identities_of(frame) as identities:
-        found = identities.import_blocking(bundle.read(), fingerprint=fingerprint)
+        found = identities.import_blocking(text_of(Path(bundle.name), bundle.read()), fingerprint=fingerprint)
         frame.show(found, "known now: " + ", ".join(found))
 
 

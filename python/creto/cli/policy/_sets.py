@@ -23,7 +23,7 @@ def read(path: Path) -> str:
     Raises:
         InvalidInputError: It is not text in UTF-8.
     """
-    from creto.authz._configured import text_of
+    from creto._foreign import text_of
 
     return text_of(path, path.read_bytes())
 

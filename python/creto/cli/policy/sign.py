@@ -73,8 +73,9 @@ def command(
 
 def _checked(files: list[tuple[Path, bytes]], schema: Path | None, entities: list[tuple[Path, bytes]]) -> None:
     """Installs the set where nobody is asked by it, with its entities, so that what does not fit is told now."""
+    from creto._foreign import text_of
     from creto.authz import starter_schema
-    from creto.authz._configured import merged, text_of
+    from creto.authz._configured import merged
     from creto.authz._entities import entities_of
 
     policies = "\n".join(text_of(*file) for file in files if file[0] != schema)
