@@ -89,6 +89,11 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             "there is no invoice `INV-9`; `creto invoice list` shows those that there are",
         ),
         (
+            ["audit", "show", "deadbeef"],
+            1,
+            "no oversight request begins with `deadbeef`; an act or a record is named",
+        ),
+        (
             ["audit", "show", "dead-beef"],
             2,
             "`dead-beef` is no id: give the 32 hexadecimal digits of an act or a record",

@@ -189,6 +189,23 @@ reference = "PO 4711"
     assert "`acme` is there twice" in creto("usage", code=2)
 
 
+def test_a_fee_is_charged_to_customers_that_are_known(config: Path, creto: Command, tmp_path: Path) -> None:
+    fee = '[[prices]]\nmeter = "base"\nmodel = "flat"\nunit_price = "49.00"\n'
+    config.write_text(CONFIG + fee)
+    lines(acting(config, 1))
+    wrong = creto("invoice", "run", "--period", "48h", "--customer", "acmee", code=1)
+    assert "`acmee` used nothing in this period, was never invoiced, and stands neither in `[[customers]]`" in wrong
+    assert creto("invoice", "list", "--json") == []
+    config.write_text(CONFIG + fee + '[[customers]]\nid = "acme"\n')
+    (made,) = creto("invoice", "run", "--period", "48h", "--customer", "acme", "--json")
+    assert made["total"] == "49.00"
+    refused = creto("invoice", "show", made["number"], "-o", str(tmp_path / "invoice.pdf"), code=2)
+    assert "`.pdf` is no form of an invoice: write to .txt, .json, .csv or .html" in refused
+    assert not (tmp_path / "invoice.pdf").exists()
+    creto("invoice", "show", made["number"], "-o", str(tmp_path / "invoice.TXT"))
+    assert "49.00 USD flat" in (tmp_path / "invoice.TXT").read_text()
+
+
 def test_a_time_taken_for_a_dimension_is_told(config: Path, creto: Command) -> None:
     lines(acting(config, 1))
     assert "nothing that was used has a `hour`; by time it is `--per hour`" in creto("usage", "--by", "hour")

@@ -110,7 +110,10 @@ def test_a_denied_act_does_not_run_and_is_shown_by_the_digits_that_the_message_h
     assert "oversight:requested" in said
     assert "a human said no: no surveys today" in said
     assert main(["audit", "show", "00000000"]) == 1
-    assert "there is no oversight request `00000000`" in capsys.readouterr().err
+    assert (
+        "no oversight request begins with `00000000`; an act or a record is named by all of its 32"
+        in capsys.readouterr().err
+    )
 
 
 def test_who_asks_what_an_agent_was_refused_is_told_of_humans_too(approving: Approving) -> None:

@@ -175,14 +175,20 @@ def show(frame: Frame, number: str, form: str | None, output: Path | None) -> No
     Example:
       creto invoice show INV-2026-000001 -o invoice.html
     """
+    from creto.errors import InvalidInputError
     from creto.metering import Invoices
     from creto.metering._render import invoice_csv, invoice_html, invoice_text
 
     with frame.store() as store:
         document = Invoices(store).find(number).document
     if form is None:
-        ending = output.suffix.lstrip(".") if output is not None else ""
-        form = ending if ending in {"json", "csv", "html"} else "json" if frame.json else "text"
+        ending = output.suffix.lstrip(".").lower() if output is not None else ""
+        form = {"": "json" if frame.json else "text", "txt": "text"}.get(ending, ending)
+        if form not in {"text", "json", "csv", "html"}:
+            raise InvalidInputError(
+                f"`.{ending}` is no form of an invoice: write to .txt, .json, .csv or .html, or say --format; "
+                "a browser prints the page as a PDF"
+            )
     forms = {"csv": invoice_csv, "html": invoice_html, "json": as_json}
     text = (
         invoice_text(document, min(100, shutil.get_terminal_size((100, 24)).columns))

@@ -105,7 +105,8 @@ class Invoices:
             evidence: The usage.
             customers: These only; by default every one that used anything.
             finalize: False to make drafts, in place of earlier drafts of the period.
-            refuse_empty: Whether one without a line is an error: a customer whose name was misspelt used nothing.
+            refuse_empty: Whether one without a line, or only with fees for a customer that is not known, is an error: a
+                customer whose name was misspelt used nothing.
             heads: Who they are from and for, where that is to be on them.
 
         Raises:
@@ -136,6 +137,14 @@ class Invoices:
                     raise NotFoundError(
                         f"`{customer}` used nothing in this period, and no price has a fee for it: there is nothing to "
                         "invoice; `creto usage --by customer` shows who used what"
+                    )
+                used = document["unpriced"] or any(line["events"] for line in document["lines"])
+                priced = any(price.customer == customer for price in book.prices)
+                if not (used or priced or earlier.get(customer) or (heads and customer in heads.customers)):
+                    raise NotFoundError(
+                        f"`{customer}` used nothing in this period, was never invoiced, and stands neither in "
+                        "`[[customers]]` nor in a price: fees are charged to customers that are known; "
+                        "`creto usage --by customer` shows who used what"
                     )
             for customer in sorted(set(made) & set(covering)):
                 raise AlreadyExistsError(

@@ -22,6 +22,7 @@ from creto.cli._audit._options import (
 )
 from creto.cli._bar import bar
 from creto.cli._frame import Frame, json_option, pass_frame
+from creto.errors import NotFoundError
 
 if TYPE_CHECKING:
     from creto.audit import AuditRecord
@@ -121,7 +122,13 @@ def show(frame: Frame, name: str, page: Path | None) -> None:
         from creto.oversight._transitions import find
 
         with frame.store() as store, store.read() as tx:
-            name = find(tx, name).ledger_act
+            try:
+                name = find(tx, name).ledger_act
+            except NotFoundError:
+                raise NotFoundError(
+                    f"no oversight request begins with `{name}`; an act or a record is named by all of its 32 "
+                    "hexadecimal digits, or by its place, such as `0000/17`"
+                ) from None
 
     async def main() -> list[AuditRecord]:
         found = await ledger.find(name)
