@@ -394,6 +394,28 @@ async def test_a_client_answers_nothing_that_its_server_did_not_ask() -> None:
     await session.run(play)
 
 
+async def test_a_notification_that_the_protocol_does_not_know_is_decided_about() -> None:
+    """Nobody answers it, so a server could be told by it to do anything, or be handed anything, unseen."""
+    session = Session()
+
+    async def play() -> None:
+        for name in ("forbidden", "fine", "progress"):
+            told = {"jsonrpc": "2.0", "method": f"notifications/{name}", "params": {"secret": 1}}
+            await session.client(told)
+            await anyio.sleep(0.05)
+        assert [(await session.at_server())["method"] for _ in range(2)] == [
+            "notifications/fine",
+            "notifications/progress",
+        ]
+        assert session.quiet_at_server()
+        assert [resource for resource, _ in session.layer.asked] == [
+            "s/notifications/forbidden",
+            "s/notifications/fine",
+        ]
+
+    await session.run(play)
+
+
 async def test_a_flood_of_questions_of_a_server_is_answered_and_not_queued() -> None:
     session = Session()
 

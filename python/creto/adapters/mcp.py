@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from typing import Any, Protocol
 
 import anyio
@@ -39,6 +40,13 @@ _FREE = {
     "tools/list",
 }
 _FREE_OF_SERVER = {"ping", "roots/list"}
+_NOTIFICATIONS = {
+    "notifications/cancelled",
+    "notifications/initialized",
+    "notifications/progress",
+    "notifications/roots/list_changed",
+}
+"""What the protocol has a client tell its server."""
 
 
 class Performs(Protocol):
@@ -138,6 +146,7 @@ class _Session:
         self.server_name = server_name
         self.client = _Side(client, "client")
         self.server = _Side(server, "server")
+        self.telling = 0
 
     async def run(self) -> None:
         async with anyio.create_task_group() as tasks:
@@ -146,6 +155,10 @@ class _Session:
                 for message in of_client(line):
                     if not _is_act(message):
                         await self._pass_on(message, self.client, self.server)
+                    elif message.get("id") is None:
+                        if self.telling < MOST_CALLS:
+                            self.telling += 1
+                            tasks.start_soon(self._tell, message)
                     elif (problem := self._problem(message)) is not None:
                         await self.client.answer(message, error={"code": -32602, "message": problem})
                     else:
@@ -216,6 +229,20 @@ class _Session:
         if line is not None:
             await self.client.send(line)
 
+    async def _tell(self, message: dict[str, Any]) -> None:
+        """A notification of the client's that the protocol does not know: a server may act on it, and answers none."""
+        method, arguments = message["method"], json.dumps(message.get("params") or {}, sort_keys=True)
+        context = {"server": self.server_name, "tool": method, "arguments": arguments}
+
+        async def operation() -> None:
+            await self.server.send(written(message))
+
+        try:
+            with suppress(CretoError):  # a refusal is on record, and there is nobody to tell it to
+                await self._act(message, method, context, operation)
+        finally:
+            self.telling -= 1
+
     async def _question(self, message: dict[str, Any], call: _Call) -> None:
         """An act that the server asks the client for: what the client answers leaves it."""
         method = message["method"]
@@ -242,22 +269,22 @@ class _Session:
             assert call.answer is not None
             return call.answer
 
-        if beside := further(message):
-            context = {**context, "further": json.dumps(beside, sort_keys=True)}
         line: bytes | None = None
         try:
             with call.scope:
-                line = await self.layer.perform(
-                    self.agent,
-                    "tool:call",
-                    f"{self.server_name}/{target}",
-                    operation,
-                    context=context,
-                    usage={"tool_calls": 1},
-                )
+                line = await self._act(message, target, context, operation)
         finally:
             asker.calls.pop(key(message["id"]), None)
         return line
+
+    async def _act(
+        self, message: dict[str, Any], target: str, context: dict[str, str], operation: Callable[[], Awaitable[Any]]
+    ) -> Any:
+        if beside := further(message):
+            context = {**context, "further": json.dumps(beside, sort_keys=True)}
+        resource = f"{self.server_name}/{target}"
+        usage = {"tool_calls": 1}
+        return await self.layer.perform(self.agent, "tool:call", resource, operation, context=context, usage=usage)
 
 
 def _is_act(message: dict[str, Any]) -> bool:
@@ -269,11 +296,9 @@ def _is_act(message: dict[str, Any]) -> bool:
     identifier = message.get("id")
     if identifier is not None and (isinstance(identifier, bool) or not isinstance(identifier, str | int | float)):
         raise InvalidInputError(f"the client sent `{method}` with an `id` that is neither text nor a number")
-    if method in _FREE:
+    if method in _FREE or (identifier is None and method in _NOTIFICATIONS):
         return False
-    if identifier is None:
-        if method.startswith("notifications/"):
-            return False
+    if identifier is None and not method.startswith("notifications/"):
         # A request without an id could not be answered, so it could act unseen.
         raise InvalidInputError(f"the client sent `{method}` without an `id`")
     if not isinstance(message.get("params", {}), dict):
