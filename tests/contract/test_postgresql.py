@@ -186,6 +186,35 @@ def test_a_second_machine_opens_the_store_with_the_first_ones_sealing_key_and_sh
     assert main([*here, "explain", "w", "calls=4"]) == 0
 
 
+def test_a_quota_that_another_machine_lowers_binds_what_is_leased_here_already(
+    config: Path, state: Path, tmp_path: Path
+) -> None:
+    with config.open("a") as file:
+        file.write('[[quotas]]\nscope = "agent"\nmeter = "calls"\nlimit = 100000\nwindow = "day"\n')
+    other = tmp_path / "other"
+    with creto.open_blocking(state, config=[config]) as layer:
+        agent = layer.agent("w")
+
+        def act() -> str:
+            return layer.perform_blocking(agent, "tool:call", "t", lambda: "done", usage={"calls": 1})
+
+        assert act() == "done"  # and thousands more are leased
+        shutil.copytree(state / "keys", other / "keys")
+        other.chmod(0o700)
+
+        def limited_to(units: int) -> None:
+            setting = ["quota", "set", "agent", "calls", str(units), "--window", "day"]
+            assert main(["--state", str(other), "--config", str(config), *setting]) == 0
+            time.sleep(2)  # it binds within one, and this machine may be busy
+
+        limited_to(2)
+        assert act() == "done"
+        with pytest.raises(creto.QuotaExceededError, match="2 of 2 used"):
+            act()
+        limited_to(3)
+        assert act() == "done"
+
+
 def test_each_message_is_handed_to_one_of_the_processes_that_read_an_inbox(
     config: Path, state: Path, postgres: str, python: Start
 ) -> None:

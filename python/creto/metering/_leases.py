@@ -83,6 +83,7 @@ class Leases:
         self._wake = quota.wake_fd()
         self._last: dict[tuple[Any, ...], int] = {}
         self._owed: list[tuple[dict[str, Any], int]] = []
+        self._renewing = False
         self._begin()
         self._pid = os.getpid()
         quota.leases = self
@@ -213,6 +214,21 @@ class Leases:
                     self.quota.grant(lease, units, int((now + self.ttl * _MARGIN) * 1e6))
         self._settle_dead()
 
+    def renew(self) -> None:
+        """Lets go of all that is not spent: what is spent from now on is leased under the limits that hold now."""
+        if self._pid != os.getpid():
+            self._let_go()  # a fork has no thread for it
+        elif not self._closed:
+            self._renewing = True
+            os.eventfd_write(self._wake, 1)
+
+    def _let_go(self) -> None:
+        with self.asking, contextlib.suppress(CretoError):
+            # Also where nothing is left of one: what was spent of it is told with it.
+            self._owed += [(lease, self.quota.surrender(lease)) for lease in self.quota.leases_held()]
+            # Where the authority cannot be reached, they go back at the next tick, or by the ledger.
+            self._give_owed()
+
     def _give_owed(self) -> None:
         """Gives back what this process has let go of, at the next tick where the authority is away."""
         if self._owed:
@@ -234,6 +250,9 @@ class Leases:
             with contextlib.suppress(CretoError):
                 if readable:
                     os.read(self._wake, 8)
+                    if self._renewing:
+                        self._renewing = False
+                        self._let_go()
                     self.refill_blocking()
                 if time.monotonic() >= due:
                     due = time.monotonic() + self.ttl / 3
@@ -249,11 +268,7 @@ class Leases:
             self._thread.join()
         os.close(self._wake)
         self.quota.leases = None
-        with self.asking:
-            self._owed += [(lease, self.quota.surrender(lease)) for lease in self.quota.leases_held()]
-            # Where the authority cannot be reached, they go back by the ledger once the lease has run out.
-            with contextlib.suppress(CretoError):
-                self._give_owed()
+        self._let_go()
 
 
 def _weak(method: Callable[[], None]) -> Callable[[], None]:

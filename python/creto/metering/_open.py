@@ -179,6 +179,7 @@ def open_quota(
         with store.read() as tx:
             quota.install_settings(settings, effective(tx, settings))
             boost(tx)
+        leases.renew()
 
     def renew(_: object = None) -> None:
         install(current)
