@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from enum import IntEnum
@@ -361,7 +362,10 @@ permit (principal is Agent, action == Action::"fs:write", resource == Path::"not
 
 def test_the_starters_work_where_they_are_written(run: Any, tmp_path: Path) -> None:
     assert "coding" in run("policy", "new")
-    run("policy", "new", "coding", tmp_path / "p")
+    said = run("policy", "new", "coding", tmp_path / "p")
+    config = tmp_path / "house.toml"
+    config.write_text("\n".join(re.findall("`(authz[.].*?)`", said)))
+    assert "change-working-folder" in run("--config", config, "policy", "explain", "a", "fs:write", "x")
     run("policy", "check", "--strict", tmp_path / "p" / "coding.cedar", "--entities", tmp_path / "p" / "entities.json")
     out = run("policy", "test", tmp_path / "p" / "coding.toml")
     assert "15 of 15 cases pass; 13 of 13 policies decided a case" in out

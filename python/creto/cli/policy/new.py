@@ -66,4 +66,9 @@ def command(frame: Frame, name: str | None, folder: Path | None) -> None:
         {"written": written, "kept": kept},
         "\n".join([*(f"wrote {each}" for each in written), *(f"kept {each}" for each in kept)]),
     )
-    frame.say(f"next: creto policy check {target / (name + '.cedar')} && creto policy test {target / (name + '.toml')}")
+    policies, schema = target / f"{name}.cedar", target / "schema.cedarschema"
+    frame.say(f"next: creto policy check {policies} && creto policy test {target / (name + '.toml')}")
+    frame.say(
+        f'in force by `authz.policies = ["{policies}"]` and `authz.schema_file = "{schema}"` in creto.toml, '
+        "once that is trusted: creto config trust"
+    )
