@@ -6,7 +6,7 @@ import functools
 import os
 from pathlib import Path
 
-__all__ = ["alive", "here"]
+__all__ = ["alive", "here", "start_of"]
 
 
 def here() -> str:
@@ -17,7 +17,7 @@ def here() -> str:
         True
     """
     pid = os.getpid()
-    return f"{_world()}/{pid}/{_start(pid)}"
+    return f"{_world()}/{pid}/{start_of(pid)}"
 
 
 def alive(holder: str) -> bool:
@@ -35,7 +35,7 @@ def alive(holder: str) -> bool:
         return True
     world, pid, start = parts
     if world == _world():
-        return start == _start(int(pid))
+        return start == start_of(int(pid))
     # Another machine or namespace: nothing can be said, so nothing is taken from it. An earlier boot of this one is
     # over; but machines may share a name (`localhost`, a container's), and only its number says that it is this one.
     there, here = world.split("/"), _world().split("/")
@@ -58,11 +58,20 @@ def _world() -> str:
     return f"{os.uname().nodename}/{machine}/{boot}/{namespace}"
 
 
-def _start(pid: int) -> str:
+def start_of(pid: int) -> str:
+    """When a process started, in clock ticks since boot; nothing where it does not run.
+
+    Args:
+        pid: Its number.
+
+    Example:
+        >>> start_of(os.getpid()).isdigit(), start_of(2**22 + 1)
+        (True, '')
+    """
     try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
     except OSError:
         return ""
-    # The name in parentheses may hold blanks; the fields after it are counted. Field 22 is the start, in clock ticks.
-    fields = stat.rpartition(")")[2].split()
+    # The name in parentheses may hold blanks and half a letter; the fields after it are counted, and 22 is the start.
+    fields = stat.rpartition(b")")[2].decode().split()
     return "" if fields[0] in ("Z", "X") else fields[19]

@@ -131,6 +131,8 @@ def test_a_file_that_is_no_text_is_told_as_that(tmp_path: Path) -> None:
         ["agent", "delegate", "a", "b", "--policy", "binary"],
         ["agent", "delegate", "a", "b", "--chain", "binary"],
         ["agent", "import", "binary"],
+        ["audit", "check-proof", "binary", "--entry", "binary"],
+        ["audit", "verify", "--seen", "binary"],
     ):
         assert said_by(*arguments, state=state) == (2, "creto: binary: it is not text in UTF-8"), arguments
 

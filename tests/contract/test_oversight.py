@@ -543,6 +543,18 @@ def test_a_process_knows_which_processes_live(python: Start) -> None:
     assert alive("another-machine/id/boot/7/1/2"), "nothing is taken from a process that cannot be seen"
 
 
+def test_a_process_lives_whose_name_is_no_text(python: Start) -> None:
+    """The system cuts names after 15 bytes, wherever in a letter that is."""
+    process = python(
+        "import ctypes, sys; ctypes.CDLL(None).prctl(15, b'\\xc3')\n"
+        "from creto._process import here; print(here(), flush=True); sys.stdin.readline()"
+    )
+    assert process.stdout is not None
+    name = process.stdout.readline().strip()
+    assert name.count("/") == 5
+    assert alive(name)
+
+
 def test_a_machine_of_the_same_name_is_not_taken_for_an_earlier_boot_of_this_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -15,23 +15,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from creto._process import start_of
+
 __all__ = ["clean", "enter", "leave", "running"]
 
 _NAME = re.compile(r"creto-(\d+)-(\d+)-\d+")
 
 
-def _born(pid: int) -> int | None:
-    """When a process started, in ticks since boot; None where there is none."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return None
-    return int(stat.rpartition(")")[2].split()[19])
-
-
 def _owner_lives(name: str) -> bool:
     match = _NAME.fullmatch(name)
-    return match is not None and _born(int(match[1])) == int(match[2])
+    return match is not None and start_of(int(match[1])) == match[2]
 
 
 def _folder(state_folder: Path) -> Path:

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from creto._count import counted
+from creto._foreign import text_of
 from creto.cli._audit._options import EXISTING, PATH, client
 from creto.cli._bar import bar
 from creto.cli._frame import Frame, json_option, pass_frame
@@ -71,7 +72,7 @@ def verify(
 
 
 def _notes(frame: Frame, file: Path) -> list[str]:
-    notes = [note for note in file.read_text(encoding="utf-8").split("\0") if note.strip()]
+    notes = [note for note in text_of(file, file.read_bytes()).split("\0") if note.strip()]
     # What a full disk cut off before its first signature says nothing.
     whole = [note for note in notes if "\n\n" in note.lstrip()]
     if len(whole) < len(notes):
@@ -143,7 +144,7 @@ def check_proof(frame: Frame, proof: Path, entry: Path | None, keys: tuple[Path,
     from creto.audit._reading import check
 
     content = _entry(entry or proof.with_suffix(".cbor"))
-    checkpoint = check(proof.read_text(encoding="utf-8"), content, brought_keys(frame, keys))
+    checkpoint = check(text_of(proof, proof.read_bytes()), content, brought_keys(frame, keys))
     record = {n: v for n, v in _core.ledger_decode(content).items() if n not in {"shard", "index"}}
     facts = {"proved": True, **{name: checkpoint[name] for name in ("origin", "size", "root")}}
     if frame.json:
