@@ -210,7 +210,9 @@ impl Shared {
 
 /// When a process started, in ticks since boot: field 22 of its `stat`, the twentieth after the name in parentheses.
 fn started(process: &str) -> Option<u64> {
-    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+    let stat = std::fs::read(format!("/proc/{process}/stat")).ok()?;
+    // The name in it may end within a letter.
+    let stat = String::from_utf8_lossy(&stat);
     stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
 }
 

@@ -158,7 +158,10 @@ impl Shared {
         let found = (name.as_str(), to.port).to_socket_addrs().map_err(|e| format!("`{}` cannot be resolved: {e}", to.host))?;
         let (public, hidden): (Vec<_>, Vec<_>) = found.partition(|address| is_public(address.ip()) && !is_own(*address));
         let mut last = match hidden.first() {
-            Some(_) => format!("`{}` leads to an address that is not public; name it in `hosts` to allow that", to.host),
+            Some(_) => format!(
+                "`{}` leads to an address that is not public; name it in `runtime.hosts`, or by `creto run --host`, to allow that",
+                to.host
+            ),
             None => format!("`{}` has no address", to.host),
         };
         for address in public {
