@@ -149,7 +149,9 @@ class Parts:
         kinds = {record.kind: record for record in await self.audit.query(act=act)}
         if "outcome" in kinds:
             return "success" if kinds["outcome"].outcome == "success" else "failure"
-        return "intent" if "intent" in kinds else "nothing"
+        if "intent" in kinds:
+            return "intent"
+        return "nothing" if kinds else "elsewhere"
 
     def close(self) -> None:
         """Closes every part, the last opened first."""

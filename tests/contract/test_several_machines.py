@@ -13,11 +13,13 @@ from pathlib import Path
 
 import anyio
 import pytest
+from sqlalchemy import select
 
 import creto
 from creto.audit import AuditClient
 from creto.cli import main
 from creto.metering import UsageEvent
+from creto.store.tables import oversight_requests
 
 POLICIES = """
 @id("all") permit (principal, action, resource);
@@ -100,6 +102,36 @@ with creto.open_blocking({str(here)!r}, config=[{str(config)!r}]) as layer:
             pass
     assert recorded(there, "test:kept") == {}
     assert recorded(here, "test:kept") == {"left": 1}
+
+
+def test_how_an_act_of_a_killed_process_ended_is_said_by_the_folder_whose_ledger_has_it(
+    config: Path, folders: tuple[Path, Path]
+) -> None:
+    here, there = folders
+    code = f"""
+import os, anyio, creto
+async def main():
+    async with creto.open({str(here)!r}, config=[{str(config)!r}]) as layer:
+        desk = layer.parts.desk
+        desk.approvers.add("ann")
+        async def pay():
+            dies = lambda: os.kill(os.getpid(), 9)
+            await layer.perform(layer.agent("payer"), "tool:call", "send_money", dies, timeout=60)
+        async with anyio.create_task_group() as group:
+            group.start_soon(pay)
+            while not desk.pending():
+                await anyio.sleep(0.02)
+            await anyio.to_thread.run_sync(desk.approve, desk.pending()[0], desk.approvers.named("ann"), "as agreed")
+anyio.run(main)
+"""
+    done = subprocess.run([sys.executable, "-c", code], timeout=60)
+    assert done.returncode == -signal.SIGKILL
+    states = []
+    for folder in (there, here):
+        with creto.open_blocking(folder, config=[config]) as layer, layer.parts.store.read() as tx:
+            states.append(tx.scalar(select(oversight_requests.c.state)))
+    # The first to look, on the same machine, knows that the process is dead, and nothing of what it did.
+    assert states == ["executing", "unknown"]
 
 
 def test_invoices_are_made_from_one_machines_ledger_and_the_others_refuse_to(

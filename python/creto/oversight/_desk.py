@@ -27,8 +27,8 @@ from creto.store import Store, Transaction
 
 __all__ = ["Announcer", "Clearance", "Desk", "Found", "Recall"]
 
-# What the ledger knows of an act: nothing, that it began, or how it ended.
-Found = Literal["nothing", "intent", "success", "failure"]
+# What the ledger knows of an act: not even that it was to begin, nothing more than that, that it began, how it ended.
+Found = Literal["elsewhere", "nothing", "intent", "success", "failure"]
 _AFTER: dict[Found, tuple[transitions.Outcome, str | None]] = {
     "nothing": ("failed", "it did not start: its process ended before the intent was recorded"),
     "intent": ("unknown", "its process ended between intent and outcome; look before you try again"),
@@ -440,7 +440,10 @@ class Desk:
         for request in left:
             if alive(request.holder):
                 continue
-            outcome, reason = _AFTER[await found(request.ledger_act)]
+            known = await found(request.ledger_act)
+            if known == "elsewhere":
+                continue  # it is in the ledger of another state folder that shares the store, which will say
+            outcome, reason = _AFTER[known]
             with suppress(InvalidInputError):  # another process settled it
                 settled.append(await self.store.run(transitions.settle, request, outcome, reason))
         return settled
