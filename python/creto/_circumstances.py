@@ -5,7 +5,7 @@ from __future__ import annotations
 import posixpath
 from typing import Any
 
-from creto._host import bare, host_of, usual
+from creto._host import bare, host_of, require_plain_path, usual
 from creto.errors import InvalidInputError
 
 __all__ = ["circumstances", "facts_of"]
@@ -28,7 +28,10 @@ def facts_of(action: str, resource: str) -> dict[str, Any]:
     action = bare(action)
     if action.startswith("http:"):
         host = host_of(resource)
-        return {"host": host} if host else {}
+        if not host:
+            return {}
+        require_plain_path(resource)
+        return {"host": host}
     if action.startswith("fs:"):
         return {"path": _path(bare(resource))}
     return _destination(bare(resource)) if action == "net:connect" else {}

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
+from creto._circumstances import facts_of
 from creto._course import spending
 from creto._in_thread import in_thread
 from creto._in_view import asked_by, hidden_in, marked_by, secrets_of
@@ -133,7 +134,7 @@ class LayerHooks:
         host, port = connection.host, connection.port
         action = f"http:{method.lower()}"
         url = f"http://{host}{target}" if port == 80 else f"http://{host}:{port}{target}"
-        context = {"host": host}
+        context = facts_of(action, url)
         asking = asked_by(self._layer, self._agent, action, url, context)
         if asking and await self._covers(connection.agreed, connection.approvers, asking):
             await self._account(action, url, {"requests": 1}, asking)

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from creto.errors import InvalidInputError
 
-__all__ = ["bare", "host_of", "usual"]
+__all__ = ["bare", "host_of", "require_plain_path", "usual"]
 
 # As the decision engine reads names: a type and one quoted text, to the end.
 _TYPED = re.compile(r'[A-Za-z_]\w*(?:::[A-Za-z_]\w*)*::"((?:[^"\\]|\\.)*)"', re.ASCII | re.DOTALL)
@@ -19,6 +19,8 @@ _WEB = re.compile(r"https?:", re.IGNORECASE)
 # What some readers skip, take for `/` or decode, and others do not: they would be led to different hosts.
 _SKIPPED = re.compile(r"^[\s\x00-\x20]|[\t\r\n]")
 _MOST = 255
+_ESCAPE = re.compile("%([0-9A-Fa-f]{2})")
+_UNRESERVED = re.compile(r"[A-Za-z0-9._~-]")  # RFC 3986, section 2.3
 _TWO_READINGS = re.compile(r"[\x00-\x20\x7f\\%<>^`{|}]")
 
 
@@ -49,6 +51,34 @@ def host_of(url: str) -> str:
         raise InvalidInputError(
             f"the host of `{url}` is not certain: {error}; write a URL as `https://example.org/path`"
         ) from error
+
+
+def require_plain_path(url: str) -> None:
+    """Refuses a URL whose path its readers write anew before they look at it (RFC 3986, sections 5.2.4 and 6.2.2.2).
+
+    A policy that names `/admin` would know nothing of `/a/../admin`, `/%61dmin` or `/a\\..\\admin`.
+
+    Args:
+        url: As an act's resource gives it; `Url::"https://..."` too.
+
+    Raises:
+        InvalidInputError: There is a shorter way to write it.
+
+    Example:
+        >>> require_plain_path("https://example.org/a%2Fb/..c?up=../%61")
+        >>> require_plain_path("https://example.org/a/%2e%2e/b")
+        Traceback (most recent call last):
+        ...
+        creto.errors.InvalidInputError: the path of `https://example.org/a/%2e%2e/b` can be written shorter: ...
+    """
+    path = urlsplit(bare(url)).path
+    # Some servers leave out what stands behind `;` in a step before they look where it leads.
+    leads = any(step.partition(";")[0] in {".", ".."} for step in path.split("/"))
+    if leads or "\\" in path or any(_UNRESERVED.fullmatch(chr(int(code, 16))) for code in _ESCAPE.findall(path)):
+        raise InvalidInputError(
+            f"the path of `{bare(url)}` can be written shorter: leave out `.` and `..`, write `/` for a backslash, "
+            "and letters and digits as they are"
+        )
 
 
 def bare(name: str) -> str:

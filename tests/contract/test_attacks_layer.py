@@ -294,7 +294,7 @@ def test_a_url_leads_where_policy_thinks_and_no_context_says_otherwise(tmp_path:
     with creto.open_blocking(state, config=tmp_path / "hosts.toml") as layer:
         agent = layer.agent("reader")
         for given in ({}, {"host": "Good.Example."}):
-            done = layer.perform_blocking(agent, "http:get", "https://good.example/a\\b%", lambda: 1, context=given)
+            done = layer.perform_blocking(agent, "http:get", "https://good.example/a%5Cb%?\\", lambda: 1, context=given)
             assert done == 1
         for action, url, context in WAYS:
             with pytest.raises((UnauthorizedError, InvalidInputError)) as refused:
@@ -306,6 +306,40 @@ def test_a_url_leads_where_policy_thinks_and_no_context_says_otherwise(tmp_path:
                 url,
                 said,
             )
+
+
+PAGES = """
+@id("all") permit (principal, action, resource);
+@id("admin") forbid (principal, action, resource)
+  when { resource == Url::"https://site.example/admin" || resource == Url::"http://site.example/admin" };
+"""
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["a/../admin", "./admin", "%61dmin", "a/%2e%2E/admin", "a/.%2e/admin", "a/..;x/admin", "a\\..\\admin", "admin/."],
+)
+def test_a_page_that_is_forbidden_is_not_had_by_a_longer_way_to_write_it(
+    tmp_path: Path, state: Path, path: str
+) -> None:
+    (tmp_path / "pages.cedar").write_text(PAGES)
+    (tmp_path / "pages.toml").write_text('[authz]\npolicies = ["pages.cedar"]\n')
+
+    async def main() -> None:
+        async with creto.open(state, config=tmp_path / "pages.toml") as layer:
+            agent = layer.agent("reader")
+            ways = (f"https://site.example/{path}", f'Url::"https://site.example/{path}"')
+            for url in ways[: 1 if "\\" in path else 2]:
+                with pytest.raises(InvalidInputError, match="can be written shorter"):
+                    await layer.perform(agent, "http:get", url, lambda: pytest.fail("it was done"))
+            hooks = LayerHooks(layer, agent, tmp_path)
+            connection = Connection("site.example", 80, "http", True)
+            with pytest.raises(InvalidInputError, match="can be written shorter"):
+                await hooks.request(connection, "GET", f"/{path}")
+            with pytest.raises(UnauthorizedError, match="`admin` forbids it"):
+                await hooks.request(connection, "GET", "/admin")
+
+    anyio.run(main)
 
 
 def test_no_agent_goes_by_the_name_of_a_human(state: Path) -> None:
