@@ -330,18 +330,21 @@ impl Pump<'_> {
 /// none does on a port of the Web.
 fn first_bytes(program: &TcpStream, port: u16) -> io::Result<Vec<u8>> {
     let web = matches!(port, 80 | 443);
-    let deadline = Instant::now() + if web { SLOW_WORD } else { FIRST_WORD };
+    let mut deadline = Instant::now() + if web { SLOW_WORD } else { FIRST_WORD };
     let mut bytes = Vec::new();
     let mut buffer = [0; 4096];
     loop {
-        let patience = if bytes.is_empty() { deadline.saturating_duration_since(Instant::now()) } else { SLOW_WORD };
-        if !readable(program, patience) {
+        if !readable(program, deadline.saturating_duration_since(Instant::now())) {
             return if bytes.is_empty() && !web { Ok(bytes) } else { Err(io::ErrorKind::TimedOut.into()) };
         }
         let mut from = program;
         let got = from.read(&mut buffer)?;
         if got == 0 && bytes.is_empty() && web {
             return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        if bytes.is_empty() {
+            // Once, and not with every byte: who trickles would be waited for as long as it likes.
+            deadline = Instant::now() + SLOW_WORD;
         }
         bytes.extend_from_slice(buffer.get(..got).unwrap_or_default());
         let hello = bytes.first() == Some(&22) && tls::hello(&bytes) == tls::Hello::Incomplete;
