@@ -30,7 +30,8 @@ def acts(ledger: Path, after: Mapping[str, int]) -> Iterator[Entry]:
         >>> with creto.open_blocking(tempfile.mkdtemp()) as layer:
         ...     agent = layer.agent("researcher")
         ...     _ = layer.perform_blocking(agent, "tool:call", "search", lambda: 1, context={"q": "creto"})
-        >>> [entry.text[:26] for entry in acts(layer.parts.folder / "ledger", {}) if entry.text]
+        ...     ledger = layer.parts.folder / "ledger"
+        >>> [entry.text[:26] for entry in acts(ledger, {}) if entry.text]
         ['tool:call tool:call search']
     """
     for name in _core.ledger_shards(ledger):

@@ -242,7 +242,8 @@ def read_events(
         >>> with creto.open_blocking(tempfile.mkdtemp()) as layer:
         ...     agent = layer.agent("researcher")
         ...     _ = layer.perform_blocking(agent, "tool:call", "add", lambda: 1 + 1, usage={"tool_calls": 1})
-        >>> [(event.meter, event.quantity) for event in read_events(layer.parts.folder / "ledger")]
+        ...     ledger = layer.parts.folder / "ledger"
+        >>> [(event.meter, event.quantity) for event in read_events(ledger)]
         [('tool_calls', 1)]
     """
     names = _core.ledger_shards(str(folder)) if folder.exists() else []
@@ -342,7 +343,8 @@ def read_usage(folder: Path, *, start: int = 0, end: int = 2**62, progress: Prog
         >>> with creto.open_blocking(tempfile.mkdtemp()) as layer:
         ...     agent = layer.agent("researcher")
         ...     _ = layer.perform_blocking(agent, "tool:call", "add", lambda: 1 + 1, usage={"tool_calls": 1})
-        >>> read_usage(layer.parts.folder / "ledger").meters
+        ...     ledger = layer.parts.folder / "ledger"
+        >>> read_usage(ledger).meters
         ['tool_calls']
     """
     return Usage.of_ledger(folder, start, end, progress)
