@@ -127,8 +127,9 @@ def configured(settings: Settings) -> PolicySet:
         signature = text_of(authz.signature, settings.read("authz.signature", authz.signature))
         trusted = read_keys(text_of(*file) for file in keys)
         signed = signed_at(verify_files([*policies, *schema, *entities], signature, trusted))
+    texts: dict[str, Any] = _joined(policies) if policies else {"policies": starter()}
     return PolicySet(
-        **_joined(policies) if policies else {"policies": starter()},
+        **texts,
         schema=text_of(*schema[0]) if schema else starter_schema(),
         entities=[entity for path, text in entities for entity in entities_of(text, f"`{path}`")],
         signed=signed,
