@@ -48,13 +48,30 @@ impl From<Refusal> for Error {
         if lease_short {
             error = error.with_context(Refusal::LEASE);
         }
-        error = error.with_context(format!("{asked} more of `{meter}` ({window}) by {} `{name}`{when}", level.name()));
+        let (more, so_far) = match currency(&meter) {
+            Some(currency) => {
+                (format!("{} {currency}", money(asked)), format!(", of {} {currency} {} are used", money(limit), money(used)))
+            }
+            None => (asked.to_string(), String::new()),
+        };
+        error = error.with_context(format!("{more} more of `{meter}` ({window}) by {} `{name}`{so_far}{when}", level.name()));
         match wait {
             _ if lease_short => error.with_retry_after(Refusal::LEASING),
             Some(wait) => error.with_retry_after(Duration::from_micros(wait)),
             None => error,
         }
     }
+}
+
+/// The currency of a meter that counts money in billionths, as `cost:USD` does.
+fn currency(meter: &str) -> Option<&str> {
+    meter.strip_prefix("spent:").or_else(|| meter.strip_prefix("cost:")).filter(|currency| !currency.is_empty())
+}
+
+/// Billionths as people write money.
+fn money(units: u64) -> String {
+    let (whole, rest) = (units / 1_000_000_000, format!("{:09}", units % 1_000_000_000));
+    format!("{whole}.{:0<2}", rest.trim_end_matches('0'))
 }
 
 /// What is announced: a share of a limit was reached, or went beyond it where the rule allows that.
