@@ -64,7 +64,8 @@ def test_a_budget_counts_what_prices_make_of_usage_and_refuses_what_goes_beyond(
         call(layer, {"tokens": 4_000})
         call(layer, {"tokens": 500, "unpriced": 7})
         assert spent(layer) == 9_000_000
-        with pytest.raises(QuotaExceededError, match=r"0\.001002 USD more of `spent:USD` \(year\).*, of 0\.01 USD 0\.009 are used"):
+        told = r"0\.001002 USD more of `spent:USD` \(year\).*, of 0\.01 USD 0\.009 are used"
+        with pytest.raises(QuotaExceededError, match=told):
             call(layer, {"tokens": 501})
         call(layer, {"tokens": 500})
     assert main(["--config", str(file), "quota", "show"]) in {None, 0}
