@@ -436,6 +436,17 @@ def test_who_was_to_be_told_next_is_told_though_the_process_that_asked_is_gone(
     later.close()
 
 
+def test_the_configuration_says_who_is_told_next(office: Office, state: Path, tmp_path: Path) -> None:
+    from creto import config
+
+    file = tmp_path / "creto.toml"
+    lead = '[[channels]]\nkind = "slack"\nname = "lead"\nurl = "https://hooks.example/lead"\nafter_seconds = 900\n'
+    file.write_text(lead + lead.replace("lead", "team").replace("after_seconds = 900\n", ""))
+    announcements = Announcements.configured(office.store, config.load(files=[file], state=state))
+    assert announcements.wanted(asked(office)) == {"slack:lead": 900.0, "slack:team": 0.0}
+    announcements.close()
+
+
 def test_every_failure_of_a_channel_says_whether_to_try_again(receiver: Receiver, office: Office) -> None:
     request = asked(office)
     hook = Webhook("ops", receiver.url, SECRET)

@@ -213,9 +213,8 @@ class _Session:
         method, parameters = message["method"], message.get("params") or {}
         target = parameters["name"] if method == "tools/call" else method
         arguments = (parameters.get("arguments") or {}) if method == "tools/call" else parameters
-        context = {"server": self.server_name, "tool": target, "arguments": json.dumps(arguments, sort_keys=True)}
         try:
-            line = await self._perform(message, call, self.client, self.server, target, context)
+            line = await self._perform(message, call, self.client, self.server, target, arguments)
         except CretoError as refused:
             # The protocol's own way to tell a model that a tool did not do what was asked.
             decided = refused.category in ("authorization", "oversight")
@@ -231,25 +230,21 @@ class _Session:
 
     async def _tell(self, message: dict[str, Any]) -> None:
         """A notification of the client's that the protocol does not know: a server may act on it, and answers none."""
-        method, arguments = message["method"], json.dumps(message.get("params") or {}, sort_keys=True)
-        context = {"server": self.server_name, "tool": method, "arguments": arguments}
 
         async def operation() -> None:
             await self.server.send(written(message))
 
         try:
             with suppress(CretoError):  # a refusal is on record, and there is nobody to tell it to
-                await self._act(message, method, context, operation)
+                await self._act(message, message["method"], message.get("params") or {}, operation)
         finally:
             self.telling -= 1
 
     async def _question(self, message: dict[str, Any], call: _Call) -> None:
         """An act that the server asks the client for: what the client answers leaves it."""
-        method = message["method"]
-        arguments = json.dumps(message.get("params") or {}, sort_keys=True)
-        context = {"server": self.server_name, "tool": method, "arguments": arguments, "asked_by": "server"}
+        method, arguments = message["method"], message.get("params") or {}
         try:
-            line = await self._perform(message, call, self.server, self.client, method, context)
+            line = await self._perform(message, call, self.server, self.client, method, arguments, asked_by="server")
         except CretoError:
             # Why is none of the server's business.
             await self.server.answer(message, error={"code": -32000, "message": "refused"})
@@ -258,7 +253,14 @@ class _Session:
             await self.server.send(line)
 
     async def _perform(
-        self, message: dict[str, Any], call: _Call, asker: _Side, other: _Side, target: str, context: dict[str, str]
+        self,
+        message: dict[str, Any],
+        call: _Call,
+        asker: _Side,
+        other: _Side,
+        target: str,
+        arguments: Any,
+        **circumstances: str,
     ) -> bytes | None:
         """The answer to an act; None where whoever asked has taken it back, and wants none."""
 
@@ -272,16 +274,23 @@ class _Session:
         line: bytes | None = None
         try:
             with call.scope:
-                line = await self._act(message, target, context, operation)
+                line = await self._act(message, target, arguments, operation, **circumstances)
         finally:
             asker.calls.pop(key(message["id"]), None)
         return line
 
     async def _act(
-        self, message: dict[str, Any], target: str, context: dict[str, str], operation: Callable[[], Awaitable[Any]]
+        self,
+        message: dict[str, Any],
+        target: str,
+        arguments: Any,
+        operation: Callable[[], Awaitable[Any]],
+        **circumstances: str,
     ) -> Any:
+        told = json.dumps(arguments, sort_keys=True)
+        context = {"server": self.server_name, "tool": target, "arguments": told, **circumstances}
         if beside := further(message):
-            context = {**context, "further": json.dumps(beside, sort_keys=True)}
+            context["further"] = json.dumps(beside, sort_keys=True)
         resource = f"{self.server_name}/{target}"
         usage = {"tool_calls": 1}
         return await self.layer.perform(self.agent, "tool:call", resource, operation, context=context, usage=usage)

@@ -28,7 +28,6 @@ __all__ = [
     "installed_shadow",
     "merged",
     "shadowed",
-    "text_of",
     "tried",
 ]
 

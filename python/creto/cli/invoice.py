@@ -18,6 +18,7 @@ from creto.cli._group import Group
 from creto.cli._invoice_check import as_json, prove, verify
 
 if TYPE_CHECKING:
+    from creto.metering import Invoices
     from creto.store import Store
 
 
@@ -47,7 +48,7 @@ def run(frame: Frame, period: str, customer: str | None, draft: bool, recount: b
       creto invoice run --period 2026-11 --customer acme
     """
     from creto.errors import InvalidInputError
-    from creto.metering import Heads, Invoices, LedgerEvidence, PriceBook
+    from creto.metering import Heads, LedgerEvidence, PriceBook
     from creto.metering._period import instant, parse_period
 
     zone = frame.settings.metering.time_zone
@@ -67,7 +68,7 @@ def run(frame: Frame, period: str, customer: str | None, draft: bool, recount: b
         frame.store() if draft else _recorded(frame) as store,
     ):
         evidence = LedgerEvidence(frame.folder / "ledger", recount=recount, progress=progress)
-        made = Invoices(store, frame.who, frame.folder / "ledger").run(
+        made = _invoices(frame, store).run(
             book,
             start,
             end,
@@ -79,6 +80,12 @@ def run(frame: Frame, period: str, customer: str | None, draft: bool, recount: b
             heads=Heads.from_settings(frame.settings),
         )
     _table(frame, made, empty=f"nobody used anything in {period}")
+
+
+def _invoices(frame: Frame, store: Store) -> Invoices:
+    from creto.metering import Invoices
+
+    return Invoices(store, frame.who, frame.folder / "ledger")
 
 
 @contextmanager
@@ -219,10 +226,9 @@ def finalize(frame: Frame, number: str) -> None:
     Example:
       creto invoice finalize ID
     """
-    from creto.metering import Invoices
 
     with _recorded(frame) as store:
-        _moved(frame, Invoices(store, frame.who, frame.folder / "ledger").finalize(number))
+        _moved(frame, _invoices(frame, store).finalize(number))
 
 
 @command.command()
@@ -236,10 +242,9 @@ def pay(frame: Frame, number: str) -> None:
     Example:
       creto invoice pay INV-2026-000001
     """
-    from creto.metering import Invoices
 
     with _recorded(frame) as store:
-        _moved(frame, Invoices(store, frame.who, frame.folder / "ledger").pay(number))
+        _moved(frame, _invoices(frame, store).pay(number))
 
 
 @command.command()
@@ -253,10 +258,9 @@ def void(frame: Frame, number: str) -> None:
     Example:
       creto invoice void INV-2026-000001
     """
-    from creto.metering import Invoices
 
     with _recorded(frame) as store:
-        _moved(frame, Invoices(store, frame.who, frame.folder / "ledger").void(number))
+        _moved(frame, _invoices(frame, store).void(number))
 
 
 def _decimal(text: str) -> Decimal:
@@ -284,12 +288,9 @@ def credit(frame: Frame, number: str, amount: str | None, reason: str) -> None:
     Example:
       creto invoice credit INV-2026-000001 --amount 4.00 --reason "an outage"
     """
-    from creto.metering import Invoices
 
     with _recorded(frame) as store:
-        note = Invoices(store, frame.who, frame.folder / "ledger").credit(
-            number, reason, None if amount is None else _decimal(amount)
-        )
+        note = _invoices(frame, store).credit(number, reason, None if amount is None else _decimal(amount))
     frame.show(note.document, f"{note.number}: {note.document['total']} {note.document['currency']}")
 
 
@@ -309,7 +310,7 @@ def prepay(frame: Frame, customer: str, amount: str, currency: str | None, prior
       creto invoice prepay acme 100.00 --for 365d
     """
     from creto.errors import InvalidInputError
-    from creto.metering import Invoices, PriceBook
+    from creto.metering import PriceBook
     from creto.metering._currency import payable
     from creto.metering._period import moment, parse_length
 
@@ -322,9 +323,7 @@ def prepay(frame: Frame, customer: str, amount: str, currency: str | None, prior
             f"{customer} is invoiced in {book.currency_of(customer)}: an amount in {unit} would never be taken off"
         )
     with _recorded(frame) as store:
-        made = Invoices(store, frame.who, frame.folder / "ledger").prepay(
-            customer, unit, value, priority=priority, expires=expires
-        )
+        made = _invoices(frame, store).prepay(customer, unit, value, priority=priority, expires=expires)
     ends = None if expires is None else moment(expires, frame.settings.metering.time_zone)
     data = {"id": made, "customer": customer, "amount": amount, "currency": unit, "expires": ends}
     frame.show(data, f"{customer} has {amount} {unit} more to use")

@@ -184,9 +184,9 @@ class Desk:
         policies = sorted(set(policy_ids))
         if not policies:
             raise InvalidInputError("an act is asked about under at least one policy")
-        if timeout is not None and not (
-            isinstance(timeout, int | float) and timeout == timeout
-        ):  # not what is no number
+        if timeout is not None and (
+            not isinstance(timeout, int | float) or timeout != timeout
+        ):  # the last is no number
             raise InvalidInputError(f"timeout `{timeout!r}`: give the seconds to wait for a human, as a number")
         lifetime = self.timeout if timeout is None else timeout
         async with self.changes() as keys:

@@ -39,8 +39,8 @@ def panel(request: Request, precedents: Sequence[dict[str, Any]] = ()) -> Render
     fact("on what", plain(request.resource), "bold yellow")
     for name, text in values(request.context):
         fact(f"  {name}", text)
-    if request.uses:
-        fact("uses", ", ".join(request.uses))
+    if uses := request.uses:
+        fact("uses", ", ".join(uses))
     fact("policy", ", ".join(plain(policy, most=120) for policy in request.policies))
     fact("asked", f"{ago(request.created_us, now_us)}; no answer counts as no, {ago(request.answer_by_us, now_us)}")
     fact("digest", " ".join(request.digest(policy).hex()[:16] for policy in request.policies), "dim")

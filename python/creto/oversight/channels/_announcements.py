@@ -100,10 +100,9 @@ class Announcements:
             )
 
         email("approvers", lambda request: _addresses(store, request))
-        after = {}
+        after: dict[str, float] = {}
         for channel in settings.channels:
-            if channel.after_seconds:
-                after[f"{channel.kind}:{channel.name}"] = channel.after_seconds
+            known = len(channels)
             policies = frozenset(channel.policies)
             if channel.kind == "email":
                 to = tuple(channel.to)
@@ -119,6 +118,8 @@ class Announcements:
                 elif channel.secret is not None:
                     secret = channel.secret.get_secret_value()
                     channels.append(Webhook(channel.name, url, secret, channel.policies, alerts=channel.alerts))
+            if channel.after_seconds:
+                after |= {made.name: channel.after_seconds for made in channels[known:]}
         return cls(store, channels, url=ours.inbox_url, after=after)
 
     def wanted(self, request: Request) -> dict[str, float]:

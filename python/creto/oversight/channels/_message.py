@@ -65,8 +65,8 @@ class Message:
         if request.chain:
             facts.insert(1, ("For", " → ".join(short(link) for link in request.chain)))
         facts += [(name, text) for name, text in values(request.context)[:8]]
-        if request.uses:
-            facts.append(("Cost", ", ".join(request.uses)))
+        if uses := request.uses:
+            facts.append(("Cost", ", ".join(uses)))
         if self.late:
             facts.append(("Asked", _moment(request.created_us)))
         return facts
