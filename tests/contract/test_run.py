@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -298,7 +299,7 @@ def test_the_person_at_the_terminal_is_asked_and_enter_is_no_yes(project: Path) 
                 "--",
                 "bash",
                 "-c",
-                "read line; echo got $line; echo $line > new.txt",
+                _TAKES_A_LINE,
             ],
         )
     screen = _Screen(master)
@@ -364,17 +365,91 @@ _WAITS_FOR_TERM = "trap 'echo told; exit 9' TERM; echo up; while :; do sleep 0.0
 
 
 def test_signals_are_the_program_s(project: Path) -> None:
-    backend = "process"
-    skip_unless(backend)
-    run = subprocess.Popen(
-        [*CRETO, "run", "--backend", backend, "--", "bash", "-c", _WAITS_FOR_TERM],
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
-    )  # fmt: skip
+    skip_unless("process")
+    run = _begun("--", "bash", "-c", _WAITS_FOR_TERM)
     assert run.stdout is not None
     assert run.stdout.readline() == "up\n"
     run.send_signal(signal.SIGTERM)
-    output, errors = run.communicate(timeout=30)
+    output, errors = run.communicate(timeout=60)
     assert (run.returncode, output) == (9, "told\n"), errors
+
+
+_SLOW_TO_NOTICE = """
+import os, sys, time
+from creto.cli import main
+from creto.runtime import Program, _box
+
+class Slow(Program):
+    @property
+    def _number(self): return self._is
+
+    @_number.setter
+    def _number(self, number):
+        self._is = number
+        while number and not os.path.exists(os.environ["NOTICE"]): time.sleep(0.01)
+
+_box.Program = Slow
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_a_signal_that_follows_a_program_s_first_word_is_its_own_however_slow_we_are(
+    project: Path, tmp_path: Path
+) -> None:
+    skip_unless("process")
+    notice = tmp_path / "notice"
+    run = _begun("--", "bash", "-c", _WAITS_FOR_TERM, creto=[sys.executable, "-c", _SLOW_TO_NOTICE], NOTICE=str(notice))
+    assert run.stdout is not None
+    assert run.stdout.readline() == "up\n"
+    run.send_signal(signal.SIGTERM)
+    notice.touch()
+    output, errors = run.communicate(timeout=60)
+    assert (run.returncode, output) == (9, "told\n"), errors
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, -signal.SIGTERM)])
+def test_a_signal_while_a_human_is_asked_for_the_program_ends_the_run(
+    project: Path, tmp_path: Path, number: signal.Signals, status: int
+) -> None:
+    skip_unless("process")
+    policies, config = tmp_path / "policies.cedar", tmp_path / "creto.toml"
+    policies.write_text(
+        '@id("all") permit (principal, action, resource);'
+        '@id("ask") @oversight("operators") forbid (principal, action == Action::"process:exec", resource);'
+    )
+    config.write_text(f"[authz]\npolicies = ['{policies}']\n")
+    run = _begun("--wait", "60", "--", "true", creto=[*CRETO, "--config", str(config)])
+    while not json.loads(creto("approve", "--json").stdout or "[]"):
+        assert run.poll() is None, run.communicate()
+        time.sleep(0.1)
+    run.send_signal(number)
+    _, errors = run.communicate(timeout=60)
+    assert run.returncode == status, errors
+    assert "Traceback" not in errors
+
+
+def test_what_is_ignored_stays_so_as_under_nohup(project: Path) -> None:
+    skip_unless("process")
+    script = "echo up; read line; exit 7"
+    run = _begun("--", "bash", "-c", script, creto=["nohup", *CRETO], stdin=subprocess.PIPE)
+    assert run.stdout is not None
+    assert run.stdin is not None
+    assert run.stdout.readline() == "up\n"
+    run.send_signal(signal.SIGHUP)
+    time.sleep(0.5)
+    run.stdin.write("on\n")
+    _, errors = run.communicate(timeout=60)
+    assert run.returncode == 7, errors
+
+
+def _begun(
+    *arguments: str, creto: Sequence[str] = CRETO, stdin: int = subprocess.DEVNULL, **environment: str
+) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [*creto, "run", "--backend", "process", *arguments],
+        stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        env={**os.environ, **environment},
+    )  # fmt: skip
 
 
 def test_creto_s_own_refusals_are_told_from_the_program_s_statuses(

@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import shutil
-import signal
 import sys
 import termios
 import time
@@ -22,6 +21,7 @@ import click
 
 from creto._count import counted
 from creto._plain import plain
+from creto.cli._signals import Signals
 from creto.cli._summary import changed, ended, refusals
 from creto.errors import CretoError, InvalidInputError, UnauthorizedError
 from creto.runtime._outside import run_outside
@@ -32,11 +32,9 @@ if TYPE_CHECKING:
     from creto.nhi import Agent
     from creto.oversight import Approver, Desk
     from creto.oversight._request import Request
-    from creto.runtime import Box, Change, Program
+    from creto.runtime import Box, Change
 
 __all__ = ["Session"]
-
-_FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 
 
 class Session:
@@ -120,14 +118,17 @@ class Session:
         terminal = sys.stdin.isatty() and sys.stdout.isatty()
         size = shutil.get_terminal_size()
         read, write = os.pipe()
+        result = None
         # Files, so that each is closed once, by whoever is first.
         with (
             os.fdopen(read, "rb", buffering=0) as theirs,
             os.fdopen(write, "wb", buffering=0) as ours,
             _raw(terminal),
+            Signals() as signals,
         ):
             async with anyio.create_task_group() as tasks:
-                program = await box.start(
+                tasks.start_soon(signals.serve, tasks.cancel_scope)
+                signals.program = await box.start(
                     argv,
                     stdin=theirs,
                     stdout=1,
@@ -136,12 +137,11 @@ class Session:
                 )
                 theirs.close()
                 tasks.start_soon(self._feed, ours)
-                tasks.start_soon(self._signals, program)
-                result = None
                 with anyio.move_on_after(limit):
-                    result = await program.wait()
+                    result = await signals.program.wait()
                 tasks.cancel_scope.cancel()
         _restore()
+        await signals.obey()
         if result is None:
             from creto.errors import TimeoutError
 
@@ -178,18 +178,6 @@ class Session:
                 return
             if not await _write(into.fileno(), data):
                 return
-
-    async def _signals(self, program: Program) -> None:
-        """Hands signals on; the third Ctrl-C ends the program without asking it."""
-        interrupts = 0
-        with anyio.open_signal_receiver(*_FORWARDED, signal.SIGWINCH) as received:
-            async for number in received:
-                if number == signal.SIGWINCH:
-                    size = shutil.get_terminal_size()
-                    program.resize(size.lines, size.columns)
-                    continue
-                interrupts += number == signal.SIGINT
-                program.signal(signal.SIGKILL if interrupts >= 3 else number)
 
     # --- humans -------------------------------------------------------------------------------------------------------
 
