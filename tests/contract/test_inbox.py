@@ -8,7 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -487,6 +487,27 @@ def test_connections_that_ask_for_nothing_do_not_shut_the_inbox(inbox: Inbox) ->
                 held.sendall(b"POST /login HTTP/1.1\r\nHost: localhost\r\nx: ")
         inbox.sign_in()
         assert inbox.browser.get("/").status_code == 200
+
+
+def test_connections_that_read_no_answer_do_not_shut_the_inbox(inbox: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is not read stops at its sender, with the next request under way; so many of these are all that there may be."""
+    monkeypatch.setattr("creto.server._app._MOST_REQUESTS", 2)
+    monkeypatch.setattr("creto.server._serve._PATIENCE_SECONDS", 1.0)
+    address = urlsplit(inbox.url)
+    # Each quotation mark comes back as five characters, twice.
+    asks = b"GET /login?next=/" + b'"' * 60_000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    with ExitStack() as stack:
+        held = [stack.enter_context(socket.create_connection((address.hostname, address.port))) for _ in range(2)]
+
+        def is_shut() -> bool | None:
+            for one in held:
+                one.settimeout(0.2)
+                with suppress(OSError):
+                    one.sendall(asks)
+            return inbox.browser.get("/login").status_code == 503 or None
+
+        wait_until(is_shut)
+        wait_until(lambda: inbox.browser.get("/login").status_code == 200 or None)
 
 
 @pytest.mark.parametrize("name", ["[", "localhost:1@evil", "127.0.0.1.evil.example"])

@@ -123,7 +123,7 @@ async def serve_inbox(
 
 
 async def _let_nobody_wait(server: uvicorn.Server) -> None:
-    """Drops connections that ask for nothing, or take their time to say it: each holds a descriptor, and all hold us.
+    """Drops connections that ask for nothing, take their time to say it, or do not read: all of them hold us.
 
     Where there are many, the oldest go first, so that an approver's request finds a place whoever else is waiting.
     """
@@ -134,7 +134,8 @@ async def _let_nobody_wait(server: uvicorn.Server) -> None:
         waiting = {}
         for connection in list(server.server_state.connections):
             cycle = getattr(connection, "cycle", None)
-            if cycle is None or cycle.response_complete or cycle.more_body:
+            # Or takes nothing of what it is answered, which would have its next request under way for ever.
+            if cycle is None or cycle.response_complete or cycle.more_body or connection.flow.write_paused:
                 known = since.get(connection)
                 waiting[connection] = known if known is not None and known[0] is cycle else (cycle, now)
         since = waiting
