@@ -510,15 +510,15 @@ async def test_who_is_not_root_is_told_so(tmp_path: Path) -> None:
             from creto import _core
             from creto.runtime import Pool, _pool, _runsc
             os.setgid(65534), os.setuid(65534)
-            anyio.run(Pool({{}}, {str(tmp_path)!r}, backend="process").start)
+            anyio.run(Pool({{}}, {str(tmp_path)!r}, backend="gvisor").start)
             """)
         done = await anyio.run_process([sys.executable, "-c", script], check=False)
         text = done.stderr.decode().splitlines()[-1]
     else:
         with pytest.raises(SandboxSpawnFailedError) as refused:
-            await Pool({}, tmp_path, backend="process").start()
+            await Pool({}, tmp_path, backend="gvisor").start()
         text = str(refused.value)
-    assert "which only root may here; run this as root" in text
+    assert 'which only root may here; run this as root (`sudo "$(command -v creto)" ...`)' in text
 
 
 async def test_settings_that_cannot_work_are_named(tmp_path: Path) -> None:

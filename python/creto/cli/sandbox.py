@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import click
@@ -29,6 +30,12 @@ def install(frame: Frame) -> None:
     """
     from creto.runtime import RUNSC_VERSION, install_runsc
 
+    if os.geteuid() != 0:
+        click.echo(
+            "note: sandboxes are started by root, who looks in a cache of its own and on PATH: install as root "
+            '(`sudo "$(command -v creto)" sandbox install`), or copy what is built here to /usr/local/bin/runsc',
+            err=True,
+        )
     if not frame.json:
         click.echo(f"gVisor {RUNSC_VERSION}: built once, in a minute or two, unless it is there already", err=True)
     path = install_runsc()

@@ -114,12 +114,14 @@ class Pool:
         if self.backend not in _core.BACKENDS:
             known = ", ".join(_core.BACKENDS)
             raise InvalidInputError(f"`{self.backend}` is no backend; known are {known}")
-        runsc = str(find_runsc()) if self.backend == "gvisor" else None
+        # Before gVisor is looked for: who is not root would else build it first, and in vain.
         if os.geteuid() != 0:
             raise SandboxSpawnFailedError(
                 f"the backend `{self.backend}` makes mounts and network namespaces, which only root may here; "
-                "run this as root (`sudo -E creto ...`): programs inside never are"
+                'run this as root (`sudo "$(command -v creto)" ...`), whose state folder is another: '
+                "programs inside never are"
             )
+        runsc = str(find_runsc()) if self.backend == "gvisor" else None
         for tree in self._trees:
             _require_apart(tree, self._protected)
         _make_room()
