@@ -146,6 +146,7 @@ async def test_what_a_call_brings_beside_its_arguments_is_decided_about_too() ->
             [
                 ({"_meta": {"progressToken": 7}}, {}),
                 ({"_meta": {"progressToken": 7, "to": "mallory"}, "task": {"ttl": 9}}, {}),
+                ({"_meta": {"progressToken": {"to": "mallory"}}}, {}),
                 ({}, {"overrides": {"amount": 9}}),
             ]
         ):
@@ -156,6 +157,7 @@ async def test_what_a_call_brings_beside_its_arguments_is_decided_about_too() ->
         assert session.layer.further == [
             None,
             '{"_meta": {"progressToken": 7, "to": "mallory"}, "task": {"ttl": 9}}',
+            '{"_meta": {"progressToken": {"to": "mallory"}}}',
             '{"overrides": {"amount": 9}}',
         ]
 
@@ -209,6 +211,13 @@ async def test_no_call_hides_in_a_batch_or_behind_a_second_key() -> None:
         b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"add","Name":"forbidden"}}\n',
         b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"add"},"param\\u017f":{"name":"forbidden"}}\n',
         b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"add","argument\xc5\xbf":{"a":1}}}\n',
+        # To who looks for `result` first, answers to what the server may have asked.
+        b'{"jsonrpc":"2.0","id":1,"method":"ping","result":{"action":"accept"}}\n',
+        b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"add"},"error":{"code":1,"message":"x"}}\n',
+        b'{"jsonrpc":"2.0","method":"notifications/initialized","id":null,"result":{}}\n',
+        # Ids that some readers take for others, whose answers would be taken for each other's.
+        b'{"jsonrpc":"2.0","id":1.0,"method":"tools/call","params":{"name":"add"}}\n',
+        b'{"jsonrpc":"2.0","id":9007199254740993,"method":"tools/call","params":{"name":"add"}}\n',
         b'"tools/call"\n',
         b"[[]]\n",
         b"[" * 100_000 + b"\n",

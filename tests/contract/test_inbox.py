@@ -490,7 +490,7 @@ def test_connections_that_ask_for_nothing_do_not_shut_the_inbox(inbox: Inbox) ->
 
 
 def test_connections_that_read_no_answer_do_not_shut_the_inbox(inbox: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is not read stops at its sender, with the next request under way; so many of these are all that there may be."""
+    """What is not read stops at its sender, with the next request under way, which counts among those that may be."""
     monkeypatch.setattr("creto.server._app._MOST_REQUESTS", 2)
     monkeypatch.setattr("creto.server._serve._PATIENCE_SECONDS", 1.0)
     address = urlsplit(inbox.url)

@@ -10,12 +10,13 @@ import anyio
 
 from creto.errors import InvalidInputError
 
-__all__ = ["MAX_MESSAGE", "Lines", "Receives", "Sends", "further", "key", "of_client", "of_server", "written"]
+__all__ = ["MAX_MESSAGE", "Lines", "Receives", "Sends", "further", "is_id", "key", "of_client", "of_server", "written"]
 
 MAX_MESSAGE = 16 * 1024 * 1024
 """A line longer than this many bytes ends the session: nothing is buffered without end."""
 
 _MESSAGE = {"jsonrpc", "id", "method", "params", "result", "error"}
+_ANSWER = {"result", "error"}
 _CALL = {"name", "arguments"}
 
 
@@ -82,7 +83,12 @@ def further(message: dict[str, Any]) -> dict[str, Any]:
     beside = {name: value for name, value in message.items() if name not in _MESSAGE}
     if message["method"] == "tools/call":
         beside |= {name: value for name, value in (message.get("params") or {}).items() if name not in _CALL}
-    if isinstance(beside.get("_meta"), dict) and set(beside["_meta"]) <= {"progressToken"}:
+    meta = beside.get("_meta")
+    if (
+        isinstance(meta, dict)
+        and set(meta) <= {"progressToken"}
+        and isinstance(meta.get("progressToken", ""), str | int)
+    ):
         del beside["_meta"]
     return beside
 
@@ -105,6 +111,10 @@ def of_client(line: bytes) -> list[dict[str, Any]]:
         raise InvalidInputError("the client sent a message that is not a JSON object")
     for message in found:
         _require_one_reading(message, _MESSAGE)
+        if "method" in message and not _ANSWER.isdisjoint(message):
+            raise InvalidInputError(
+                "the client sent a message that is a request to some servers and an answer to others"
+            )
         if message.get("method") == "tools/call" and isinstance(message.get("params"), dict):
             _require_one_reading(message["params"], _CALL)
     return found
@@ -126,9 +136,9 @@ def _has_one_reading(message: dict[str, Any]) -> bool:
     if "method" not in message:
         return True
     method, identifier = message["method"], message.get("id")
-    if not isinstance(method, str) or not {"result", "error"}.isdisjoint(message):
+    if not isinstance(method, str) or not _ANSWER.isdisjoint(message):
         return False
-    return isinstance(identifier, str | int | float) or (identifier is None and method.startswith("notifications/"))
+    return is_id(identifier) or (identifier is None and method.startswith("notifications/"))
 
 
 def _alike(given: dict[str, Any], names: set[str]) -> str | None:
@@ -153,6 +163,11 @@ def _finite(text: str) -> float:
 
 def _no_number(text: str) -> None:
     raise ValueError(f"{text} is no number that every reader of JSON knows")
+
+
+def is_id(identifier: Any) -> bool:
+    """Whether every reader tells it from others: to some 1 and 1.0 are one, and so are neighbours beyond 2^53."""
+    return isinstance(identifier, str) or (type(identifier) is int and abs(identifier) < 2**53)
 
 
 def key(identifier: Any) -> str:

@@ -21,7 +21,18 @@ import anyio
 import anyio.abc
 
 from creto._plain import is_text
-from creto.adapters._mcp_wire import MAX_MESSAGE, Lines, Receives, Sends, further, key, of_client, of_server, written
+from creto.adapters._mcp_wire import (
+    MAX_MESSAGE,
+    Lines,
+    Receives,
+    Sends,
+    further,
+    is_id,
+    key,
+    of_client,
+    of_server,
+    written,
+)
 from creto.errors import ConnectionFailedError, CretoError, InvalidInputError
 
 __all__ = ["MAX_MESSAGE", "MOST_CALLS", "Performs", "Receives", "Sends", "proxy"]
@@ -303,8 +314,8 @@ def _is_act(message: dict[str, Any]) -> bool:
     if not isinstance(method, str) or not is_text(method):
         raise InvalidInputError("the client sent a message whose `method` is not text")
     identifier = message.get("id")
-    if identifier is not None and (isinstance(identifier, bool) or not isinstance(identifier, str | int | float)):
-        raise InvalidInputError(f"the client sent `{method}` with an `id` that is neither text nor a number")
+    if identifier is not None and not is_id(identifier):
+        raise InvalidInputError(f"the client sent `{method}` with an `id` that is neither text nor a whole number")
     if method in _FREE or (identifier is None and method in _NOTIFICATIONS):
         return False
     if identifier is None and not method.startswith("notifications/"):
