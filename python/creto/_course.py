@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from creto.layer import EnablementLayer
     from creto.nhi import Agent
     from creto.oversight import Clearance
+    from creto.oversight._transitions import Outcome
 
 __all__ = ["Course", "Durability", "admit", "brought", "is_strict", "spending"]
 
@@ -122,7 +123,6 @@ class Course:
         "agent",
         "clearance",
         "context",
-        "executing",
         "layer",
         "permit",
         "resource",
@@ -150,7 +150,6 @@ class Course:
         self.strict = strict
         self.permit: _core.Permit
         self.clearance: Clearance | None = None
-        self.executing = False
 
     @property
     def act(self) -> Act:
@@ -178,7 +177,6 @@ class Course:
         try:
             if self.clearance is not None:
                 await self.layer.parts.desk.execute(self.clearance, act=self.act.id)
-                self.executing = True
             if self.permit.wants_intent:
                 ticket = self.permit.intent()
                 if self.strict:
@@ -266,23 +264,22 @@ class Course:
 
     async def finish(self, error: BaseException | None) -> None:
         """Charges or gives back, and records; before anything is awaited, so that a cancelled act holds nothing."""
-        used = self._used(failed=error is not None)
-        ticket = self.permit.settle(None if error is None else failure(error), used)
-        if self.usage is None and used:
-            # The gate holds nothing for an act that named no usage: what it charges at its end is counted here.
-            parts = self.layer.parts
-            parts.quota.reserve_nowait(parts.quota_path(self.agent), {}).commit(used)
-        if not self.strict and not self.executing:
-            return
-        with anyio.CancelScope(shield=True):
+        try:
+            used = self._used(failed=error is not None)
+            ticket = self.permit.settle(None if error is None else failure(error), used)
+            if self.usage is None and used:
+                # The gate holds nothing for an act that named no usage: what it charges at its end is counted here.
+                parts = self.layer.parts
+                parts.quota.reserve_nowait(parts.quota_path(self.agent), {}).commit(used)
             if self.strict:
-                await self.layer.parts.audit.durable(ticket)
-            if self.clearance is not None and self.executing:
-                desk = self.layer.parts.desk
-                if error is None:
-                    await desk.settle(self.clearance, "executed")
-                else:
-                    await desk.settle(self.clearance, "failed", failure(error))
+                with anyio.CancelScope(shield=True):
+                    await self.layer.parts.audit.durable(ticket)
+        finally:
+            # Also where the ledger takes no more, and where a cancellation hid that the request was marked executing.
+            if self.clearance is not None:
+                outcome: Outcome = "executed" if error is None else "failed"
+                why = None if error is None else failure(error)
+                await self.layer.parts.desk.settle(self.clearance, outcome, why, act=self.act.id)
 
     def _used(self, *, failed: bool) -> dict[str, int] | None:
         """What is charged, at the prices of now; None where that is what was reserved, or nothing of what failed."""

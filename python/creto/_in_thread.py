@@ -18,7 +18,11 @@ _LOOK = 0.005  # seconds between looks whether a thread has ended whose caller w
 
 
 async def in_thread(
-    call: Callable[[], T], limiter: anyio.CapacityLimiter | None = None, *, undo: Callable[[T], object] | None = None
+    call: Callable[[], T],
+    limiter: anyio.CapacityLimiter | None = None,
+    *,
+    undo: Callable[[T], object] | None = None,
+    surely: bool = False,
 ) -> T:
     """Runs a plain function on a worker thread: one that begins is waited for, so that it never runs on unseen.
 
@@ -29,6 +33,7 @@ async def in_thread(
         call: What is run.
         limiter: How many such run at once; anyio's own where none is given.
         undo: Run likewise, with what came out of it, where its caller was cancelled and never gets that.
+        surely: Also run where its caller is cancelled before it begins: for what has to be said, such as an end.
 
     Example:
         >>> anyio.run(in_thread, lambda: 1 + 1)
@@ -52,7 +57,9 @@ async def in_thread(
 
     cancelled = anyio.get_cancelled_exc_class()
     try:
-        return await anyio.to_thread.run_sync(work, limiter=limiter)
+        with anyio.CancelScope(shield=surely):
+            result = await anyio.to_thread.run_sync(work, limiter=limiter)
+        return result
     except cancelled:
         with lock:
             abandoned = True
@@ -60,6 +67,8 @@ async def in_thread(
             while begun and not ended.is_set():
                 with suppress(cancelled):
                     await anyio.sleep(_LOOK)
-            if came and undo is not None:
-                await in_thread(partial(undo, came[0]), limiter)
+            if surely and not begun:
+                await in_thread(call, limiter, surely=True)
+            elif came and undo is not None:
+                await in_thread(partial(undo, came[0]), limiter, surely=True)
         raise

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,10 @@ import pytest
 import creto
 from creto import config
 from creto.cli import main
-from creto.errors import OversightRequiredError, UnauthorizedError
+from creto.errors import NotFoundError, OversightRequiredError, UnauthorizedError
 from creto.oversight import Desk, Request
 from creto.reach import Reach
-from creto.store import Store
+from creto.store import Commit, Store
 from desks import wait_for_request
 from servers import Start
 
@@ -171,3 +172,61 @@ def test_an_act_that_nobody_answers_does_not_run(state: Path) -> None:
                 await layer.perform(layer.agent("a"), "http:get", URL, lambda: pytest.fail("it ran"), timeout=0.3)
 
     anyio.run(main)
+
+
+async def _agreed(layer: creto.EnablementLayer, approving: Approving, operation: Callable[[], Any], **how: Any) -> Any:
+    """Performs one act that a human agrees to."""
+    agent = layer.agent("researcher")
+    acting = asyncio.create_task(layer.perform(agent, "http:get", URL, operation, **how))
+    (request,) = await asyncio.to_thread(wait_for_request, approving.desk)
+    await asyncio.to_thread(approving.desk.approve, request, approving.ann)
+    return await acting
+
+
+@pytest.mark.parametrize("durability", ["strict", "relaxed"])
+def test_an_act_that_asyncio_itself_cancels_at_its_end_is_no_longer_executing(
+    approving: Approving, durability: creto.Durability
+) -> None:
+    def done() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()  # it is raised at the next wait: that for the record, or that for the store
+
+    async def main() -> None:
+        async with creto.open() as layer:
+            with pytest.raises(asyncio.CancelledError):
+                await _agreed(layer, approving, done, durability=durability)
+
+    asyncio.run(main())
+    assert [request.state for request in approving.desk.all()] == ["executed"]
+
+
+def test_an_act_that_asyncio_itself_cancels_as_it_is_marked_executing_has_failed(approving: Approving) -> None:
+    async def main() -> None:
+        async with creto.open() as layer:
+            loop, marked = asyncio.get_running_loop(), []
+
+            def commits(commit: Commit) -> None:
+                states = [request.state for request in layer.parts.desk.all()]
+                if states == ["executing"] and not marked:
+                    marked.append(commit)
+                    loop.call_soon_threadsafe(acting.cancel)
+
+            layer.parts.store.listeners.append(commits)
+            acting = asyncio.create_task(_agreed(layer, approving, lambda: pytest.fail("it ran")))
+            with pytest.raises(asyncio.CancelledError):
+                await acting
+            assert marked
+
+    asyncio.run(main())
+    assert [request.state for request in approving.desk.all()] == ["failed"]
+
+
+def test_an_act_whose_outcome_the_ledger_does_not_take_is_no_longer_executing(approving: Approving) -> None:
+    async def main() -> None:
+        async with creto.open() as layer:
+            with pytest.raises(NotFoundError, match="the ledger is closed"):
+                await _agreed(layer, approving, layer.parts.ledger.close_blocking)
+
+    asyncio.run(main())
+    assert [request.state for request in approving.desk.all()] == ["executed"]

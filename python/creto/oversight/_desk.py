@@ -199,10 +199,9 @@ class Desk:
                 request = await self._decided(request, keys, hold)
             except anyio.get_cancelled_exc_class():
                 # Nobody is left to do the act: an answer would be for nothing. Others who wait for it keep it.
-                with anyio.CancelScope(shield=True):
-                    await self.store.run(
-                        transitions.cancel, request.id, who=act.agent, reason="the caller gave up", only_waiter=True
-                    )
+                await self.store.surely(
+                    transitions.cancel, request.id, who=act.agent, reason="the caller gave up", only_waiter=True
+                )
                 raise
         # Whoever answered may hold no ledger (a command, the inbox): their record is ours to append, before we go on.
         await anyio.to_thread.run_sync(self.store.settle)
@@ -310,13 +309,26 @@ class Desk:
         """
         return await self.store.run(transitions.execute, clearance.request.id, act)
 
-    async def settle(self, clearance: Clearance, outcome: transitions.Outcome, reason: str | None = None) -> Request:
-        """Says how the act ended.
+    async def settle(
+        self,
+        clearance: Clearance,
+        outcome: transitions.Outcome,
+        reason: str | None = None,
+        *,
+        act: str | None = None,
+    ) -> Request:
+        """Says how the act ended; said in any case, whoever cancels the caller meanwhile.
+
+        Args:
+            clearance: What `ask` gave.
+            outcome: How it ended.
+            reason: Why it failed.
+            act: Id that was given to `execute`; a request that is not executing as this act is left as it is.
 
         Raises:
-            InvalidInputError: It was not executing.
+            InvalidInputError: It was not executing, and no `act` is given.
         """
-        return await self.store.run(transitions.settle, clearance.request, outcome, reason)
+        return await self.store.surely(transitions.settle, clearance.request, outcome, reason, act)
 
     def changes(self) -> Follower:
         """Ids of requests that change from this call on, in any process; iterate it in its own `async with`."""

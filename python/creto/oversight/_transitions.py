@@ -323,10 +323,14 @@ def execute(tx: Transaction, request: str, act: str | None) -> Request:
     )
 
 
-def settle(tx: Transaction, request: Request, outcome: Outcome, reason: str | None = None) -> Request:
-    """Says how an executing act ended."""
+def settle(
+    tx: Transaction, request: Request, outcome: Outcome, reason: str | None = None, act: str | None = None
+) -> Request:
+    """Says how an executing act ended; with `act` only where it executes as that one."""
     event = {"executed": "succeed", "failed": "fail", "unknown": "lose"}[outcome]
     current, what = find(tx, request.id), f"oversight:{outcome}"
+    if act is not None and (current.state, current.ledger_act) != ("executing", act):
+        return current
     return _step(tx, current, event, who=request.agent, what=what, outcome_reason=reason, ended=tx.now)
 
 

@@ -208,6 +208,10 @@ class Store:
         """
         return await self._in_thread(partial(self._call, self.begin, function, *args, **kwargs))
 
+    async def surely(self, function: Callable[Concatenate[Transaction, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """`run`, also where its caller is cancelled before it begins: for what has to be said, such as an end."""
+        return await self._in_thread(partial(self._call, self.begin, function, *args, **kwargs), surely=True)
+
     async def fetch(self, function: Callable[Concatenate[Transaction, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Runs `function(tx, ...)` in a transaction that only reads, on a worker thread."""
         return await self._in_thread(partial(self._call, self.read, function, *args, **kwargs))
@@ -217,14 +221,14 @@ class Store:
         with open_() as tx:
             return function(tx, *args, **kwargs)
 
-    async def _in_thread(self, call: Callable[[], T]) -> T:
+    async def _in_thread(self, call: Callable[[], T], *, surely: bool = False) -> T:
         self._here()
         try:
             limiter = self._limiter.get()
         except LookupError:
             limiter = anyio.CapacityLimiter(_THREADS)
             self._limiter.set(limiter)
-        return await in_thread(call, limiter)
+        return await in_thread(call, limiter, surely=surely)
 
     # --- outbox -----------------------------------------------------------------------------------------------------
 
