@@ -86,6 +86,20 @@ async def test_a_folder_exchanged_after_the_listing_is_not_written_through(
 
 
 @pytest.mark.anyio
+async def test_what_is_hidden_from_a_program_is_in_no_diff_of_what_it_wrote_there(bench: Bench) -> None:
+    """A diff goes to approvers' browsers and terminals, and is kept with the request."""
+    (bench.project / "folder/token").write_text("s3cret\n")
+    async with bench.box(hidden=["folder/token"]) as box:
+        await sh(box, "echo mine > folder/token; echo more >> folder/file")
+        (file, token) = await box.changes()
+        assert (token.path, token.kind) == ("folder/token", "modified")
+        assert "+mine" in str(token.diff)
+        assert "s3cret" not in str(token)
+        assert "s3cret" not in str(token.diff)
+        assert " ours\n+more" in str(file.diff)
+
+
+@pytest.mark.anyio
 async def test_names_of_any_kind_are_told_apart_and_carried_out_as_they_are(bench: Bench) -> None:
     names = ["a\nb", "a\u202eb", "e\u0301", "\u00e9", "-rf", "~", "$(x)", "a'b\"c", "x" * 255, " ", "..."]
     script = "import sys; [open(name, 'w').write(name) for name in sys.argv[1:]]"
