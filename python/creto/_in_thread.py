@@ -43,7 +43,7 @@ async def in_thread(
     begun = abandoned = False
     came: list[T] = []
 
-    def work() -> T:
+    def work() -> None:
         nonlocal begun
         with lock:
             if abandoned:
@@ -51,15 +51,14 @@ async def in_thread(
             begun = True
         try:
             came.append(call())
-            return came[0]
         finally:
             ended.set()
 
     cancelled = anyio.get_cancelled_exc_class()
     try:
         with anyio.CancelScope(shield=surely):
-            result = await anyio.to_thread.run_sync(work, limiter=limiter)
-        return result
+            await anyio.to_thread.run_sync(work, limiter=limiter)
+        return came[0]
     except cancelled:
         with lock:
             abandoned = True

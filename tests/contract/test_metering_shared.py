@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -218,6 +219,27 @@ def test_a_thousand_racing_tasks_get_exactly_500_units_of_a_shared_quota(store: 
         anyio.run(race, backend=backend)
         assert len(got) == len(set(got)) == 500
     assert [(row["used"], row["held"]) for row in authority.usage(0)] == [(500, 0)]
+
+
+def test_nothing_is_taken_for_a_caller_that_asyncio_itself_cancels_while_units_are_asked_for(store: Store) -> None:
+    quota = QuotaEnforcer(RULES)
+
+    async def main(leases: Leases) -> None:
+        with leases.asking:  # so long, no units come
+            act = asyncio.create_task(quota.enter(lambda: quota.consume_nowait(PATH, {"m": 1})))
+            await asyncio.sleep(0.05)
+            act.cancel()
+            await asyncio.sleep(0.05)
+            assert not act.done()  # whoever asks for it is waited for
+        with pytest.raises(asyncio.CancelledError):
+            await act
+
+    with Leases(quota, StoreAuthority(store)) as leases:
+        asyncio.run(main(leases))
+        time.sleep(0.1)
+        assert [row["used"] for row in quota.counters()] in ([], [0])
+        leases.supply(lambda: quota.consume_nowait(PATH, {"m": 1}))
+        assert quota.counters()[0]["used"] == 1
 
 
 def test_what_another_process_gives_back_is_found_by_the_next_act(store: Store) -> None:

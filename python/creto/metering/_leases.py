@@ -14,8 +14,7 @@ import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-import anyio
-
+from creto._in_thread import in_thread
 from creto.errors import CretoError
 
 if TYPE_CHECKING:
@@ -135,21 +134,29 @@ class Leases:
             try:
                 return take()
             except CretoError as error:
-                # What was short is on the list of needs, or another thread has it from there and asks now:
-                # `refill_blocking` waits for that one, so each round has seen an answer that is newer than the refusal.
-                # An answer that there is no more makes the next refusal one of room, not of leased units.
-                if not self.quota.short(error) or time.monotonic() >= due:
+                if not self._lacks(error, due):
                     raise
             self.refill_blocking()
 
-    async def supply_async(self, take: Callable[[], Any]) -> Any:
-        """The same, without holding up the event loop."""
-        try:
-            return take()
-        except CretoError as error:
-            if not self.quota.short(error):
-                raise
-        return await anyio.to_thread.run_sync(self.supply, take)
+    async def supply_async(self, take: Callable[[], Any], timeout: float = 30.0) -> Any:
+        """The same, with `take` on the event loop, and nothing taken once its caller was cancelled."""
+        due = time.monotonic() + timeout
+        while True:
+            try:
+                return take()
+            except CretoError as error:
+                if not self._lacks(error, due):
+                    raise
+            await in_thread(self.refill_blocking)
+
+    def _lacks(self, error: CretoError, due: float) -> bool:
+        """Whether to ask for units and try again.
+
+        What was short is on the list of needs, or another thread has it from there and asks now: `refill_blocking` waits
+        for that one, so each round has seen an answer that is newer than the refusal. An answer that there is no more
+        makes the next refusal one of room, not of leased units.
+        """
+        return self.quota.short(error) and time.monotonic() < due
 
     def _lease(self, needs: list[dict[str, Any]]) -> int:
         now = time.time()
