@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from functools import cached_property, partial
@@ -82,6 +83,8 @@ class Parts:
                 reach=self.reach,
             )
             self.policy = _core.PolicyEngine()
+            # Agents that come while a set is installed are put beside those that were read for it, not under them.
+            self._entities_change = threading.Lock()
             self._before: tuple[Settings, PolicySet, PolicySet | None] | None = None
             self._served: tuple[Settings, PolicySet, PolicySet | None] | None = None
             self._install(settings)
@@ -183,12 +186,13 @@ class Parts:
             shadow = shadowed(settings, chosen)
             if chosen.signed is not None:
                 require_not_older(self.store, chosen.signed)
-        entities = merged(self._agents(), chosen.entities)
-        beside = installed_shadow(shadow, entities)
-        digest, _warnings = chosen.install(self.policy, entities)
-        self._entities = chosen.entities
+        with self._entities_change:
+            entities = merged(self._agents(), chosen.entities)
+            beside = installed_shadow(shadow, entities)
+            digest, _warnings = chosen.install(self.policy, entities)
+            self._entities = chosen.entities
+            self.shadow = beside
         self._before, self._served = self._served, (settings, chosen, shadow)
-        self.shadow = beside
         self._put_shadow()
         detail = {"files": ", ".join(str(path) for path in chosen.files) or "starter"}
         if chosen.signed is not None:
@@ -224,10 +228,11 @@ class Parts:
     def _refresh_agents(self) -> None:
         from creto.authz._configured import merged
 
-        entities = merged(self._agents(), self._entities)
-        self.policy.upsert_entities(entities)
-        if self.shadow is not None:
-            self.shadow.upsert_entities(entities)
+        with self._entities_change:
+            entities = merged(self._agents(), self._entities)
+            self.policy.upsert_entities(entities)
+            if self.shadow is not None:
+                self.shadow.upsert_entities(entities)
 
 
 class ClosedParts:

@@ -90,8 +90,9 @@ class Follower(AsyncIterator[str]):
 
     def close(self) -> None:
         """Ends the iteration."""
-        with self._lock:
+        with self._reach._following:
             self._reach._followers.discard(self)
+        with self._lock:
             self._ended = True
             self._wake.set()
 
@@ -137,9 +138,12 @@ class Reach:
         self._pid = os.getpid()
         self._starting = threading.Lock()
         self._polling = threading.Lock()
+        self._following = threading.Lock()
         self._thread: threading.Thread | None = None
         self._socket: socket.socket | None = None
         self._name = ""
+        self._known: tuple[int, int, float] | None = None
+        self._first = 0
         self._last = 0
         self._read_at = 0.0
         self._failure: str | None = None
@@ -199,18 +203,29 @@ class Reach:
         """
         self._start()
         follower = Follower(self, topic)
-        self._followers.add(follower)
+        with self._following:
+            self._followers.add(follower)
         return follower
 
     def on(self, topic: str, call: Callable[[str], None]) -> None:
         """Calls back on the listening thread for each key of a topic that changes from now on.
 
+        Whoever reads the store first and asks to be called after that misses nothing: where anything has changed since
+        this reach began to listen, `EVERYTHING` comes at once.
+
         Args:
-            topic: Such as `revocation`.
+            topic: Such as `identity`.
             call: Takes the key; it must be quick. Where it raises, this process counts as out of reach, and so denies.
+
+        Raises:
+            ConnectionFailedError: The database leaves the listening thread without an answer.
         """
         self._start()
-        self._calls.append((topic, call))
+        with self._looking(_PATIENCE):
+            self._calls.append((topic, call))
+            missed = self._last != self._first
+        if missed:
+            call(EVERYTHING)
 
     @property
     def fresh(self) -> bool:
@@ -257,13 +272,19 @@ class Reach:
         if self._pid != os.getpid():
             if self._socket is not None:
                 self._socket.close()  # the parent's name stays bound by the parent
+            # What was told since the fork is told to the child too: it goes on where its parent stood.
+            known = (self._first, self._last, self._read_at) if self._thread is not None else None
             self._followers = weakref.WeakSet()
             self._reset()
+            self._known = known
         with self._starting:
             if self._thread is not None:
                 return
-            self._last = self._newest()
-            self._read_at = time.monotonic()
+            if self._known is not None:
+                self._first, self._last, self._read_at = self._known
+            else:
+                self._first = self._last = self._newest()
+                self._read_at = time.monotonic()
             self._bind()
             thread = threading.Thread(target=self._listen, name="creto-reach", daemon=True)
             self._thread = thread
@@ -308,14 +329,22 @@ class Reach:
             except Exception as error:  # noqa: BLE001 - whatever it is, this process does not know what others decided
                 self._failure = f"{type(error).__name__}: {error}"
 
+    @contextlib.contextmanager
+    def _looking(self, patience: float) -> Iterator[None]:
+        """While one looks, no other does, and nothing is told."""
+        if not self._polling.acquire(timeout=patience):
+            raise ConnectionFailedError(f"the database at `{self._store.place}` does not answer")
+        try:
+            yield
+        finally:
+            self._polling.release()
+
     def _poll(self, patience: float = -1) -> None:
         from sqlalchemy import func, select
 
         from creto.store.tables import notices
 
-        if not self._polling.acquire(timeout=patience):
-            raise ConnectionFailedError(f"the database at `{self._store.place}` does not answer")
-        try:
+        with self._looking(patience):
             more = True
             while more:
                 asked = time.monotonic()
@@ -330,16 +359,17 @@ class Reach:
                     self._dispatch(row.topic, row.key)
                     self._last = row.seq
                 more = len(rows) == _BATCH
-                self._read_at = asked
+            # Of the last look alone: before it, more was decided than is known here.
+            self._read_at = asked
             self._failure = None
-        finally:
-            self._polling.release()
 
     def _dispatch(self, topic: str, key: str) -> None:
         for wanted, call in tuple(self._calls):
             if topic in {wanted, EVERYTHING}:
                 call(key)
-        for follower in tuple(self._followers):
+        with self._following:
+            followers = tuple(self._followers)
+        for follower in followers:
             follower._tell(topic, key)
 
     # --- end --------------------------------------------------------------------------------------------------------
@@ -351,7 +381,9 @@ class Reach:
         self._closed = True
         with contextlib.suppress(ValueError):
             self._store.listeners.remove(self._committed)
-        for follower in tuple(self._followers):
+        with self._following:
+            followers = tuple(self._followers)
+        for follower in followers:
             follower.close()
         if self._socket is not None:
             with contextlib.suppress(OSError):

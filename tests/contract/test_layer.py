@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import builtins
 import sys
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from decimal import Decimal
@@ -135,8 +136,13 @@ async def test_a_failed_act_gives_its_reservation_back_and_says_why(layer: creto
 @on_both_loops
 async def test_a_cancelled_act_gives_its_reservation_back_and_records_the_outcome(layer: creto.EnablementLayer) -> None:
     agent = layer.agent("a")
-    with anyio.move_on_after(0.05):
-        await layer.perform(agent, "tool:call", "hammer", anyio.sleep_forever, usage={"tool_calls": 3})
+    with anyio.CancelScope() as scope:
+
+        async def begun() -> None:
+            scope.cancel()
+            await anyio.sleep_forever()
+
+        await layer.perform(agent, "tool:call", "hammer", begun, usage={"tool_calls": 3})
     found = await layer.parts.audit.query(action="tool:call", kind="outcome")
     assert [record.outcome for record in found] == [{"failure": "cancelled"}]
     await layer.perform(agent, "tool:call", "hammer", lambda: None, usage={"tool_calls": 3})
@@ -204,7 +210,7 @@ async def test_an_act_that_policy_asks_about_waits_for_a_human_and_counts_once(l
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(answer, layer, True)
         await layer.perform(
-            agent, "tool:call", "pay", lambda act: done.append(act.approvers), context={"to": "supplier"}, timeout=20
+            agent, "tool:call", "pay", lambda act: done.append(act.approvers), context={"to": "supplier"}, timeout=60
         )
     assert done == [("spiffe://creto.local/approver/desk",)]
     (request,) = await anyio.to_thread.run_sync(layer.parts.desk.all)
@@ -226,7 +232,7 @@ async def test_a_human_no_ends_the_act_and_names_who_said_it(layer: creto.Enable
                     "pay",
                     lambda: pytest.fail("started"),
                     context={"to": "x"},
-                    timeout=20,
+                    timeout=60,
                 )
             except UnauthorizedError as refused:
                 caught = refused
@@ -314,6 +320,32 @@ def test_a_policy_that_does_not_parse_stops_the_layer_from_opening(tmp_path: Pat
         anyio.run(main)
 
 
+def test_an_agent_that_comes_while_a_policy_set_is_installed_is_under_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The set is put beside the agents that were read for it: who came meanwhile would be in no team until the next."""
+    (tmp_path / "team.cedar").write_text('permit (principal in Team::"lab", action, resource);')
+    (tmp_path / "team.toml").write_text('[authz]\npolicies = ["team.cedar"]\n')
+    with creto.open_blocking(tmp_path / "state", config=[tmp_path / "team.toml"]) as layer:
+        parts = layer.parts
+        read = parts._agents
+        told: list[threading.Thread] = []
+
+        def read_and_overtaken() -> list[dict[str, Any]]:
+            found = read()
+            if not told:
+                parts.identities.agent("late", path=("acme", "lab"))
+                told.append(threading.Thread(target=parts._refresh_agents))
+                told[0].start()
+                told[0].join(0.5)
+            return found
+
+        monkeypatch.setattr(parts, "_agents", read_and_overtaken)
+        parts._install(parts.settings)
+        told[0].join()
+        assert layer.perform_blocking(layer.agent("late"), "tool:call", "hammer", lambda: "made") == "made"
+
+
 def test_a_changed_policy_file_is_taken_up_and_a_bad_one_is_not(tmp_path: Path, rules: Path) -> None:
     async def main() -> None:
         async with creto.open(tmp_path / "state", config=[rules]) as layer:
@@ -374,7 +406,7 @@ def test_layers_of_two_machines_write_to_each_other_by_the_configured_server(tmp
                 known = other.parts.identities
                 await one.parts.identities.import_(known.export(), fingerprint=known.domain().verifying_key.fingerprint)
             await here.send(sender, receiver.id, b"over the wire")
-            with anyio.fail_after(30):
+            with anyio.fail_after(60):
                 async for message in there.inbox(receiver):
                     assert (message.sender, message.body) == (sender.id, b"over the wire")
                     await message.ack()

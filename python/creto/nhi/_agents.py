@@ -61,9 +61,9 @@ class Agents:
         self._authority = open_authority(store, sealer, trust_domain, suite, self._now(), _AUTHORITY_SECONDS)
         self._known = Known(store, self._authority.domain, self._now, self._forget)
         self.directory = self._known.directory
-        self.refresh()
-        if reach is not None:
+        if reach is not None:  # first, so that nothing comes between the two
             reach.on("identity", self._told)
+        self.refresh()
 
     def _told(self, _key: str) -> None:
         self.refresh()
