@@ -52,7 +52,7 @@ class Machine:
             content_type=content_type,
         )
 
-    async def first(self, seconds: float = 20) -> Message:
+    async def first(self, seconds: float = 60) -> Message:
         async with self.mailbox.inbox(self.agent) as inbox:
             with anyio.fail_after(seconds):
                 message = await inbox.__anext__()

@@ -42,7 +42,7 @@ def _needed(program: str, *folders: str, package: str) -> str:
     return str(candidates[0])
 
 
-def _wait_for(port: int, process: subprocess.Popen[bytes], log: Path, seconds: float = 30) -> None:
+def _wait_for(port: int, process: subprocess.Popen[bytes], log: Path, seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if process.poll() is not None:
@@ -66,10 +66,10 @@ def _running(
         finally:
             process.send_signal(stop)
             try:
-                process.wait(15)
+                process.wait(60)
             except subprocess.TimeoutExpired:
                 process.kill()
-                process.wait(15)
+                process.wait(60)
 
 
 def _unprivileged() -> dict[str, object]:
@@ -126,7 +126,7 @@ class PostgreSQL:
         """Runs statements of its superuser's, once it answers."""
         import psycopg
 
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while True:
             try:
                 with psycopg.connect(self.url(database), autocommit=True) as connection:

@@ -114,7 +114,7 @@ def test_an_acts_page_tells_its_life_with_proofs_and_leads_back(records: Records
     )
     request = wait_until(lambda: waiting[0] if (waiting := desk.pending()) else None)
     desk.approve(request, desk.approvers.operator(), "invoice checked")
-    paying.result(timeout=20)
+    paying.result(timeout=60)
     records.layer.call_blocking(records.layer.parts.audit.checkpoint)
     records.sign_in()
     asked = records.browser.get(f"/r/{request.id}").text

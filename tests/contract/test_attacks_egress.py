@@ -16,7 +16,7 @@ from creto._confined import LayerHooks
 from creto.config._sections import Approver as ApproverSection
 from creto.errors import OversightRequiredError
 from creto.runtime import Connection, Pool
-from desks import wait_for_request
+from desks import wait_for_request, wait_until
 from sandboxes import BACKENDS, Answers, Bench, http_server, skip_unless
 
 pytestmark = pytest.mark.anyio
@@ -65,7 +65,7 @@ async def test_a_flood_of_refused_connections_takes_no_more_of_our_memory(bench:
     """A program makes ten thousand a second: an hour of them, each kept, would be ten gigabytes."""
     async with bench.box() as box:
         assert (await box.run(["python3", "-c", FLOOD, "3000"])).status == 0
-        with anyio.fail_after(20):
+        with anyio.fail_after(60):
             while len(box.connections) + box.before["refused"] < 3000:
                 await anyio.sleep(0.02)
         assert len(box.connections) <= 1000
@@ -136,11 +136,7 @@ async def test_what_is_read_here_in_another_way_than_by_its_server_hides_no_requ
             bench.seen.clear()
             with socket.create_connection(("127.0.0.1", pool[4]), 5) as plain:
                 plain.sendall(sent)
-                plain.settimeout(0.5)
-                with contextlib.suppress(TimeoutError):
-                    while plain.recv(4096):
-                        pass
-            assert hidden(), f"{way}: not open to anybody"
+                await anyio.to_thread.run_sync(wait_until, lambda: True if hidden() else None)  # open to anybody
             bench.seen.clear()
             await box.run(["python3", "-c", SENT, sent.hex()])
             assert not hidden(), way
@@ -150,7 +146,7 @@ SENDING = """
 import socket, time
 with socket.create_connection(("stream.example", 9000)) as one:
     try:
-        for n in range(400):
+        for n in range(1200):
             one.sendall(b"secret\\n")
             time.sleep(0.1)
     except OSError:
@@ -193,14 +189,14 @@ async def test_a_connection_ends_with_what_let_it_through(
             agent, hosts = layer.agent("sender"), {"stream.example": f"127.0.0.1:{port}"}
             async with layer.sandbox(agent, project, backend=backend, hosts=hosts) as box:
                 program = await box.start(["python3", "-c", SENDING])
-                with anyio.fail_after(30):
+                with anyio.fail_after(60):
                     await anyio.to_thread.run_sync(came.wait)
                 if change == "agent":
                     await layer.parts.identities.revoke("sender", "left")
                 else:
                     with rules.open("a") as file:
                         file.write('@id("shut") forbid (principal, action == Action::"net:connect", resource);')
-                with anyio.fail_after(20):
+                with anyio.fail_after(60):
                     result = await program.wait()
                 assert result.stdout == b"ended\n", result.stderr
                 [connection] = box.connections
@@ -225,7 +221,7 @@ async def test_a_yes_to_a_connection_serves_no_request_once_its_approver_counts_
     async with creto.open(state, config=[tmp_path / "creto.toml"]) as layer:
         desk = layer.parts.desk
         ann, _ = desk.approvers.add("ann", policies=["web"])
-        hooks = LayerHooks(layer, layer.agent("reader"), tmp_path, timeout=20)
+        hooks = LayerHooks(layer, layer.agent("reader"), tmp_path, timeout=60)
         connection = Connection("site.example", 80, "http", True)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(hooks.connection, connection)

@@ -72,7 +72,7 @@ def test_an_agent_revoked_while_a_human_thinks_is_not_let_in_by_the_yes(
             async with anyio.create_task_group() as group:
                 group.start_soon(reply)
                 try:
-                    await layer.perform(agent, "tool:call", "pay", lambda: pytest.fail("it ran"), timeout=20)
+                    await layer.perform(agent, "tool:call", "pay", lambda: pytest.fail("it ran"), timeout=60)
                 except CretoError as error:
                     refused = error
             assert isinstance(refused, UnauthorizedError)
@@ -131,7 +131,7 @@ def test_one_yes_serves_connection_and_request_only_where_the_same_policy_asks(
 ) -> None:
     async def main() -> None:
         async with creto.open(state, config=[rules]) as layer:
-            patience = 20.0
+            patience = 60.0
             hooks = LayerHooks(layer, layer.agent("a"), rules.parent, timeout=lambda _action, _resource: patience)
 
             async def reply() -> None:

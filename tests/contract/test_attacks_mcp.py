@@ -82,12 +82,12 @@ class Session:
             await self.to_server.aclose()
 
         try:
-            with anyio.fail_after(20):
+            with anyio.fail_after(60):
                 async with anyio.create_task_group() as tasks:
                     tasks.start_soon(serve)
                     await play()
                     await self.from_client.aclose()
-                    await anyio.sleep(0.05)
+                    await anyio.wait_all_tasks_blocked()
                     await self.from_server.aclose()
         finally:
             for pipe in (self.from_client, self.to_client, self.from_server, self.to_server):
@@ -229,7 +229,7 @@ async def test_what_is_no_plain_request_ends_the_session_and_reaches_no_server(l
 
     async def play() -> None:
         await session.client(line)
-        await anyio.sleep(0.05)
+        await anyio.wait_all_tasks_blocked()
 
     ended: BaseException | None = None
     try:
@@ -253,11 +253,11 @@ async def test_a_call_that_was_cancelled_is_not_made_once_a_human_agrees() -> No
 
     async def play() -> None:
         await session.client(call(1, "slow"))
-        await anyio.sleep(0.05)
+        await anyio.wait_all_tasks_blocked()
         await session.client({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 1}})
-        await anyio.sleep(0.05)
+        await anyio.wait_all_tasks_blocked()
         session.layer.human.set()
-        await anyio.sleep(0.05)
+        await anyio.wait_all_tasks_blocked()
         assert session.layer.begun == []
         while not session.quiet_at_server():
             assert (await session.at_server())["method"] == "notifications/cancelled"
@@ -285,7 +285,7 @@ async def test_two_calls_cannot_share_an_id_while_the_first_waits_for_a_human() 
 
     async def play() -> None:
         await session.client(call(1, "slow"))
-        await anyio.sleep(0.05)
+        await anyio.wait_all_tasks_blocked()
         await session.client(call(1, "add"))
         answer = await session.at_client()
         assert answer["id"] == 1
@@ -309,7 +309,7 @@ async def test_answers_of_a_server_reach_the_client_once_each_also_in_a_batch() 
             [{"jsonrpc": "2.0", "id": 1, "result": {"n": 1}}, {"jsonrpc": "2.0", "id": 2, "result": {}}]
         )
         assert {(await session.at_client())["id"] for _ in range(2)} == {1, 2}
-        await anyio.sleep(0.05)
+        await anyio.wait_all_tasks_blocked()
         assert session.layer.ended == ["s/add", "s/add"]
 
     await session.run(play)
@@ -322,7 +322,7 @@ async def test_an_answer_that_nobody_waits_for_is_dropped(id: Any) -> None:
 
     async def play() -> None:
         await session.client(call(1, "slow"))
-        await anyio.sleep(0.05)
+        await anyio.wait_all_tasks_blocked()
         await session.server({"jsonrpc": "2.0", "id": 1, "result": {"early": True}})
         await session.server({"jsonrpc": "2.0", "id": id, "result": {"forged": True}})
         await session.server({"jsonrpc": "2.0", "method": "notifications/message", "params": {}})
@@ -347,7 +347,7 @@ async def test_no_message_of_a_server_is_a_question_to_one_reader_and_an_answer_
 
     async def play() -> None:
         await session.client(call(1, "slow"))
-        await anyio.sleep(0.05)
+        await anyio.wait_all_tasks_blocked()
         await session.server({"jsonrpc": "2.0", **forged})
         await session.server({"jsonrpc": "2.0", "method": "notifications/message", "params": {}})
         assert await session.at_client() == {"jsonrpc": "2.0", "method": "notifications/message", "params": {}}
@@ -384,7 +384,7 @@ async def test_a_question_of_a_server_that_is_agreed_to_is_answered_once_and_its
         for _ in range(2):
             await session.client({"jsonrpc": "2.0", "id": 1, "result": {"n": 1}})
         assert (await session.at_server())["result"] == {"n": 1}
-        await anyio.sleep(0.05)
+        await anyio.wait_all_tasks_blocked()
         assert session.layer.ended == ["s/sampling/createMessage"]
         assert session.quiet_at_server()
 
@@ -411,7 +411,7 @@ async def test_a_notification_that_the_protocol_does_not_know_is_decided_about()
         for name in ("forbidden", "fine", "progress"):
             told = {"jsonrpc": "2.0", "method": f"notifications/{name}", "params": {"secret": 1}}
             await session.client(told)
-            await anyio.sleep(0.05)
+            await anyio.wait_all_tasks_blocked()
         assert [(await session.at_server())["method"] for _ in range(2)] == [
             "notifications/fine",
             "notifications/progress",

@@ -117,7 +117,7 @@ def test_a_carrier_survives_whatever_a_publisher_writes_on_its_subjects(
             # After all of it, as before: what is real comes and goes.
             async with there.mailbox.carry(nats_url):
                 assert (await there.first()).id == sent.id
-                await sent.receipts(timeout=20)
+                await sent.receipts(timeout=60)
                 back = await there.mailbox.send(there.agent, here.agent.id, b"back")
                 while (message := await here.first()).id != back.id:
                     assert message.body == b""
@@ -185,7 +185,7 @@ def test_an_attachment_that_is_not_what_its_message_says_is_a_refusal_that_both_
                 DeliveryDeniedError,
                 match=rf"message `{sent.id}` was refused at `{there.agent.id}`: the attachment `data.bin` is not what",
             ):
-                await sent.receipts(timeout=40)
+                await sent.receipts(timeout=60)
         assert await sent.state() == {there.agent.id: "refused"}
         [row] = there.rows(tables.mailbox)
         assert (row.state, row.reason) == ("refused", "the attachment `data.bin` is not what its message says")
@@ -232,7 +232,7 @@ def test_a_key_or_a_length_that_is_not_the_attachments_own_is_a_refusal_that_bot
         sent = await here.mailbox.send(here.agent, there.agent.id, "see inside", attach={"data.bin": bytes(100_000)})
         async with here.mailbox.carry(nats_url), there.mailbox.carry(nats_url):
             with pytest.raises(DeliveryDeniedError, match=f"was refused at `{there.agent.id}`: {reason}"):
-                await sent.receipts(timeout=20)
+                await sent.receipts(timeout=60)
         [row] = there.rows(tables.mailbox)
         assert (row.state, row.reason) == ("refused", reason)
         assert there.rows(tables.attachment_pieces) == there.rows(tables.attachments) == []
@@ -292,7 +292,7 @@ def test_what_is_refused_after_it_was_received_is_told_to_its_sender_on_another_
     there.mailbox._authorize_receive = deny
 
     async def ended(sent: Sent) -> None:
-        with anyio.fail_after(20):
+        with anyio.fail_after(60):
             while (await sent.state())[there.agent.id] in ("waiting", "received"):
                 await anyio.sleep(0.05)
 
@@ -301,8 +301,8 @@ def test_what_is_refused_after_it_was_received_is_told_to_its_sender_on_another_
         other = await here.mailbox.send(here.agent, there.agent.id, "and me")
         async with here.mailbox.carry(nats_url):
             async with there.mailbox.carry(nats_url):
-                await other.receipts(timeout=20)
-                await sent.receipts(timeout=20)
+                await other.receipts(timeout=60)
+                await sent.receipts(timeout=60)
                 assert await sent.state() == {there.agent.id: "received"}
                 async with there.mailbox.inbox(there.agent) as inbox:
                     assert await inbox.ready() is None
@@ -310,7 +310,7 @@ def test_what_is_refused_after_it_was_received_is_told_to_its_sender_on_another_
             with pytest.raises(
                 DeliveryDeniedError, match=rf"`{sent.id}` was refused at `{there.agent.id}`: the policy `no-strangers`"
             ):
-                await sent.receipts(timeout=20)
+                await sent.receipts(timeout=60)
             # As if that word had been lost on its way: it is told again by the next who carries.
             await ended(other)
             with here.store.begin() as tx:
@@ -354,7 +354,7 @@ def test_an_attachment_that_was_changed_or_lost_in_its_senders_store_ends_its_me
             tx.execute(delete(tables.attachments) if change is None else update(tables.attachments).values(**change))
         async with here.mailbox.carry(nats_url):
             with pytest.raises(DeliveryDeniedError, match=f"`{sent.id}` was refused at `{there.agent.id}`: {reason}"):
-                await sent.receipts(timeout=20)
+                await sent.receipts(timeout=60)
 
     anyio.run(main)
 
@@ -380,13 +380,13 @@ def test_what_was_sent_and_what_came_in_is_forgotten_once_it_has_expired(
     async def main() -> None:
         async with here.mailbox.carry(nats_url), there.mailbox.carry(nats_url):
             sent = await here.mailbox.send(here.agent, there.agent.id, b"once", expires_in=60)
-            await sent.receipts(timeout=20)
+            await sent.receipts(timeout=60)
             late = time.time() + 60 + 121
             for machine in machines:
                 machine.mailbox._clock, machine.mailbox._swept = (lambda: late), 0
             # The one side has only ever sent, the other only received.
             again = await here.mailbox.send(here.agent, there.agent.id, b"later")
-            await again.receipts(timeout=20)
+            await again.receipts(timeout=60)
         assert [row.message_id for row in here.rows(tables.outgoing)] == [again.id]
         assert [row.message_id for row in there.rows(tables.mailbox)] == [again.id]
 
@@ -410,11 +410,11 @@ def test_somebody_elses_reply_is_not_the_answer_to_a_request(machines: tuple[Mac
     async def main() -> None:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(answer)
-            reply = await mailbox.request(asker, "expert", b"whom shall I pay?", timeout=20)
+            reply = await mailbox.request(asker, "expert", b"whom shall I pay?", timeout=60)
             assert (reply.sender, reply.body) == (expert.id, b"pay nobody")
         # It is a message like any other, and not kept from its reader by what it says of itself.
         async with mailbox.inbox(asker) as inbox:
-            with anyio.fail_after(20):
+            with anyio.fail_after(60):
                 assert (await inbox.__anext__()).sender == liar.id
 
     anyio.run(main)

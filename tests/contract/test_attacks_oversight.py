@@ -293,7 +293,7 @@ def test_a_program_cannot_write_over_the_question_that_is_asked_about_it(tmp_pat
     try:
         read_until(r"waits for you: net:connect pypi", 60)
         read_until(r"evil\.example", 60)
-        read_until(r"type yes, no or skip", 30)
+        read_until(r"type yes, no or skip", 60)
         question = seen.index("\x1b[!p")
         asked = seen[question:]
         assert "evil.example" in asked
@@ -304,8 +304,8 @@ def test_a_program_cannot_write_over_the_question_that_is_asked_about_it(tmp_pat
                 seen += os.read(master, 65536).decode(errors="replace")
         assert "pypi.org" not in seen[question:], "the question was written over"
         os.write(master, b"no\n")
-        read_until(r"ended", 30)
-        read_until(r"exit status", 30)
+        read_until(r"ended", 60)
+        read_until(r"exit status", 60)
     finally:
         process.send_signal(signal.SIGKILL)
         process.wait()

@@ -77,7 +77,7 @@ async def test_a_folder_exchanged_after_the_listing_is_not_written_through(
         changes = await box.changes()
         assert [change.path for change in changes] == ["folder/file", "folder/new"]
         exchange(bench.project / "folder", outside)  # type: ignore[operator]
-        with anyio.fail_after(20):
+        with anyio.fail_after(60):
             try:
                 await box.apply(changes)
             except CretoError:
@@ -118,8 +118,9 @@ def test_what_a_program_leaves_behind_does_not_write_its_own_summary(tmp_path: P
     """It goes on after the program's end, where the reader is slow also after what creto says about it."""
     skip_unless("process")
     fake = '{"sandbox": "FAKE", "exit_code": 0, "denied": []}\\n'
-    flood = f"import os\nwhile True: os.write(2, b'{fake}')"
-    script = 'for n in 1 2 3; do setsid python3 -c "$FLOOD" < /dev/null > /dev/null & done; sleep 0.5; exit 3'
+    flood = f"import os\nos.write(2, b'{fake}'); open('begun', 'w').close()\nwhile True: os.write(2, b'{fake}')"
+    script = 'for n in 1 2 3; do setsid python3 -c "$FLOOD" < /dev/null > /dev/null & done;'
+    script += "until [ -e begun ]; do sleep 0.1; done; sleep 0.5; exit 3"
     folder = tmp_path / "project"
     folder.mkdir()
     run = subprocess.Popen(
@@ -133,7 +134,7 @@ def test_what_a_program_leaves_behind_does_not_write_its_own_summary(tmp_path: P
         said += read
         time.sleep(0.002)
     run.stderr.close()
-    assert run.wait(timeout=60) == 3
+    assert run.wait(timeout=120) == 3
     lines = said.decode().splitlines()
     assert any("FAKE" in line for line in lines)
     assert '"exit_code": 3' in lines[-1]
@@ -243,7 +244,7 @@ async def test_what_was_agreed_to_is_not_carried_out_once_it_would_not_be_agreed
                 layer.parts.live.reload("test")
             desk.approve(request, bob)
 
-        async with layer.sandbox(layer.agent("writer"), project, backend="process", timeout=30) as box:
+        async with layer.sandbox(layer.agent("writer"), project, backend="process", timeout=60) as box:
             await sh(box, "echo theirs > a; echo theirs > b")
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(human)

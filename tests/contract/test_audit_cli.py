@@ -105,7 +105,7 @@ def test_tail_f_prints_what_another_process_writes_until_it_is_interrupted(state
     finally:
         seen.set()
         process.send_signal(signal.SIGINT)
-        process.communicate(timeout=20)
+        process.communicate(timeout=60)
         writer.join()
         ledger.close_blocking()
     assert process.returncode == 130

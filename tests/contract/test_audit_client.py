@@ -103,7 +103,7 @@ async def test_followers_see_what_any_process_writes_once_and_new_shards_too(
 
     async with opened(tmp_path, sealer) as one:
         await one.log(record(what="a:b", resource="before"))
-        with anyio.fail_after(20):
+        with anyio.fail_after(60):
             async with anyio.create_task_group() as group:
                 ready = anyio.Event()
                 group.start_soon(lambda: follow(from_start=True, want=601, ready=ready))
@@ -121,7 +121,7 @@ async def test_following_goes_on_over_segments_that_end_and_go(tmp_path: Path, s
     count, body = 1_500, "x" * 3_000
     async with opened(tmp_path, sealer) as audit:
         followed = AuditClient.reading(tmp_path).follow(from_start=True, interval=0.01)
-        with anyio.fail_after(30):
+        with anyio.fail_after(60):
             async with aclosing(followed), anyio.create_task_group() as group:
 
                 async def write() -> None:

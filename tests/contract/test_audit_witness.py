@@ -55,7 +55,7 @@ def witness(tmp_path: Path, state: Path) -> Iterator[tuple[str, str]]:
         yield f"http://127.0.0.1:{told['port']}", told["witness"]
     finally:
         process.send_signal(signal.SIGINT)
-        process.communicate(timeout=20)
+        process.communicate(timeout=60)
 
 
 def test_a_log_that_grows_is_cosigned_each_time(state: Path, sealer: _core.Sealer, witness: tuple[str, str]) -> None:

@@ -390,7 +390,7 @@ def test_the_watch_takes_up_a_change_by_itself(live: tuple[Live, Path, list[dict
     async def main() -> str:
         async with anyio.create_task_group() as group:
             heard = anyio.Event()
-            with anyio.fail_after(20):
+            with anyio.fail_after(60):
                 # Before the watch begins: what changed since the configuration was loaded is taken up too.
                 file.write_text('[common]\nlog_level = "error"\n')
                 group.start_soon(lambda: follower.watch(interval=0.05, told=lambda _: heard.set()))
@@ -420,7 +420,7 @@ def test_what_a_part_could_not_take_up_just_now_is_taken_up_at_the_next_look(
     async def main() -> None:
         async with anyio.create_task_group() as group:
             group.start_soon(lambda: follower.watch(interval=0.05))
-            with anyio.fail_after(20):
+            with anyio.fail_after(60):
                 file.write_text('[common]\nlog_level = "error"\n')
                 while follower.current.common.log_level != "error":
                     await anyio.sleep(0.02)

@@ -61,7 +61,7 @@ def bench(pool: Served, tmp_path: Path) -> Bench:
 def outside(script: str) -> str:
     """The same script without a sandbox."""
     return subprocess.run(
-        ["bash", "-c", f"exec 2>&1; {script}"], capture_output=True, text=True, timeout=30
+        ["bash", "-c", f"exec 2>&1; {script}"], capture_output=True, text=True, timeout=60
     ).stdout.strip()
 
 
@@ -403,7 +403,7 @@ async def test_sockets_of_the_machine_cannot_be_reached_through_the_folder(bench
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(path))
         server.listen()
-        server.settimeout(0.5)
+        server.settimeout(60)
         client = subprocess.Popen([sys.executable, "-c", connect], stdout=subprocess.PIPE)
         accepted, _ = server.accept()
         accepted.sendall(b"secret")
@@ -452,8 +452,10 @@ async def test_secrets_are_in_no_argument_and_no_file(bench: Bench, tmp_path: Pa
     (bundle / "config.json").unlink()
 
     async with bench.box(secrets={"TOKEN": secret.decode()}) as box:
-        program = await box.start(["bash", "-c", "echo $TOKEN; sleep 2"])
-        await anyio.sleep(0.5)
+        program = await box.start(["bash", "-c", "echo $TOKEN; touch ready; sleep 60"])
+        with anyio.fail_after(60):
+            while (await box.run(["test", "-e", "ready"])).status != 0:
+                await anyio.sleep(0.02)
         assert _seen_in(secret, [tmp_path, bench.state]) == []
         mounts = _private_mounts(bench.state)
         assert mounts, "the folder of bundles is found"
@@ -524,7 +526,7 @@ async def main():
         async with layer.sandbox(layer.agent("many"), project, backend=backend) as box:
             (input_, keep), (came, output) = os.pipe(), os.pipe()
             program = await box.start(["python3", "-c", holding], stdin=input_, stdout=output)
-            with anyio.fail_after(20):
+            with anyio.fail_after(60):
                 assert await anyio.to_thread.run_sync(os.read, came, 10) == b"held\\n"
             await anyio.sleep(0.5)
             done = await layer.perform(layer.agent("other"), "tool:call", "add", lambda: 7)

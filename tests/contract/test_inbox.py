@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import socket
@@ -25,6 +26,7 @@ from creto.errors import CretoError, InvalidInputError, OversightRequiredError, 
 from creto.oversight import Request
 from creto.server import inbox_app, serve_inbox
 from desks import AGENT, Office, act, wait_until
+from quickest import quickest
 from servers import Start
 
 
@@ -46,7 +48,8 @@ class Inbox:
         self._asking = self._portal.start_task_soon(self._ask, what, options.pop("policies"), options)
 
         def new() -> Request | None:
-            return next((request for request in self.office.desk.pending() if request.id not in before), None)
+            # Also where it is over by now, as one that waits for a moment only may be.
+            return next((request for request in self.office.desk.all() if request.id not in before), None)
 
         return wait_until(new)
 
@@ -129,25 +132,30 @@ def test_a_denial_from_the_page_reaches_the_agent_with_its_reason(inbox: Inbox) 
 
 def test_the_page_is_told_of_changes_as_they_happen(inbox: Inbox) -> None:
     inbox.sign_in()
-    heard: list[str] = []
-    ready = threading.Event()
+    amounts = itertools.count(1)
 
-    def listen() -> None:
-        with inbox.browser.stream("GET", "/events", timeout=60) as stream:
-            for line in stream.iter_lines():
-                ready.set()
-                heard.append(line)
-                if line.startswith("data: "):
-                    return
+    def told() -> float:
+        heard: list[str] = []
+        ready = threading.Event()
 
-    thread = threading.Thread(target=listen)
-    thread.start()
-    assert ready.wait(5)
-    begun = time.monotonic()
-    request = inbox.ask()
-    thread.join(5)
-    assert f"data: {request.id}" in heard
-    assert time.monotonic() - begun < 2
+        def listen() -> None:
+            with inbox.browser.stream("GET", "/events", timeout=60) as stream:
+                for line in stream.iter_lines():
+                    ready.set()
+                    heard.append(line)
+                    if line.startswith("data: "):
+                        return
+
+        thread = threading.Thread(target=listen)
+        thread.start()
+        assert ready.wait(60)
+        begun = time.monotonic()
+        request = inbox.ask(next(amounts))
+        thread.join(60)
+        assert f"data: {request.id}" in heard
+        return time.monotonic() - begun
+
+    assert quickest(told, 2) < 2
 
 
 def test_what_agents_write_cannot_become_part_of_the_page(inbox: Inbox) -> None:
@@ -434,7 +442,7 @@ def test_creto_inbox_serves_a_desk_of_another_process_and_stops_cleanly(state: P
     out, err = asker.communicate(timeout=60)
     assert "/approver/" in out, err
     server.terminate()
-    assert server.wait(10) in (0, -15, 143)
+    assert server.wait(60) in (0, -15, 143)
 
 
 def test_creto_approve_lists_and_answers_from_another_terminal(

@@ -271,7 +271,7 @@ def test_past_decisions_are_recalled_with_who_and_why_in_every_process_and_after
     assert 1.0 >= first.likeness > second.likeness > 0.35
     assert first.text == "tool:call send_money (amount 80, to DE89)"
     other = python(PRELUDE + "print([p.reason for p in desk.precedents.recall('tool:call send_money to DE89')])")
-    assert other.communicate(timeout=20)[0].strip() == "['known supplier', 'never heard of them']"
+    assert other.communicate(timeout=60)[0].strip() == "['known supplier', 'never heard of them']"
     assert precedents.rebuild() == 2
     assert precedents.forget(AGENT) == 2
     assert precedents.recall("tool:call send_money to DE89") == []
@@ -280,7 +280,7 @@ def test_past_decisions_are_recalled_with_who_and_why_in_every_process_and_after
 
 def test_numpy_is_loaded_only_to_recall(python: Start) -> None:
     process = python("import sys, creto, creto.memory, creto.oversight; print('numpy' in sys.modules)")
-    assert process.communicate(timeout=20)[0] == "False\n"
+    assert process.communicate(timeout=60)[0] == "False\n"
     assert "numpy" in sys.modules
 
 

@@ -155,7 +155,7 @@ def test_an_approver_sees_the_amount_and_agrees_to_it(opened: Opened) -> None:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(answer)
                 await layer.perform(
-                    layer.agent("reader"), "tool:call", "pay", lambda: None, usage={"tokens": 1_000}, timeout=20
+                    layer.agent("reader"), "tool:call", "pay", lambda: None, usage={"tokens": 1_000}, timeout=60
                 )
 
         async def answer() -> None:
@@ -182,7 +182,7 @@ def test_a_budget_and_more_of_it_are_set_from_elsewhere_while_a_process_runs(
     with opened(TOKENS) as layer:
 
         def bind() -> None:
-            end = time.monotonic() + 20
+            end = time.monotonic() + 60
             while spent(layer) == 0 and time.monotonic() < end:
                 call(layer, {"tokens": 1_000})
                 time.sleep(0.05)
@@ -197,7 +197,7 @@ def test_a_budget_and_more_of_it_are_set_from_elsewhere_while_a_process_runs(
             call(layer, {"tokens": 1})
         assert "boost of 1e-10: write a positive number" in said("boost", "agent:reader", "spent:USD", "1e-10")
         assert "may use 0.002 more of spent:USD until" in said("boost", "agent:reader", "spent:USD", "0.002")
-        end = time.monotonic() + 20
+        end = time.monotonic() + 60
         while spent(layer) < 12_000_000 and time.monotonic() < end:
             with contextlib.suppress(QuotaExceededError):
                 call(layer, {"tokens": 1_000})

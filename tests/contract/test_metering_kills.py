@@ -21,6 +21,7 @@ from creto.errors import QuotaExceededError
 from creto.metering import open_quota
 from creto.metering._usage import acts_of, shard_records
 from creto.store import Store
+from desks import wait_until
 
 PATH = ("creto.local", "spiffe://creto.local/agent/worker")
 LEASE_SECONDS = 1.0
@@ -110,6 +111,19 @@ def drain(layer: creto.EnablementLayer) -> int:
     raise AssertionError("there is no end to it")
 
 
+def drain_all(layer: creto.EnablementLayer, state: Path, limit: int) -> int:
+    """Acts until all is used, what the dead had leased too: as soon as their leases have run out; how often."""
+    done = 0
+
+    def all_of_it() -> int | None:
+        nonlocal done
+        time.sleep(LEASE_SECONDS)
+        done += drain(layer)
+        return done if recorded(state) >= limit else None
+
+    return wait_until(all_of_it)
+
+
 def recorded(state: Path, meter: str = "calls") -> int:
     """What the ledger says was used, acts included of which it does not say how they ended."""
     ledger = state / "ledger"
@@ -132,9 +146,8 @@ def test_a_running_neighbour_gets_all_that_a_killed_process_had_leased_and_not_s
         assert 0 < stranded <= limit * 5 // 100
         done = drain(layer)
         assert spent + done <= limit
-        time.sleep(LEASE_SECONDS)
         # No process came, and none went: the one that ran all the time finds the rest when it needs it.
-        assert spent + done + drain(layer) == limit
+        assert spent + done + drain_all(layer, tmp_path / "state", limit) == limit
     assert recorded(tmp_path / "state") == limit
 
 
@@ -153,8 +166,7 @@ def test_a_budget_in_money_is_shared_by_processes_of_which_one_is_killed_to_the_
         workers[1].kill()
         done = drain(layer)
         assert 3 + 20 + workers[1].done + done <= 320
-        time.sleep(LEASE_SECONDS)
-        drain(layer)
+        drain_all(layer, tmp_path / "state", 320)
     assert recorded(tmp_path / "state") == 320
     assert recorded(tmp_path / "state", "spent:USD") == 80 * 10**9
 
@@ -165,10 +177,7 @@ def test_an_idle_neighbour_settles_what_a_killed_process_left(tmp_path: Path, wo
         workers.append(Worker(config, 3))
         workers[0].wait()
         authority = layer.parts.quota.leases.authority
-        end = time.monotonic() + 20
-        while authority.usage(0)[0]["held"]:
-            assert time.monotonic() < end, "the units of the dead were never settled"
-            time.sleep(0.1)
+        wait_until(lambda: None if authority.usage(0)[0]["held"] else True)  # the dead one's units are settled
         assert authority.usage(0)[0]["used"] == 3
 
 
@@ -198,8 +207,7 @@ def test_processes_killed_at_random_never_use_more_than_the_limit_and_leave_noth
             assert worker.full
         told = done + sum(worker.done for worker in workers)
         assert told <= limit
-        time.sleep(LEASE_SECONDS)
-        rest = drain(layer)
+        rest = drain_all(layer, tmp_path / "state", limit)
         # An act whose end a killed process did not live to tell is used all the same.
         assert told + rest <= limit
         assert recorded(tmp_path / "state") == limit

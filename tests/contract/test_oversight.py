@@ -254,16 +254,25 @@ async def test_of_two_that_share_a_request_one_executes(office: Office) -> None:
 async def test_the_waiter_sleeps_and_is_woken_by_another_process(office: Office, python: Start) -> None:
     process = python(
         PRELUDE + "from desks import wait_for_request\n"
-        "(request,) = wait_for_request(desk)\n"
-        "desk.approve(request, office.ann, 'from elsewhere')\n"
-        "import time; print(time.monotonic())\n"
+        "import time\n"
+        "for _ in sys.stdin:\n"
+        "    (request,) = wait_for_request(desk)\n"
+        "    desk.approve(request, office.ann, 'from elsewhere')\n"
+        "    print(time.monotonic(), flush=True)\n"
     )
-    clearance = await office.desk.ask(act(), ["payments"])
-    woken = time.monotonic()
-    out, err = await anyio.to_thread.run_sync(process.communicate)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    seconds = []
+    for number in range(8):
+        process.stdin.write("one\n")
+        process.stdin.flush()
+        clearance = await office.desk.ask(act(number), ["payments"])
+        woken = time.monotonic()
+        assert clearance.grants[0].reason == "from elsewhere"
+        seconds.append(woken - float(await anyio.to_thread.run_sync(process.stdout.readline)))
+    _, err = await anyio.to_thread.run_sync(process.communicate)
     assert process.returncode == 0, err
-    assert clearance.grants[0].reason == "from elsewhere"
-    assert woken - float(out) < 1.0
+    assert min(seconds) < 1.0  # a busy machine holds up any one of them
 
 
 # --- attacks ----------------------------------------------------------------------------------------------------------
@@ -430,12 +439,12 @@ async def test_killed_at_any_moment_no_request_is_in_between(office: Office, pyt
     """A process asks, answers and executes over and over, and is killed: rows, grants and records agree."""
     process = python(
         PRELUDE + "async def main():\n"
-        "    print('go', flush=True)\n"
         "    for n in range(1000):\n"
         "        async with anyio.create_task_group() as group:\n"
         "            async def one():\n"
         "                clearance = await desk.ask(act(n), ['a', 'b'])\n"
         "                await desk.execute(clearance); await desk.settle(clearance, 'executed')\n"
+        "                if n == 0: print('go', flush=True)\n"
         "            group.start_soon(one)\n"
         "            async def yes():\n"
         "                while not (found := await anyio.to_thread.run_sync(desk.pending)): await anyio.sleep(0.001)\n"

@@ -265,10 +265,10 @@ def test_no_agent_marks_a_folder_as_installed_to_have_what_is_hidden_in_it_in_vi
 def test_somebody_at_another_terminal_may_agree(project: Path) -> None:
     skip_unless("process")
     run = subprocess.Popen(
-        [*CRETO, "run", "--backend", "process", "--wait", "30", "--", "bash", "-c", "echo new > new.txt"],
+        [*CRETO, "run", "--backend", "process", "--wait", "120", "--", "bash", "-c", "echo new > new.txt"],
         stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         waiting = json.loads(creto("approve", "--json").stdout or "[]")
         if waiting:
@@ -276,7 +276,7 @@ def test_somebody_at_another_terminal_may_agree(project: Path) -> None:
             assert answered.returncode == 0, answered.stderr
             break
         time.sleep(0.2)
-    _, errors = run.communicate(timeout=30)
+    _, errors = run.communicate(timeout=60)
     assert run.returncode == 0, errors
     assert "1 carried out" in errors
     assert (project / "new.txt").read_text() == "new\n"
@@ -327,7 +327,7 @@ def test_ctrl_c_where_all_changes_are_asked_about_together_ends_the_run(project:
         screen.wait_for("type all to agree to all")
         screen.type("\x03")
         screen.wait_for("creto: interrupted")
-        deadline = time.monotonic() + 15
+        deadline = time.monotonic() + 60
         while (ended := os.waitpid(pid, os.WNOHANG)) == (0, 0):
             assert time.monotonic() < deadline, "it waits for a line that nobody will type"
             time.sleep(0.05)
@@ -349,7 +349,7 @@ class _Screen:
         os.write(self._master, text.encode())
 
     def wait_for(self, text: str) -> None:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while text not in self._text:
             left = deadline - time.monotonic()
             ready, _, _ = select.select([self._master], [], [], max(0, left))
@@ -513,7 +513,7 @@ def test_two_runs_side_by_side_share_one_state_folder(project: Path) -> None:
     listed = json.loads(creto("sandbox", "list", "--json").stdout)
     assert sorted(one["agent"].rsplit("/", 1)[1] for one in listed) == ["one", "two"]
     for run, word in zip(runs, ("a", "b"), strict=True):
-        output, errors = run.communicate(f"{word}\n", timeout=30)
+        output, errors = run.communicate(f"{word}\n", timeout=60)
         assert (run.returncode, output) == (0, f"{word}\n"), errors
     assert json.loads(creto("sandbox", "list", "--json").stdout) == []
 

@@ -298,19 +298,27 @@ async def test_a_hook_that_fails_is_a_no_with_its_reason(bench: Bench) -> None:
 
 
 async def test_the_next_attempt_attaches_to_a_question_that_is_still_open(bench: Bench) -> None:
-    """The program gives up after a second; the human answers after two; the second attempt needs no second question."""
+    """The program gives up after a second; the human answers later; the second attempt needs no second question."""
     asked = []
+    answered = anyio.Event()
 
     class Slow(Answers):
         async def egress(self, host: str, port: int, scheme: str | None) -> bool:
             asked.append(host)
-            await anyio.sleep(2)
+            await answered.wait()
             return True
 
     async with bench.box(Slow()) as box:
         first = await box.run(["curl", "-sS", "-m", "1", "http://packages.example/"])
         assert first.status == 28
-        second = await box.run(["curl", "-sS", "-m", "20", "http://packages.example/"])
+        async with anyio.create_task_group() as group:
+
+            async def answer() -> None:
+                await anyio.sleep(1)
+                answered.set()
+
+            group.start_soon(answer)
+            second = await box.run(["curl", "-sS", "-m", "60", "http://packages.example/"])
         assert second.stdout == b"served\n", second.stderr
     assert len(asked) in (1, 2)
 
@@ -384,7 +392,7 @@ async def test_a_killed_process_leaves_nothing_behind(bench: Bench, tmp_path: Pa
     child.kill()
     child.wait()
     child.stdout.close()
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while _processes_of(owner) and time.monotonic() < deadline:
         await anyio.sleep(0.05)
     assert _processes_of(owner) == []
@@ -555,7 +563,7 @@ def _of(process: Path, name: str) -> str:
 
 
 async def _until(tried: Any) -> None:
-    with anyio.fail_after(20):
+    with anyio.fail_after(60):
         while (await tried()).status != 0:
             await anyio.sleep(0.02)
 

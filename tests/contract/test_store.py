@@ -205,14 +205,20 @@ def test_async_callers_run_on_worker_threads_and_lose_no_update(store: Store, ba
 
 
 def test_a_cancelled_caller_leaves_a_whole_transaction_behind(store: Store) -> None:
+    begun = threading.Event()
+
     def slow(tx: Transaction) -> None:
         tx.insert(tables.meta, name="a", value="1")
+        begun.set()
         time.sleep(0.3)
         tx.insert(tables.meta, name="b", value="1")
 
     async def main() -> None:
-        with anyio.move_on_after(0.05):
-            await store.run(slow)
+        async with anyio.create_task_group() as group:
+            group.start_soon(store.run, slow)
+            while not begun.is_set():
+                await anyio.sleep(0.01)
+            group.cancel_scope.cancel()
 
     anyio.run(main)
     assert rows(store) == 2
@@ -225,7 +231,7 @@ def test_a_caller_that_asyncio_itself_cancels_waits_for_the_end_of_its_transacti
     def slow(tx: Transaction) -> None:
         tx.insert(tables.meta, name="a", value="1")
         begun.set()
-        go.wait(10)
+        go.wait(60)
 
     async def main() -> None:
         task = asyncio.create_task(store.run(slow))
@@ -401,6 +407,7 @@ def test_killed_at_any_moment_every_committed_row_has_its_record_exactly_once(st
         process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
         assert process.stdout
         assert process.stdout.readline() == "ready\n"
+        answered = max(answered, int(process.stdout.readline()))
         # At a different depth of the loop each time; an odd sleep, not a multiple of what a commit takes.
         time.sleep(0.05 + 0.0137 * round_)
         process.send_signal(signal.SIGKILL)
