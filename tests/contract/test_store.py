@@ -117,6 +117,33 @@ def test_a_damaged_store_is_called_damaged(state: Path) -> None:
         Store(state)
 
 
+def test_a_full_disk_is_called_full_where_sqlite_speaks_of_an_io_error(state: Path) -> None:
+    script = """if True:
+        import os, sys
+        from creto.store import Store
+        state, full = sys.argv[1], f"{sys.argv[1]}/all-that-there-is"
+        Store(state).close()
+        with open(full, "wb", buffering=0) as fill:
+            while os.statvfs(state).f_bavail:
+                fill.write(bytes(4096))
+        try:
+            Store(state)
+        except Exception as error:
+            print(error, "because of", error.__cause__)
+        os.unlink(full)
+        Store(state).close()
+        print("there is room again")
+        """
+    state.mkdir(mode=0o700)
+    inside = 'mount -t tmpfs -o size=2m,mode=700 none "$1" && exec "$0" -c "$2" "$1"'
+    command = ["unshare", "-rm", "sh", "-c", inside, sys.executable, str(state), script]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (
+        "creto.db` is full; free some room and try again because of (sqlite3.OperationalError) disk I/O" in done.stdout
+    )
+    assert done.stdout.endswith("there is room again\n"), done.stderr
+
+
 def test_a_url_that_cannot_be_used_is_refused_without_its_password() -> None:
     with pytest.raises(InvalidInputError, match="cannot use `mysql`") as caught:
         Store("mysql://root:hunter2@host/db")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 from sqlalchemy import exc
 
@@ -64,11 +66,18 @@ def _fault(place: str, error: Exception) -> CretoError:
         return TimeoutError(f"the store `{place}` stayed busy: {text}")
     if "malformed" in text or "not a database" in text:
         return IntegrityError(f"the store `{place}` is damaged: {text}; restore it from a backup")
-    if "disk is full" in text:
+    if "disk is full" in text or ("disk I/O error" in text and _full(place)):
         return InternalError(f"the disk that holds the store `{place}` is full; free some room and try again")
     if "unable to open" in text or "readonly database" in text:
         return InvalidInputError(f"the store `{place}` cannot be opened for writing: {text}")
     return InternalError(f"the store `{place}` refused a statement: {text}")
+
+
+def _full(place: str) -> bool:
+    """SQLite says no more than "I/O error" where its shared memory, 32 KiB at a time, finds no room any more."""
+    with suppress(OSError):
+        return shutil.disk_usage(Path(place).parent).free < 65_536
+    return False
 
 
 def _postgresql(place: str, error: Exception, state: str | None, text: str) -> CretoError:
