@@ -152,9 +152,9 @@ class Leases:
     def _lacks(self, error: CretoError, due: float) -> bool:
         """Whether to ask for units and try again.
 
-        What was short is on the list of needs, or another thread has it from there and asks now: `refill_blocking` waits
-        for that one, so each round has seen an answer that is newer than the refusal. An answer that there is no more
-        makes the next refusal one of room, not of leased units.
+        What was short is on the list of needs, or another thread has it from there and asks now: `refill_blocking`
+        waits for that one, so each round has seen an answer that is newer than the refusal. An answer that there is no
+        more makes the next refusal one of room, not of leased units.
         """
         return self.quota.short(error) and time.monotonic() < due
 
