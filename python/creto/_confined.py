@@ -133,7 +133,8 @@ class LayerHooks:
         """
         host, port = connection.host, connection.port
         action = f"http:{method.lower()}"
-        url = f"http://{host}{target}" if port == 80 else f"http://{host}:{port}{target}"
+        path = "" if target == "*" else target  # of the server as a whole, and no part of its name
+        url = f"http://{host}{path}" if port == 80 else f"http://{host}:{port}{path}"
         context = facts_of(action, url)
         asking = asked_by(self._layer, self._agent, action, url, context)
         if asking and await self._covers(connection.agreed, connection.approvers, asking):

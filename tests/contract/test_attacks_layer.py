@@ -350,6 +350,7 @@ PAGES = """
 @id("all") permit (principal, action, resource);
 @id("admin") forbid (principal, action, resource)
   when { resource == Url::"https://site.example/admin" || resource == Url::"http://site.example/admin" };
+@id("closed") forbid (principal, action in Action::"network", resource) when { context.host == "closed.example" };
 """
 
 
@@ -376,6 +377,10 @@ def test_a_page_that_is_forbidden_is_not_had_by_a_longer_way_to_write_it(
                 await hooks.request(connection, "GET", f"/{path}")
             with pytest.raises(UnauthorizedError, match="`admin` forbids it"):
                 await hooks.request(connection, "GET", "/admin")
+            # The server as a whole (RFC 9112, section 3.2.4) has the server's name.
+            closed = Connection("closed.example", 80, "http", True)
+            with pytest.raises(UnauthorizedError, match="`closed` forbids it"):
+                await hooks.request(closed, "OPTIONS", "*")
 
     anyio.run(main)
 
