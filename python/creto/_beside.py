@@ -13,7 +13,7 @@ __all__ = ["beside"]
 
 @asynccontextmanager
 async def beside() -> AsyncIterator[TaskGroup]:
-    """Tasks that are cancelled when the block ends; what that raises comes out as it is, and not in a group.
+    """Tasks that are cancelled when the block ends; what that raises, or one of them, comes out as it is, in no group.
 
     Example:
         >>> async def main():
@@ -26,12 +26,23 @@ async def beside() -> AsyncIterator[TaskGroup]:
         KeyError: "the block's own"
     """
     raised: BaseException | None = None
-    async with anyio.create_task_group() as tasks:
-        try:
-            yield tasks
-        except (Exception, KeyboardInterrupt, SystemExit) as error:  # noqa: BLE001 - raised below
-            raised = error
-        finally:
-            tasks.cancel_scope.cancel()
+    try:
+        async with anyio.create_task_group() as tasks:
+            try:
+                yield tasks
+            except (Exception, KeyboardInterrupt, SystemExit) as error:  # noqa: BLE001 - raised below
+                raised = error
+            finally:
+                tasks.cancel_scope.cancel()
+    except BaseExceptionGroup as group:
+        if raised is not None:
+            raise raised  # noqa: B904 - with its own cause; the others are its context
+        raised = _only(group)
     if raised is not None:
         raise raised
+
+
+def _only(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error

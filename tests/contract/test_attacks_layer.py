@@ -5,7 +5,6 @@ from __future__ import annotations
 import ipaddress
 import json
 import os
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,9 +20,7 @@ from creto.audit import AuditRecord
 from creto.cli._audit._options import line
 from creto.cli._failure import render
 from creto.cli._frame import Frame
-from creto.config import Reload
 from creto.errors import CretoError, InvalidInputError, OversightRequiredError, UnauthorizedError
-from creto.nhi._agent import Summary
 from creto.runtime import Change, Connection
 from desks import Office, wait_for_request
 from sandboxes import skip_unless
@@ -82,41 +79,6 @@ def test_an_agent_revoked_while_a_human_thinks_is_not_let_in_by_the_yes(
             assert "revoked" in str(refused)
 
     anyio.run(main, backend=backend)
-
-
-def test_an_agent_revoked_while_a_policy_set_is_installed_is_known_to_the_set_as_revoked(
-    state: Path, rules: Path
-) -> None:
-    with creto.open_blocking(state, config=[rules]) as layer:
-        parts, agent = layer.parts, layer.agent("a")
-        parts.reach.catch_up()
-        listed, read, revoked = parts.identities.agents, threading.Event(), threading.Event()
-
-        def agents() -> list[Summary]:
-            found = listed()
-            if threading.current_thread() is installing:  # it is held up between reading them and having them in force
-                read.set()
-                revoked.wait(10)
-            return found
-
-        parts.identities.agents = agents  # type: ignore[method-assign]
-        rules.with_name("rules.cedar").write_text(
-            f"{POLICY} forbid (principal is Agent, action, resource)"
-            " when { principal has revoked && principal.revoked };"
-        )
-        outcome: list[Reload] = []
-        installing = threading.Thread(target=lambda: outcome.append(parts.live.reload("test")))
-        installing.start()
-        assert read.wait(10)
-        parts.identities.revoke_blocking("a", "stolen")
-        hearing = threading.Thread(target=parts.reach.catch_up)
-        hearing.start()
-        hearing.join(0.3)
-        revoked.set()
-        installing.join(10)
-        hearing.join(10)
-        assert outcome[0].changes
-        assert parts.policy.check_nowait(agent.id, "tool:call", "saw").outcome == "deny"
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])

@@ -375,6 +375,17 @@ def test_what_the_body_raises_comes_out_as_it_is(
         anyio.run(main, backend=backend)
 
 
+def test_what_goes_wrong_beside_the_body_ends_it_and_comes_out_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "rules.toml").write_text('[messaging]\nnats_url = "nats://127.0.0.1:4222"\n')
+
+    async def main() -> None:
+        async with creto.open(tmp_path / "state", config=[tmp_path / "rules.toml"]):
+            await anyio.sleep(60)
+
+    with pytest.raises(InvalidInputError, match="messages between machines need asyncio"):
+        anyio.run(main, backend="trio")
+
+
 def test_a_layer_that_nobody_waits_for_any_more_is_closed_again(tmp_path: Path, rules: Path) -> None:
     async def main() -> None:
         for step in range(8):
