@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -344,7 +345,13 @@ def test_usage_says_what_it_costs_as_an_invoice_of_the_same_time_would(
     (estimate,) = json.loads(said("--meter", "tokens", "--forecast", "--period", this_year(), "--json"))
     assert estimate["estimated_quantity"] > 200
     priced = Fraction(estimate["estimated_amount"]["USD"]) / Fraction("0.000002")
-    assert abs(priced - estimate["estimated_quantity"]) <= 1
+    assert abs(priced / estimate["estimated_quantity"] - 1) < 0.06  # it is of two digits at least, and of coins
+    assert len(estimate["estimated_amount"]["USD"].split(".")[1].lstrip("0")) <= 2
+    page = file.with_name("usage.html")
+    said("--by", "agent", "--forecast", "--period", this_year(), "--html", str(page))
+    cells = re.findall(r"<td class=number data-name='([^']+)'>([^<]*)</td>", page.read_text())
+    assert {("quantity", "3"), ("amount", "2.25 USD"), ("amount", "0.0002 USD"), ("quantity", "4.5002 USD")} <= {*cells}
+    assert sum(name == "estimated amount" and text.endswith(" USD") for name, text in cells) == 4
     assert "estimated: as much for each hour until" in said("--forecast")
     assert "--forecast: it is of `sum` or `count`, of a period that is not over yet" in said(
         "--forecast", "-p", "24h", code=2

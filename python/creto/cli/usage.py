@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Iterator
+from decimal import Decimal
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
@@ -18,9 +20,9 @@ from creto.cli._group import Group
 
 if TYPE_CHECKING:
     from creto.metering import Bucket, UsageEvent
+    from creto.metering._amounts import Row
 
 _BATCH = 10_000
-_ONCE = Fraction(1)
 _TIMES = {"minute", "hour", "day", "week", "month", "year"}
 
 
@@ -110,32 +112,29 @@ def command(
             one, aggregation, start=start, end=end, of=of, window=per, time_zone=zone, by=by, only=wanted
         )
         rows += [(one, bucket) for bucket in found]
+    later = Fraction(end - start, now - start)
+    costs = _costs(frame, rows, (start, end), by, wanted, [Fraction(1), *([later] if forecast else [])])
+    added = _added(rows, costs, later if forecast else None, as_json=frame.json)
     if html is not None:
         named = [(one, instant(bucket.start, zone), bucket) for one, bucket in rows]
         shown = f"{instant(start, zone)} to {instant(end, zone)} ({zone})"
-        html.write_text(usage_html(f"Usage, {period}", by, named, period=shown), encoding="utf-8")
+        beside = _added(rows, costs, later if forecast else None, as_json=False)
+        html.write_text(usage_html(f"Usage, {period}", by, named, period=shown, beside=beside), encoding="utf-8")
         frame.say(f"written to {html}")
-    costs = _costs(frame, rows, (start, end), by, wanted)
-    later = Fraction(end - start, now - start)
-    expected = _costs(frame, rows, (start, end), by, wanted, later) if forecast else None
     greatest = {one: max(float(b.value) for name, b in rows if name == one) for one, _ in rows}
     drawn = [bars([max(0.0, float(b.value)), greatest[one]], 30)[0] if greatest[one] > 0 else "" for one, b in rows]
-    columns = ["meter", "from", *by, "quantity", "events"]
+    columns = ["meter", "from", *by, "quantity", "events", *added]
     table = [
         [
             one,
             (moment if frame.json else instant)(bucket.start, zone),
             *bucket.group,
-            _quantity(frame, one, bucket.value),
+            _quantity(one, bucket.value, as_json=frame.json),
             bucket.events,
+            *(values[place] for values in added.values()),
         ]
-        for one, bucket in rows
+        for place, (one, bucket) in enumerate(rows)
     ]
-    if forecast:
-        _add(columns, table, "estimated quantity", [_quantity(frame, one, round(b.value * later)) for one, b in rows])
-    for name, added in (("amount", costs), ("estimated amount", expected)):
-        if added is not None:
-            _add(columns, table, name, [_amount(frame, added.get((one, b.start, b.group), {})) for one, b in rows])
     if not frame.json:
         columns.append("")
         table = [[*row, bar] for row, bar in zip(table, drawn, strict=True)]
@@ -150,28 +149,53 @@ def command(
         frame.say(f"estimated: as much for each hour until {instant(end, zone)} as until now")
 
 
-def _add(columns: list[str], table: list[list[Any]], name: str, values: list[Any]) -> None:
-    columns.append(name)
-    for row, value in zip(table, values, strict=True):
-        row.append(value)
+def _added(
+    rows: list[tuple[str, Bucket]],
+    costs: list[dict[Row, dict[str, Fraction]]],
+    later: Fraction | None,
+    *,
+    as_json: bool,
+) -> dict[str, list[Any]]:
+    """What stands beside the quantities: a value for each row, by column."""
+    found: dict[str, list[Any]] = {}
+    if later is not None:
+        found["estimated quantity"] = [_quantity(one, round(b.value * later), as_json=as_json) for one, b in rows]
+    for name, written, amounts in zip(("amount", "estimated amount"), (_exact, _estimated), costs, strict=False):
+        told = [amounts.get((one, bucket.start, bucket.group), {}) for one, bucket in rows]
+        by_currency = [{each: written(cost, each) for each, cost in sorted(row.items())} for row in told]
+        found[name] = [_amount(row, as_json=as_json) for row in by_currency]
+    return found
 
 
-def _quantity(frame: Frame, meter: str, value: Fraction | int) -> Any:
+def _quantity(meter: str, value: Fraction | int, *, as_json: bool) -> Any:
     from creto._count import currency_of, measured
 
     if value.denominator != 1:
         return str(value)
-    return measured(meter, int(value)) if currency_of(meter) and not frame.json else int(value)
+    return measured(meter, int(value)) if currency_of(meter) and not as_json else int(value)
 
 
-def _amount(frame: Frame, costs: dict[str, Fraction]) -> Any:
-    """By currency, to a billionth: the amounts of tokens are less than a coin each, and are rounded together."""
-    from creto._count import MONEY_SCALE, measured
+def _exact(cost: Fraction, _currency: str) -> Decimal:
+    """To a billionth: the amounts of tokens are less than a coin each, and are rounded together."""
     from creto.metering._currency import round_half_even
 
-    if frame.json:
-        return {currency: str(round_half_even(cost, 9)) for currency, cost in sorted(costs.items())}
-    return ", ".join(measured(f"cost:{each}", round(cost * MONEY_SCALE)) for each, cost in sorted(costs.items()))
+    return round_half_even(cost, 9)
+
+
+def _estimated(cost: Fraction, currency: str) -> Decimal:
+    """To a coin; to two digits where it is less."""
+    from creto.metering._currency import places, round_half_even
+
+    two = 1 - math.floor(math.log10(max(cost, Fraction(1, 10**8)))) if cost else 0
+    return round_half_even(cost, max(places(currency), two))
+
+
+def _amount(amounts: dict[str, Decimal], *, as_json: bool) -> Any:
+    from creto._count import MONEY_SCALE, measured
+
+    if as_json:
+        return {currency: str(amount) for currency, amount in amounts.items()}
+    return ", ".join(measured(f"cost:{each}", int(amount * MONEY_SCALE)) for each, amount in amounts.items())
 
 
 def _costs(
@@ -180,9 +204,9 @@ def _costs(
     period: tuple[int, int],
     by: tuple[str, ...],
     only: dict[str, str],
-    scale: Fraction = _ONCE,
-) -> dict[Any, dict[str, Fraction]] | None:
-    """What the rows cost; None where nothing has a price, or it cannot be told, which is said."""
+    scales: list[Fraction],
+) -> list[dict[Row, dict[str, Fraction]]]:
+    """What the rows cost, for each scale; nothing where nothing has a price, or it cannot be told, which is said."""
     from creto.errors import CretoError
     from creto.metering import LedgerEvidence, PriceBook
     from creto.metering._amounts import amounts
@@ -190,14 +214,14 @@ def _costs(
     try:
         book = PriceBook.from_settings(frame.settings)
         if not book.prices or not rows:
-            return None
+            return []
         windows = {bucket.start for _, bucket in rows}
         with bar("pricing") as progress:
             evidence = LedgerEvidence(frame.folder / "ledger", progress=progress)
-            return amounts(evidence, book, *period, windows=windows, by=by, only=only, scale=scale)
+            return amounts(evidence, book, *period, windows=windows, by=by, only=only, scales=scales)
     except (CretoError, OSError) as error:  # also where the folder is only to be read: sums are kept beside the ledger
         frame.warn(f"no amounts: {error}")
-        return None
+        return []
 
 
 def _known(frame: Frame) -> set[str]:

@@ -33,9 +33,9 @@ def amounts(
     windows: Collection[int] = (),
     by: Sequence[str] = (),
     only: Mapping[str, str] | None = None,
-    scale: Fraction = Fraction(1),
-) -> dict[Row, dict[str, Fraction]]:
-    """Exact amounts by row, and in it by currency; rows of which nothing is priced are not there.
+    scales: Sequence[Fraction] = (Fraction(1),),
+) -> list[dict[Row, dict[str, Fraction]]]:
+    """For each scale, exact amounts by row, and in it by currency; rows of which nothing is priced are not there.
 
     Args:
         evidence: The usage.
@@ -45,7 +45,7 @@ def amounts(
         windows: When those start that rows are of; one of all of it where there are none.
         by: Dimensions to group by, `customer` among them.
         only: Rows of events with these dimensions; the lines that are divided are of all.
-        scale: How many times as much is used.
+        scales: How many times as much is used.
 
     Raises:
         InvalidInputError: The usage cannot be priced.
@@ -55,13 +55,14 @@ def amounts(
         >>> from creto.metering import EventEvidence, UsageEvent
         >>> used = [UsageEvent("app", str(n), "acme", "pages", 10, n, {"team": "ab"[n % 2]}) for n in range(4)]
         >>> book = PriceBook([Price(meter="pages", unit_price=1, included=20)], "EUR")
-        >>> amounts(EventEvidence(used), book, 0, 10, by=["team"])["pages", 0, ("a",)]
-        {'EUR': Fraction(10, 1)}
+        >>> once, twice = amounts(EventEvidence(used), book, 0, 10, by=["team"], scales=[Fraction(1), Fraction(2)])
+        >>> once["pages", 0, ("a",)], twice["pages", 0, ("a",)]
+        ({'EUR': Fraction(10, 1)}, {'EUR': Fraction(30, 1)})
     """
     starts = sorted(windows) or [start]
     cuts = sorted({*cuts_of(start, end, book.prices), *(at for at in starts if start < at < end)})
     own = sums(evidence, cuts, book.prices)
-    found: dict[Row, dict[str, Fraction]] = {}
+    found: list[dict[Row, dict[str, Fraction]]] = [{} for _ in scales]
     offer = Offer((), end - start)
     for customer in own.parts:
         periods = book.of(customer, start, end)
@@ -73,16 +74,18 @@ def amounts(
             if not parts or price.model == "commitment":
                 continue
             quantity = own.line(parts, price.aggregation, offer.periods[place].end)[0]
-            used = quantity * scale if price.aggregation in _GROWING else quantity
-            cost = amount(price, used, share=offer.head(place)[0])
+            grows = price.aggregation in _GROWING
+            costs = [amount(price, quantity * (scale if grows else 1), share=offer.head(place)[0]) for scale in scales]
             for part, share in zip(parts, _shares(own, parts, price.aggregation), strict=True):
                 _, _, meter, told = own.series[part[0]]
                 dimensions = {**told, "customer": customer}
                 if any(dimensions.get(name) != value for name, value in (only or {}).items()):
                     continue
                 window = starts[bisect_right(starts, cuts[part[1]]) - 1]
-                row = found.setdefault((meter, window, tuple(dimensions.get(name, "") for name in by)), {})
-                row[currency] = row.get(currency, Fraction(0)) + cost * share
+                key = (meter, window, tuple(dimensions.get(name, "") for name in by))
+                for rows, cost in zip(found, costs, strict=True):
+                    row = rows.setdefault(key, {})
+                    row[currency] = row.get(currency, Fraction(0)) + cost * share
     return found
 
 

@@ -11,7 +11,7 @@ from html import escape
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from creto._count import counted
+from creto._count import counted, measured
 from creto._plain import cell
 from creto.metering._heads import HEADS
 from creto.metering._usage import Bucket
@@ -294,7 +294,12 @@ def bars(values: Sequence[float], width: int) -> list[str]:
 
 
 def usage_html(
-    title: str, columns: Sequence[str], buckets: Sequence[tuple[str, str, Bucket]], *, period: str = ""
+    title: str,
+    columns: Sequence[str],
+    buckets: Sequence[tuple[str, str, Bucket]],
+    *,
+    period: str = "",
+    beside: Mapping[str, Sequence[str | int]] | None = None,
 ) -> str:
     """Usage as one page: a table for each meter, with a bar for each bucket on that meter's own scale.
 
@@ -303,24 +308,35 @@ def usage_html(
         columns: Names of the dimensions grouped by.
         buckets: The meter, when the bucket is, as text, and the bucket.
         period: From when until when, as text.
+        beside: Further columns by name, such as what it costs: a text or a number for each bucket.
     """
+    further = beside or {}
     heads = "".join(f"<th scope=col>{escape(column)}" for column in columns)
+    numbers = "".join(f"<th scope=col class=number>{escape(name)}" for name in ("quantity", *further))
     parts = []
     for meter in dict.fromkeys(name for name, _, _ in buckets):
-        own = [(when, bucket) for name, when, bucket in buckets if name == meter]
-        greatest = max([*(bucket.value for _, bucket in own), Fraction(0)]) or Fraction(1)
+        own = [(when, bucket, place) for place, (name, when, bucket) in enumerate(buckets) if name == meter]
+        greatest = max([*(bucket.value for _, bucket, _ in own), Fraction(0)]) or Fraction(1)
         rows = "".join(
             f"<tr><td class=when data-name=from>{escape(when)}</td>{_group(columns, bucket)}"
-            f"<td class=number data-name=quantity>{_value(bucket)}</td><td class=wide aria-hidden=true>"
+            + _numbers({"quantity": _value(meter, bucket), **{name: texts[place] for name, texts in further.items()}})
+            + "<td class=wide aria-hidden=true>"
             f"<div class=bar style='width:{max(0.0, float(bucket.value / greatest)):.2%}'></div></td></tr>"
-            for when, bucket in own
+            for when, bucket, place in own
         )
-        head = f"<thead><tr><th scope=col>from{heads}<th scope=col class=number>quantity<td></tr></thead>"
+        head = f"<thead><tr><th scope=col>from{heads}{numbers}<td></tr></thead>"
         parts.append(f"<h2>{escape(meter)}</h2><table>{head}<tbody>{rows}</tbody></table>")
     if not parts:
         parts.append("<p class=soft>Nothing was used.</p>")
     when = f"<p class=soft>{escape(period)}</p>" if period else ""
     return _page(title, f"<h1>{escape(title)}</h1>{when}{''.join(parts)}")
+
+
+def _numbers(values: Mapping[str, str | int]) -> str:
+    return "".join(
+        f"<td class=number data-name='{escape(name)}'>{escape(each if isinstance(each, str) else f'{each:,}')}</td>"
+        for name, each in values.items()
+    )
 
 
 def _group(columns: Sequence[str], bucket: Bucket) -> str:
@@ -330,6 +346,6 @@ def _group(columns: Sequence[str], bucket: Bucket) -> str:
     )
 
 
-def _value(bucket: Bucket) -> str:
+def _value(meter: str, bucket: Bucket) -> str:
     value = bucket.value
-    return f"{value.numerator:,}" if value.denominator == 1 else f"{float(value):,.3f}"
+    return measured(meter, value.numerator) if value.denominator == 1 else f"{float(value):,.3f}"
