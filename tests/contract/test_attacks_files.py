@@ -191,12 +191,19 @@ def test_an_mcp_server_is_not_given_what_creto_was_told(state: Path, tmp_path: P
     seen = tmp_path / "seen"
     server = f"import os; open({str(seen)!r}, 'w').write(repr(dict(os.environ)))"
     environment = {**os.environ, "CRETO_COMMON__KEYS_SEALED_BY": "passphrase", "CRETO_COMMON__PASSPHRASE": "hunter2-x9"}
+    settings = tmp_path / "settings.toml"
+    settings.write_text(
+        'oversight.slack_webhook_url = "https://${DESK}/${HOOK}"\noversight.inbox_url = "https://${SITE}"\n'
+    )
+    environment |= {"DESK": "slack.example", "HOOK": "T1-s3cret", "SITE": "inbox.example", "THEIRS": "kept"}
     subprocess.run(
-        [*CRETO, "--state", str(state), "mcp", "--name", "s", "--", sys.executable, "-c", server],
-        env={**environment, "THEIRS": "kept"}, stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=True,
+        [*CRETO, "--state", str(state), "--config", str(settings), "mcp", "--", sys.executable, "-c", server],
+        env=environment, stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=True,
     )  # fmt: skip
     assert "'THEIRS': 'kept'" in seen.read_text()
-    assert "hunter2-x9" not in seen.read_text()
+    assert "'SITE': 'inbox.example'" in seen.read_text()
+    for told in ("hunter2-x9", "T1-s3cret"):
+        assert told not in seen.read_text()
 
 
 # --- documents --------------------------------------------------------------------------------------------------------

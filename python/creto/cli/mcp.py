@@ -6,10 +6,14 @@ import os
 import sys
 from contextlib import suppress
 from pathlib import PurePath
+from typing import TYPE_CHECKING
 
 import click
 
 from creto.cli._frame import Frame, pass_frame
+
+if TYPE_CHECKING:
+    from creto.config import Settings
 
 __all__ = ["command"]
 
@@ -42,7 +46,7 @@ async def _serve(frame: Frame, agent: str, name: str, argv: tuple[str, ...]) -> 
 
     async with creto.open(frame.state, config=frame.config) as layer:
         try:
-            process = await anyio.open_process(list(argv), stderr=None, env=_theirs())
+            process = await anyio.open_process(list(argv), stderr=None, env=_theirs(layer.parts.settings))
         except FileNotFoundError as missing:
             raise NotFoundError(f"there is no program `{argv[0]}`") from missing
         async with process:
@@ -62,11 +66,12 @@ async def _serve(frame: Frame, agent: str, name: str, argv: tuple[str, ...]) -> 
         return process.returncode or 0
 
 
-def _theirs() -> dict[str, str]:
-    """The server's environment: this process's, without creto's settings, which hold passphrases and addresses."""
+def _theirs(settings: Settings) -> dict[str, str]:
+    """The server's environment: this process's, without what creto's settings take from it: passphrases, addresses."""
     from creto.config._settings import PREFIX
 
-    return {n: value for n, value in os.environ.items() if not (n.upper().startswith(PREFIX) and "__" in n)}
+    ours = settings.secret_variables
+    return {n: v for n, v in os.environ.items() if not (n in ours or (n.upper().startswith(PREFIX) and "__" in n))}
 
 
 class _Standard:

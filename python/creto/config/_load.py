@@ -92,6 +92,7 @@ def load(
     settings._warnings = (*lapsed, *warnings)
     settings._lapsed = lapsed[0] if lapsed else None
     settings._files = tuple(read)
+    settings._secret_variables = frozenset().union(*(layer.variables for layer in layers))
     return settings
 
 

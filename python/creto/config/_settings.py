@@ -124,6 +124,7 @@ class Settings(BaseSettings):
     _warnings: tuple[str, ...] = PrivateAttr(default=())
     _lapsed: str | None = PrivateAttr(default=None)
     _files: tuple[Path, ...] = PrivateAttr(default=())
+    _secret_variables: frozenset[str] = PrivateAttr(default=frozenset())
 
     @classmethod
     def settings_customise_sources(
@@ -156,6 +157,11 @@ class Settings(BaseSettings):
     def sources(self) -> tuple[Path, ...]:
         """The files that were read, the weakest first."""
         return self._files
+
+    @property
+    def secret_variables(self) -> frozenset[str]:
+        """Variables of the environment that files have stand for secrets, as `url = "${SLACK_URL}"` of a channel."""
+        return self._secret_variables
 
     def origin(self, setting: str) -> str:
         """Where a value came from: `default`, `environment NAME` or `file PATH`.
@@ -355,7 +361,7 @@ def _problem(error: Any, origins: Mapping[str, str]) -> str:
     text = str(error["msg"]).removeprefix("Value error, ")
     text = text[0].lower() + text[1:]
     shown = error.get("input")
-    if isinstance(shown, str | int | float | bool) and not _is_secret(location):
+    if isinstance(shown, str | int | float | bool) and not is_secret(location):
         text += f", not `{shown}`" if error["type"] != "value_error" else f" (it is `{shown}`)"
     return f"`{name}`{where}: {text}"
 
@@ -393,7 +399,8 @@ def _fields_at(location: tuple[str | int, ...]) -> list[str]:
     return list(model.model_fields) if model else []
 
 
-def _is_secret(location: tuple[str | int, ...]) -> bool:
+def is_secret(location: tuple[str | int, ...]) -> bool:
+    """Whether a setting is never shown."""
     model = _models_at(location[:-1])
     field = model.model_fields.get(str(location[-1])) if model else None
     return field is not None and _holds_secret(field.annotation)

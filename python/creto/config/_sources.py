@@ -15,7 +15,7 @@ from pydantic_settings import EnvSettingsSource
 from pydantic_settings.exceptions import SettingsError
 
 from creto.config._contents import contents, own, yaml_value
-from creto.config._settings import PREFIX, Settings, nearest
+from creto.config._settings import PREFIX, Settings, is_secret, nearest
 from creto.errors import InvalidInputError
 
 __all__ = ["Layer", "from_environment", "from_file", "system_files", "system_folders"]
@@ -30,6 +30,8 @@ class Layer:
 
     data: dict[str, Any]
     origins: dict[str, str] = field(default_factory=dict)
+    variables: frozenset[str] = frozenset()
+    """Those of the environment that stand for secrets in it."""
 
 
 def system_folders(home: Path | None = None) -> tuple[Path, Path]:
@@ -73,11 +75,12 @@ def from_file(path: Path, environment: Mapping[str, str], content: bytes | None 
     """
     if content is None:
         content = _content(path)
+    secret: set[str] = set()
     try:
         text = content.decode()
         data = tomllib.loads(text) if path.suffix == ".toml" else yaml_value(text) or {}
         if isinstance(data, dict):
-            data = _filled(data, environment, path, "")
+            data = _filled(data, environment, path, "", secret)
     except InvalidInputError:
         raise  # a variable that is not set says so itself
     except RecursionError as error:
@@ -87,7 +90,7 @@ def from_file(path: Path, environment: Mapping[str, str], content: bytes | None 
     if not isinstance(data, dict):
         raise InvalidInputError(f"`{path}` holds no settings; it should look like `[runtime]` and `name = value`")
     _resolve_paths(data, path)
-    return Layer(data, _names(data, f"file {path}"))
+    return Layer(data, _names(data, f"file {path}"), frozenset(secret))
 
 
 def _content(path: Path) -> bytes:
@@ -99,13 +102,15 @@ def _content(path: Path) -> bytes:
         raise InvalidInputError(f"the configuration file `{path}` cannot be read: {error.strerror}") from error
 
 
-def _filled(value: Any, environment: Mapping[str, str], path: Path, name: str) -> Any:
+def _filled(value: Any, environment: Mapping[str, str], path: Path, name: str, secret: set[str]) -> Any:
+    """A value with its variables filled in; the names of those that stand for a secret come into `secret`."""
     if isinstance(value, dict):
         return {
-            str(key): _filled(inner, environment, path, f"{name}.{key}".lstrip(".")) for key, inner in value.items()
+            str(key): _filled(inner, environment, path, f"{name}.{key}".lstrip("."), secret)
+            for key, inner in value.items()
         }
     if isinstance(value, list):
-        return [_filled(inner, environment, path, name) for inner in value]
+        return [_filled(inner, environment, path, name, secret) for inner in value]
     if not isinstance(value, str):
         return value
 
@@ -116,6 +121,8 @@ def _filled(value: Any, environment: Mapping[str, str], path: Path, name: str) -
             raise InvalidInputError(
                 f"`{name}` (file {path}) needs the environment variable `{match[2]}`, which is not set"
             )
+        if is_secret(tuple(name.split("."))):
+            secret.add(match[2])
         return environment[match[2]]
 
     return _VARIABLE.sub(variable, value)
