@@ -2,11 +2,15 @@
 
 use crate::answer::Answer;
 use crate::name::parse_entity;
+use crate::shape::nearest;
 use crate::source::Parsed;
 use cedar_policy::{AuthorizationError, Authorizer, Context, EntityId, EntityTypeName, EntityUid, Request, RestrictedExpression, Schema};
 use creto_enablement_common::{CheckRef, Error, Fields, Result, Value};
 use std::str::FromStr;
 use std::sync::Arc;
+
+/// How the denial of a request begins that the schema does not allow.
+pub const MISFIT: &str = "the request does not fit the schema";
 
 /// An entity type from its name, which has to stand as Cedar writes it.
 pub(crate) fn entity_type(name: &str) -> Result<EntityTypeName> {
@@ -72,12 +76,7 @@ pub fn request(check: &CheckRef<'_>, parsed: &Parsed, validate: bool) -> Result<
                         check.action, check.resource
                     )));
                 }
-                _ => {
-                    return Err(Error::invalid(format!(
-                        "the schema knows no action `{}`, so `{}` has no type",
-                        check.action, check.resource
-                    )));
-                }
+                _ => return Err(Error::invalid(untyped(check, types, &action))),
             }
         }
     };
@@ -90,8 +89,30 @@ pub fn request(check: &CheckRef<'_>, parsed: &Parsed, validate: bool) -> Result<
         }
     }
     let context = Context::from_pairs(fields).map_err(|e| Error::invalid(format!("the context does not read: {e}")))?;
-    Request::new(principal, action, resource, context, types.filter(|_| validate))
-        .map_err(|e| Error::invalid(format!("the request does not fit the schema: {e}")))
+    Request::new(principal, action.clone(), resource, context, types.filter(|_| validate)).map_err(|error| {
+        let near = types.map_or_else(String::new, |schema| like_action(schema, &action));
+        Error::invalid(format!("{MISFIT}: {error}{near}"))
+    })
+}
+
+/// Why a bare resource has no type.
+fn untyped(check: &CheckRef<'_>, types: Option<&Schema>, action: &EntityUid) -> String {
+    let CheckRef { action: name, resource, .. } = check;
+    let Some(schema) = types else { return format!("there is no schema, so `{resource}` has no type; write `Type::\"{resource}\"`") };
+    if schema.actions().any(|known| known == action) {
+        return format!("by the schema `{name}` acts on nothing, so `{resource}` has no type");
+    }
+    format!("the schema knows no action `{name}`, so `{resource}` has no type{}", like_action(schema, action))
+}
+
+/// Which action may be meant by one that the schema does not know.
+fn like_action(schema: &Schema, action: &EntityUid) -> String {
+    let known: Vec<&EntityUid> = schema.actions().collect();
+    if known.contains(&action) {
+        return String::new();
+    }
+    let names: Vec<&str> = known.iter().map(|known| known.id().unescaped()).collect();
+    nearest(action.id().unescaped(), &names)
 }
 
 /// The entity type of a bare principal id.

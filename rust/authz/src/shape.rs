@@ -13,6 +13,9 @@ use foldhash::quality::RandomState;
 use hashbrown::{HashMap, HashSet};
 use smallvec::SmallVec;
 
+mod misfit;
+pub use misfit::nearest;
+
 /// The type of a value of the context.
 #[derive(Debug)]
 enum Shape {
@@ -135,14 +138,16 @@ impl Shapes {
         principal.kind.is_some_and(|kind| action.principals.contains(&kind)) && self.party_listed(principal, entities)
     }
 
+    /// Whether a resource fits an action.
+    #[inline]
+    pub fn resource_fits(&self, action: &Action, resource: &Party<'_>, entities: &Entities) -> bool {
+        resource.kind.is_some_and(|kind| action.resources.contains(&kind)) && self.party_listed(resource, entities)
+    }
+
     /// Whether a resource and a context fit an action.
     #[inline]
     pub fn rest_fits(&self, action: &Action, resource: &Party<'_>, context: Fields<'_>, entities: &Entities) -> Fit {
-        if resource.kind.is_some_and(|kind| action.resources.contains(&kind)) && self.party_listed(resource, entities) {
-            self.record_fits(&action.context, context, entities)
-        } else {
-            Fit::No
-        }
+        if self.resource_fits(action, resource, entities) { self.record_fits(&action.context, context, entities) } else { Fit::No }
     }
 
     #[inline]

@@ -5,7 +5,7 @@ use crate::entities::{Entities, Sought};
 use crate::name::parse_entity;
 use crate::party::{Buffers, Party, Spelled};
 use crate::readable::{fits_bounds, readable};
-use crate::reference;
+use crate::reference::{self, MISFIT};
 use crate::set::{Policy, Set};
 use crate::shape::Fit;
 use crate::tally::Tally;
@@ -175,18 +175,29 @@ impl Snapshot {
         self.ruling(&tally, |number| self.set.policy(number))
     }
 
-    /// The denial of a request that does not fit, in cedar-policy's words.
+    /// The denial of a request that does not fit, with what does not: in our words where it is the context, else in cedar-policy's.
     #[cold]
     pub fn misfit(&self, check: &CheckRef<'_>) -> Ruling {
         // What is too large or too deep is not given to cedar-policy to be looked at.
         let why = match readable(check.context).and_then(|()| reference::request(check, &self.set.parsed, true)) {
-            Err(error) => match error.kind() {
-                ErrorKind::InvalidInput(what) => what.clone(),
-                _ => error.to_string(),
+            Err(error) => match (self.context_misfit(check), error.kind()) {
+                (Some(why), _) => format!("{MISFIT}: {why}"),
+                (None, ErrorKind::InvalidInput(what)) => what.clone(),
+                (None, _) => error.to_string(),
             },
-            Ok(_) => "the request does not fit the schema".to_owned(),
+            Ok(_) => MISFIT.to_owned(),
         };
         self.denied(why)
+    }
+
+    fn context_misfit(&self, check: &CheckRef<'_>) -> Option<String> {
+        let (shapes, mut buffers) = (self.set.shapes.as_ref()?, Buffers::default());
+        let seeking = self.seek(check, &mut buffers).ok()?;
+        self.found(&seeking, |[principal, action, resource]| {
+            let shape = self.set.shape_of(action)?;
+            let fits = shapes.principal_fits(shape, principal, &self.entities) && shapes.resource_fits(shape, resource, &self.entities);
+            if fits { shapes.misfit(shape, check.context, &self.entities) } else { None }
+        })
     }
 
     #[cold]
