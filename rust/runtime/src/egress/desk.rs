@@ -79,6 +79,14 @@ pub enum Verdict {
 
 type Listener = Box<dyn FnOnce(Option<Event>) + Send>;
 
+struct Answer {
+    to: Destination,
+    allowed: bool,
+    at: Instant,
+    /// Whether a connection waits for it, and is about to wake up.
+    waited: bool,
+}
+
 #[derive(Default)]
 struct State {
     next: u64,
@@ -87,7 +95,7 @@ struct State {
     /// Open questions, and whether a connection waits at each.
     open: HashMap<u64, (Destination, bool)>,
     /// Answers that nobody has taken yet.
-    answers: HashMap<u64, (Destination, bool, Instant)>,
+    answers: HashMap<u64, Answer>,
     /// Connections that are to end.
     withdrawn: HashSet<u64>,
     closed: bool,
@@ -108,10 +116,10 @@ impl Desk {
         if state.closed {
             return Verdict::Denied;
         }
-        state.answers.retain(|_, (_, _, at)| at.elapsed() < KEEP);
-        let late = state.answers.iter().find(|(_, (to, _, _))| to == destination).map(|(id, _)| *id);
-        if let Some((id, (_, allowed, _))) = late.and_then(|id| state.answers.remove_entry(&id)) {
-            return if allowed { Verdict::Allowed(id) } else { Verdict::Denied };
+        state.answers.retain(|_, answer| answer.at.elapsed() < KEEP);
+        let late = state.answers.iter().find(|(_, answer)| answer.to == *destination && !answer.waited).map(|(id, _)| *id);
+        if let Some((id, answer)) = late.and_then(|id| state.answers.remove_entry(&id)) {
+            return if answer.allowed { Verdict::Allowed(id) } else { Verdict::Denied };
         }
         let orphan = state.open.iter().find(|(_, (to, waited))| to == destination && !waited).map(|(id, _)| *id);
         let id = orphan.unwrap_or_else(|| {
@@ -122,8 +130,8 @@ impl Desk {
         });
         state.open.insert(id, (destination.clone(), true));
         loop {
-            if let Some((_, allowed, _)) = state.answers.remove(&id) {
-                return if allowed { Verdict::Allowed(id) } else { Verdict::Denied };
+            if let Some(answer) = state.answers.remove(&id) {
+                return if answer.allowed { Verdict::Allowed(id) } else { Verdict::Denied };
             }
             if state.closed {
                 return Verdict::Denied;
@@ -134,7 +142,7 @@ impl Desk {
                     return Verdict::Pending;
                 }
                 return match state.answers.remove(&id) {
-                    Some((_, true, _)) => Verdict::Allowed(id),
+                    Some(answer) if answer.allowed => Verdict::Allowed(id),
                     _ => Verdict::Denied,
                 };
             }
@@ -144,8 +152,8 @@ impl Desk {
     /// Answers a question; false where there is no such open question.
     pub fn answer(&self, id: u64, allowed: bool) -> bool {
         let mut state = self.state.lock();
-        let Some((destination, _)) = state.open.remove(&id) else { return false };
-        state.answers.insert(id, (destination, allowed, Instant::now()));
+        let Some((to, waited)) = state.open.remove(&id) else { return false };
+        state.answers.insert(id, Answer { to, allowed, at: Instant::now(), waited });
         self.changed.notify_all();
         true
     }
@@ -244,6 +252,17 @@ mod tests {
         assert_eq!(desk.ask(&to("a.example"), None, Duration::ZERO), Verdict::Allowed(1));
         assert_eq!(desk.ask(&to("a.example"), None, Duration::ZERO), Verdict::Pending);
         assert_eq!(desk.ask(&to("b.example"), None, Duration::ZERO), Verdict::Pending);
+    }
+
+    #[test]
+    fn an_answer_that_is_waited_for_is_nobody_elses() {
+        let desk = Desk::default();
+        // As between an answer and the moment when the connection that waits for it runs again.
+        desk.state.lock().next = 1;
+        desk.state.lock().open.insert(1, (to("a.example"), true));
+        assert!(desk.answer(1, true));
+        assert_eq!(desk.ask(&to("a.example"), None, Duration::ZERO), Verdict::Pending);
+        assert!(desk.state.lock().answers.contains_key(&1));
     }
 
     #[test]

@@ -207,6 +207,10 @@ fn read_head(head: &[u8], host: &str, port: u16) -> Result<(Request, Place), &'s
     if !target.bytes().all(|b| b.is_ascii_graphic()) {
         return Err("a request target with other than printable ASCII characters");
     }
+    // Clients keep it to themselves; to some servers all of it is the path, and `/a#/../b` leads to `/b`.
+    if target.contains('#') {
+        return Err("a request target with a fragment");
+    }
     let same = |authority: &str| {
         let (name, given) = authority.rsplit_once(':').map_or((authority, None), |(name, given)| (name, Some(given)));
         name.eq_ignore_ascii_case(host) && given.is_none_or(|given| given == port.to_string())
@@ -225,7 +229,16 @@ fn read_head(head: &[u8], host: &str, port: u16) -> Result<(Request, Place), &'s
     let (mut hosts, mut length, mut chunked, mut upgrade) = (0, None, false, false);
     for line in lines {
         let (name, value) = header(line)?;
-        match name.to_ascii_lowercase().as_str() {
+        let name = name.to_ascii_lowercase();
+        // To servers that hand headers on as variables (CGI, WSGI) the two signs are one.
+        let usual = name.replace('_', "-");
+        if IN_PLACE.contains(&usual.as_str()) {
+            return Err("a header that some servers take in place of the method, path or host");
+        }
+        if usual != name && FRAMING.contains(&usual.as_str()) {
+            return Err("a header name with `_` that some servers read as `-`");
+        }
+        match name.as_str() {
             "host" => {
                 hosts += 1;
                 if !same(value) {
@@ -249,6 +262,10 @@ fn read_head(head: &[u8], host: &str, port: u16) -> Result<(Request, Place), &'s
                 chunked = true;
             }
             "upgrade" => upgrade = true,
+            // A server in front of another leaves out what is named here.
+            "connection" if value.split(',').any(|option| FRAMING.contains(&option.trim().to_ascii_lowercase().as_str())) => {
+                return Err("a Connection header that takes away what tells where the request goes or ends");
+            }
             _ => {}
         }
     }
@@ -267,6 +284,23 @@ fn read_head(head: &[u8], host: &str, port: u16) -> Result<(Request, Place), &'s
     }
     Ok((Request { method: method.to_owned(), target: target.to_owned() }, next))
 }
+
+/// What some servers, and much that runs on them, take in place of the request's own method, path or host.
+const IN_PLACE: &[&str] = &[
+    "forwarded",
+    "x-forwarded-host",
+    "x-forwarded-uri",
+    "x-host",
+    "x-http-method",
+    "x-http-method-override",
+    "x-method-override",
+    "x-original-host",
+    "x-original-uri",
+    "x-original-url",
+    "x-rewrite-url",
+];
+/// What tells where a request goes and where it ends.
+const FRAMING: &[&str] = &["host", "content-length", "transfer-encoding"];
 
 /// The name and value of a header line.
 fn header(line: &str) -> Result<(&str, &str), &'static str> {
@@ -439,6 +473,13 @@ mod tests {
             "GET /\rHost:other HTTP/1.1\r\nHost: example.org\r\n\r\n",
             "GET /\u{202e} HTTP/1.1\r\nHost: example.org\r\n\r\n",
             "POST / HTTP/1.0\r\nHost: example.org\r\nTransfer-Encoding: chunked\r\n\r\n",
+            "POST / HTTP/1.1\r\nHost: example.org\r\nX-HTTP-Method-Override: DELETE\r\n\r\n",
+            "POST / HTTP/1.1\r\nHost: example.org\r\nX_Http_Method: DELETE\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: example.org\r\nx-original-url: /hidden\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: example.org\r\nForwarded: host=other.example\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: example.org\r\nContent_Length: 5\r\n\r\n",
+            "POST / HTTP/1.1\r\nHost: example.org\r\nContent-Length: 5\r\nConnection: close, content-length\r\n\r\n",
+            "GET /a#/../hidden HTTP/1.1\r\nHost: example.org\r\n\r\n",
         ] {
             assert!(read(head.as_bytes(), 1000).0.is_err(), "{head}");
         }
