@@ -161,11 +161,24 @@ async def test_no_link_is_carried_out_where_a_file_was_agreed_to(bench: Bench) -
     [
         *(".github/workflows/release.yml", ".github/actions/x/action.yml", ".gitlab-ci.yml", ".circleci/config.yml"),
         *("web/.eslintrc.cjs", "web/eslint.config.mjs", ".prettierrc.js", "stylelint.config.js", "a.sublime-project"),
+        *(
+            ".bashrc",
+            "dotfiles/.zshenv",
+            ".gitconfig",
+            ".ssh/config",
+            ".config/fish/config.fish",
+            ".Rprofile",
+            "flake.nix",
+        ),
+        *(".helix/languages.toml", ".vim/coc-settings.json", ".github/hooks/h.json", ".agents/skills/x/SKILL.md"),
+        *(".woodpecker/a.yml", "bitbucket-pipelines.yml", "tailwind.config.js", ".flake8", "mix.exs"),
         *("crate/build.rs", ".pylintrc", "mypy.ini", "hie.yaml", ".env", ".yarnrc", ".npmrc", "Jenkinsfile"),
     ],
 )
 def test_what_editors_shells_and_forges_run_by_themselves_is_in_no_agreement_to_many_changes(path: str) -> None:
-    assert run_outside([path, "src/eslint.rs", "docs/github/workflows.md", "src/build.py", "env"]) == {path}
+    assert run_outside(
+        [path, "src/eslint.rs", "docs/github/workflows.md", "src/build.py", "env", ".github/CODEOWNERS"]
+    ) == {path}
 
 
 ASKING = """

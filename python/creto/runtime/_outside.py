@@ -14,10 +14,14 @@ __all__ = ["run_outside"]
 
 _FOLDERS = {
     *(".vscode", ".idea", ".devcontainer", ".husky", ".zed", ".fleet", ".vs", ".mise", ".direnv"),
+    *(".helix", ".vim", ".nvim"),  # `languages.toml` and `coc-settings.json` name programs that check a file
     *(".claude", ".cursor", ".codex", ".gemini", ".windsurf", ".continue", ".roo", ".kiro", ".opencode"),
     *(".amazonq", ".augment", ".clinerules", ".crush", ".goose", ".junie", ".qwen", ".trae"),
+    *(".agents", ".agent", ".openhands", ".factory", ".kilocode", ".cline", ".copilot"),
     *(".hg", ".jj", ".sl"),  # their configuration names programs, as git's does
-    *(".circleci", ".forgejo", ".gitea"),  # run where they are pushed to, as `.github/workflows`
+    # Run where they are pushed to, as `.github/workflows`.
+    *(".circleci", ".forgejo", ".gitea", ".gitlab", ".woodpecker", ".buildkite", ".semaphore", ".tekton", ".builds"),
+    ".ssh",  # a working folder may be where one's own dotfiles lie
     ".cargo",  # an editor's language server runs cargo by itself, and that whatever is named in here
 }
 _FILES = {
@@ -38,15 +42,34 @@ _FILES = {
     "rust-toolchain.toml",  # may name a folder, whose cargo is run from then on
     *(".yarnrc.yml", ".yarnrc", ".npmrc", ".pnpmfile.cjs", "bunfig.toml", "creto.toml"),
     *(".env", ".autoenv", ".autoenv.zsh"),  # shells read these where one goes into the folder
+    *("flake.nix", "shell.nix", "devenv.nix", "devbox.json"),  # so they do these, by way of an `.envrc` that is there
+    # A home's own, which its links lead to where one keeps them in a repository.
+    *(
+        ".bashrc",
+        ".bash_profile",
+        ".bash_login",
+        ".bash_logout",
+        ".bash_aliases",
+        ".profile",
+        ".xprofile",
+        ".gitconfig",
+    ),
+    *(".zshrc", ".zshenv", ".zprofile", ".zlogin", ".zlogout", ".kshrc", ".cshrc", ".tcshrc", ".login", "config.fish"),
+    *(".rprofile", ".renviron", ".ghci", ".pryrc", ".pdbrc", ".iex.exs"),  # where such an interpreter is started
     # What an editor runs when a file is opened or saved: a checker's plugins, a crate's build script, Haskell's cradle.
     *(".pylintrc", "pylintrc", "mypy.ini", ".mypy.ini", ".rubocop.yml", ".clangd", "hie.yaml", "build.rs"),
+    *(".flake8", "setup.cfg", "tox.ini", ".ycm_extra_conf.py", ".luarc.json", "mix.exs", ".formatter.exs"),
     *(".gitlab-ci.yml", ".travis.yml", "jenkinsfile", "azure-pipelines.yml"),  # run where they are pushed to
+    *("bitbucket-pipelines.yml", ".drone.yml", ".drone.star", ".woodpecker.yml", ".cirrus.yml", ".cirrus.star"),
+    *("appveyor.yml", ".appveyor.yml", "buildspec.yml", "cloudbuild.yaml", ".build.yml", ".gitpod.yml", "netlify.toml"),
 }
 _BEGINNINGS = tuple(
     f"{dot}{tool}{rest}"
-    for tool in ("eslint", "prettier", "stylelint")
+    for tool in ("eslint", "prettier", "stylelint", "tailwind", "postcss", "svelte", "graphql")
     for dot, rest in ((".", "rc"), ("", ".config."))
 )
+# Workflows, and what its agent is told and runs; templates and owners are not among these.
+_GITHUBS = {"workflows", "actions", "hooks", "agents", "skills", "instructions", "prompts", "chatmodes", "copilot"}
 _ENDINGS = {".code-workspace", ".sublime-project"}
 # What git keeps and never runs. Everything else in its folder is code, or says where code is.
 _GITS_OWN = {"objects", "refs", "logs", "lfs"}
@@ -89,7 +112,7 @@ def _runs(place: PurePosixPath, repositories: set[PurePosixPath]) -> bool:
     names = [part.casefold() for part in place.parts]
     if not _FOLDERS.isdisjoint(names) or names[-1] in _FILES or place.suffix.casefold() in _ENDINGS:
         return True
-    if names[-1].startswith(_BEGINNINGS) or (names[0] == ".github" and names[1:2] in (["workflows"], ["actions"])):
+    if names[-1].startswith(_BEGINNINGS) or (names[0] == ".github" and not _GITHUBS.isdisjoint(names[1:2])):
         return True
     for depth, name in enumerate(names):
         if name == ".git" and (depth == len(names) - 1 or not _is_gits_own(place.parts[depth + 1 :])):
