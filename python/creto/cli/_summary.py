@@ -29,14 +29,14 @@ def changed(changes: Sequence[Change], apart: Collection[str]) -> Iterator[str]:
         apart: Paths that tools outside run.
     """
     new = {each.path for each in changes if each.shape == "folder" and each.kind == "added" and not each.refused}
+    tops = [_topmost(change.path, new) for change in changes]
     inside: dict[str, list[Change]] = {}
-    for change in changes:
-        if (top := _topmost(change.path, new)) is not None and change.path != top:
+    for change, top in zip(changes, tops, strict=True):
+        if top is not None and change.path != top:
             inside.setdefault(top, []).append(change)
     folded = {top: within for top, within in inside.items() if len(within) > _MANY}
-    for change in changes:
+    for change, top in zip(changes, tops, strict=True):
         within = folded.get(change.path)
-        top = _topmost(change.path, new)
         if within is not None:
             files = [each for each in within if each.shape != "folder"]
             size = sum(each.size_after or 0 for each in files)
