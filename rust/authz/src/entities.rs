@@ -3,7 +3,7 @@
 
 use crate::hierarchy::Numbers;
 use crate::id::Id;
-use crate::names::{Begun, Names};
+use crate::names::{Names, Search};
 use crate::party::{Party, Spelled};
 use crate::standing::Standing;
 use crate::tree::Tree;
@@ -65,7 +65,7 @@ pub struct Record {
 #[derive(Clone, Copy, Debug)]
 pub struct Sought<'a> {
     spelled: Spelled<'a>,
-    begun: Option<Begun>,
+    begun: Option<Search>,
 }
 
 /// One version of all entities.
@@ -123,7 +123,7 @@ impl Entities {
 
     /// Number and record of an entity, whose search has begun.
     #[inline]
-    fn look(&self, kind: u32, id: &str, begun: Begun) -> Option<(u32, &Record)> {
+    fn look(&self, kind: u32, id: &str, begun: Search) -> Option<(u32, &Record)> {
         self.names.end(begun, |number| {
             // A number that this version does not have belongs to a later one.
             let record = self.record(number).filter(|record| record.kind == kind && record.id.is(id))?;

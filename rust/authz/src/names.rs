@@ -13,12 +13,12 @@ const LONGEST: usize = 128;
 
 /// A search that has begun: the hash, and what lies where it leads first.
 #[derive(Clone, Copy, Debug)]
-pub struct Begun {
+pub struct Search {
     hash: u64,
     first: u64,
 }
 
-impl Begun {
+impl Search {
     /// The number that lies there; one of no entity where nothing does.
     #[inline]
     pub fn number(self) -> u32 {
@@ -67,14 +67,14 @@ impl Names {
 
     /// Where the search for a name begins.
     #[inline]
-    pub fn begin(&self, kind: u32, id: &str) -> Begun {
+    pub fn begin(&self, kind: u32, id: &str) -> Search {
         let hash = self.hash(kind, id);
-        Begun { hash, first: self.held(hash as usize & self.mask) }
+        Search { hash, first: self.held(hash as usize & self.mask) }
     }
 
     /// What `is` makes of the number of the name, ending a search.
     #[inline]
-    pub fn end<T>(&self, Begun { hash, first }: Begun, is: impl Fn(u32) -> Option<T>) -> Option<T> {
+    pub fn end<T>(&self, Search { hash, first }: Search, is: impl Fn(u32) -> Option<T>) -> Option<T> {
         let (mut at, mut held) = (hash as usize & self.mask, first);
         for _ in 0..=LONGEST {
             if held == 0 {
