@@ -9,6 +9,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -236,6 +237,29 @@ def test_reindexing_says_how_many_records_there_are_and_how_far_it_is(tmp_path: 
     assert anyio.run(main) == 300
     assert anyio.run(main) == 300
     assert told == [("0000", 300, 300)] * 2
+
+
+def test_whoever_is_cancelled_does_not_wait_for_what_is_verified(tmp_path: Path, key: _core.SigningKey) -> None:
+    write(tmp_path, key, 10)
+    checked, go, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def progress(_shard: str, done: int, _all: int) -> None:
+        if done == 10:
+            checked.set()
+            go.wait(30)
+            ended.set()
+
+    async def main() -> None:
+        async with anyio.create_task_group() as group:
+            group.start_soon(lambda: AuditClient.reading(tmp_path).verify([key.verifying_key], progress=progress))
+            while not checked.is_set():
+                await anyio.sleep(0.001)
+            group.cancel_scope.cancel()
+        assert not ended.is_set()
+        go.set()
+
+    anyio.run(main)
+    assert ended.wait(30)
 
 
 def test_whoever_is_cancelled_does_not_wait_for_the_index_and_it_goes_on_from_there(

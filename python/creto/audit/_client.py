@@ -423,7 +423,7 @@ class AuditClient:
         if self._ledger is not None:
             await self.checkpoint()
         trusted = trusted_keys(self.folder) if keys is None else keys
-        return await anyio.to_thread.run_sync(lambda: _reading.verify(self.path, trusted, seen, progress))
+        return await _abandoned_by_cancel(lambda stop: _reading.verify(self.path, trusted, seen, progress, stop))
 
 
 async def _abandoned_by_cancel(work: Callable[[threading.Event], T]) -> T:

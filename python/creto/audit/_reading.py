@@ -250,6 +250,7 @@ def verify(
     keys: Sequence[_core.VerifyingKey],
     seen: Sequence[str] = (),
     progress: Progress | None = None,
+    stop: threading.Event | None = None,
 ) -> list[Verified]:
     """Checks every shard: each record, tile and signature, and that it extends what was seen of it before.
 
@@ -258,6 +259,7 @@ def verify(
         keys: Public keys that are trusted.
         seen: Signed checkpoints of its shards, kept from before or published elsewhere.
         progress: Called with shard, records checked and records in all, now and then.
+        stop: Once it is set nobody waits for the answer, and no further shard is checked.
 
     Raises:
         IntegrityError: A record was changed or removed, or the ledger was rolled back or forked; the text says where.
@@ -266,8 +268,10 @@ def verify(
     origins: dict[str, list[str]] = {}
     for note in seen:
         origins.setdefault(note.split("\n", 1)[0], []).append(note)
-    verified = []
+    verified: list[Verified] = []
     for shard in shards(folder):
+        if stop is not None and stop.is_set():
+            return verified
         checkpoint = shard.checkpoint()
         if checkpoint is None:
             # Made, and closed or killed before its first record; where it was seen before, its log is gone: see below.
