@@ -47,7 +47,7 @@ class Records:
     def __init__(self, layer: creto.EnablementLayer, url: str) -> None:
         self.layer = layer
         self.url = url
-        self.browser = httpx.Client(base_url=url)
+        self.browser = httpx.Client(base_url=url, timeout=60)
 
     def sign_in(self, *policies: str) -> None:
         _, token = self.layer.parts.desk.approvers.add(f"ann-{len(policies)}", policies=policies or ("*",))

@@ -134,7 +134,7 @@ async def test_what_is_read_here_in_another_way_than_by_its_server_hides_no_requ
     async with bench.box(Strict(allow=["packages.example"])) as box:
         for way, sent in WAYS.items():
             bench.seen.clear()
-            with socket.create_connection(("127.0.0.1", pool[4]), 5) as plain:
+            with socket.create_connection(("127.0.0.1", pool[4]), 60) as plain:
                 plain.sendall(sent)
                 await anyio.to_thread.run_sync(wait_until, lambda: True if hidden() else None)  # open to anybody
             bench.seen.clear()

@@ -154,7 +154,7 @@ def test_a_served_ledger_leads_to_nothing_outside_of_it_and_waits_for_no_pipe(st
     threading.Thread(target=serve, args=(state / "ledger", "127.0.0.1:0", ports.append), daemon=True).start()
     while not ports:
         time.sleep(0.01)
-    with httpx.Client(base_url=f"http://127.0.0.1:{ports[0]}", headers={"range": "bytes=0-9"}, timeout=30) as client:
+    with httpx.Client(base_url=f"http://127.0.0.1:{ports[0]}", headers={"range": "bytes=0-9"}, timeout=60) as client:
         for path in ("0000/tile/7/000", "0000/tile/7/001", "0000/batches/000001", "0000/batches/000002"):
             assert client.get(f"/{path}").status_code == 404, path
         assert client.get("/0000/checkpoint").status_code == 200

@@ -67,7 +67,7 @@ def served(tmp_path: Path, key: _core.SigningKey) -> Iterator[Callable[..., str]
     yield start
     for process in started:
         process.send_signal(signal.SIGINT)
-        process.communicate(timeout=30)
+        process.communicate(timeout=60)
 
 
 @pytest.fixture
@@ -123,7 +123,7 @@ def test_go_reads_over_http_while_the_log_is_written(
     assert first.returncode == 0, first.stderr
     assert f"{ledger.origin} 3000 records, 1 signatures known, 1 others" in first.stdout
     seen = state.parent / "seen"
-    seen.write_bytes(httpx.get(f"{url}0000/checkpoint").content)
+    seen.write_bytes(httpx.get(f"{url}0000/checkpoint", timeout=60).content)
     for number in range(3_000, 3_900):
         ledger.enqueue({"who": "w", "what": "a:b", "resource": str(number)})
     ledger.publish_blocking()
@@ -159,7 +159,7 @@ def test_what_is_served_has_the_types_and_the_caching_of_the_specification(
 ) -> None:
     ledger = write(state, key, range(300))
     ledger.close_blocking()
-    with httpx.Client(base_url=served(state)) as client:
+    with httpx.Client(base_url=served(state), timeout=60) as client:
         checkpoint = client.get("/0000/checkpoint")
         assert checkpoint.content == (state / "ledger/0000/checkpoint").read_bytes()
         assert checkpoint.headers["content-type"] == "text/plain; charset=utf-8"
@@ -190,6 +190,6 @@ def test_what_is_served_has_the_types_and_the_caching_of_the_specification(
         ):
             assert client.get(f"/{name}").status_code == 404, name
         assert client.post("/0000/checkpoint").status_code == 501
-    with httpx.Client(base_url=served(state, "--without-records")) as client:
+    with httpx.Client(base_url=served(state, "--without-records"), timeout=60) as client:
         assert client.get("/0000/tile/0/000").status_code == 200
         assert client.get("/0000/tile/entries/000").status_code == 404

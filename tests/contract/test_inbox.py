@@ -37,8 +37,8 @@ class Inbox:
         self.office = office
         self.url = url
         self._portal = portal
-        self.api = httpx.Client(base_url=url, headers={"Authorization": f"Bearer {office.token}"})
-        self.browser = httpx.Client(base_url=url, follow_redirects=False)
+        self.api = httpx.Client(base_url=url, headers={"Authorization": f"Bearer {office.token}"}, timeout=60)
+        self.browser = httpx.Client(base_url=url, follow_redirects=False, timeout=60)
 
     def ask(self, *args: Any, **options: Any) -> Request:
         """Has an agent ask, and returns its request; the outcome is in `self.outcome()`."""
@@ -434,7 +434,7 @@ def test_creto_inbox_serves_a_desk_of_another_process_and_stops_cleanly(state: P
         "office = Office(Path(os.environ['CRETO_STATE']))\n"
         "print(anyio.run(office.desk.ask, act(), ['payments']).approvers)\n"
     )
-    with httpx.Client(base_url=told["url"], headers={"Authorization": f"Bearer {told['token']}"}) as api:
+    with httpx.Client(base_url=told["url"], headers={"Authorization": f"Bearer {told['token']}"}, timeout=60) as api:
         (request,) = wait_until(lambda: api.get("/api/requests").json()["requests"] or None)
         assert request["agent"] == AGENT
         answer = api.post(f"/api/requests/{request['id']}/approve", json={"digests": request["digests"]})

@@ -13,7 +13,7 @@ def test_it_ends_with_its_server_though_the_client_has_more_to_say(state: Path) 
     server = [sys.executable, "-c", "import time; time.sleep(1); raise SystemExit(3)"]
     with subprocess.Popen([*CRETO, "--state", str(state), "mcp", "--", *server], stdin=subprocess.PIPE) as running:
         try:
-            assert running.wait(30) == 3
+            assert running.wait(120) == 3
         finally:
             running.kill()
 
@@ -23,6 +23,6 @@ def test_a_server_that_says_no_more_and_will_not_end_is_ended(state: Path) -> No
     command = [*CRETO, "--state", str(state), "mcp", "--", sys.executable, "-c", stubborn]
     with subprocess.Popen(command, stdin=subprocess.DEVNULL) as running:
         try:
-            assert running.wait(60) != 0
+            assert running.wait(120) != 0
         finally:
             running.kill()

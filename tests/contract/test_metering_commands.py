@@ -395,7 +395,7 @@ def test_an_invoice_is_verified_against_a_ledger_that_is_served_elsewhere(
         assert "was changed" in creto(*check, code=6)
     finally:
         serving.send_signal(signal.SIGINT)
-        serving.communicate(timeout=30)
+        serving.communicate(timeout=60)
     assert "does not answer" in creto(*check, code=1)
 
 

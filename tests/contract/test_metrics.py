@@ -51,7 +51,7 @@ class Watched:
 
     def get(self, token: str | None = TOKEN, **headers: str) -> httpx.Response:
         shown = {} if token is None else {"Authorization": f"Bearer {token}"}
-        return httpx.get(f"{self.url}/metrics", headers={**shown, **headers})
+        return httpx.get(f"{self.url}/metrics", headers={**shown, **headers}, timeout=60)
 
     def figure(self, figure: str, **labels: str) -> float:
         """One figure, as OpenMetrics' own parser reads it."""
@@ -211,4 +211,4 @@ def test_creto_inbox_has_figures_where_a_token_is_set_and_none_elsewhere(
         answer = httpx.get(f"{url}/metrics", headers={"Authorization": f"Bearer {TOKEN}"})
         assert answer.status_code == status
         server.terminate()
-        server.wait(10)
+        server.wait(60)

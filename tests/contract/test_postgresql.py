@@ -100,7 +100,7 @@ with creto.open_blocking(config=[{str(config)!r}]) as layer:
     for number in range(2):
         try:
             pay = "tool:call", "send_money", lambda: "sent"
-            print(layer.perform_blocking(agent, *pay, context={{"to": "DE89"}}, timeout=30))
+            print(layer.perform_blocking(agent, *pay, context={{"to": "DE89"}}, timeout=60))
         except creto.UnauthorizedError as error:
             print("refused:", error)
 """)

@@ -80,8 +80,8 @@ def _reach(bench: Bench) -> str:
         reach.on("doctor", lambda _key: heard.set())
         start = time.perf_counter()
         reach.publish("doctor", "hello")
-        if not heard.wait(2):
-            raise AssertionError("a notice was not heard within 2 s; processes would not learn of revocations")
+        if not heard.wait(10):
+            raise AssertionError("a notice was not heard within 10 s; processes would not learn of revocations")
         return f"a notice came round in {(time.perf_counter() - start) * 1000:.0f} ms"
 
 
