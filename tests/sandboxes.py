@@ -12,6 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
 from creto.errors import NotFoundError
@@ -66,6 +67,33 @@ class Bench:
     async def box(self, hooks: Any = None, **options: Any) -> AsyncIterator[Box]:
         async with self.pool.claim(AGENT, self.project, hooks or Answers(), **options) as box:
             yield box
+
+
+@dataclass
+class Served:
+    """A pool whose sandboxes know `packages.example`, a server of this machine at `port`."""
+
+    pool: Pool
+    state: Path
+    backend: str
+    port: int
+    seen: list[str]
+
+    def bench(self, project: Path) -> Bench:
+        """A new working folder; requests of the test before are forgotten."""
+        project.mkdir()
+        self.seen.clear()
+        return Bench(self.pool, self.state, project, self.backend, self.seen)
+
+
+@contextlib.contextmanager
+def served(backend: str, state: Path, size: dict[str, Any]) -> Iterator[Served]:
+    """A pool of this size and its server; skips the test where the backend cannot be tried."""
+    skip_unless(backend)
+    with http_server() as (port, seen):
+        pool = Pool(size, state, backend=backend, hosts={"packages.example": f"127.0.0.1:{port}"})
+        yield Served(pool, state, backend, port, seen)
+        anyio.run(pool.close)
 
 
 async def sh(box: Box, script: str, **options: Any) -> str:

@@ -15,14 +15,11 @@ import creto
 from creto._confined import LayerHooks
 from creto.config._sections import Approver as ApproverSection
 from creto.errors import OversightRequiredError
-from creto.runtime import Connection, Pool
+from creto.runtime import Connection
 from desks import wait_for_request, wait_until
-from sandboxes import BACKENDS, Answers, Bench, http_server, skip_unless
+from sandboxes import BACKENDS, Answers, Bench, Served, served, skip_unless
 
 pytestmark = pytest.mark.anyio
-
-
-Served = tuple[Pool, Path, str, list[str], int]
 
 
 @pytest.fixture
@@ -32,21 +29,14 @@ def anyio_backend() -> str:
 
 @pytest.fixture(scope="module", params=BACKENDS)
 def pool(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    skip_unless(request.param)
-    state = tmp_path_factory.mktemp("state")
     size = {"warm_pool_min_size": 1, "warm_pool_max_size": 2}
-    with http_server() as (port, seen):
-        pool = Pool(size, state, backend=request.param, hosts={"packages.example": f"127.0.0.1:{port}"})
-        yield pool, state, request.param, seen, port
-        anyio.run(pool.close)
+    with served(request.param, tmp_path_factory.mktemp("state"), size) as pool:
+        yield pool
 
 
 @pytest.fixture
 def bench(pool: Served, tmp_path: Path) -> Bench:
-    project = tmp_path / "project"
-    project.mkdir()
-    pool[3].clear()
-    return Bench(*pool[:2], project, *pool[2:4])
+    return pool.bench(tmp_path / "project")
 
 
 FLOOD = """
@@ -134,7 +124,7 @@ async def test_what_is_read_here_in_another_way_than_by_its_server_hides_no_requ
     async with bench.box(Strict(allow=["packages.example"])) as box:
         for way, sent in WAYS.items():
             bench.seen.clear()
-            with socket.create_connection(("127.0.0.1", pool[4]), 60) as plain:
+            with socket.create_connection(("127.0.0.1", pool.port), 60) as plain:
                 plain.sendall(sent)
                 await anyio.to_thread.run_sync(wait_until, lambda: True if hidden() else None)  # open to anybody
             bench.seen.clear()

@@ -16,8 +16,8 @@ import anyio
 import pytest
 
 from creto.errors import IntegrityError, UnauthorizedError
-from creto.runtime import Connection, Pool
-from sandboxes import BACKENDS, Answers, Bench, http_server, own_address, sh, skip_unless, udp_server
+from creto.runtime import Connection
+from sandboxes import BACKENDS, Answers, Bench, Served, http_server, own_address, served, sh, skip_unless, udp_server
 
 pytestmark = pytest.mark.anyio
 
@@ -31,9 +31,6 @@ SMALL = {
 }
 
 
-Served = tuple[Pool, Path, str, list[str]]
-
-
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
@@ -41,21 +38,13 @@ def anyio_backend() -> str:
 
 @pytest.fixture(scope="module", params=BACKENDS)
 def pool(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    skip_unless(request.param)
-    state = tmp_path_factory.mktemp("state")
-    with http_server() as (port, seen):
-        pool = Pool(SMALL, state, backend=request.param, hosts={"packages.example": f"127.0.0.1:{port}"})
-        yield pool, state, request.param, seen
-        anyio.run(pool.close)
+    with served(request.param, tmp_path_factory.mktemp("state"), SMALL) as pool:
+        yield pool
 
 
 @pytest.fixture
 def bench(pool: Served, tmp_path: Path) -> Bench:
-    project = tmp_path / "project"
-    project.mkdir()
-    served, state, backend, seen = pool
-    seen.clear()
-    return Bench(served, state, project, backend, seen)
+    return pool.bench(tmp_path / "project")
 
 
 def outside(script: str) -> str:

@@ -9,7 +9,7 @@ from fractions import Fraction
 from creto.config._currencies import PLACES
 from creto.errors import InvalidInputError
 
-__all__ = ["added", "money", "payable", "places", "round_half_even"]
+__all__ = ["added", "coin", "money", "payable", "places", "round_half_even"]
 
 _EXACT = Context(prec=1_000, traps=[Inexact])
 
@@ -33,6 +33,19 @@ def places(currency: str) -> int:
     return found
 
 
+def coin(currency: str) -> Decimal:
+    """The smallest amount of a currency that can be paid.
+
+    Raises:
+        InvalidInputError: It is no currency of that list.
+
+    Example:
+        >>> coin("USD"), coin("JPY")
+        (Decimal('0.01'), Decimal('1'))
+    """
+    return Decimal(1).scaleb(-places(currency))
+
+
 def payable(amount: Decimal, currency: str) -> bool:
     """True for what can be paid: a positive amount below 10^18 of whole smallest coins.
 
@@ -47,7 +60,7 @@ def payable(amount: Decimal, currency: str) -> bool:
         >>> [payable(Decimal(text), "EUR") for text in ("2.50", "2.505", "-1", "1e999999", "nan")]
         [True, False, False, False, False]
     """
-    smallest = Decimal(1).scaleb(-places(currency))
+    smallest = coin(currency)
     if not isinstance(amount, Decimal):
         raise InvalidInputError(f"{amount} {currency}: an amount of money is a Decimal, such as `Decimal('2.50')`")
     return amount.is_finite() and amount > 0 and amount.adjusted() < 18 and not amount % smallest

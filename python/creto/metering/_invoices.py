@@ -13,7 +13,7 @@ from creto._user import user_id
 from creto.errors import AlreadyExistsError, InvalidInputError, NotFoundError
 from creto.metering import _home, _prepaid, _rows
 from creto.metering._balance import Balance, balances, prepaid_records
-from creto.metering._currency import added, payable, places
+from creto.metering._currency import added, coin, payable
 from creto.metering._event import is_name
 from creto.metering._invoice import credit_note, digest, drafts, reach_of
 from creto.metering._period import require_time
@@ -312,7 +312,7 @@ class Invoices:
                 raise InvalidInputError(f"invoice {number} is {found.state}: only a finalized one can be credited")
             left = Decimal(document["total"]) + added(Decimal(row.total) for row in _rows.notes_on(tx, document))
             total = left if total is None else total
-            smallest = Decimal(1).scaleb(-places(document["currency"]))
+            smallest = coin(document["currency"])
             if not payable(total, document["currency"]) or total > left:
                 raise InvalidInputError(
                     f"credit of {total}: write an amount from {smallest} to {left}"
