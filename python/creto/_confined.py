@@ -368,6 +368,8 @@ def _facts(change: Change) -> dict[str, Any]:
         context["sha256"] = change.digest_after
     if change.shape == "file" and (change.mode_after or 0) & 0o111 & ~(change.mode_before or 0):
         context["executable"] = True  # the content may be the same as before, and the act is not
+    if change.opened:
+        context["mode"] = change.opened
     return context
 
 

@@ -171,11 +171,14 @@ def test_a_file_that_becomes_a_program_is_another_act_than_one_that_does_not(
                 seen.append(context)
 
             monkeypatch.setattr(hooks, "perform", noted)
-            for mode in (0o644, 0o755):
+            for mode in (0o600, 0o644, 0o755):
                 await hooks.changes([Change("x", "modified", "file", 1, 1, "aa", "aa", 0o600, mode)])
+            await hooks.changes([Change("y", "modified", "folder", None, None, "", "", 0o755, 0o777)])
 
     anyio.run(main)
-    assert [context.get("executable", False) for context in seen] == [False, True]
+    assert [context.get("executable", False) for context in seen] == [False, False, True, False]
+    # Nor is one that lets other users of the machine in, whose content may be the same as well.
+    assert [context.get("mode") for context in seen] == [None, "0644", "0755", "0777"]
 
 
 def test_a_table_shows_escape_sequences_of_agents_and_does_not_send_them(capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,6 +13,8 @@ from creto._plain import plain
 Kind = Literal["added", "modified", "deleted"]
 
 MOST_DIFF = 256 * 1024
+_USUAL = 0o755
+"""What a new folder or program lets other users do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,8 @@ class Change:
         size = self.size_before if self.kind == "deleted" else self.size_after
         note = f", cannot be carried out: {self.refused}" if self.refused else ""
         what = f"{size} bytes" if self.shape == "file" else self.shape
+        if self.opened:
+            what = f"{what}, mode {self.opened}"
         return f"{self.kind} {self.name} ({what}{note})"
 
     @classmethod
@@ -73,6 +77,19 @@ class Change:
     def name(self) -> str:
         """The path as policies and people see it."""
         return spelt(self.path)
+
+    @property
+    def opened(self) -> str | None:
+        """The permission bits, where other users may do more with it than before, or with what is usually new.
+
+        Example:
+            >>> modes = [(0o600, 0o644), (0o644, 0o600), (None, 0o644), (None, 0o666)]
+            >>> [Change("x", "modified", "file", 1, 1, "aa", "aa", before, after).opened for before, after in modes]
+            ['0644', None, None, '0666']
+        """
+        before = _USUAL if self.mode_before is None else self.mode_before
+        after = self.mode_after or 0
+        return f"{after & 0o777:04o}" if after & 0o077 & ~before else None
 
     @property
     def agreed(self) -> tuple[str, str, str | None, str | None, int | None]:
