@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -211,8 +213,35 @@ async def test_cnsa2_acts_are_digested_with_sha_384_and_answered_with_ml_dsa_87(
 
 
 async def test_a_caller_that_gives_up_takes_the_request_back(office: Office) -> None:
-    with anyio.move_on_after(0.3):
-        await office.desk.ask(act(), ["payments"])
+    async with anyio.create_task_group() as group:
+        group.start_soon(office.desk.ask, act(), ["payments"])
+        await anyio.to_thread.run_sync(wait_for_request, office.desk)
+        group.cancel_scope.cancel()
+    (request,) = office.desk.all()
+    assert (request.state, request.reason) == ("cancelled", "the caller gave up")
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_caller_that_asyncio_cancels_while_its_request_is_written_takes_it_back(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a human would be asked about what nobody does any more."""
+    begun, go = threading.Event(), threading.Event()
+    opened = office.desk._open
+
+    def held_up(*given: Any) -> Any:
+        begun.set()
+        go.wait(60)
+        return opened(*given)
+
+    monkeypatch.setattr(office.desk, "_open", held_up)
+    asking = asyncio.create_task(office.desk.ask(act(), ["payments"]))
+    await anyio.to_thread.run_sync(begun.wait)
+    asking.cancel()
+    await asyncio.sleep(0.05)
+    go.set()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
     (request,) = office.desk.all()
     assert (request.state, request.reason) == ("cancelled", "the caller gave up")
 

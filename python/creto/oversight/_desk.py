@@ -16,6 +16,7 @@ from creto._process import alive
 from creto.errors import (
     IntegrityError,
     InvalidInputError,
+    NotFoundError,
     OversightRequiredError,
     UnauthorizedError,
 )
@@ -189,19 +190,26 @@ class Desk:
         ):  # the last is no number
             raise InvalidInputError(f"timeout `{timeout!r}`: give the seconds to wait for a human, as a number")
         lifetime = self.timeout if timeout is None else timeout
+        opened: list[tuple[Request, bool]] = []
+
+        def open_(tx: Transaction) -> None:
+            opened.append(self._open(tx, act, policies, lifetime, shared, policy_version, preview, cost, sandbox))
+
         async with self.changes() as keys:
-            request, made = await self.store.run(
-                self._open, act, policies, lifetime, shared, policy_version, preview, cost, sandbox
-            )
-            if made and self.announcer is not None:
-                self.announcer.announce(request)
             try:
+                await self.store.run(open_)
+                request, made = opened[0]
+                if made and self.announcer is not None:
+                    self.announcer.announce(request)
                 request = await self._decided(request, keys, hold)
             except anyio.get_cancelled_exc_class():
-                # Nobody is left to do the act: an answer would be for nothing. Others who wait for it keep it.
-                await self.store.surely(
-                    transitions.cancel, request.id, who=act.agent, reason="the caller gave up", only_waiter=True
-                )
+                # Nobody is left to do the act: an answer would be for nothing. Others who wait for it keep it. Asyncio
+                # may cancel while the request is written, which it is then all the same.
+                for asked, _ in opened:
+                    with suppress(NotFoundError):  # it was not, after all
+                        await self.store.surely(
+                            transitions.cancel, asked.id, who=act.agent, reason="the caller gave up", only_waiter=True
+                        )
                 raise
         # Whoever answered may hold no ledger (a command, the inbox): their record is ours to append, before we go on.
         await anyio.to_thread.run_sync(self.store.settle)
