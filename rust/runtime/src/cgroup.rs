@@ -43,8 +43,8 @@ impl Group {
 impl Drop for Group {
     fn drop(&mut self) {
         for folder in &self.folders {
-            // Processes may take a moment to be gone; what stays empty is removed by the next start.
-            for _ in 0..50 {
+            // Processes may take a moment to be gone, on a busy machine seconds; what stays empty is removed by the next start.
+            for _ in 0..1_000 {
                 match fs::remove_dir(folder) {
                     Err(e) if e.raw_os_error() == Some(libc::EBUSY) => std::thread::sleep(std::time::Duration::from_millis(2)),
                     _ => break,
