@@ -223,7 +223,7 @@ class Parts:
     def _agents(self) -> list[dict[str, Any]]:
         from creto.authz._configured import agent_entities
 
-        return agent_entities(self.identities)
+        return agent_entities(self.identities.agents())
 
     def _refresh_agents(self) -> None:
         from creto.authz._configured import merged

@@ -23,6 +23,7 @@ from creto.errors import (
     QuotaExceededError,
     UnauthorizedError,
 )
+from desks import wait_until
 from sandboxes import skip_unless
 
 POLICY = """
@@ -318,6 +319,22 @@ def test_a_policy_that_does_not_parse_stops_the_layer_from_opening(tmp_path: Pat
 
     with pytest.raises(InvalidInputError):
         anyio.run(main)
+
+
+def test_an_agent_made_with_teams_is_in_them_for_policies_that_serve_here_and_elsewhere(tmp_path: Path) -> None:
+    (tmp_path / "team.cedar").write_text('permit (principal in Team::"lab", action, resource);')
+    (tmp_path / "team.toml").write_text('[authz]\npolicies = ["team.cedar"]\n')
+    state, config = tmp_path / "state", [tmp_path / "team.toml"]
+    with creto.open_blocking(state, config=config) as layer, creto.open_blocking(state, config=config) as other:
+        made = layer.parts.identities.agent("new", path=("acme", "lab"))
+        assert layer.perform_blocking(made, "tool:call", "hammer", lambda: "at once") == "at once"
+
+        def elsewhere() -> str | None:
+            with suppress(UnauthorizedError):
+                return other.perform_blocking(other.agent("new"), "tool:call", "hammer", lambda: "soon")
+            return None
+
+        assert wait_until(elsewhere) == "soon"
 
 
 def test_an_agent_that_comes_while_a_policy_set_is_installed_is_under_it(

@@ -394,6 +394,17 @@ def acts(state: Path, *performed: tuple[str, str, dict[str, Any]]) -> None:
     anyio.run(story)
 
 
+def test_an_act_is_explained_by_what_is_known_of_the_agent_here(run: Any, tmp_path: Path) -> None:
+    (tmp_path / "team.cedar").write_text('permit (principal in Team::"research", action, resource);')
+    (tmp_path / "team.toml").write_text('[authz]\npolicies = ["team.cedar"]\n')
+    explain = ("--config", "team.toml", "policy", "explain", "reader", "tool:call", "search")
+    assert "denied: no policy permits it" in run(*explain)
+    with creto.open_blocking(tmp_path / "state", config=[tmp_path / "team.toml"]) as layer:
+        reader = layer.parts.identities.agent("reader", path=["acme", "research"])
+        layer.perform_blocking(reader, "tool:call", "search", lambda: None)
+    assert "allowed by `policy0`" in run(*explain)
+
+
 def test_replay_says_which_acts_it_knows_whole_and_what_it_lacks_of_the_others(run: Any, tmp_path: Path) -> None:
     acts(
         tmp_path / "state",

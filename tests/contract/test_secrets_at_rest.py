@@ -107,18 +107,29 @@ def test_a_folder_stays_with_what_sealed_its_keys(tmp_path: Path, keyring_file: 
 def test_the_commands_keep_keys_as_configured(tmp_path: Path) -> None:
     environment = {**os.environ, "CRETO_STATE": str(tmp_path / "state"), "CRETO_COMMON__KEYS_SEALED_BY": "passphrase"}
 
-    def create(**more: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "creto", "agent", "create", "a"]
-        return subprocess.run(command, capture_output=True, text=True, env={**environment, **more})
+    def run(*command: str, **more: str) -> subprocess.CompletedProcess[str]:
+        everything = [sys.executable, "-m", "creto", *command]
+        return subprocess.run(everything, capture_output=True, text=True, env={**environment, **more})
 
-    missing = create()
+    create = ("agent", "create", "a")
+    missing = run(*create)
     assert missing.returncode != 0
     assert "CRETO_COMMON__PASSPHRASE" in missing.stderr
-    done = create(CRETO_COMMON__PASSPHRASE="correct horse")
+    done = run(*create, CRETO_COMMON__PASSPHRASE="correct horse")
     assert done.returncode == 0, done.stderr
-    wrong = create(CRETO_COMMON__PASSPHRASE="battery staple")
+    wrong = run(*create, CRETO_COMMON__PASSPHRASE="battery staple")
     assert "the passphrase does not open" in wrong.stderr
     assert "staple" not in wrong.stderr
+    # What needs no key asks for none; what does takes it from there, and makes no file that opens the others too.
+    policy = tmp_path / "all.cedar"
+    policy.write_text("permit (principal, action, resource);")
+    for needs_none in (("policy", "explain", "a", "tool:call", "saw"), ("policy", "replay", str(policy))):
+        told = run(*needs_none)
+        assert told.returncode == 0, told.stderr
+    for command in (("policy", "sign", str(policy)), ("policy", "keys"), ("agent", "list")):
+        told = run(*command, CRETO_COMMON__PASSPHRASE="correct horse")
+        assert told.returncode == 0, told.stderr
+    assert not (tmp_path / "state" / "keys" / "sealing.key").exists()
 
 
 # --- core dumps ------------------------------------------------------------------------------------------------------

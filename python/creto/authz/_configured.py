@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,7 @@ from creto.errors import CretoError, InvalidInputError, SignatureVerificationFai
 
 if TYPE_CHECKING:
     from creto.config import Settings
-    from creto.nhi import Identities
+    from creto.nhi._agent import Summary
 
 __all__ = [
     "PolicySet",
@@ -190,11 +190,11 @@ def tried(settings: Settings) -> tuple[PolicySet, _core.PolicyEngine, list[dict[
     return chosen, engine, noted
 
 
-def agent_entities(identities: Identities) -> list[dict[str, Any]]:
+def agent_entities(agents: Iterable[Summary]) -> list[dict[str, Any]]:
     """The agents of a state folder as policies see them, with their teams and organisation.
 
     Args:
-        identities: The agents.
+        agents: As the store lists them.
     """
     entities: dict[tuple[str, str], dict[str, Any]] = {}
 
@@ -205,7 +205,7 @@ def agent_entities(identities: Identities) -> list[dict[str, Any]]:
             "parents": [{"type": t, "id": i} for t, i in parents],
         }
 
-    for agent in identities.agents():
+    for agent in agents:
         parents: list[tuple[str, str]] = []
         for place, name in enumerate(agent.path):
             kind = "Organization" if place == 0 else "Team"

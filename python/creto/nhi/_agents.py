@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import anyio.to_thread
 from sqlalchemy import select
 
 from creto import _core
-from creto.errors import InvalidInputError, NotFoundError, UnauthorizedError
+from creto.errors import ConnectionFailedError, InvalidInputError, NotFoundError, UnauthorizedError
 from creto.nhi import _changes
 from creto.nhi._agent import Agent, Summary
 from creto.nhi._keys import fresh_keys, unsealed
@@ -21,9 +22,9 @@ from creto.store.tables import agent_keys, agents
 
 if TYPE_CHECKING:
     from creto.reach import Reach
-    from creto.store import Store
+    from creto.store import Store, Transaction
 
-__all__ = ["Agents"]
+__all__ = ["Agents", "listed"]
 
 _YEAR = 365 * 24 * 3600
 _AUTHORITY_SECONDS = 20 * _YEAR
@@ -56,6 +57,7 @@ class Agents:
         self._sealer = sealer
         self._overlap = overlap
         self._clock = clock
+        self._reach = reach
         self._chains = _core.ChainCache()
         self._agents: dict[str, Agent] = {}
         self._authority = open_authority(store, sealer, trust_domain, suite, self._now(), _AUTHORITY_SECONDS)
@@ -106,7 +108,12 @@ class Agents:
                 row = tx.first(select(agents).where(agents.c.id == id))
             if row is None:
                 self._make(id, path)
-            return self._load(id)
+            agent = self._load(id)
+        if row is None and path and self._reach is not None:
+            # Here policies know its teams before it first acts. Where that cannot be read now, acts are denied anyway.
+            with suppress(ConnectionFailedError):
+                self._reach.catch_up()
+        return agent
 
     def require_own(self, id: str) -> None:
         """Does nothing where an agent of this id was made in this store: unlike `agent`, it makes none.
@@ -180,16 +187,7 @@ class Agents:
     def agents(self) -> list[Summary]:
         """Every agent, of this store and imported, by id."""
         with self._store.read() as tx:
-            rows = tx.all(
-                select(agents, agent_keys.c.generation, agent_keys.c.fingerprint, agent_keys.c.valid_until)
-                .join(agent_keys, agent_keys.c.agent == agents.c.id)
-                .order_by(agents.c.id, agent_keys.c.generation)
-            )
-        newest = {row.id: row for row in rows}
-        return [
-            Summary(r.id, tuple(r.path), r.suite, r.state, r.own, r.generation, r.fingerprint, r.valid_until)
-            for r in newest.values()
-        ]
+            return listed(tx)
 
     def show(self, name: str) -> Summary:
         """One of `agents`.
@@ -320,6 +318,24 @@ class Agents:
 
     def _now(self) -> int:
         return int(self._clock())
+
+
+def listed(tx: Transaction) -> list[Summary]:
+    """Every agent of a store, its own and imported, by id; no key is opened for it.
+
+    Args:
+        tx: A transaction of either kind.
+    """
+    rows = tx.all(
+        select(agents, agent_keys.c.generation, agent_keys.c.fingerprint, agent_keys.c.valid_until)
+        .join(agent_keys, agent_keys.c.agent == agents.c.id)
+        .order_by(agents.c.id, agent_keys.c.generation)
+    )
+    newest = {row.id: row for row in rows}
+    return [
+        Summary(r.id, tuple(r.path), r.suite, r.state, r.own, r.generation, r.fingerprint, r.valid_until)
+        for r in newest.values()
+    ]
 
 
 def _unknown(id: str) -> NotFoundError:

@@ -35,6 +35,8 @@ def make(tx: Transaction, domain: str, id: str, path: Sequence[str], suite: str,
     if made:
         tx.insert(agent_keys, created=tx.now, **keys)
         _record(tx, domain, "identity:create", id, _of_keys(keys))
+        if path:
+            tx.publish("identity", id)  # policies may name its teams; what was verified before stays as it is
 
 
 def rotate(tx: Transaction, domain: str, id: str, keys: Mapping[str, Any], retires: int) -> None:

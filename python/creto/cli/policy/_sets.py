@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from creto import _core
     from creto.cli._frame import Frame
 
-__all__ = ["FILE", "agent_id", "configured_engine", "engine", "joined", "read", "schema_text", "short"]
+__all__ = ["FILE", "agent_id", "agents_of", "configured_engine", "engine", "joined", "read", "schema_text", "short"]
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
@@ -50,10 +50,25 @@ def engine(files: Sequence[Path], schema: Path | None, entities: Path | None) ->
 
 
 def configured_engine(frame: Frame) -> _core.PolicyEngine:
-    """An engine with the configured set installed."""
-    from creto.authz._configured import tried
+    """An engine with the configured set installed, and the agents of the state folder: as a layer decides by it."""
+    from creto.authz._configured import merged, tried
 
-    return tried(frame.settings)[1]
+    chosen, made, _noted = tried(frame.settings)
+    made.upsert_entities(merged(agents_of(frame, frame.folder), chosen.entities))
+    return made
+
+
+def agents_of(frame: Frame, folder: Path) -> list[dict[str, Any]]:
+    """The agents of a state folder as policies see them; none where nothing was kept in it yet."""
+    from creto.authz._configured import agent_entities
+    from creto.nhi._agents import listed
+    from creto.store import Store
+
+    url = frame.settings.common.store_url
+    if url is None and not (folder / "creto.db").exists():
+        return []
+    with Store(url.get_secret_value() if url else folder) as store, store.read() as tx:
+        return agent_entities(listed(tx))
 
 
 def agent_id(frame: Frame, name: str) -> str:

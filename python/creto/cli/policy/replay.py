@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from creto.cli._frame import Frame, json_option, pass_frame
-from creto.cli.policy._sets import FILE, joined, read, schema_text
+from creto.cli.policy._sets import FILE, agents_of, joined, read, schema_text
 
 __all__ = ["command"]
 
@@ -90,25 +90,7 @@ def command(
 
 def _entities(frame: Frame, folder: Path, extra: Path | None) -> str:
     """The agents of the folder whose ledger is read, where it is one of ours, and what a file adds."""
-    from creto.authz._configured import agent_entities, merged
+    from creto.authz._configured import merged
     from creto.authz._entities import entities_of
 
-    agents: list[dict[str, Any]] = []
-    if (folder / "creto.db").exists() or frame.settings.common.store_url:
-        from creto import _core
-        from creto.nhi import Identities
-        from creto.store import Store
-
-        url = frame.settings.common.store_url
-        store = Store(url.get_secret_value() if url else folder)
-        try:
-            identities = Identities(
-                store,
-                trust_domain=frame.settings.common.trust_domain,
-                suite=frame.settings.common.suite,
-                sealer=_core.Sealer.open(folder / "keys"),
-            )
-            agents = agent_entities(identities)
-        finally:
-            store.close()
-    return merged(agents, entities_of(read(extra), f"`{extra}`") if extra else [])
+    return merged(agents_of(frame, folder), entities_of(read(extra), f"`{extra}`") if extra else [])

@@ -20,7 +20,7 @@ def _key(frame: Frame) -> _core.SigningKey:
     """The key that signs policy sets, made when it is first asked for and sealed in the state folder."""
     from creto.audit._keys import place
 
-    sealer = _core.Sealer.open(frame.folder / "keys")
+    sealer = frame.sealer()
     sealed = frame.folder / "keys" / "policy.sealed"
     if not sealed.exists():
         place(sealed, _core.SigningKey.generate().seal(sealer, _LABEL))
