@@ -394,7 +394,7 @@ def test_a_layer_takes_in_what_is_not_too_old_and_invoices_it_once_its_grace_is_
         with pytest.raises(InvalidInputError, match="its time is closed"):
             ingest.take_blocking([event(99, at=now - 3_700_000_000)])
         # Put in order by itself, as often as the configuration says.
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while not list((tmp_path / "state" / "segments").glob("*/*.segment")):
             assert time.monotonic() < deadline
             time.sleep(0.2)
