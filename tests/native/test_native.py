@@ -332,6 +332,7 @@ def test_a_process_may_end_under_load_at_any_line(state: Path, end: str) -> None
                 return
     for _ in range(8):
         threading.Thread(target=busy, daemon=True).start()
+    house.ledger.durable_blocking(house.act(house.principal()), 60)
     time.sleep(0.3)
     {end}
     """
@@ -377,6 +378,7 @@ def test_killed_under_load_nothing_that_was_durable_is_lost(state: Path) -> None
     assert process.stdout
     first = process.stdout.readline()
     assert first == "1\n"
+    assert process.stdout.readline() == "2\n"
     time.sleep(0.4)
     process.kill()
     durable = int(process.communicate()[0].split()[-1])
