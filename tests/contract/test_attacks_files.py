@@ -94,11 +94,11 @@ def test_aliases_of_yaml_that_grow_without_end_are_refused(project: Path, merged
     lines += [f"a{n}: &a{n} {begin}{', '.join([f'*a{n - 1}'] * 9)}{end}" for n in range(1, 41)]
     file = project / "bomb.yaml"
     file.write_text("\n".join(lines))
-    begun = time.monotonic()
+    begun = time.process_time()
     for read in (lambda: load([file], environment={}, system=False), lambda: read_table(file)):
         with pytest.raises(InvalidInputError, match="once its aliases are written out"):
             read()
-    assert time.monotonic() - begun < 30
+    assert time.process_time() - begun < 30
     file.write_text("a: &a [*a]")
     with pytest.raises(InvalidInputError, match="leads back to what holds it"):
         load([file], environment={}, system=False)
@@ -280,14 +280,14 @@ def test_documents_nested_without_end_are_clear_errors(state: Path, tmp_path: Pa
 def test_a_configuration_of_git_made_to_be_slow_to_read_is_read_in_time(project: Path) -> None:
     """Where a password is looked for: a name that may hold the sign that ends it is tried at every such sign."""
     (project / ".git").mkdir()
-    begun = time.monotonic()
+    begun = time.process_time()
     for text in (
         *("://" + ":" * (1 << 20), "://:" * (1 << 18), "token" + " " * (1 << 20), "https://" * (1 << 17)),
         *("url = https://organisation@dev.example/x", "url = ssh://git@host/x", "url = git@host:x"),  # names alone
     ):
         (project / ".git" / "config").write_text(text)
         assert not is_credential(project / ".git" / "config")
-    assert time.monotonic() - begun < 20
+    assert time.process_time() - begun < 20
     for text in (
         *("url = https://user:secret@host/x", "url = https://:secret@host/x", "token = x", "smtpPass = x"),
         "url = https://ghp_0123456789abcdefghij0123456789abcdef@host/x",  # a token in place of the name
@@ -313,9 +313,9 @@ def test_texts_made_to_be_slow_to_compare_are_compared_in_time_and_shown_whole()
     """Every second line in common, and none beside another: difflib looks through all the rest for each of them."""
     old = "".join(f"{n:x}\n{chr(0x100 + n % 100)}\n" for n in range(25_000)).encode()
     new = "".join(f"{n:x}\n{chr(0x300 + n % 100)}\n" for n in range(25_000)).encode()
-    begun = time.monotonic()
+    begun = time.process_time()
     diff = unified_diff("x", old, new)
-    assert time.monotonic() - begun < 30
+    assert time.process_time() - begun < 30
     assert diff is not None
     assert diff.splitlines()[:3] == ["--- a/x", "+++ b/x", "@@ -1,50000 +1,50000 @@"]
     assert [line[1:] for line in diff.splitlines()[3:] if line[0] == "-"] == old.decode().splitlines()

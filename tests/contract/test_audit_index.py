@@ -97,7 +97,7 @@ def some(values: list[str]) -> st.SearchStrategy[str | None]:
     return st.one_of(st.none(), st.sampled_from(values))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     agent=some([*AGENTS, "nobody"]),
     action=some([*ACTIONS, "http:*", "*", "n*", "nothing:*"]),

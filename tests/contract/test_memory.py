@@ -35,7 +35,7 @@ GOLDEN = "3d61d97a354b68a2"
 
 
 @given(st.text(max_size=200))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_every_text_has_a_vector_of_length_one_or_of_zeros(text: str) -> None:
     length = float(np.linalg.norm(embed(text)))
     assert length == pytest.approx(1.0, abs=1e-5) or length == 0.0
@@ -62,7 +62,7 @@ def clustered(count: int, dimensions: int, seed: int) -> np.ndarray[Any, Any]:
         lambda n: st.tuples(st.just(n), st.integers(0, 2**32 - 1), st.integers(1, 12), st.booleans())
     )
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_a_search_finds_what_looking_at_each_one_finds(case: tuple[int, int, int, bool]) -> None:
     count, seed, most, forgetting = case
     vectors = clustered(count + 1, 16, seed)

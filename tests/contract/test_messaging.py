@@ -398,7 +398,7 @@ def test_two_readers_of_one_mailbox_share_it_and_none_gets_what_the_other_has(an
 def test_a_handler_in_a_thread_commits_with_the_acknowledgement_or_not_at_all(anywhere: Post, run: Any) -> None:
     async def main() -> None:
         await anywhere.mailbox.send(anywhere.writer, "reader", b"x")
-        async with anywhere.mailbox.inbox(anywhere.reader, hold=1) as inbox:
+        async with anywhere.mailbox.inbox(anywhere.reader, hold=3) as inbox:
             late = await inbox.__anext__()
             again = await inbox.__anext__()
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import anyio
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import creto
@@ -202,7 +202,7 @@ POLICIES = st.builds(
 SETS = st.lists(POLICIES, min_size=1, max_size=4).map("\n".join)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=25)
 @given(SETS, SETS)
 def test_what_is_proved_agrees_with_the_engine_on_every_small_request(old: str, new: str) -> None:
     """An oracle by enumeration: the paths, sizes and teams that these policies can tell apart."""

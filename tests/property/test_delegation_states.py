@@ -194,6 +194,6 @@ class Delegations(RuleBasedStateMachine):
 
 
 Delegations.TestCase.settings = settings(
-    max_examples=25, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=25, stateful_step_count=25, suppress_health_check=list(HealthCheck)
 )
 TestDelegations = Delegations.TestCase

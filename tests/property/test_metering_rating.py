@@ -195,7 +195,7 @@ AGGREGATES = {
 }
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(EVENTS, st.sampled_from(["hour", "day", "month"]), st.integers(0, 10**9))
 def test_every_aggregation_is_to_the_unit_what_duckdb_makes_of_all_events(
     rows: list[tuple[int, int, str]], window: str, seed: int

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from creto.errors import QuotaExceededError
@@ -37,7 +37,6 @@ def quota_of(kind: str) -> QuotaEnforcer:
     )
 
 
-@settings(deadline=None)
 @given(STEPS, st.sampled_from(KINDS))
 def test_every_level_counts_what_was_used_and_holds_of_what_is_under_way_and_nothing_else(
     steps: list[tuple[str, int, int]], kind: str
@@ -99,7 +98,6 @@ def test_every_level_counts_what_was_used_and_holds_of_what_is_under_way_and_not
         assert quota.open_reservations() == len(open_)
 
 
-@settings(deadline=None)
 @given(STEPS)
 def test_what_is_held_at_once_is_what_is_under_way(steps: list[tuple[str, int, int]]) -> None:
     """A concurrent quota gives every unit back when the act ends, however many it says that it used."""

@@ -66,7 +66,7 @@ def test_months_follow_one_another_and_their_days_fill_them_without_a_gap(which:
             assert parse_period(name, zone, 0) in filled
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     MONTHS,
     ZONES,

@@ -6,7 +6,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from hypothesis import HealthCheck, settings
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 from sqlalchemy import select
@@ -102,7 +102,5 @@ class Outbox(RuleBasedStateMachine):
 def test_whatever_happens_each_decision_reaches_the_ledger_exactly_once() -> None:
     run_state_machine_as_test(
         Outbox,
-        settings=settings(
-            max_examples=25, stateful_step_count=20, deadline=None, suppress_health_check=[HealthCheck.too_slow]
-        ),
+        settings=settings(max_examples=25, stateful_step_count=20),
     )
