@@ -132,8 +132,9 @@ async def _let_nobody_wait(server: uvicorn.Server) -> None:
         await anyio.sleep(_LOOK_SECONDS)
         now = anyio.current_time()
         waiting = {}
-        for connection in list(server.server_state.connections):
-            cycle = getattr(connection, "cycle", None)
+        connections: list[Any] = list(server.server_state.connections)  # of h11, and no other protocol
+        for connection in connections:
+            cycle = connection.cycle
             # Or takes nothing of what it is answered, which would have its next request under way for ever.
             if cycle is None or cycle.response_complete or cycle.more_body or connection.flow.write_paused:
                 known = since.get(connection)
