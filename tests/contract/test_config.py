@@ -352,12 +352,16 @@ def test_what_one_part_refuses_no_part_keeps(live: tuple[Live, Path, list[dict[s
 def test_a_changed_policy_file_is_a_change(project: Path, state: Path) -> None:
     policy = project / "p.cedar"
     policy.write_text("1")
+    (project / "s.cedarschema").write_text("1")
     file = project / "given.toml"
-    file.write_text('[authz]\npolicies = ["p.cedar"]\n')
+    file.write_text('[authz]\npolicies = ["p.cedar"]\nschema_file = "s.cedarschema"\n')
     follower = Live([file], state=state, project=project, environment={})
     policy.write_text("2")
-    [change] = follower.reload(who="x").changes
-    assert (change.setting, change.applied) == (f"authz.policies[{policy}]", True)
+    (project / "s.cedarschema").write_text("2")
+    assert [(change.setting, change.applied) for change in follower.reload(who="x").changes] == [
+        (f"authz.policies[{policy}]", True),
+        (f"authz.schema_file[{project / 's.cedarschema'}]", True),
+    ]
     assert follower.reload(who="x").changes == ()
 
 
@@ -429,6 +433,51 @@ def test_what_a_part_could_not_take_up_just_now_is_taken_up_at_the_next_look(
     anyio.run(main)
     assert tried == ["error", "error"]
     assert [type(record["outcome"]) for record in records] == [dict, str]
+
+
+def test_a_part_that_cannot_go_back_yet_does_at_a_later_look_though_the_file_is_as_it_was(
+    live: tuple[Live, Path, list[dict[str, Any]]],
+) -> None:
+    follower, file, _ = live
+    before = file.read_text()
+    serves: list[str] = []
+
+    def first(settings: Settings) -> None:
+        if serves == ["error"]:
+            raise TimeoutError("the store went away in between")
+        serves[:] = [settings.common.log_level]
+
+    def second(settings: Settings) -> None:
+        if settings.common.log_level == "error":
+            raise TimeoutError("the store went away")
+
+    follower.follow(first)
+    follower.follow(second)
+    file.write_text('[common]\nlog_level = "error"\n')
+    assert follower.reload(who="x").refused == "the store went away"
+    assert serves == ["error"]
+    file.write_text(before)
+    serves.clear()  # the store is back
+    assert follower.reload(who="x").refused is None
+    assert serves == ["info"]
+
+
+def test_what_breaks_in_the_midst_leaves_no_part_with_the_new_configuration(
+    live: tuple[Live, Path, list[dict[str, Any]]],
+) -> None:
+    follower, file, _ = live
+    serves: list[str] = []
+
+    def breaks(settings: Settings) -> None:
+        raise OSError("no descriptor is left")
+
+    follower.follow(lambda settings: serves.append(settings.common.log_level))
+    follower.follow(breaks)
+    file.write_text('[common]\nlog_level = "error"\n')
+    with pytest.raises(OSError, match="no descriptor is left"):
+        follower.reload(who="x")
+    assert serves == ["error", "info"]
+    assert follower.current.common.log_level == "info"
 
 
 def test_a_folder_of_configuration_that_this_user_may_not_read_is_named_and_not_passed_over(

@@ -108,6 +108,7 @@ class Live:
         self._takers: list[Callable[[Settings], None]] = []
         self._reloading = threading.Lock()
         self._again = threading.Event()
+        self._halfway = False  # a part could not go back from a configuration that another refused
         self._current = load(**self._sources)
         # Never changes under a running agent: an absent or untrusted file stays absent, too.
         self._sources["pinned"] = self._current._project or False
@@ -148,7 +149,7 @@ class Live:
             except CretoError as error:
                 return self._refused(who, str(error))
             changes = _changes(old, new, before, contents)
-            if not changes:
+            if not changes and not self._halfway:
                 self._contents = contents
                 return Reload()
             merged = _keep_fixed(old, new)
@@ -157,18 +158,31 @@ class Live:
                 for take in self._takers:
                     taken.append(take)
                     take(merged)
-            except CretoError as error:
-                for take in reversed(taken[:-1]):
-                    take(old)
+            except BaseException as error:
+                self._take_back(taken[:-1], old)
+                if not isinstance(error, CretoError):
+                    raise
                 if error.should_retry:
                     self._again.set()  # a store that was busy, say: the same may be taken up at the next look
                 return self._refused(who, str(error))
+            self._halfway = False
             self._current = merged
             _set_level(merged)
             self._contents = contents
-            _log.info("the configuration was reloaded by %s: %s", who, ", ".join(each.setting for each in changes))
-            self._tell(who, "success", {change.setting: _line(change) for change in changes})
+            if changes:
+                _log.info("the configuration was reloaded by %s: %s", who, ", ".join(each.setting for each in changes))
+                self._tell(who, "success", {change.setting: _line(change) for change in changes})
             return Reload(tuple(changes))
+
+    def _take_back(self, taken: Sequence[Callable[[Settings], None]], old: Settings) -> None:
+        """Has those that took up a configuration take up the one before it; who cannot now does at a later look."""
+        for take in reversed(taken):
+            try:
+                take(old)
+            except CretoError as error:
+                _log.error("a part cannot go back to the old configuration yet: %s", error)
+                self._halfway = True
+                self._again.set()
 
     def _refused(self, who: str, why: str) -> Reload:
         _log.warning("the changed configuration is refused, the old one stays: %s", why)
@@ -235,9 +249,9 @@ class Live:
         return seen
 
     @staticmethod
-    def _fingerprint(settings: Settings) -> dict[str, str]:
+    def _fingerprint(settings: Settings) -> dict[tuple[str, Path], str]:
         return {
-            str(path): digest(content)
+            (setting, path): digest(content)
             for setting, pattern in _followed(settings)
             for path, content in settings.files(setting, [pattern])
         }
@@ -252,18 +266,22 @@ def _set_level(settings: Settings) -> None:
     logging.getLogger("creto").setLevel(settings.common.log_level.upper())
 
 
-def _changes(old: Settings, new: Settings, before: Mapping[str, str], contents: Mapping[str, str]) -> list[Change]:
+def _changes(
+    old: Settings,
+    new: Settings,
+    before: Mapping[tuple[str, Path], str],
+    contents: Mapping[tuple[str, Path], str],
+) -> list[Change]:
     was = {name: value for name, value, _ in old.values()}
     changes = []
     for name, value, origin in new.values():
         # Masked values are equal though the secrets differ: compare what is behind them.
         if _behind(old, name) != _behind(new, name):
             changes.append(Change(name, was[name], value, origin, is_reloadable(name)))
-    for path in sorted(set(before) | set(contents)):
-        if before.get(path) != contents.get(path):
-            changes.append(
-                Change(f"authz.policies[{path}]", before.get(path), contents.get(path), f"file {path}", True)
-            )
+    for key in sorted(set(before) | set(contents)):
+        digest_before, digest_now, (setting, path) = before.get(key), contents.get(key), key
+        if digest_before != digest_now:
+            changes.append(Change(f"{setting}[{path}]", digest_before, digest_now, f"file {path}", True))
     return changes
 
 
@@ -285,9 +303,6 @@ def _keep_fixed(old: Settings, new: Settings) -> Settings:
         fixed = {each: getattr(getattr(old, name), each) for each in inner if not is_reloadable(f"{name}.{each}")}
         update[name] = value.model_copy(update=fixed)
     merged = new.model_copy(update=update)
-    merged._project = new._project
-    merged._warnings = new._warnings
-    merged._files = new._files
     merged._origins = {
         name: old.origin(name) if "." in name and not is_reloadable(name) else origin
         for name, origin in new._origins.items()
@@ -296,7 +311,7 @@ def _keep_fixed(old: Settings, new: Settings) -> Settings:
 
 
 def _line(change: Change) -> str:
-    if change.setting.startswith("authz.policies["):
+    if change.setting.endswith("]"):  # a file, by its digests
         return f"{(change.old or 'none')[:16]} -> {(change.new or 'none')[:16]}"
     text = f"{change.old} -> {change.new}"
     return text[:200] if change.applied else text[:200] + " (counts after a restart)"
