@@ -26,7 +26,7 @@ import creto
 from creto.errors import ConnectionFailedError, CretoError, InternalError, InvalidInputError, TimeoutError
 from creto.nhi import Agent
 from creto.reach import Reach
-from creto.store import Store, tables
+from creto.store import Store, Transaction, tables
 from desks import wait_until
 from file_ledger import FileLedger
 from quickest import quickest
@@ -239,6 +239,43 @@ def test_while_the_database_cannot_be_read_acts_are_denied_at_once_and_later_all
 
                     assert quickest(denied, 9, 3) < 9
                 assert wait_until(again) == "done"
+
+
+def test_a_server_that_takes_words_and_never_answers_is_given_up_on(tmp_path: Path) -> None:
+    with postgresql() as own, own.running(), Store(own.url(), timeout=0.2) as store:
+
+        def server_process(tx: Transaction) -> int:
+            return int(tx.scalar(text("SELECT pg_backend_pid()")))
+
+        # It hangs in the midst of a transaction: the line stands, and what is said is acknowledged.
+        hanging: list[int] = []
+        try:
+            with pytest.raises(ConnectionFailedError, match=r"has not answered for 1\.2 s"), store.begin() as tx:
+                hanging.append(server_process(tx))
+                tx.insert(tables.meta, name="half", value="1")
+                os.kill(hanging[0], signal.SIGSTOP)
+                tx.insert(tables.meta, name="other half", value="2")
+            assert names(store) == []
+        finally:
+            os.kill(hanging[0], signal.SIGCONT)
+        wait_until(lambda: put_at_last(store, "whole"))
+        # It hangs between two: another connection is made.
+        with store.read() as tx:
+            hanging.append(server_process(tx))
+        try:
+            os.kill(hanging[1], signal.SIGSTOP)
+            put(store, "after all")
+        finally:
+            os.kill(hanging[1], signal.SIGCONT)
+        assert names(store) == ["after all", "whole"]
+
+
+def put_at_last(store: Store, name: str) -> bool | None:
+    """True once the transaction before is seen to have ended by the server too."""
+    with suppress(CretoError):
+        put(store, name)
+        return True
+    return None
 
 
 def test_who_waits_for_a_message_or_a_human_outlasts_an_outage(tmp_path: Path) -> None:

@@ -15,6 +15,9 @@ __all__ = ["WRITE", "XID", "engine_for_file", "engine_for_url", "shown"]
 WRITE = "creto_write"  # execution option: this transaction will write
 XID = "creto_xid"  # of a connection's `info`: the number of its transaction, which outlives the connection
 _POOL = {"pool_size": 8, "max_overflow": 8}
+_PATIENCE = (
+    6  # times as long as for another's transaction a server may take to answer, which may be about to wait for it
+)
 # Any fixed number: writers of one database queue on this advisory lock, as those of one SQLite file do on its lock.
 _WRITERS = 0x6372_6574_6F00
 
@@ -81,6 +84,14 @@ def engine_for_url(url: str, timeout: float) -> Engine:
         )
     except ModuleNotFoundError as error:
         raise InvalidInputError("PostgreSQL needs an extra: run `pip install 'creto[postgres]'`") from error
+
+    from creto.store._patience import PatientConnection
+
+    @event.listens_for(engine, "do_connect")
+    def _do_connect(_dialect: Any, _record: Any, arguments: Any, options: Any) -> PatientConnection:
+        made = PatientConnection.connect(*arguments, **options)
+        made.patience = timeout * _PATIENCE
+        return made
 
     @event.listens_for(engine, "connect")
     def _connect(connection: Any, _record: Any) -> None:

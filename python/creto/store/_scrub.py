@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sqlite3
 import time
 from typing import Any
@@ -77,9 +78,13 @@ def _tables(connection: Connection, wait: _Wait) -> None:
     raw: Any = connection.connection.dbapi_connection
     raw.add_notice_handler(lambda notice: told.append(notice.message_primary))
     connection.exec_driver_sql(f"SET lock_timeout = {int(wait.timeout * 1000)}")
-    for table in metadata.sorted_tables:
-        # FULL: a plain one leaves the old rows' bytes where they were.
-        connection.exec_driver_sql(f'VACUUM (FULL) "{table.name}"')
+    patience, raw.patience = raw.patience, math.inf  # a table may be large
+    try:
+        for table in metadata.sorted_tables:
+            # FULL: a plain one leaves the old rows' bytes where they were.
+            connection.exec_driver_sql(f'VACUUM (FULL) "{table.name}"')
+    finally:
+        raw.patience = patience
     connection.exec_driver_sql("RESET lock_timeout")
     if told:
         raise InvalidInputError(
