@@ -111,6 +111,8 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (["audit", "erase", "ann"], 2, "there is no terminal to ask at; give --yes to erase without being asked"),
         (["audit", "publish", "gone/checkpoints"], 1, "/gone` to publish into"),
         (["message", "show", "a.txt"], 2, "`a.txt` is no sealed message, or not a whole one"),
+        (["policy", "analyze", "a.txt", "a.txt", "--seconds", "inf"], 2, "'inf' is not a valid integer range"),
+        (["policy", "prove", "a.txt", "--seconds", "-1"], 2, "-1 is not in the range 1<=x<=86400"),
         (["demo", "--html", "gone/demo.html"], 1, "there is no folder `gone` to write the page to"),
     ],
 )

@@ -405,6 +405,20 @@ def test_an_act_is_explained_by_what_is_known_of_the_agent_here(run: Any, tmp_pa
     assert "allowed by `policy0`" in run(*explain)
 
 
+def test_what_a_human_refused_was_asked_about_whatever_suite_its_digest_is_of() -> None:
+    refusal = {
+        "kind": "refusal",
+        "act": "01",
+        "who": "spiffe://creto.local/agent/a",
+        "what": "tool:call",
+        "resource": "pay",
+        "delegation_chain": [],
+        "digest": None,  # that of suite `cnsa2` is longer than a record holds
+        "detail": {"refused": "oversight"},
+    }
+    assert [act.was for act in Act.read([refusal])] == ["ask"]
+
+
 def test_replay_says_which_acts_it_knows_whole_and_what_it_lacks_of_the_others(run: Any, tmp_path: Path) -> None:
     acts(
         tmp_path / "state",

@@ -58,8 +58,8 @@ class Act:
                     recorded = _recorded(detail["context"])
                     known |= set(recorded)
                     context |= {name: value for name, value in recorded.items() if value is not None}
-                if record["digest"]:
-                    was = "ask"  # a human agreed to exactly this act
+                if record["digest"] or detail.get("refused") == "oversight":
+                    was = "ask"  # a human agreed to exactly this act, or did not
                 if detail.get("refused") == "policy":
                     was = "deny"
             chain = tuple(first["delegation_chain"])

@@ -12,9 +12,27 @@ if TYPE_CHECKING:
     from creto import _core
     from creto.cli._frame import Frame
 
-__all__ = ["FILE", "agent_id", "agents_of", "configured_engine", "engine", "joined", "read", "schema_text", "short"]
+__all__ = [
+    "FILE",
+    "agent_id",
+    "agents_of",
+    "configured_engine",
+    "engine",
+    "joined",
+    "read",
+    "schema_text",
+    "short",
+    "solver_seconds",
+]
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+solver_seconds = click.option(
+    "--seconds",
+    default=60,
+    show_default=True,
+    type=click.IntRange(1, 86_400),
+    help="The longest that one question to the solver may take.",
+)
 
 
 def read(path: Path) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from creto.cli._frame import Frame, json_option, pass_frame
-from creto.cli.policy._sets import FILE, joined, schema_text
+from creto.cli.policy._sets import FILE, joined, schema_text, solver_seconds
 
 __all__ = ["command", "shown"]
 
@@ -19,15 +19,13 @@ _WORDS = {"allow": "allowed", "deny": "denied", "ask": "asked about"}
 @click.argument("old", type=FILE)
 @click.argument("new", type=FILE)
 @click.option("--schema", type=FILE, help="The schema of both; that of the starter sets by default.")
-@click.option(
-    "--seconds", default=60.0, show_default=True, help="The longest that one question to the solver may take."
-)
+@solver_seconds
 @click.option(
     "--equivalent", is_flag=True, help="Exit with 1 unless both sets are proved to answer every request alike."
 )
 @json_option
 @pass_frame
-def command(frame: Frame, old: Path, new: Path, schema: Path | None, seconds: float, equivalent: bool) -> None:
+def command(frame: Frame, old: Path, new: Path, schema: Path | None, seconds: int, equivalent: bool) -> None:
     """Say what a change newly allows, newly denies and newly asks, each with a request that shows it.
 
     Every request that the schema allows is looked at, with every set of entities that there can be, by
@@ -42,9 +40,7 @@ def command(frame: Frame, old: Path, new: Path, schema: Path | None, seconds: fl
     from creto import _core
     from creto.authz._solver import solver_command
 
-    report = _core.policy_compare(
-        joined([old]), joined([new]), schema_text(schema), solver_command(), int(seconds * 1000)
-    )
+    report = _core.policy_compare(joined([old]), joined([new]), schema_text(schema), solver_command(), seconds * 1000)
     changes = report["changes"]
     if frame.json:
         frame.show(report)

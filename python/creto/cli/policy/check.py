@@ -11,7 +11,7 @@ import click
 from creto._count import counted
 from creto._plain import plain
 from creto.cli._frame import Frame, json_option, pass_frame
-from creto.cli.policy._sets import FILE, joined, read, schema_text
+from creto.cli.policy._sets import FILE, joined, read, schema_text, solver_seconds
 from creto.cli.policy._slips import located, slips
 
 __all__ = ["command"]
@@ -25,9 +25,7 @@ _LINE = 400
 @click.option("--schema", type=FILE, help="The schema; that of the starter sets by default.")
 @click.option("--entities", type=FILE, help="Entities in Cedar's JSON.")
 @click.option("--prove", is_flag=True, help="Look with the solver too: policies that can never apply or never matter.")
-@click.option(
-    "--seconds", default=60.0, show_default=True, help="The longest that one question to the solver may take."
-)
+@solver_seconds
 @click.option("--strict", is_flag=True, help="Fail on warnings too.")
 @json_option
 @pass_frame
@@ -37,7 +35,7 @@ def command(
     schema: Path | None,
     entities: Path | None,
     prove: bool,
-    seconds: float,
+    seconds: int,
     strict: bool,
 ) -> None:
     """Parse, validate against the schema, and look for what may not mean what it says.
@@ -58,7 +56,7 @@ def command(
     if prove and not any(finding["severity"] == "error" for finding in found):
         from creto.authz._solver import solver_command
 
-        proved = _core.policy_examine(text, schema_given, solver_command(), int(seconds * 1000))
+        proved = _core.policy_examine(text, schema_given, solver_command(), seconds * 1000)
         seen = {(finding["rule"], finding["policy"]) for finding in found}
         found += [finding for finding in proved if (finding["rule"], finding["policy"]) not in seen]
     listed = [_placed(located(finding, text), files, schema, entities) for finding in found]

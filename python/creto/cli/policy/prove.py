@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from creto.cli._frame import Frame, json_option, pass_frame
-from creto.cli.policy._sets import FILE
+from creto.cli.policy._sets import FILE, solver_seconds
 from creto.cli.policy.analyze import shown
 
 __all__ = ["command"]
@@ -16,12 +16,10 @@ __all__ = ["command"]
 
 @click.command("prove")
 @click.argument("files", nargs=-1, required=True, type=FILE)
-@click.option(
-    "--seconds", default=60.0, show_default=True, help="The longest that one question to the solver may take."
-)
+@solver_seconds
 @json_option
 @pass_frame
-def command(frame: Frame, files: tuple[Path, ...], seconds: float) -> None:
+def command(frame: Frame, files: tuple[Path, ...], seconds: int) -> None:
     """Prove the assertions of a file (TOML or YAML) for every request that there can be.
 
     Each [[assert]] has a name, the `requests` that it speaks of, as a Cedar scope with conditions, and the answers
@@ -39,7 +37,7 @@ def command(frame: Frame, files: tuple[Path, ...], seconds: float) -> None:
     for path in files:
         read = Assertions.load(path)
         wanted = [(each.name, each.requests, list(each.never)) for each in read.assertions]
-        verdicts = _core.policy_prove(read.policies, read.schema, wanted, solver_command(), int(seconds * 1000))
+        verdicts = _core.policy_prove(read.policies, read.schema, wanted, solver_command(), seconds * 1000)
         for verdict in verdicts:
             report.append({"file": str(path), **verdict})
             _print(frame, verdict)
