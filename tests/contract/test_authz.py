@@ -9,6 +9,7 @@ from decimal import Decimal
 from enum import IntEnum
 from ipaddress import ip_address
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import anyio
@@ -487,6 +488,29 @@ def test_a_new_set_of_policies_does_not_forget_what_the_sources_said() -> None:
     revoked[0] = False
     assert anyio.run(authz.refresh) == 1
     assert authz.check_nowait(AGENT, "tool:call", "x")
+
+
+def test_what_a_source_gives_that_is_no_entity_is_told_as_that_and_changes_nothing() -> None:
+    given: list[Any] = []
+    authz = AuthzClient(sources=[lambda: given[0]])
+    authz.install("permit (principal, action, resource) when { principal has role };")
+    uid = {"type": "Agent", "id": "a"}
+    given.append([MappingProxyType({"uid": uid, "attrs": MappingProxyType({"role": "buyer"}), "parents": []})])
+    assert anyio.run(authz.refresh) == 1
+    for wrong, text in (
+        (
+            [{"uid": uid, "attrs": {"role": {"buyer"}}, "parents": []}],
+            "an attribute is {'buyer'}, which has no form in JSON",
+        ),
+        (None, "gave `None`: give entities, one after the other"),
+        (["x" * 100_000], "not an entity: 'xxx"),
+    ):
+        given[0] = wrong
+        with pytest.raises(InvalidInputError) as caught:
+            anyio.run(authz.refresh)
+        assert text in str(caught.value)
+        assert len(str(caught.value)) < 10_000
+        assert authz.check_nowait('Agent::"a"', "secret:use", "key").outcome == "allow"
 
 
 def test_of_two_refreshes_at_once_the_later_one_has_the_last_word() -> None:

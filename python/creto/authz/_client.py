@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import threading
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from creto import _core
-from creto.authz._entities import entities_of, uid_of
+from creto._in_thread import in_thread
+from creto.authz._entities import entities_of, entity_text, uid_of
 from creto.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -114,6 +115,8 @@ class AuthzClient:
         self._known: dict[tuple[str, str], str] = {}
         # A source that was asked earlier must not have the last word over one that was asked later.
         self._refreshing = anyio.Lock()
+        # What one thread installs is put beside what another has taken over by then.
+        self._changing = threading.Lock()
 
     def install(
         self, policies: str, schema: str | None = None, entities: str | Iterable[Entity] = ()
@@ -146,12 +149,13 @@ class AuthzClient:
         """
         from creto.authz._starter import starter_schema
 
-        text = entities if isinstance(entities, str) else json.dumps(list(entities))
-        if self._known:
-            # A new set of policies does not make the sources' entities unknown: who was revoked stays revoked.
-            given = {uid_of(entity): json.dumps(entity) for entity in entities_of(text, "the text")}
-            text = f"[{','.join((given | self._known).values())}]"
-        _, warnings = self.engine.install(policies, schema if schema is not None else starter_schema(), text)
+        text = entities if isinstance(entities, str) else f"[{','.join(map(entity_text, entities))}]"
+        with self._changing:
+            if self._known:
+                # A new set of policies does not make the sources' entities unknown: who was revoked stays revoked.
+                given = {uid_of(entity): entity_text(entity) for entity in entities_of(text, "the text")}
+                text = f"[{','.join((given | self._known).values())}]"
+            _, warnings = self.engine.install(policies, schema if schema is not None else starter_schema(), text)
         return warnings
 
     def check_nowait(
@@ -344,33 +348,35 @@ class AuthzClient:
             (1, 'allow')
         """
         async with self._refreshing:
-            return self._take(await self._ask())
+            fresh = await self._ask()
+            return await in_thread(lambda: self._take(fresh))
 
     async def _ask(self) -> dict[tuple[str, str], Entity]:
-        import anyio.to_thread
-
         fresh: dict[tuple[str, str], Entity] = {}
         for source in self.sources:
             if isinstance(source, Path):
-                given: Any = entities_of(await anyio.to_thread.run_sync(source.read_bytes), f"`{source}`")
+                given: Any = entities_of(await in_thread(source.read_bytes), f"`{source}`")
             else:
                 ask = getattr(source, "policy_entities", source)
                 given = ask()
                 if hasattr(given, "__await__"):
                     given = await given
+            if not isinstance(given, Iterable):
+                raise InvalidInputError(f"{source!r} gave `{given!r}`: give entities, one after the other")
             for entity in given:
                 fresh[uid_of(entity)] = entity
         return fresh
 
     def _take(self, fresh: dict[tuple[str, str], Entity]) -> int:
-        texts = {uid: json.dumps(entity, sort_keys=True) for uid, entity in fresh.items()}
-        changed = [text for uid, text in texts.items() if self._known.get(uid) != text]
-        gone = [uid for uid in self._known if uid not in texts]
-        if changed:
-            self.engine.upsert_entities(f"[{','.join(changed)}]")
-        if gone:
-            self.engine.remove_entities(gone)
-        self._known = texts
+        texts = {uid: entity_text(entity) for uid, entity in fresh.items()}
+        with self._changing:
+            changed = [text for uid, text in texts.items() if self._known.get(uid) != text]
+            gone = [uid for uid in self._known if uid not in texts]
+            if changed:
+                self.engine.upsert_entities(f"[{','.join(changed)}]")
+            if gone:
+                self.engine.remove_entities(gone)
+            self._known = texts
         return len(changed) + len(gone)
 
 

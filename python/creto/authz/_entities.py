@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
 from creto._foreign import json_value
+from creto._plain import plain
 from creto.errors import InvalidInputError
 
 __all__ = ["entities_of", "uid_of"]
@@ -47,5 +49,24 @@ def uid_of(entity: Mapping[str, Any]) -> tuple[str, str]:
         return str(uid["type"]), str(uid["id"])
     except (TypeError, KeyError, AttributeError):
         raise InvalidInputError(
-            f"not an entity: {entity!r}; write {{'uid': {{'type': ..., 'id': ...}}, 'attrs': {{}}, 'parents': []}}"
+            f"not an entity: {plain(repr(entity))}; "
+            "write {'uid': {'type': ..., 'id': ...}, 'attrs': {}, 'parents': []}"
         ) from None
+
+
+def entity_text(entity: Mapping[str, Any]) -> str:
+    """An entity in Cedar's JSON; the same text for the same entity.
+
+    Raises:
+        InvalidInputError: It holds what JSON cannot.
+    """
+    try:
+        return json.dumps(entity, sort_keys=True, default=_plain_mapping)
+    except (TypeError, ValueError) as error:
+        raise InvalidInputError(f"not an entity: {plain(repr(entity))}: {error}") from None
+
+
+def _plain_mapping(value: Any) -> dict[Any, Any]:
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError(f"an attribute is {value!r}, which has no form in JSON; write it as Cedar's JSON does")
