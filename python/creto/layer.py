@@ -9,7 +9,14 @@ import inspect
 import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    ExitStack,
+    asynccontextmanager,
+    contextmanager,
+    suppress,
+)
 from pathlib import Path
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack, cast
@@ -23,7 +30,7 @@ from creto._beside import beside
 from creto._course import Course, Durability, admit, brought, is_strict
 from creto._guard import acting, guard
 from creto._in_thread import in_thread
-from creto.errors import InvalidInputError
+from creto.errors import ForkedError, InvalidInputError
 from creto.messaging import Mailbox
 from creto.nhi._agent import no_agent
 
@@ -99,6 +106,8 @@ def open_blocking(
 ) -> Iterator[EnablementLayer]:
     """`open` for code without an event loop: one runs in a thread beside it. Use the methods that end in `_blocking`.
 
+    A process that is forked from this one opens a layer of its own.
+
     Args:
         state: As for `open`.
         config: As for `open`.
@@ -112,9 +121,16 @@ def open_blocking(
     """
     from anyio.from_thread import start_blocking_portal
 
-    with start_blocking_portal() as portal, portal.wrap_async_context_manager(open(state, config=config)) as layer:
+    with start_blocking_portal() as portal, ExitStack() as closing:
+        layer = closing.enter_context(portal.wrap_async_context_manager(open(state, config=config)))
         layer._portal = portal
-        yield layer
+        try:
+            yield layer
+        finally:
+            if layer._pid != os.getpid():  # a fork has no thread with the loop, and what is open is its parent's
+                closing.pop_all()
+                with suppress(StopIteration, RuntimeError):
+                    portal.stop().send(None)
 
 
 class EnablementLayer:
@@ -137,6 +153,7 @@ class EnablementLayer:
         self._principals: dict[tuple[str, tuple[tuple[str, str], ...], str], tuple[int, _core.Principal]] = {}
         self._pools: dict[str, Pool] = {}
         self._portal: BlockingPortal | None = None
+        self._pid = os.getpid()
         self.mailbox = Mailbox(
             parts.store,
             parts.identities,
@@ -635,6 +652,7 @@ class EnablementLayer:
 
         Raises:
             InvalidInputError: The layer does not come from `creto.open_blocking()`.
+            ForkedError: It was opened before this process was forked.
 
         Example:
             >>> import tempfile, creto
@@ -645,6 +663,8 @@ class EnablementLayer:
         """
         if self._portal is None:
             raise InvalidInputError("a `_blocking` method needs a layer from `creto.open_blocking()`")
+        if self._pid != os.getpid():
+            raise ForkedError("the layer was opened by the parent process; open one in the child")
         try:
             future = self._portal.start_task_soon(function, *args)
         except RuntimeError as error:

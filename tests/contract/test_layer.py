@@ -25,6 +25,7 @@ from creto.errors import (
 )
 from desks import wait_until
 from sandboxes import skip_unless
+from servers import Start
 
 POLICY = """
 @id("read") @audit("after") permit (principal, action == Action::"fs:read", resource);
@@ -295,6 +296,32 @@ def test_a_revocation_in_another_process_binds_within_a_second(tmp_path: Path, r
                     await anyio.sleep(0.01)
 
     anyio.run(main)
+
+
+def test_a_fork_of_a_blocking_layer_is_told_and_ends_by_itself_and_both_go_on(python: Start) -> None:
+    child = python("""if True:
+        import os, sys, creto
+        with creto.open_blocking() as layer:
+            agent = layer.agent("a")
+            if not os.fork():
+                try:
+                    layer.perform_blocking(agent, "tool:call", "hammer", lambda: "made")
+                except creto.ForkedError as told:
+                    print(told, flush=True)
+                with creto.open_blocking() as own:
+                    made = own.perform_blocking(own.agent("a"), "tool:call", "hammer", lambda: "by the child")
+                    print(made, flush=True)
+                sys.exit(7)
+            print("child ended with", os.waitstatus_to_exitcode(os.wait()[1]))
+            print(layer.perform_blocking(agent, "tool:call", "hammer", lambda: "by the parent"))
+        """)
+    said, complained = child.communicate(timeout=60)
+    assert said.splitlines() == [
+        "the layer was opened by the parent process; open one in the child",
+        "by the child",
+        "child ended with 7",
+        "by the parent",
+    ], complained
 
 
 def test_the_blocking_twin_needs_no_event_loop(tmp_path: Path, rules: Path) -> None:

@@ -561,6 +561,26 @@ def test_a_message_handed_over_in_memory_is_sealed_all_the_same_and_recorded(sta
     assert records[-1]["outcome"] == {"failure": "the message cannot be opened by this recipient"}
 
 
+def test_an_inbox_that_is_left_without_being_closed_takes_no_message_and_no_descriptor(post: Post, run: Any) -> None:
+    async def main() -> None:
+        async def one(durable: bool) -> bytes:
+            await post.mailbox.send(post.writer, "reader", b"x", durable=durable)
+            async for message in post.mailbox.inbox(post.reader):
+                await message.ack()
+                break
+            return message.body
+
+        assert await one(durable=True) == b"x"
+        open_files = len(list(Path("/proc/self/fd").iterdir()))
+        for _ in range(10):
+            assert await one(durable=True) == b"x"
+        assert len(list(Path("/proc/self/fd").iterdir())) == open_files
+        with pytest.raises(NotFoundError, match="no inbox of .*reader` is open in this process"):
+            await one(durable=False)
+
+    run(main)
+
+
 def test_a_message_handed_over_waits_for_its_reader_until_that_is_gone_or_the_message_has_expired(
     state: Path, run: Any
 ) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import TYPE_CHECKING, Any, Unpack
+from weakref import WeakValueDictionary
 
 import anyio
 import anyio.to_thread
@@ -108,7 +109,8 @@ class Mailbox:
         self._clock = clock
         self._observe = observe
         self._holder = here()
-        self._inboxes: dict[str, list[Inbox]] = {}
+        # One that is left without `close`, as by `break` out of a loop, is open no more: nothing is handed to it.
+        self._inboxes: dict[str, WeakValueDictionary[int, Inbox]] = {}
         self._lock = threading.Lock()
         self._swept = 0
         self._sending = Sending(self)
@@ -316,26 +318,29 @@ class Mailbox:
         require_agent(agent)
         opened = Inbox(self, agent, hold)
         with self._lock:
-            self._inboxes.setdefault(agent.id, []).append(opened)
+            self._inboxes.setdefault(agent.id, WeakValueDictionary())[id(opened)] = opened
         return opened
 
     def _closed(self, inbox: Inbox) -> None:
         with self._lock:
-            opened = self._inboxes.get(inbox._agent.id, [])
-            if inbox in opened:
-                opened.remove(inbox)
+            if inbox in self._opened(inbox._agent.id):
+                del self._inboxes[inbox._agent.id][id(inbox)]
 
     def _open_inbox(self, recipient: str) -> Inbox | None:
         with self._lock:
-            return next(iter(self._inboxes.get(recipient, ())), None)
+            return next(iter(self._opened(recipient)), None)
+
+    def _opened(self, recipient: str) -> list[Inbox]:
+        inboxes = self._inboxes.get(recipient)
+        return list(inboxes.values()) if inboxes else []
 
     def _woken(self, key: str) -> None:
         """Wakes the inboxes of a recipient, whoever waits for `receipt/<message id>`, or the carrier of what leaves."""
         with self._lock:
             if key == EVERYTHING:
-                opened = [inbox for inboxes in self._inboxes.values() for inbox in inboxes]
+                opened = [inbox for recipient in self._inboxes for inbox in self._opened(recipient)]
             else:
-                opened = list(self._inboxes.get(key, ()))
+                opened = self._opened(key)
         for inbox in opened:
             inbox._wake.set()
         self._fates.tell(None if key == EVERYTHING else key.removeprefix(_rows.RECEIPT))

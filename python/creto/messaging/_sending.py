@@ -347,6 +347,7 @@ class Sending:
             while (inbox := self._open_inbox(recipient))._is_full:
                 if self._mailbox._clock() >= draft.expires:
                     raise TimeoutError(f"the inbox of `{recipient}` took no message until this one expired")
+                del inbox  # where its reader leaves it meanwhile, nothing here keeps it open
                 await anyio.sleep(0.001)  # the reader, perhaps on another loop, is behind: so is the writer
             if self._mailbox._recorder is not None:
                 self._mailbox._recorder(_record(draft, recipient, envelope, digest))
