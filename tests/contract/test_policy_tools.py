@@ -712,6 +712,10 @@ def test_files_added_left_out_or_moved_are_told_apart() -> None:
     ):
         with pytest.raises(SignatureVerificationFailedError, match=message):
             verify_files(files, signature, [key.verifying_key])
+    twins = [(Path("pay/rules.cedar"), b"1"), (Path("mail/rules.cedar"), b"2")]
+    signature = sign_files(twins, key)
+    with pytest.raises(SignatureVerificationFailedError, match=r"\(changed: `rules.cedar`\)"):
+        verify_files([(twins[0][0], b"x"), twins[1]], signature, [key.verifying_key])
     other = _core.dsse_sign(key, "application/vnd.in-toto+json", b'{"_type": "x", "predicateType": "y"}')
     with pytest.raises(SignatureVerificationFailedError, match="of something else"):
         verify_files([a, b], other, [key.verifying_key])

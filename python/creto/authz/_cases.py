@@ -84,7 +84,7 @@ class Table:
     Args:
         engine: The set, installed.
         cases: The requests.
-        trust_domain: Of agents given by their short name.
+        names: Of the set's policies.
     """
 
     def __init__(self, engine: _core.PolicyEngine, cases: list[Case], names: list[str]) -> None:
@@ -236,7 +236,7 @@ def read_table(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise InvalidInputError(f"{path}: {error}") from error
     if not isinstance(data, dict):
-        raise InvalidInputError(f"{path}: a table of cases is a mapping with `policies` and `case`")
+        raise InvalidInputError(f"{path}: it holds no tables; write `policies`, and [[case]] or [[assert]]")
     return data
 
 

@@ -125,9 +125,13 @@ def _subjects(files: Iterable[File]) -> list[dict[str, Any]]:
 def _same(signed: list[dict[str, Any]], given: list[dict[str, Any]]) -> None:
     if signed == given:
         return
-    before = {each["name"]: each["digest"] for each in signed}
-    now = {each["name"]: each["digest"] for each in given}
-    changed = [name for name in now if name in before and before[name] != now[name]]
+    before, now = ([each["name"] for each in files] for files in (signed, given))
+    if before == now:
+        # Place by place: two folders can have a file of one name each.
+        changed = [name for name, was, each in zip(now, signed, given, strict=True) if was != each]
+    else:
+        digests = {each["name"]: each["digest"] for each in signed}
+        changed = [each["name"] for each in given if digests.get(each["name"], each["digest"]) != each["digest"]]
     added = [name for name in now if name not in before]
     gone = [name for name in before if name not in now]
     parts = [

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 from pydantic_settings import EnvSettingsSource
 from pydantic_settings.exceptions import SettingsError
 
@@ -131,16 +132,22 @@ def _filled(value: Any, environment: Mapping[str, str], path: Path, name: str, s
 def _resolve_paths(data: dict[str, Any], path: Path) -> None:
     """What is relative, is so to the file that names it: not to wherever the process was started."""
     for section, values in data.items():
-        field_ = Settings.model_fields.get(section)
-        model = field_.annotation if field_ else None
-        if not (isinstance(model, type) and issubclass(model, BaseModel) and isinstance(values, dict)):
+        known = _settings_of(section)
+        if not isinstance(values, dict):
             continue
         for name, inner in values.items():
-            extra = model.model_fields[name].json_schema_extra if name in model.model_fields else None
+            extra = known[name].json_schema_extra if name in known else None
             if isinstance(extra, Mapping) and extra.get("path"):
                 values[name] = (
                     [_absolute(each, path) for each in inner] if isinstance(inner, list) else _absolute(inner, path)
                 )
+
+
+def _settings_of(section: str) -> Mapping[str, FieldInfo]:
+    """The settings of a section; none where there is no such section, or it is a list."""
+    field_ = Settings.model_fields.get(section)
+    model = field_.annotation if field_ else None
+    return model.model_fields if isinstance(model, type) and issubclass(model, BaseModel) else {}
 
 
 def _absolute(value: Any, path: Path) -> Any:
@@ -169,6 +176,10 @@ def from_environment(environment: Mapping[str, str], base: Path = Path()) -> Lay
             raise InvalidInputError(
                 f"the environment variable `{name}` names no section{nearest(section, Settings.model_fields)}"
             )
+        section, _, setting = section.partition("_")
+        if not divider and setting in _settings_of(section):
+            meant = f"{PREFIX}{section.upper()}__{setting.upper()}"
+            raise InvalidInputError(f"the environment variable `{name}` says nothing; did you mean `{meant}`?")
     source = EnvSettingsSource(Settings)
     source.env_vars = {name.lower(): value for name, value in ours.items()}
     try:
