@@ -163,8 +163,6 @@ def test_a_misspelt_variable_is_found_where_its_section_is_wrong_and_where_its_n
     with pytest.raises(InvalidInputError, match="`CRETO_AUTHZ_POLICIES` says nothing; did you mean `CRETO_AUTHZ__POL"):
         load(environment={"CRETO_AUTHZ_POLICIES": '["own.cedar"]'}, system=False)
     load(environment={"CRETO_STATE": "/s", "CRETO_OTHER_PROGRAM": "1"}, system=False)
-        load(environment={"CRETO_STATE": "/s", "CRETO_OTHER_PROGRAM": "1"}, system=False).origin("common") == "default"
-    )
 
 
 def test_yaml_that_would_run_code_is_refused(loaded: Callable[..., Settings], tmp_path: Path) -> None:
