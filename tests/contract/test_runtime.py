@@ -252,6 +252,21 @@ async def test_hidden_files_are_not_in_view_and_not_deleted(bench: Bench) -> Non
     assert (bench.project / "src/.env").read_text() == "KEY=1\n"
 
 
+@pytest.mark.parametrize("instead", ["", "; echo x > src"])
+async def test_a_folder_that_holds_what_is_hidden_stays(bench: Bench, instead: str) -> None:
+    """Its removal would fail on disk when half of all that was agreed to is carried out."""
+    (bench.project / "src").mkdir()
+    (bench.project / "src/.env").write_text("KEY=1\n")
+    (bench.project / "src/code.py").write_text("pass\n")
+    async with bench.box(hidden=["src/.env"]) as box:
+        await sh(box, f"rm -r src; echo new > new{instead}")
+        found, carried = await box.settle()
+        refused = ["in the place of a folder that holds files which are not in view"] if instead else []
+        assert [change.refused for change in found if change.path == "src"] == refused
+        assert [(change.path, change.kind) for change in carried] == [("new", "added"), ("src/code.py", "deleted")]
+    assert sorted(path.name for path in bench.project.rglob("*")) == [".env", "new", "src"]
+
+
 # --- connections ------------------------------------------------------------------------------------------------------
 
 

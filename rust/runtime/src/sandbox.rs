@@ -311,9 +311,17 @@ impl Sandbox {
     pub fn changes(&self) -> Result<Vec<Change>> {
         let claimed = self.claimed()?;
         let mut found = changes::between(&claimed.lower, &claimed.upper, self.mould.limits.disk)?;
-        // What was never in view was not deleted by the program.
-        let hidden = |path: &Path| claimed.claim.hidden.iter().any(|place| path.starts_with(place));
-        found.retain(|change| change.kind != changes::Kind::Deleted || !hidden(&change.path));
+        // What was never in view was not deleted by the program: the folders that hold it stay, and nothing takes their place.
+        let hidden = &claimed.claim.hidden;
+        let holds = |path: &Path| hidden.iter().any(|place| place.starts_with(path));
+        let within = |path: &Path| hidden.iter().any(|place| path.starts_with(place));
+        found.retain(|change| change.kind != changes::Kind::Deleted || !(within(&change.path) || holds(&change.path)));
+        let is_folder = |node: &Option<changes::Node>| node.as_ref().is_some_and(|node| node.shape == changes::Shape::Folder);
+        for change in &mut found {
+            if is_folder(&change.before) && !is_folder(&change.after) && holds(&change.path) {
+                change.refused = Some("in the place of a folder that holds files which are not in view".into());
+            }
+        }
         Ok(found)
     }
 
