@@ -43,6 +43,14 @@ def guard(
             raise InvalidInputError(
                 f"`{function.__qualname__}`: write `@{type(function).__name__}` above `@layer.guard(...)`, not below it"
             )
+        called = getattr(function, "__qualname__", repr(function))  # a partial has none
+        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+            raise InvalidInputError(
+                f"`{called}` yields: a call of it does nothing yet, so the act would be over before it began; guard "
+                "what it does each time"
+            )
+        if resource is None and not hasattr(function, "__name__"):
+            raise InvalidInputError(f"`{called}` has no name to go by: say on what it acts, by `resource=`")
         signature = inspect.signature(function)
 
         def act(perform: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -71,9 +79,8 @@ def guard(
         if inspect.iscoroutinefunction(function):
             return cast(F, guarded)
         if layer._portal is None:
-            name = getattr(function, "__qualname__", repr(function))
             raise InvalidInputError(
-                f"`{name}` is not an async function, and a layer of `creto.open()` guards what is awaited: make it "
+                f"`{called}` is not an async function, and a layer of `creto.open()` guards what is awaited: make it "
                 "one, or open the layer by `creto.open_blocking()`"
             )
         return cast(F, guarded_blocking)

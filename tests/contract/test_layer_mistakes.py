@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,14 @@ async def later() -> int:
     return 1
 
 
+def each() -> Iterator[int]:
+    yield 1
+
+
+async def each_later() -> AsyncIterator[int]:
+    yield 1
+
+
 @pytest.mark.parametrize(
     ("wrong", "text"),
     [
@@ -57,6 +65,9 @@ async def later() -> int:
             lambda layer, a: layer.guard("tool:call")(staticmethod(later)),
             "`later`: write `@staticmethod` above `@layer.guard(...)`, not below it",
         ),
+        (lambda layer, a: layer.guard("tool:call")(each), "`each` yields: a call of it does nothing yet"),
+        (lambda layer, a: layer.guard("tool:call")(each_later), "`each_later` yields: a call of it does nothing yet"),
+        (lambda layer, a: layer.guard("tool:call")(partial(later)), "has no name to go by: say on what it acts"),
         (lambda layer, a: layer.guard(later), 'write `@layer.guard("tool:call")` above the function'),
     ],
 )
