@@ -7,6 +7,7 @@ import re
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from enum import IntEnum
+from importlib import resources
 from ipaddress import ip_address
 from pathlib import Path
 from types import MappingProxyType
@@ -306,7 +307,8 @@ def run(capsys: pytest.CaptureFixture[str]) -> Any:
     def run(*arguments: str | Path, code: int = 0) -> str:
         capsys.readouterr()
         assert main([str(argument) for argument in arguments]) == code
-        return capsys.readouterr().out
+        told = capsys.readouterr()
+        return told.out or told.err
 
     return run
 
@@ -361,6 +363,41 @@ permit (principal is Agent, action == Action::"fs:write", resource == Path::"not
     assert "2 files: 1 error, 2 warnings" in out
 
 
+def test_what_a_policy_expects_of_itself_is_not_told_of_names_either(run: Any, tmp_path: Path) -> None:
+    file = tmp_path / "own.cedar"
+    file.write_text(
+        '@id("a") @expect("agent-name, annotation") @audti("after")\n'
+        'permit (principal == Agent::"a", action == Action::"tool:call", resource == Tool::"s");\n'
+        '@id("b") permit (principal == Agent::"b;", action == Action::"tool:call", resource == Tool::"s"); // @audti\n'
+    )
+    out = run("policy", "check", file)
+    assert f"{file}:3:31: warning [agent-name]: no agent has the id `b;`" in out
+    assert "1 file: 0 errors, 1 warning" in out
+
+
+def test_a_set_without_a_policy_and_a_file_without_entities_are_told(run: Any, tmp_path: Path) -> None:
+    file, nothing = tmp_path / "none.cedar", tmp_path / "nothing.json"
+    file.write_text("// to be written\n\n")
+    nothing.write_text("\n")
+    out = run("policy", "check", file)
+    assert f"{file}: warning [empty]: the set holds no policy: every act is denied" in out
+    told = run("policy", "check", file, "--entities", nothing, code=2)
+    assert f"`{nothing}` holds no entities: write a JSON array of them" in told
+
+
+def test_of_several_files_the_one_that_is_wrong_is_named(run: Any, tmp_path: Path) -> None:
+    first, second, third = (tmp_path / f"{name}.cedar" for name in ("first", "second", "third"))
+    first.write_text('@id("x")\npermit (principal is Agent, action == Action::"tool:call", resource == Tool::"s");\n')
+    second.write_text(
+        '\n@id("x")\nforbid (principal is Agent, action == Action::"tool:call", resource == Tool::"t");\n'
+    )
+    third.write_text("// deep\npermit (principal, action, resource) when { " + "(" * 100 + "true" + ")" * 100 + " };")
+    assert f"{second}:2:1: error [id]: two policies are named `x`" in run("policy", "check", first, second, code=1)
+    assert f"{third}:2: error [parse]: nested deeper than 64" in run("policy", "check", first, third, code=1)
+    told = run("policy", "explain", "a", "tool:call", "s", "--policies", first, "--policies", second, code=2)
+    assert "two policies are named `x`" in told
+
+
 def test_the_starters_work_where_they_are_written(run: Any, tmp_path: Path) -> None:
     assert "coding" in run("policy", "new")
     said = run("policy", "new", "coding", tmp_path / "p")
@@ -380,6 +417,21 @@ def test_who_takes_a_file_of_assertions_for_a_table_of_cases_is_told_which_comma
     for command, file, meant in (("test", "coding.proofs.toml", "prove"), ("prove", "coding.toml", "test")):
         assert main(["policy", command, str(tmp_path / file)]) == 2
         assert f"with `creto policy {meant} {tmp_path / file}`" in capsys.readouterr().err
+
+
+def test_a_case_whose_context_does_not_read_is_named_and_so_is_the_file_that_is_wrong(run: Any, tmp_path: Path) -> None:
+    set_, table = tmp_path / "set.cedar", tmp_path / "cases.toml"
+    set_.write_text(
+        'permit (principal is Agent, action == Action::"tool:call", resource)\nwhen { context.amount > 3 };'
+    )
+    (tmp_path / "other.cedar").write_text("// nothing\n\n")
+    table.write_text(
+        'policies = ["other.cedar", "set.cedar"]\n[[case]]\nname = "pays"\nagent = "a"\naction = "tool:call"\n'
+        'resource = "pay"\ncontext = { amount = { decimal = "ten" } }\nexpect = "deny"\n'
+    )
+    assert f"{set_}:2:8: for policy" in run("policy", "test", table, code=2)
+    set_.write_text('permit (principal is Agent, action == Action::"tool:call", resource);')
+    assert "case `pays`: the context does not read" in run("policy", "test", table, code=2)
 
 
 def test_a_case_that_fails_says_what_was_expected(run: Any, tmp_path: Path) -> None:
@@ -435,6 +487,11 @@ def test_explain_says_why(run: Any) -> None:
     assert "permit `read-working-folder`: applies" in out
     assert "when " in out
     assert ': true (context.path is ".env")' in out
+    paid = ("policy", "explain", "a", "tool:call", "send_money", "--policies")
+    file = Path(str(resources.files("creto.authz").joinpath("starter", "finance.cedar")))
+    for amount in ("25.5", '{"decimal": "25.5"}', '{"__extn": {"fn": "decimal", "arg": "25.5"}}'):
+        context = f'{{"amount": {amount}, "currency": "EUR", "to": "b"}}'
+        assert run(*paid, file, "--context", context).startswith("allowed by `pay`")
 
 
 def test_a_name_that_looks_like_another_is_another_in_every_form_of_a_check() -> None:
@@ -511,6 +568,28 @@ def test_what_a_source_gives_that_is_no_entity_is_told_as_that_and_changes_nothi
         assert text in str(caught.value)
         assert len(str(caught.value)) < 10_000
         assert authz.check_nowait('Agent::"a"', "secret:use", "key").outcome == "allow"
+
+
+def test_what_a_source_no_longer_names_is_again_what_was_installed() -> None:
+    named = [member("a", level=1), member("a", level=1) | {"uid": {"type": "Agent", "id": "other"}}]
+    authz = AuthzClient(sources=[lambda: named])
+    revoked = member("a", level=0)
+    forbid = "forbid (principal, action, resource) unless { principal has level && principal.level > 0 };"
+    authz.install("permit (principal, action, resource);" + forbid, SCHEMA, [revoked])
+    assert not authz.check_nowait(AGENT, "tool:call", "x")
+    assert anyio.run(authz.refresh) == 2
+    assert authz.check_nowait(AGENT, "tool:call", "x")
+    named.clear()
+    assert anyio.run(authz.refresh) == 2
+    told = authz.explain(AGENT, "tool:call", "x")[1]["conditions"][0]["given"]
+    assert ("principal.level", "0") in told
+    assert not authz.check_nowait('Agent::"other"', "tool:call", "x")
+    assert anyio.run(authz.refresh) == 0
+
+
+def test_a_name_of_a_file_is_no_source_of_entities() -> None:
+    with pytest.raises(InvalidInputError, match=re.escape("`'entities.json'` is no source of entities: give a Path")):
+        AuthzClient(sources=["entities.json"])
 
 
 def test_of_two_refreshes_at_once_the_later_one_has_the_last_word() -> None:

@@ -40,7 +40,8 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp
     def run(*arguments: str | Path, code: int = 0) -> str:
         capsys.readouterr()
         assert main([str(argument) for argument in arguments]) == code
-        return capsys.readouterr().out
+        told = capsys.readouterr()
+        return told.out or told.err
 
     return run
 
@@ -52,8 +53,11 @@ def compare(old: str, new: str, schema: str | None = None) -> dict[str, Any]:
 def decision(policies: str, example: dict[str, Any], schema: str | None = None) -> _core.Decision:
     """What the engine says to a request that a proof showed."""
     engine = _core.PolicyEngine()
-    engine.install(policies, schema or starter_schema(), example["entities"])
-    context = json.loads(example["context"])
+    entities, context = (
+        each if isinstance(each, str) else json.dumps(each) for each in (example["entities"], example["context"])
+    )
+    engine.install(policies, schema or starter_schema(), entities)
+    context = json.loads(context)
     return engine.check_nowait(example["principal"], example["action"], example["resource"], context)
 
 
@@ -247,6 +251,35 @@ def test_analyze_shows_a_request_and_exits_with_one_where_something_is_newly_all
     run("policy", "analyze", "--equivalent", new, old, code=1)
     assert "both sets answer every request alike: proved for all " in run("policy", "analyze", old, old)
     assert json.loads(run("--json", "policy", "analyze", old, new, code=1))["changes"][0]["after"] == "allow"
+
+
+def test_a_set_of_several_files_is_given_as_its_folder_and_what_is_shown_can_be_asked_again(
+    run: Any, tmp_path: Path
+) -> None:
+    before, after, table = tmp_path / "before", tmp_path / "after", tmp_path / "cases.yaml"
+    for folder, most in ((before, "10.0"), (after, "20.0")):
+        folder.mkdir()
+        (folder / "a.cedar").write_text(
+            '@id("pay") permit (principal, action == Action::"tool:call", resource == Tool::"pay")\n'
+            f'when {{ context has amount && context.amount.lessThan(decimal("{most}")) }};'
+        )
+        (folder / "b.cedar").write_text(f'@id("read") {READ};')
+        (folder / "notes.md").write_text("no policies")
+    [change, *_] = json.loads(run("policy", "analyze", before, after, "--json", code=1))["changes"]
+    shown = change["example"]
+    case = {
+        "agent": 'Agent::""',
+        "action": "tool:call",
+        "resource": "pay",
+        "context": shown["context"],
+        "expect": change["after"],
+        "policy": "pay",
+    }
+    for folder, code in ((after, 0), (before, 1)):
+        files = [f"{folder.name}/{name}.cedar" for name in "ab"]
+        table.write_text(json.dumps({"policies": files, "entities": shown["entities"], "case": [case]}))
+        run("policy", "test", table, code=code)
+    assert "no file in it ends in `.cedar`" in run("policy", "analyze", tmp_path, after, code=2)
 
 
 def test_without_a_solver_the_command_says_what_to_install(

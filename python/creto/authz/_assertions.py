@@ -55,7 +55,7 @@ class Assertions:
             raise InvalidInputError(
                 f"{path}: `{min(map(str, unknown))}` is not known; there are policies, schema and assert"
             )
-        policies = "\n".join(named_files(path, data))
+        policies = "\n".join(text for _, text in named_files(path, data))
         schema = named_text(path, data, "schema") or starter_schema()
         listed = [_assertion(path, number, each) for number, each in enumerate(rows(path, data, "assert"), 1)]
         if not listed:

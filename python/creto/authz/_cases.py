@@ -13,7 +13,18 @@ from creto import _core
 from creto._circumstances import circumstances
 from creto.errors import InvalidInputError
 
-__all__ = ["EXPECTED", "Case", "Coverage", "Result", "Table", "named_files", "named_text", "read_table", "rows"]
+__all__ = [
+    "EXPECTED",
+    "Case",
+    "Coverage",
+    "Result",
+    "Table",
+    "named_files",
+    "named_text",
+    "read_table",
+    "rows",
+    "written",
+]
 
 EXPECTED = ("allow", "deny", "ask")
 
@@ -111,7 +122,6 @@ class Table:
             raise InvalidInputError(
                 f"{path}: `{min(map(str, unknown))}` is not known; there are policies, schema, entities and case"
             )
-        text = "\n".join(named_files(path, data))
         entities = data.get("entities")
         if isinstance(entities, list):
             import json
@@ -119,10 +129,10 @@ class Table:
             given = json.dumps(entities, default=str)
         else:
             given = named_text(path, data, "entities") or "[]"
-        from creto.authz._starter import starter_schema
+        from creto.authz._configured import PolicySet
 
         engine = _core.PolicyEngine()
-        engine.install(text, named_text(path, data, "schema") or starter_schema(), given)
+        PolicySet.of(named_files(path, data), named_text(path, data, "schema")).install(engine, given)
         cases = [_case(path, number, each, trust_domain) for number, each in enumerate(rows(path, data, "case"), 1)]
         if not cases:
             raise InvalidInputError(f"{path}: there is no case; write [[case]] with agent, action, resource and expect")
@@ -138,19 +148,23 @@ class Table:
             except InvalidInputError as error:  # nothing is done on what may be another place: no policy is asked
                 results.append(Result(case, "deny", error.message))
                 continue
-            decision = self.engine.check_nowait(case.agent, case.action, case.resource, context)
+            try:
+                decision = self.engine.check_nowait(case.agent, case.action, case.resource, context)
+                explained = self.engine.explain(case.agent, case.action, case.resource, context)
+            except InvalidInputError as error:  # it would be denied too, and is no case that anybody means
+                raise InvalidInputError(f"case `{case.name}`: {error.what}") from None
             outcome = {"oversight": "ask"}.get(decision.outcome, decision.outcome)
             why = {
                 "allow": f"permitted by `{decision.permit}`",
                 "ask": "asked by " + ", ".join(f"`{each}`" for each in decision.policy_ids),
             }.get(outcome, decision.reason or "")
             results.append(Result(case, outcome, why))
-            coverage.add(self.engine.explain(case.agent, case.action, case.resource, context))
+            coverage.add(explained)
         return results, coverage
 
 
-def named_files(path: Path, data: Mapping[str, Any]) -> list[str]:
-    """The texts of the policy files that a table names beside it.
+def named_files(path: Path, data: Mapping[str, Any]) -> list[tuple[Path, str]]:
+    """The policy files that a table names beside it, each with its text.
 
     Args:
         path: The table.
@@ -163,7 +177,7 @@ def named_files(path: Path, data: Mapping[str, Any]) -> list[str]:
     named = [named] if isinstance(named, str) else named
     if not isinstance(named, list) or not named or not all(isinstance(name, str) for name in named):
         raise InvalidInputError(f"{path}: name the policy files under `policies`")
-    return [_beside(path, name) for name in named]
+    return [(path.parent / name, _beside(path, name)) for name in named]
 
 
 def named_text(path: Path, data: Mapping[str, Any], key: str) -> str | None:
@@ -261,7 +275,7 @@ def _case(path: Path, number: int, given: Mapping[str, Any], trust_domain: str) 
     if "://" not in agent and '"' not in agent:
         agent = f"spiffe://{trust_domain}/agent/{agent}"
     action, resource = need("action"), need("resource")
-    context = {name: _value(value) for name, value in (given.get("context") or {}).items()}
+    context = {name: written(value) for name, value in (given.get("context") or {}).items()}
     name, policy = given.get("name"), given.get("policy")
     return Case(
         str(name) if name else f"{action} on {resource}",
@@ -274,16 +288,24 @@ def _case(path: Path, number: int, given: Mapping[str, Any], trust_domain: str) 
     )
 
 
-def _value(value: Any) -> Any:
-    """Text stands for itself; `{decimal = "1.0"}` for Cedar's decimal, and likewise `ip`, `datetime`, `duration`."""
+def written(value: Any) -> Any:
+    """A value of a context as people write it: `{decimal = "1.0"}` is Cedar's, likewise `ip`, `datetime`, `duration`.
+
+    Args:
+        value: As TOML, YAML or JSON gives it.
+
+    Example:
+        >>> written({"decimal": "1.0"}), written(["a", 0.1])
+        ({'__extn': {'fn': 'decimal', 'arg': '1.0'}}, ['a', Decimal('0.1')])
+    """
     if isinstance(value, Mapping):
         if len(value) == 1:
             ((name, inner),) = value.items()
             if name in ("decimal", "ip", "datetime", "duration") and isinstance(inner, str):
                 return {"__extn": {"fn": name, "arg": inner}}
-        return {name: _value(inner) for name, inner in value.items()}
+        return {name: written(inner) for name, inner in value.items()}
     if isinstance(value, list):
-        return [_value(inner) for inner in value]
+        return [written(inner) for inner in value]
     if isinstance(value, float):
         return Decimal(str(value))  # a case is written by hand: 0.1 is meant as it stands
     return value

@@ -99,6 +99,9 @@ class AuthzClient:
         sources: Where entities come from at `refresh`: files in Cedar's JSON, callables (async ones too) that give
             entities, or anything with a `policy_entities()` method. None of them is asked during a check.
 
+    Raises:
+        InvalidInputError: A source is none of these.
+
     Example:
         >>> from creto.authz import AuthzClient
         >>> authz = AuthzClient()
@@ -112,7 +115,14 @@ class AuthzClient:
     def __init__(self, engine: _core.PolicyEngine | None = None, *, sources: Iterable[EntitySource] = ()) -> None:
         self.engine = engine if engine is not None else _core.PolicyEngine()
         self.sources = tuple(sources)
+        for source in self.sources:
+            if not (isinstance(source, Path) or callable(source) or hasattr(source, "policy_entities")):
+                raise InvalidInputError(
+                    f"`{source!r}` is no source of entities: give a Path, a callable, or what has `policy_entities()`"
+                )
         self._known: dict[tuple[str, str], str] = {}
+        # What was given with the policies; it counts again where a source no longer names what it named.
+        self._given: dict[tuple[str, str], str] = {}
         # A source that was asked earlier must not have the last word over one that was asked later.
         self._refreshing = anyio.Lock()
         # What one thread installs is put beside what another has taken over by then.
@@ -150,12 +160,15 @@ class AuthzClient:
         from creto.authz._starter import starter_schema
 
         text = entities if isinstance(entities, str) else f"[{','.join(map(entity_text, entities))}]"
+        given: dict[tuple[str, str], str] = {}
+        if self.sources:
+            given = {uid_of(entity): entity_text(entity) for entity in entities_of(text or "[]", "the text")}
         with self._changing:
             if self._known:
                 # A new set of policies does not make the sources' entities unknown: who was revoked stays revoked.
-                given = {uid_of(entity): entity_text(entity) for entity in entities_of(text, "the text")}
                 text = f"[{','.join((given | self._known).values())}]"
             _, warnings = self.engine.install(policies, schema if schema is not None else starter_schema(), text)
+            self._given = given
         return warnings
 
     def check_nowait(
@@ -371,7 +384,9 @@ class AuthzClient:
         texts = {uid: entity_text(entity) for uid, entity in fresh.items()}
         with self._changing:
             changed = [text for uid, text in texts.items() if self._known.get(uid) != text]
-            gone = [uid for uid in self._known if uid not in texts]
+            dropped = [uid for uid in self._known if uid not in texts]
+            changed += [self._given[uid] for uid in dropped if uid in self._given]
+            gone = [uid for uid in dropped if uid not in self._given]
             if changed:
                 self.engine.upsert_entities(f"[{','.join(changed)}]")
             if gone:

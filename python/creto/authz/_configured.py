@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +31,7 @@ __all__ = [
     "tried",
 ]
 
-_PLACE = re.compile(r"line (\d+), column (\d+)")
+_PLACE = re.compile(r"line (\d+), column (\d+)|policies, line (\d+)")
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,22 @@ class PolicySet:
     lines: tuple[int, ...] = ()
     signed: int | None = None
 
+    @classmethod
+    def of(cls, files: Sequence[tuple[Path, str]], schema: str | None) -> PolicySet:
+        """Files and their texts as one set, without entities.
+
+        Args:
+            files: Of policies, in their order.
+            schema: Its text; that of the starter sets without one.
+        """
+        return cls(
+            "\n".join(text for _, text in files),
+            schema if schema is not None else starter_schema(),
+            [],
+            tuple(path for path, _ in files),
+            tuple(text.count("\n") + 1 for _, text in files),
+        )
+
     def install(self, engine: _core.PolicyEngine, entities: str) -> tuple[bytes, list[dict[str, Any]]]:
         """Puts it in force; its digest and what is noted about it.
 
@@ -72,8 +88,8 @@ class PolicySet:
     def _place(self, found: re.Match[str]) -> str:
         if not self.files:
             return found[0]
-        file, line = in_file(int(found[1]), self.files, self.lines)
-        return f"{file}:{line}:{found[2]}"
+        file, line = in_file(int(found[1] or found[3]), self.files, self.lines)
+        return ":".join([str(file), str(line), *([found[2]] if found[2] else [])])
 
 
 def in_file(line: int, files: Sequence[Path], lines: Sequence[int]) -> tuple[Path, int]:
@@ -126,19 +142,15 @@ def configured(settings: Settings) -> PolicySet:
         signature = text_of(authz.signature, settings.read("authz.signature", authz.signature))
         trusted = read_keys(text_of(*file) for file in keys)
         signed = signed_at(verify_files([*policies, *schema, *entities], signature, trusted))
-    texts: dict[str, Any] = _joined(policies) if policies else {"policies": starter()}
-    return PolicySet(
-        **texts,
-        schema=text_of(*schema[0]) if schema else starter_schema(),
+    chosen = PolicySet.of(
+        [(path, text_of(path, content)) for path, content in policies], text_of(*schema[0]) if schema else None
+    )
+    return replace(
+        chosen,
+        policies=chosen.policies if policies else starter(),
         entities=[entity for path, text in entities for entity in entities_of(text, f"`{path}`")],
         signed=signed,
     )
-
-
-def _joined(files: Sequence[tuple[Path, bytes]]) -> dict[str, Any]:
-    texts = [text_of(*file) for file in files]
-    lines = tuple(text.count("\n") + 1 for text in texts)
-    return {"policies": "\n".join(texts), "files": tuple(path for path, _ in files), "lines": lines}
 
 
 def shadowed(settings: Settings, chosen: PolicySet) -> PolicySet | None:
@@ -149,7 +161,10 @@ def shadowed(settings: Settings, chosen: PolicySet) -> PolicySet | None:
         chosen: The set in force.
     """
     files = settings.files("authz.shadow", settings.authz.shadow)
-    return PolicySet(**_joined(files), schema=chosen.schema, entities=chosen.entities) if files else None
+    if not files:
+        return None
+    beside = PolicySet.of([(path, text_of(path, content)) for path, content in files], chosen.schema)
+    return replace(beside, entities=chosen.entities)
 
 
 def installed_shadow(shadow: PolicySet | None, entities: str) -> _core.PolicyEngine | None:

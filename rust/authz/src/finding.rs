@@ -47,12 +47,29 @@ impl Finding {
         }
     }
 
-    /// Line and column, from one, of the finding in `text`.
-    pub fn position(&self, text: &str) -> Option<(usize, usize)> {
-        let (offset, _) = self.span?;
-        let before = text.get(..offset)?;
-        let line_start = before.rfind('\n').map_or(0, |at| at + 1);
-        Some((before.matches('\n').count() + 1, before.get(line_start..)?.chars().count() + 1))
+    /// Line and column, from one, of the finding in the text of these lines.
+    pub fn position(&self, lines: &Lines<'_>) -> Option<(usize, usize)> {
+        lines.place(self.span?.0)
+    }
+}
+
+/// Where the lines of a text begin, so that many findings in a long one are placed without reading it for each.
+pub struct Lines<'a> {
+    text: &'a str,
+    starts: Vec<usize>,
+}
+
+impl<'a> Lines<'a> {
+    /// The lines of a text.
+    pub fn of(text: &'a str) -> Self {
+        let starts = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
+        Self { text, starts }
+    }
+
+    fn place(&self, offset: usize) -> Option<(usize, usize)> {
+        let line = self.starts.partition_point(|start| *start <= offset);
+        let start = *self.starts.get(line.checked_sub(1)?)?;
+        Some((line, self.text.get(start..offset)?.chars().count() + 1))
     }
 }
 

@@ -42,6 +42,7 @@ fn is_hidden(c: char) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::finding::Lines;
 
     #[test]
     fn what_is_not_seen_is_named_with_its_line_and_what_is_seen_is_not() {
@@ -50,7 +51,7 @@ mod tests {
             let text = format!("// fine\n// wrong {c} {c}\n");
             let found = hidden(&text);
             assert_eq!(found.len(), 1, "{:x}", u32::from(c));
-            assert_eq!(found[0].position(&text), Some((2, 10)));
+            assert_eq!(found[0].position(&Lines::of(&text)), Some((2, 10)));
             assert!(found[0].message.contains(&format!("U+{:04X}", u32::from(c))));
         }
     }

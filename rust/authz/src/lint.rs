@@ -3,10 +3,12 @@
 use crate::annotation::lifted_by;
 use crate::finding::{Finding, Severity};
 use crate::parts::each_part;
+use crate::scopes::{Read, Scopes};
 use crate::source::on_large_stack;
 use cedar_policy::{PolicySet, pst};
 use cedar_policy_core::ast;
 use pst::{ActionConstraint, BinaryOp, Clause, Effect, Expr, PrincipalConstraint, ResourceConstraint, Template, UnaryOp};
+use std::collections::{HashMap, HashSet};
 
 /// Warnings about a set, in its order.
 pub fn lint(set: &PolicySet) -> Vec<Finding> {
@@ -25,6 +27,16 @@ fn warnings(set: &PolicySet) -> Vec<Finding> {
             read.push((policy.id().to_string(), span, form.body().clone()));
         }
     }
+    let first = first_alike(&read);
+    let forbidden = Forbidden::of(&read);
+    let unconditional =
+        Scopes::of(read.iter().enumerate().filter(|(at, (_, _, body))| first.get(*at) == Some(at) && body.clauses().is_empty()));
+    // A forbid that holds where nothing is given that it asks for may be the one that catches who leaves something out.
+    let catching = Scopes::of(
+        read.iter()
+            .enumerate()
+            .filter(|(_, (_, _, body))| body.effect == Effect::Forbid && without(body, &Facts::of(body).optional) == Some(true)),
+    );
     let mut found = Vec::new();
     for (at, (id, span, body)) in read.iter().enumerate() {
         let mut warn = |rule: &'static str, message: String, help: &str| {
@@ -47,7 +59,7 @@ fn warnings(set: &PolicySet) -> Vec<Finding> {
                     format!("policy `{id}` permits everything to everybody"),
                     "name a principal, an action or a resource, or give it a condition",
                 );
-            } else if anybody && !read.iter().any(|(_, _, other)| other.effect == Effect::Forbid && meets(&body.action, &other.action)) {
+            } else if anybody && !forbidden.meets(&body.action) {
                 warn(
                     "unconditional",
                     format!("policy `{id}` permits its actions to everybody, on everything, and no policy forbids any of them"),
@@ -55,28 +67,23 @@ fn warnings(set: &PolicySet) -> Vec<Finding> {
                 );
             }
         }
-        for (other, _, earlier) in read.iter().take(at) {
-            if same(earlier, body) && oversight(other, earlier) == oversight(id, body) {
-                warn("duplicate", format!("policy `{id}` says the same as `{other}`"), "delete one of them");
-            }
+        if let Some((other, _, _)) = first.get(at).filter(|first| **first < at).and_then(|first| read.get(*first)) {
+            warn("duplicate", format!("policy `{id}` says the same as `{other}`"), "delete one of them");
         }
-        for (other, _, wider) in &read {
-            // An annotation is a reason to have the narrower policy beside the wider one.
-            let covers = other != id
-                && wider.effect == body.effect
-                && wider.clauses().is_empty()
+        // An annotation is a reason to have the narrower policy beside the wider one.
+        let wider = |(other, _, wider): &&Read| {
+            wider.effect == body.effect
                 && !same(wider, body)
                 // A forbid that nobody can lift covers those that somebody can; who is asked differs by name.
                 && (oversight(other, wider).is_none() || oversight(other, wider) == oversight(id, body))
                 && !body.annotations.contains_key("audit")
-                && covers(wider, body);
-            if covers {
-                warn(
-                    "shadowed",
-                    format!("policy `{id}` never matters: `{other}` has no condition and covers all that it covers"),
-                    "delete it, or narrow the other",
-                );
-            }
+        };
+        if let Some((other, _, _)) = unconditional.covering(body).find(wider) {
+            warn(
+                "shadowed",
+                format!("policy `{id}` never matters: `{other}` has no condition and covers all that it covers"),
+                "delete it, or narrow the other",
+            );
         }
         for key in ["id", "oversight"] {
             if let Some(name) = body.annotations.get(key).filter(|name| mixes_alphabets(name)) {
@@ -87,14 +94,7 @@ fn warnings(set: &PolicySet) -> Vec<Finding> {
                 );
             }
         }
-        let mut facts = Facts::default();
-        for clause in body.clauses() {
-            let (Clause::When(expr) | Clause::Unless(expr)) = clause;
-            facts.read(expr);
-            if let Clause::When(expr) = clause {
-                facts.look(expr);
-            }
-        }
+        let facts = Facts::of(body);
         if facts.all_of.iter().any(|set| !facts.asked_empty.contains(set)) {
             warn(
                 "empty-set",
@@ -106,11 +106,11 @@ fn warnings(set: &PolicySet) -> Vec<Finding> {
             let absent = &facts.optional;
             let free = !absent.is_empty() && without(body, absent) == Some(false);
             // Another forbid may be there for who leaves it out.
-            let caught = |(other, _, forbid): &(String, _, Template)| {
+            let caught = |(other, _, forbid): &Read| {
                 let as_strict = oversight(other, forbid).is_none() || oversight(other, forbid) == oversight(id, body);
-                forbid.effect == Effect::Forbid && as_strict && covers(forbid, body) && without(forbid, absent) == Some(true)
+                as_strict && without(forbid, absent) == Some(true)
             };
-            if free && !read.iter().any(caught) {
+            if free && !catching.covering(body).any(caught) {
                 let names: Vec<String> = absent.iter().map(|path| format!("`context.{}`", path.join("."))).collect();
                 warn(
                     "guarded-forbid",
@@ -135,9 +135,10 @@ fn warnings(set: &PolicySet) -> Vec<Finding> {
         }
     }
     // Who wrote `@expect("rule")` on a policy has seen it.
+    let expected: HashMap<&String, _> =
+        read.iter().filter_map(|(id, _, body)| body.annotations.get("expect").map(|rules| (id, rules))).collect();
     found.retain(|finding| {
-        let own = read.iter().find(|(id, _, _)| Some(id) == finding.policy.as_ref());
-        let expected = own.and_then(|(_, _, body)| body.annotations.get("expect"));
+        let expected = finding.policy.as_ref().and_then(|id| expected.get(id));
         !expected.is_some_and(|rules| rules.split(',').any(|rule| rule.trim() == finding.rule))
     });
     found
@@ -158,13 +159,44 @@ fn mixes_alphabets(name: &str) -> bool {
     seen.next().is_some_and(|first| seen.any(|other| other != first))
 }
 
-/// True where some action may fit both; a group that is named by one of them may hold what the other names.
-fn meets(a: &ActionConstraint, b: &ActionConstraint) -> bool {
-    match (a, b) {
-        (ActionConstraint::Any, _) | (_, ActionConstraint::Any) => true,
-        (ActionConstraint::Eq(one), ActionConstraint::Eq(other)) => one == other,
-        // What the groups hold is the schema's to say; where it is not known, the doubt is the policy's.
-        _ => true,
+/// For each policy the first that says the same, with the same annotations of ours; itself, where none does before it.
+fn first_alike(read: &[Read]) -> Vec<usize> {
+    let mut places = HashMap::new();
+    let wording = |(id, _, body): &Read| {
+        let scope = (&body.principal, &body.action, &body.resource);
+        format!("{:?}", (body.effect == Effect::Permit, scope, body.clauses(), audited(body), oversight(id, body)))
+    };
+    read.iter().enumerate().map(|(at, policy)| *places.entry(wording(policy)).or_insert(at)).collect()
+}
+
+/// The actions that forbids speak of.
+#[derive(Default)]
+struct Forbidden<'a> {
+    any: bool,
+    /// Some forbid speaks of a group or of all: what the groups hold is the schema's to say, and the doubt is the policy's.
+    many: bool,
+    named: HashSet<&'a pst::EntityUID>,
+}
+
+impl<'a> Forbidden<'a> {
+    fn of(read: &'a [Read]) -> Self {
+        let mut forbidden = Self::default();
+        for (_, _, body) in read.iter().filter(|(_, _, body)| body.effect == Effect::Forbid) {
+            forbidden.any = true;
+            match &body.action {
+                ActionConstraint::Eq(action) => _ = forbidden.named.insert(action),
+                _ => forbidden.many = true,
+            }
+        }
+        forbidden
+    }
+
+    /// True where some action may fit both this and a forbid.
+    fn meets(&self, action: &ActionConstraint) -> bool {
+        match action {
+            ActionConstraint::Eq(action) => self.many || self.named.contains(action),
+            _ => self.any,
+        }
     }
 }
 
@@ -184,28 +216,6 @@ fn oversight<'a>(id: &'a str, body: &'a Template) -> Option<&'a str> {
 
 fn audited(body: &Template) -> bool {
     body.annotations.get("audit").is_some_and(|when| when == "after")
-}
-
-fn covers(wider: &Template, narrower: &Template) -> bool {
-    let principal = match (&wider.principal, &narrower.principal) {
-        (PrincipalConstraint::Any, _) => true,
-        (PrincipalConstraint::Is(kind), PrincipalConstraint::IsIn(other, _)) => kind == other,
-        (PrincipalConstraint::In(entity), PrincipalConstraint::IsIn(_, other) | PrincipalConstraint::Eq(other)) => entity == other,
-        (a, b) => a == b,
-    };
-    let resource = match (&wider.resource, &narrower.resource) {
-        (ResourceConstraint::Any, _) => true,
-        (ResourceConstraint::Is(kind), ResourceConstraint::IsIn(other, _)) => kind == other,
-        (ResourceConstraint::In(entity), ResourceConstraint::IsIn(_, other) | ResourceConstraint::Eq(other)) => entity == other,
-        (a, b) => a == b,
-    };
-    let action = match (&wider.action, &narrower.action) {
-        (ActionConstraint::Any, _) => true,
-        (ActionConstraint::In(many), ActionConstraint::Eq(one)) => many.contains(one),
-        (ActionConstraint::In(many), ActionConstraint::In(few)) => few.iter().all(|one| many.contains(one)),
-        (a, b) => a == b,
-    };
-    principal && resource && action
 }
 
 /// The attributes of the context that are asked for, each by its path.
@@ -269,6 +279,18 @@ struct Facts {
 }
 
 impl Facts {
+    fn of(body: &Template) -> Self {
+        let mut facts = Self::default();
+        for clause in body.clauses() {
+            let (Clause::When(expr) | Clause::Unless(expr)) = clause;
+            facts.read(expr);
+            if let Clause::When(expr) = clause {
+                facts.look(expr);
+            }
+        }
+        facts
+    }
+
     /// An attribute that is read of who may be no entity.
     fn unguarded(&self) -> Option<&String> {
         self.read.iter().find(|path| !self.asked.contains(path))
@@ -330,6 +352,14 @@ mod tests {
             (
                 "permit (principal is U, action == Action::\"a\", resource); permit (principal is U, action == Action::\"a\", resource);",
                 vec!["duplicate"],
+            ),
+            (
+                "forbid (principal is U, action, resource); forbid (principal is U, action, resource); forbid (principal is U, action, resource);",
+                vec!["duplicate", "duplicate"],
+            ),
+            (
+                "permit (principal is U, action, resource); permit (principal is U, action == Action::\"a\", resource is F); permit (principal is U, action == Action::\"a\", resource);",
+                vec!["shadowed", "shadowed"],
             ),
             (
                 "permit (principal, action == Action::\"a\", resource is F); permit (principal == U::\"x\", action == Action::\"a\", resource is F);",

@@ -2,11 +2,13 @@
 
 use crate::ancestry;
 use crate::annotation;
-use crate::finding::{Finding, Severity};
+use crate::finding::{Finding, Lines, Severity};
 use crate::limits::{Limits, check_json, check_text};
 use cedar_policy::{
     Entities, EntityId, EntityUid, Policy, PolicyId, PolicySet, Schema, SchemaFragment, Template, ValidationMode, Validator,
 };
+use cedar_policy_core::ast;
+use cedar_policy_core::parser::Loc;
 use creto_enablement_common::{Digest, Error, ErrorKind, Result, ResultExt};
 use sha2::{Digest as _, Sha256};
 use std::collections::{HashMap, HashSet};
@@ -154,7 +156,7 @@ fn named(set: &PolicySet) -> Result<PolicySet, Vec<Finding>> {
     let mut taken = HashSet::new();
     let mut renamed = PolicySet::new();
     let mut found = Vec::new();
-    let mut claim = |id: PolicyId| {
+    let mut claim = |id: PolicyId, place: Option<&Loc>| {
         let fresh = taken.insert(id.clone());
         if !fresh {
             found.push(Finding {
@@ -163,21 +165,23 @@ fn named(set: &PolicySet) -> Result<PolicySet, Vec<Finding>> {
                 policy: Some(id.to_string()),
                 message: format!("two policies are named `{id}`"),
                 help: Some("give each an `@id` of its own".to_owned()),
-                span: None,
+                span: place.map(|loc| (loc.span.offset(), loc.span.len())),
             });
         }
         fresh
     };
     for policy in set.policies() {
         let id = policy.annotation("id").filter(|id| !id.is_empty()).map_or_else(|| policy.id().clone(), PolicyId::new);
-        if claim(id.clone()) {
+        let inner: &ast::Policy = policy.as_ref();
+        if claim(id.clone(), inner.loc()) {
             let policy: Policy = policy.new_id(id);
             renamed.add(policy).map_err(|e| vec![Finding::from_diagnostic(Severity::Error, "parse", None, &e)])?;
         }
     }
     for template in set.templates() {
         let id = template.annotation("id").filter(|id| !id.is_empty()).map_or_else(|| template.id().clone(), PolicyId::new);
-        if claim(id.clone()) {
+        let inner: &ast::Template = template.as_ref();
+        if claim(id.clone(), inner.loc()) {
             let template: Template = template.new_id(id);
             renamed.add_template(template).map_err(|e| vec![Finding::from_diagnostic(Severity::Error, "parse", None, &e)])?;
         }
@@ -247,12 +251,13 @@ pub(crate) fn parse_entities(text: &str, schema: Option<&Schema>, limits: &Limit
 
 /// The findings as one error, for who only wants to know that it failed.
 pub(crate) fn as_error(found: &[Finding], text: &str) -> Error {
+    let places = Lines::of(text);
     let mut lines: Vec<String> = found
         .iter()
         .filter(|f| f.severity == Severity::Error)
         .take(8)
-        .map(|f| match f.position(text) {
-            Some((line, column)) if matches!(f.rule, "parse" | "validate") => format!("line {line}, column {column}: {f}"),
+        .map(|f| match f.position(&places) {
+            Some((line, column)) if matches!(f.rule, "parse" | "validate" | "id") => format!("line {line}, column {column}: {f}"),
             _ => f.to_string(),
         })
         .collect();

@@ -3,6 +3,7 @@
 use crate::authz::finding;
 use crate::error::IntoPy;
 use creto_analysis::{Answer, Assertion, Claim, Counterexample, SolverCommand};
+use creto_authz::Lines;
 use creto_enablement_common::Error;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -113,7 +114,8 @@ pub fn policy_examine<'py>(
 ) -> PyResult<Vec<Bound<'py, PyDict>>> {
     let solver = SolverCommand { argv: &command, limit };
     let found = py.detach(|| creto_analysis::examine(policies, schema, &solver)).or_raise(py)?;
-    found.iter().map(|each| finding(py, each, policies)).collect()
+    let lines = Lines::of(policies);
+    found.iter().map(|each| finding(py, each, &lines)).collect()
 }
 
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {

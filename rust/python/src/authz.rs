@@ -3,7 +3,9 @@
 use crate::decision::{Decision, decision};
 use crate::error::IntoPy;
 use crate::lent::with_context;
-use creto_authz::{Engine, EntityChange, Finding, Limits, Prepared as InnerPrepared, Role, Roster as InnerRoster, Severity, Sources, View};
+use creto_authz::{
+    Engine, EntityChange, Finding, Limits, Lines, Prepared as InnerPrepared, Role, Roster as InnerRoster, Severity, Sources, View,
+};
 use creto_enablement_common::{CheckRef, Digest, Error, Result};
 use pyo3::buffer::PyBuffer;
 use pyo3::prelude::*;
@@ -46,7 +48,8 @@ impl PolicyEngine {
     ) -> PyResult<(Bound<'py, PyBytes>, Vec<Bound<'py, PyDict>>)> {
         let sources = Sources { policies, schema, entities: entities.unwrap_or_default() };
         let (digest, warnings): (Digest, Vec<Finding>) = py.detach(|| self.0.install(&sources)).or_raise(py)?;
-        Ok((PyBytes::new(py, &digest), warnings.iter().map(|w| finding(py, w, policies)).collect::<PyResult<_>>()?))
+        let lines = Lines::of(policies);
+        Ok((PyBytes::new(py, &digest), warnings.iter().map(|w| finding(py, w, &lines)).collect::<PyResult<_>>()?))
     }
 
     /// Adds or replaces entities, a JSON array in Cedar's format; policies are not compiled again.
@@ -213,7 +216,7 @@ impl Prepared {
     }
 }
 
-pub(crate) fn finding<'py>(py: Python<'py>, found: &Finding, text: &str) -> PyResult<Bound<'py, PyDict>> {
+pub(crate) fn finding<'py>(py: Python<'py>, found: &Finding, lines: &Lines<'_>) -> PyResult<Bound<'py, PyDict>> {
     let dict = PyDict::new(py);
     let severity = match found.severity {
         Severity::Error => "error",
@@ -224,7 +227,7 @@ pub(crate) fn finding<'py>(py: Python<'py>, found: &Finding, text: &str) -> PyRe
     dict.set_item("policy", found.policy.as_deref())?;
     dict.set_item("message", &found.message)?;
     dict.set_item("help", found.help.as_deref())?;
-    let position = found.position(text);
+    let position = found.position(lines);
     dict.set_item("line", position.map(|(line, _)| line))?;
     dict.set_item("column", position.map(|(_, column)| column))?;
     dict.set_item("length", found.span.map(|(_, length)| length))?;
@@ -246,12 +249,15 @@ pub fn policy_findings<'py>(
         Err(found) => found.into_iter().chain(creto_authz::hidden(policies)).collect::<Vec<_>>(),
     });
     // A finding's place is in the text that it is about.
-    let text = |found: &Finding| match found.rule {
-        "schema" => schema.unwrap_or_default(),
-        "entities" => entities.unwrap_or_default(),
-        _ => policies,
-    };
-    found.iter().map(|f| finding(py, f, text(f))).collect()
+    let lines = Lines::of(policies);
+    found
+        .iter()
+        .map(|f| match f.rule {
+            "schema" => finding(py, f, &Lines::of(schema.unwrap_or_default())),
+            "entities" => finding(py, f, &Lines::of(entities.unwrap_or_default())),
+            _ => finding(py, f, &lines),
+        })
+        .collect()
 }
 
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {

@@ -8,17 +8,21 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from creto.errors import InvalidInputError
+
 if TYPE_CHECKING:
     from creto import _core
     from creto.cli._frame import Frame
 
 __all__ = [
     "FILE",
+    "SET",
     "agent_id",
     "agents_of",
     "configured_engine",
     "engine",
-    "joined",
+    "entities_text",
+    "files_of",
     "read",
     "schema_text",
     "short",
@@ -26,6 +30,7 @@ __all__ = [
 ]
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+SET = click.Path(exists=True, path_type=Path)
 solver_seconds = click.option(
     "--seconds",
     default=60,
@@ -53,17 +58,37 @@ def schema_text(path: Path | None) -> str:
     return read(path) if path else starter_schema()
 
 
-def joined(files: Sequence[Path]) -> str:
-    """The policies of several files as one text, as they are installed."""
-    return "\n".join(read(file) for file in files)
+def entities_text(path: Path | None) -> str:
+    """The entities of a file, in Cedar's JSON; none without one.
+
+    Raises:
+        InvalidInputError: It is empty.
+    """
+    text = read(path) if path else "[]"
+    if not text.strip():
+        raise InvalidInputError(f"`{path}` holds no entities: write a JSON array of them")
+    return text
+
+
+def files_of(given: Path) -> list[tuple[Path, str]]:
+    """The policy files of a set that is given by one name, each with its text: a file, or the `*.cedar` of a folder.
+
+    Raises:
+        InvalidInputError: The folder holds none, or one is not text in UTF-8.
+    """
+    files = sorted(given.glob("*.cedar")) if given.is_dir() else [given]
+    if not files:
+        raise InvalidInputError(f"`{given}` holds no policies: no file in it ends in `.cedar`")
+    return [(file, read(file)) for file in files]
 
 
 def engine(files: Sequence[Path], schema: Path | None, entities: Path | None) -> _core.PolicyEngine:
     """An engine with these files installed."""
     from creto import _core
+    from creto.authz._configured import PolicySet
 
     made = _core.PolicyEngine()
-    made.install(joined(files), schema_text(schema), read(entities) if entities else "[]")
+    PolicySet.of([(file, read(file)) for file in files], schema_text(schema)).install(made, entities_text(entities))
     return made
 
 

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import click
 
 from creto.cli._frame import Frame, json_option, pass_frame
-from creto.cli.policy._sets import FILE, joined, schema_text, solver_seconds
+from creto.cli.policy._sets import FILE, SET, files_of, schema_text, solver_seconds
 
-__all__ = ["command", "shown"]
+__all__ = ["command", "decoded", "shown"]
 
 _WORDS = {"allow": "allowed", "deny": "denied", "ask": "asked about"}
 
 
 @click.command("analyze")
-@click.argument("old", type=FILE)
-@click.argument("new", type=FILE)
+@click.argument("old", type=SET)
+@click.argument("new", type=SET)
 @click.option("--schema", type=FILE, help="The schema of both; that of the starter sets by default.")
 @solver_seconds
 @click.option(
@@ -28,10 +29,10 @@ _WORDS = {"allow": "allowed", "deny": "denied", "ask": "asked about"}
 def command(frame: Frame, old: Path, new: Path, schema: Path | None, seconds: int, equivalent: bool) -> None:
     """Say what a change newly allows, newly denies and newly asks, each with a request that shows it.
 
-    Every request that the schema allows is looked at, with every set of entities that there can be, by
-    cedar-policy-symcc and the solver cvc5 (`pip install 'creto[analyze]'`): what is not shown does not change.
-    Exits with 1 where something is newly allowed, where somebody who was asked no longer is, or where it could not be
-    decided.
+    OLD and NEW are files, or folders of `*.cedar`. Every request that the schema allows is looked at, with every set of
+    entities that there can be, by cedar-policy-symcc and the solver cvc5 (`pip install 'creto[analyze]'`): what is not
+    shown does not change. Exits with 1 where something is newly allowed, where somebody who was asked no longer is, or
+    where it could not be decided.
 
     \b
     Example:
@@ -40,10 +41,11 @@ def command(frame: Frame, old: Path, new: Path, schema: Path | None, seconds: in
     from creto import _core
     from creto.authz._solver import solver_command
 
-    report = _core.policy_compare(joined([old]), joined([new]), schema_text(schema), solver_command(), seconds * 1000)
+    before, after = ("\n".join(text for _, text in files_of(each)) for each in (old, new))
+    report = _core.policy_compare(before, after, schema_text(schema), solver_command(), seconds * 1000)
     changes = report["changes"]
     if frame.json:
-        frame.show(report)
+        frame.show({**report, "changes": [decoded(change) for change in changes]})
     else:
         _print(frame, report)
     looser = any(change["after"] == "allow" or change["no_longer_asked_of"] for change in changes)
@@ -83,6 +85,14 @@ def _heading(change: dict[str, Any]) -> str:
         if names
     ]
     return ", ".join(parts)
+
+
+def decoded(told: dict[str, Any]) -> dict[str, Any]:
+    """What has an example, with that example's context and entities as they are, and not as texts of JSON."""
+    example = told.get("example")
+    if example is None:
+        return told
+    return {**told, "example": {**example, **{key: json.loads(example[key]) for key in ("context", "entities")}}}
 
 
 def shown(example: dict[str, Any]) -> list[str]:

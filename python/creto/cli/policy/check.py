@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from unicodedata import combining, east_asian_width
@@ -11,13 +13,14 @@ import click
 from creto._count import counted
 from creto._plain import plain
 from creto.cli._frame import Frame, json_option, pass_frame
-from creto.cli.policy._sets import FILE, joined, read, schema_text, solver_seconds
+from creto.cli.policy._sets import FILE, entities_text, read, schema_text, solver_seconds
 from creto.cli.policy._slips import located, slips
 
 __all__ = ["command"]
 
 _LINE = 400
 """Characters of a line that are shown."""
+_WITHIN = re.compile(r"policies, line (\d+): ")
 
 
 @click.command("check")
@@ -49,9 +52,10 @@ def command(
     """
     from creto import _core
 
-    given = read(entities) if entities else "[]"
+    given = entities_text(entities)
     schema_given = schema_text(schema)
-    text = joined(files)
+    texts = [read(file) for file in files]
+    text = "\n".join(texts)
     found = [*_core.policy_findings(text, schema_given, given), *slips(text)]
     if prove and not any(finding["severity"] == "error" for finding in found):
         from creto.authz._solver import solver_command
@@ -59,12 +63,16 @@ def command(
         proved = _core.policy_examine(text, schema_given, solver_command(), seconds * 1000)
         seen = {(finding["rule"], finding["policy"]) for finding in found}
         found += [finding for finding in proved if (finding["rule"], finding["policy"]) not in seen]
-    listed = [_placed(located(finding, text), files, schema, entities) for finding in found]
+    # Lines as they are counted: of everything that Python takes for the end of a line, only this one is.
+    lines = {str(file): each.split("\n") for file, each in zip(files, texts, strict=True)}
+    place = _Places(files, [len(lines[str(file)]) for file in files], schema, entities)
+    listed = [place(finding) for finding in located(found, text)]
     if frame.json:
         frame.show(listed)
     else:
+        schema_lines = schema_given.split("\n")
         for finding in listed:
-            _print(frame, finding, schema_given if finding["rule"] == "schema" else None)
+            _print(frame, finding, schema_lines if finding["rule"] == "schema" else lines.get(finding["file"], []))
     errors = sum(finding["severity"] == "error" for finding in found)
     warnings = len(found) - errors
     frame.say(f"{counted(len(files), 'file')}: {counted(errors, 'error')}, {counted(warnings, 'warning')}")
@@ -72,40 +80,46 @@ def command(
         raise click.exceptions.Exit(1)
 
 
-def _placed(
-    finding: dict[str, Any], files: tuple[Path, ...], schema: Path | None, entities: Path | None
-) -> dict[str, Any]:
-    """The finding with the file that it is in, and its line there."""
-    from creto.authz._configured import in_file
+@dataclass(frozen=True)
+class _Places:
+    """Says of a finding in the joined text which file it is in, and where there."""
 
-    other = {"schema": schema or "the starter schema", "entities": entities}.get(finding["rule"])
-    if other is not None:
-        return {"file": str(other), **finding}
-    line = finding["line"]
-    if line is None:
-        return {"file": str(files[0]) if len(files) == 1 else None, **finding}
-    file, line = in_file(line, files, [read(file).count("\n") + 1 for file in files])
-    return {"file": str(file), **finding, "line": line}
+    files: tuple[Path, ...]
+    lines: list[int]
+    schema: Path | None
+    entities: Path | None
+
+    def __call__(self, finding: dict[str, Any]) -> dict[str, Any]:
+        from creto.authz._configured import in_file
+
+        other = {"schema": self.schema or "the starter schema", "entities": self.entities}.get(finding["rule"])
+        if other is not None:
+            return {"file": str(other), **finding}
+        line, within = finding["line"], _WITHIN.match(finding["message"])
+        if line is None and within:  # what is refused before it is parsed has no column
+            file, line = in_file(int(within[1]), self.files, self.lines)
+            return {"file": str(file), **finding, "message": finding["message"][within.end() :], "line": line}
+        if line is None:
+            return {"file": str(self.files[0]) if len(self.files) == 1 else None, **finding}
+        file, line = in_file(line, self.files, self.lines)
+        return {"file": str(file), **finding, "line": line}
 
 
-def _print(frame: Frame, finding: dict[str, Any], schema: str | None) -> None:
-    place = f":{finding['line']}:{finding['column']}" if finding["line"] else ""
+def _print(frame: Frame, finding: dict[str, Any], lines: list[str]) -> None:
+    place = ":".join(str(each) for each in ("", finding["line"], finding["column"]) if each is not None)
     color = "red" if finding["severity"] == "error" else "yellow"
     word = click.style(finding["severity"], fg=color)
     where = f"{finding['file']}{place}: " if finding["file"] else ""
     frame.say(f"{where}{word} [{finding['rule']}]: {finding['message']}")
-    if finding["line"]:
-        text = schema if schema is not None else read(Path(finding["file"]))
-        for line in _caret(text, finding):
+    if finding["line"] and finding["column"]:
+        for line in _caret(lines, finding):
             frame.say(line)
     if finding["help"]:
         frame.say(f"  help: {finding['help']}")
 
 
-def _caret(text: str, finding: dict[str, Any]) -> list[str]:
+def _caret(lines: list[str], finding: dict[str, Any]) -> list[str]:
     """The line that a finding is about, and a caret under it."""
-    # Lines as they are counted: of everything that Python takes for the end of a line, only this one is.
-    lines = text.split("\n")
     line = lines[min(finding["line"], len(lines)) - 1].rstrip("\r")
     column = finding["column"]
     # The length is in bytes, as the text was parsed.

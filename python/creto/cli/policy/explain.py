@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -39,25 +40,28 @@ def command(
 ) -> None:
     """Say how an act would be decided, and why: each policy that fits, each of its conditions with its value.
 
-    What the resource tells (host, port, path) is in the context by itself.
+    What the resource tells (host, port, path) is in the context by itself. A decimal is written as 12.5 or as
+    {"decimal": "12.5"}, and likewise an `ip`, a `datetime` and a `duration`.
 
     \b
     Example:
       creto policy explain researcher fs:read .env
-      creto policy explain bookkeeper tool:call send_money --context '{"purpose": "survey"}'
+      creto policy explain bookkeeper tool:call send_money --context '{"amount": 25.5}'
     """
+    from creto.authz._cases import written
+
     asked = engine(files, schema, entities) if files else configured_engine(frame)
     try:
-        fields = json_value(context)
+        fields = json_value(context, parse_float=Decimal)
         # An unpaired surrogate, in JSON or in an argument that was not UTF-8, is no text.
-        json.dumps([agent, action, resource, fields], ensure_ascii=False).encode()
+        json.dumps([agent, action, resource, fields], ensure_ascii=False, default=str).encode()
     except UnicodeEncodeError:
         raise InvalidInputError("a name or a value of the request is not text in UTF-8") from None
     except ValueError as error:
         raise InvalidInputError(f"--context is not a JSON object: {error}") from None
     if not isinstance(fields, dict):
         raise InvalidInputError("--context is not a JSON object: write it as '{\"name\": value}'")
-    fields = circumstances(action, resource, fields) or {}
+    fields = circumstances(action, resource, {name: written(value) for name, value in fields.items()}) or {}
     who = agent_id(frame, agent)
     decision = asked.check_nowait(who, action, resource, fields)
     explained = asked.explain(who, action, resource, fields)

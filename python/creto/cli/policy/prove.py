@@ -9,7 +9,7 @@ import click
 
 from creto.cli._frame import Frame, json_option, pass_frame
 from creto.cli.policy._sets import FILE, solver_seconds
-from creto.cli.policy.analyze import shown
+from creto.cli.policy.analyze import decoded, shown
 
 __all__ = ["command"]
 
@@ -39,7 +39,7 @@ def command(frame: Frame, files: tuple[Path, ...], seconds: int) -> None:
         wanted = [(each.name, each.requests, list(each.never)) for each in read.assertions]
         verdicts = _core.policy_prove(read.policies, read.schema, wanted, solver_command(), seconds * 1000)
         for verdict in verdicts:
-            report.append({"file": str(path), **verdict})
+            report.append({"file": str(path), **decoded(verdict)})
             _print(frame, verdict)
         held = sum(verdict["claim"] == "holds" for verdict in verdicts)
         frame.say(f"{path}: {held} of {len(verdicts)} assertions are proved")

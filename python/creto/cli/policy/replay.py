@@ -9,13 +9,14 @@ from typing import Any
 import click
 
 from creto.cli._frame import Frame, json_option, pass_frame
-from creto.cli.policy._sets import FILE, agents_of, joined, read, schema_text
+from creto.cli.policy._sets import FILE, SET, agents_of, files_of, schema_text
+from creto.cli.policy._sets import read as read_text
 
 __all__ = ["command"]
 
 
 @click.command("replay")
-@click.argument("new", type=FILE)
+@click.argument("new", type=SET)
 @click.option(
     "--from",
     "ledger",
@@ -30,7 +31,7 @@ __all__ = ["command"]
 def command(
     frame: Frame, new: Path, ledger: Path | None, schema: Path | None, entities: Path | None, limit: int
 ) -> None:
-    """Say which of the acts on record another set would have decided otherwise.
+    """Say which of the acts on record another set (a file, or a folder of `*.cedar`) would have decided otherwise.
 
     The ledger holds no bodies. Of an act's circumstances it has what the resource tells (host, port, path), and what
     the schema wants on record (`@record("amount, to")` on an action). An act is replayed exactly where that is all that
@@ -42,12 +43,13 @@ def command(
     """
     from creto import _core
     from creto.audit import AuditClient
+    from creto.authz._configured import PolicySet
     from creto.authz._replay import Act, replayed
 
     folder = ledger or frame.folder
     folder = folder.parent if folder.name == "ledger" else folder
     engine = _core.PolicyEngine()
-    engine.install(joined([new]), schema_text(schema), _entities(frame, folder, entities))
+    PolicySet.of(files_of(new), schema_text(schema)).install(engine, _entities(frame, folder, entities))
     client = AuditClient.reading(folder)
 
     async def read() -> list[Any]:
@@ -93,4 +95,4 @@ def _entities(frame: Frame, folder: Path, extra: Path | None) -> str:
     from creto.authz._configured import merged
     from creto.authz._entities import entities_of
 
-    return merged(agents_of(frame, folder), entities_of(read(extra), f"`{extra}`") if extra else [])
+    return merged(agents_of(frame, folder), entities_of(read_text(extra), f"`{extra}`") if extra else [])
