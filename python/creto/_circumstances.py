@@ -28,10 +28,9 @@ def facts_of(action: str, resource: str) -> dict[str, Any]:
     action = bare(action)
     if action.startswith("http:"):
         host = host_of(resource)
-        if not host:
-            return {}
-        require_plain_path(resource)
-        return {"host": host}
+        if host:
+            require_plain_path(resource)
+        return {"host": host}  # a request to what is no URL has none
     if action.startswith("fs:"):
         return {"path": _path(bare(resource))}
     return _destination(bare(resource)) if action == "net:connect" else {}
@@ -45,14 +44,9 @@ def circumstances(action: str, resource: str, given: dict[str, Any] | None) -> d
     facts = facts_of(action, resource)
     for name, fact in facts.items():
         if given and name in given and not _is(given[name], fact):
-            raise InvalidInputError(
-                f"the context says the {name} is `{given[name]}`, and `{resource}` leads to `{fact}`; "
-                f"leave `{name}` out"
-            )
-    if not facts:
-        # A request to what is no URL has no host.
-        return {"host": "", **(given or {})} if bare(action).startswith("http:") else given
-    return {**(given or {}), **facts}
+            leads = f"leads to `{fact}`; leave `{name}` out" if fact else "is no URL: write `https://example.org/path`"
+            raise InvalidInputError(f"the context says the {name} is `{given[name]}`, and `{resource}` {leads}")
+    return {**(given or {}), **facts} if facts else given
 
 
 def _is(given: Any, fact: str | int) -> bool:
@@ -76,7 +70,8 @@ def _destination(resource: str) -> dict[str, Any]:
     if not colon:
         host = resource
     elif not (port.isascii() and port.isdigit() and len(port) <= len("65535")):
-        return {}
+        # `https`, ` 443` and `000443` are ports to those who look them up, and none to others.
+        raise InvalidInputError(f"the port of `{resource}` is not certain; write `example.org:443`")
     try:
         return {"host": usual(host.strip("[]")), **({"port": int(port)} if colon else {})}
     except ValueError as error:

@@ -380,6 +380,7 @@ PLACES = """
 @id("one") permit (principal, action == Action::"net:connect", resource)
   when { context.host like "*.good.example" && context.port == 443 };
 @id("never") forbid (principal, action == Action::"net:connect", resource) when { context.host == "no.good.example" };
+@id("pages") permit (principal, action == Action::"http:get", resource) when { context.host like "*.good.example" };
 """
 ELSEWHERE: list[tuple[str, str, dict[str, str | int]]] = [
     ("fs:read", "src/../../etc/passwd", {"path": "src/../../etc/passwd"}),
@@ -392,6 +393,12 @@ ELSEWHERE: list[tuple[str, str, dict[str, str | int]]] = [
     ("net:connect", "NO.good.example.:443", {"host": "NO.good.example.", "port": 443}),
     ("net:connect", 'Host::"no.good.example:443"', {"host": "a.good.example", "port": 443}),
     ("net:connect", "no.good.example", {"host": "a.good.example", "port": 443}),
+    ("net:connect", "evil.example:https", {"host": "a.good.example", "port": 443}),
+    ("net:connect", "evil.example: 443", {"host": "a.good.example", "port": 443}),
+    ("net:connect", "evil.example:000443", {"host": "a.good.example", "port": 443}),
+    ("http:get", "evil.example/x", {"host": "a.good.example"}),
+    ("http:get", 'Url::"evil.example"', {"host": "a.good.example"}),
+    ("http:get", "mailto:evil.example", {"host": "a.good.example"}),
     ("net:connect", "fa\u00df.good.example:443", {}),
 ]
 
@@ -408,7 +415,7 @@ def test_a_path_and_a_connection_lead_where_policy_thinks_too(tmp_path: Path, st
                 layer.perform_blocking(agent, action, where, lambda: pytest.fail("it was done"), context=context)
             said = str(refused.value)
             expected = ("`never` forbids it", "is not certain", "out", "not the shortest way", "no policy permits it")
-            assert any(text in said for text in expected), (where, said)
+            assert any(text in said for text in (*expected, "is no URL")), (where, said)
         for above in ("..", "../src/main.py", "../../etc/passwd"):
             with pytest.raises(InvalidInputError, match="not the shortest way to write this path"):
                 layer.perform_blocking(agent, "fs:read", above, lambda: pytest.fail("it was done"))

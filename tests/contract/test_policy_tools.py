@@ -511,7 +511,7 @@ def test_nothing_on_record_can_end_a_replay(action: str, resource: str) -> None:
 def test_a_hostile_act_on_record_is_shown_and_the_rest_is_replayed(run: Any, tmp_path: Path) -> None:
     acts(
         tmp_path / "state",
-        ("net:connect", "host:\u00b2", {"host": "h"}),  # no port: denied, and on record
+        ("net:connect", "h\x1b[2Jost", {}),  # no port: denied, and on record
         ("tool:call", "\x1b[2Jpay", {}),
     )
     new = tmp_path / "new.cedar"
