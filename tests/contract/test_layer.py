@@ -375,13 +375,16 @@ def test_an_agent_that_comes_while_a_policy_set_is_installed_is_under_it(
         read = parts._agents
         told: list[threading.Thread] = []
 
+        def come() -> None:
+            parts.identities.agent("late", path=("acme", "lab"))
+            parts._refresh_agents()
+
         def read_and_overtaken() -> list[dict[str, Any]]:
             found = read()
             if not told:
-                parts.identities.agent("late", path=("acme", "lab"))
-                told.append(threading.Thread(target=parts._refresh_agents))
+                told.append(threading.Thread(target=come))
                 told[0].start()
-                told[0].join(0.5)
+                told[0].join(1)
             return found
 
         monkeypatch.setattr(parts, "_agents", read_and_overtaken)
