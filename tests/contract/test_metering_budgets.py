@@ -342,13 +342,13 @@ def test_usage_says_what_it_costs_as_an_invoice_of_the_same_time_would(
     table = said("--only", "agent=spiffe://creto.local/agent/writer")
     assert [line.split()[4:7] for line in table.splitlines() if line.startswith("calls")] == [["1", "2.25", "USD"]]
     assert "4.5002 USD" in table
-    (estimate,) = json.loads(said("--meter", "tokens", "--forecast", "--period", this_year(), "--json"))
+    (estimate,) = json.loads(said("--meter", "tokens", "--forecast", "--period", two_years(), "--json"))
     assert estimate["estimated_quantity"] > 200
     priced = Fraction(estimate["estimated_amount"]["USD"]) / Fraction("0.000002")
     assert abs(priced / estimate["estimated_quantity"] - 1) < 0.06  # it is of two digits at least, and of coins
     assert len(estimate["estimated_amount"]["USD"].split(".")[1].lstrip("0")) <= 2
     page = file.with_name("usage.html")
-    said("--by", "agent", "--forecast", "--period", this_year(), "--html", str(page))
+    said("--by", "agent", "--forecast", "--period", two_years(), "--html", str(page))
     cells = re.findall(r"<td class=number data-name='([^']+)'>([^<]*)</td>", page.read_text())
     assert {("quantity", "3"), ("amount", "2.25 USD"), ("amount", "0.0002 USD"), ("quantity", "4.5002 USD")} <= {*cells}
     assert sum(name == "estimated amount" and text.endswith(" USD") for name, text in cells) == 4
@@ -362,9 +362,10 @@ def test_usage_says_what_it_costs_as_an_invoice_of_the_same_time_would(
     assert "gone.json" in broken
 
 
-def this_year() -> str:
+def two_years() -> str:
+    """This year and the next, so that on every day of it there is much time left to estimate."""
     year = datetime.now(UTC).year
-    return f"{year}-01-01..{year}-12-31"
+    return f"{year}-01-01..{year + 1}-12-31"
 
 
 def test_what_a_budget_counted_is_no_usage_of_its_own_on_an_invoice_that_an_outsider_checks(tmp_path: Path) -> None:
