@@ -417,6 +417,18 @@ def test_a_fault_of_the_schema_is_shown_in_the_schema(run: Any, tmp_path: Path) 
 # --- replay -----------------------------------------------------------------------------------------------------------
 
 
+RECORD: dict[str, Any] = {
+    "kind": "intent",
+    "act": "01",
+    "who": "spiffe://creto.local/agent/a",
+    "what": "tool:call",
+    "resource": "pay",
+    "delegation_chain": [],
+    "digest": None,
+    "detail": {},
+}
+
+
 def acts(state: Path, *performed: tuple[str, str, dict[str, Any]]) -> None:
     async def story() -> None:
         async with creto.open(state=state) as layer:
@@ -438,17 +450,46 @@ def test_an_act_is_explained_by_what_is_known_of_the_agent_here(run: Any, tmp_pa
     assert "allowed by `policy0`" in run(*explain)
 
 
+def test_an_act_is_replayed_exactly_where_no_policy_that_fits_it_looks_at_what_is_not_known() -> None:
+    engine = _core.PolicyEngine()
+    schema = """entity Agent; entity Tool; @open action "tool:call" appliesTo
+      { principal: [Agent], resource: [Tool], context: { to?: String, "no t"?: String } };"""
+    engine.install(
+        """permit (principal is Agent, action, resource == Tool::"search");
+        permit (principal is Agent, action, resource == Tool::"pay") when { context has to };
+        permit (principal is Agent, action, resource == Tool::"odd") when { context has "no t" };
+        permit (principal is Agent, action, resource == Tool::"never")
+        when { principal == Agent::"b" } when { context has to };
+        """,
+        schema,
+        "[]",
+    )
+
+    def told(resource: str) -> tuple[str, tuple[str, ...]]:
+        [act] = Act.read([RECORD | {"resource": resource}])
+        result = replayed(engine, act)
+        return result.now, result.unknown
+
+    assert told("search") == ("allow", ())
+    assert told("pay") == ("deny", ("`context.no t`", "`context.to`"))  # of a name in quotes any look may be one
+    assert told("odd") == ("deny", ("`context.no t`",))
+    assert told("never") == ("deny", ())
+
+
+def test_what_the_schema_requires_and_the_ledger_does_not_hold_is_not_taken_for_a_denial() -> None:
+    engine = _core.PolicyEngine()
+    schema = """entity Agent; entity Tool; action "tool:call" appliesTo
+      { principal: [Agent], resource: [Tool], context: { n: Long } };"""
+    engine.install("permit (principal is Agent, action, resource);", schema, "[]")
+    [act] = Act.read([RECORD])
+    assert replayed(engine, act).unknown == ("`context.n`",)
+    [act] = Act.read([RECORD | {"detail": {"context": '{"n":3}'}}])
+    assert (replayed(engine, act).now, replayed(engine, act).unknown) == ("allow", ())
+
+
 def test_what_a_human_refused_was_asked_about_whatever_suite_its_digest_is_of() -> None:
-    refusal = {
-        "kind": "refusal",
-        "act": "01",
-        "who": "spiffe://creto.local/agent/a",
-        "what": "tool:call",
-        "resource": "pay",
-        "delegation_chain": [],
-        "digest": None,  # that of suite `cnsa2` is longer than a record holds
-        "detail": {"refused": "oversight"},
-    }
+    # The digest of suite `cnsa2` is longer than a record holds.
+    refusal = RECORD | {"kind": "refusal", "detail": {"refused": "oversight"}}
     assert [act.was for act in Act.read([refusal])] == ["ask"]
 
 
@@ -474,7 +515,7 @@ def test_replay_says_which_acts_it_knows_whole_and_what_it_lacks_of_the_others(r
     told = [(row["action"], row["was"], row["would_be"], row["unknown"]) for row in report["otherwise"]]
     assert sorted(told) == [("fs:read", "deny", "allow", "no"), ("process:exec", "allow", "deny", "`context.argv`")]
     out = run("policy", "replay", new)
-    assert "4 acts, 2 of them decided otherwise; 3 replayed exactly" in out
+    assert "4 acts, 2 of them decided otherwise, 1 for certain; 3 replayed exactly" in out
     assert "1 only partly: `context.argv` is not on record" in out
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,8 @@ from creto._foreign import json_value
 from creto.errors import InvalidInputError
 
 __all__ = ["Act", "Replayed", "replayed"]
+
+_REQUIRED = re.compile(r"`context\.([^`]+)`(?= \(.*\) is missing$)")
 
 
 @dataclass(frozen=True)
@@ -90,10 +93,10 @@ def replayed(engine: _core.PolicyEngine, act: Act) -> Replayed:
         engine: The set.
         act: The act.
     """
-    looked = engine.reads(act.action)
-    unknown = [f"`context.{name}`" if name != "*" else "the context as a whole" for name in looked]
-    unknown = [each for each, name in zip(unknown, looked, strict=True) if name not in act.known]
     others = [link for link in act.chain if link != act.who]
+    lacking = [name for name in engine.reads(act.action) if name not in act.known]
+    lacking = _looked_at(engine, act, (act.who, *others), lacking) if lacking else []
+    unknown = [f"`context.{name}`" if name != "*" else "the context as a whole" for name in lacking]
     if others:
         unknown.append("what the delegation was narrowed to")
     asked: list[str] = []
@@ -104,6 +107,10 @@ def replayed(engine: _core.PolicyEngine, act: Act) -> Replayed:
         except InvalidInputError as error:  # what cannot be read is denied by the gate too
             return Replayed(act, "deny", str(error), tuple(unknown))
         if decision.outcome == "deny":
+            # What the schema requires was given at the time, or the act would have been refused: it is not on record.
+            required = _REQUIRED.search(decision.reason or "")
+            if required and required[1] not in act.known and required[0] not in unknown:
+                unknown.append(required[0])
             prefix = "" if who == act.who else f"`{who}`, for whom the agent acts, may not: "
             return Replayed(act, "deny", f"{prefix}{decision.reason}", tuple(unknown))
         asked += decision.policy_ids
@@ -111,6 +118,22 @@ def replayed(engine: _core.PolicyEngine, act: Act) -> Replayed:
     if asked:
         return Replayed(act, "ask", ", ".join(sorted(set(asked))), tuple(unknown))
     return Replayed(act, "allow", permit or "", tuple(unknown))
+
+
+def _looked_at(engine: _core.PolicyEngine, act: Act, links: Iterable[str], names: list[str]) -> list[str]:
+    """Of these names those that a condition looks at which this act comes to; a doubt counts as a look."""
+    try:
+        told = [policy for who in links for policy in engine.explain(who, act.action, act.resource, act.context)]
+    except InvalidInputError:
+        return names
+    texts = [each["text"] for policy in told for each in policy["conditions"] if each["reached"]]
+    return [name for name in names if any(_mentions(text, name) for text in texts)]
+
+
+def _mentions(text: str, name: str) -> bool:
+    if not name.isidentifier():
+        return "context" in text  # as a whole, or by a name that stands in quotes
+    return re.search(rf"(?<!\w){re.escape(name)}(?!\w)", text) is not None
 
 
 def derived(action: str, resource: str) -> dict[str, Any]:

@@ -35,7 +35,7 @@ def command(
 
     The ledger holds no bodies. Of an act's circumstances it has what the resource tells (host, port, path), and what
     the schema wants on record (`@record("amount, to")` on an action). An act is replayed exactly where that is all that
-    the new set looks at; the others are counted as such, and why. Agents have the teams that they have now.
+    the new set looks at for it; the others are counted as such, and why. Agents have the teams that they have now.
 
     \b
     Example:
@@ -70,6 +70,8 @@ def command(
         if result.now != result.act.was
     ]
     exact = sum(not result.unknown for result in results)
+    certain = sum(not result.unknown and result.now != result.act.was for result in results)
+    sure = "" if certain == len(rows) else f", {certain} for certain"
     lacking = Counter(reason for result in results for reason in result.unknown)
     if frame.json:
         keys = ("agent", "action", "resource", "was", "would_be", "why", "unknown")
@@ -77,6 +79,7 @@ def command(
             {
                 "acts": len(results),
                 "exact": exact,
+                "otherwise_for_certain": certain,
                 "partly": len(results) - exact,
                 "unknown": dict(lacking),
                 "otherwise": [dict(zip(keys, row, strict=True)) for row in rows],
@@ -85,7 +88,7 @@ def command(
         return
     columns = ["agent", "action", "resource", "was", "would be", "why", "unknown"]
     frame.table(columns, rows, empty="no act would be decided otherwise")
-    frame.say(f"{len(results)} acts, {len(rows)} of them decided otherwise; {exact} replayed exactly")
+    frame.say(f"{len(results)} acts, {len(rows)} of them decided otherwise{sure}; {exact} replayed exactly")
     for reason, count in lacking.most_common():
         frame.say(f"  {count} only partly: {reason} is not on record")
 
