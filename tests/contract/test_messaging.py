@@ -946,13 +946,15 @@ def test_the_commands_send_and_read(creto: Command, tmp_path: Path) -> None:
 def test_an_attachment_whose_name_leads_elsewhere_is_not_saved_and_its_message_stays(
     post: Post, tmp_path: Path, creto: Command
 ) -> None:
-    anyio.run(partial(post.mailbox.send, post.writer, "reader", b"x", attach={"..": b"x"}))
+    """Nor does it keep anybody from the messages that came after it."""
+    for name in ("..", "\u00e9" * 200, "plan.txt"):
+        anyio.run(partial(post.mailbox.send, post.writer, "reader", b"x", attach={name: b"x"}))
     code, _, errors = creto("message", "inbox", "reader", "--save", str(tmp_path / "in"))
     assert code == 2
     assert "the attachment `..` of message" in errors
-    assert not (tmp_path / "in").exists()
-    [message] = anyio.run(all_ready, Mailbox(post.store, post.identities), post.reader)
-    assert message.redelivered
+    assert [path.name for path in (tmp_path / "in").rglob("*") if path.is_file()] == ["plan.txt"]
+    stayed = anyio.run(all_ready, Mailbox(post.store, post.identities), post.reader)
+    assert [message.redelivered for message in stayed] == [True, True]
 
 
 def test_what_became_of_a_message_is_shown_with_the_reason_where_it_was_turned_away(

@@ -14,7 +14,7 @@ import click
 
 from creto.cli._frame import Frame, json_option, pass_frame
 from creto.cli._group import Group
-from creto.errors import InvalidInputError, NotFoundError
+from creto.errors import CretoError, InvalidInputError, NotFoundError
 
 if TYPE_CHECKING:
     from creto.messaging import Mailbox, Message
@@ -149,6 +149,7 @@ def inbox(frame: Frame, agent: str, follow: bool, ack: bool, save: Path | None) 
         async with _mailbox(frame) as (identities, mailbox), mailbox.inbox(_known(identities, agent)) as opened:
             held: list[Message] = []
             came = False
+            unsaved: CretoError | OSError | None = None
             try:
                 while True:
                     message = await (opened.__anext__() if follow else opened.ready())
@@ -160,13 +161,22 @@ def inbox(frame: Frame, agent: str, follow: bool, ack: bool, save: Path | None) 
                     held.append(message)
                     frame.line(_data(message), _text(message))
                     if save is not None:
-                        await _save(message, save)
+                        try:
+                            await _save(message, save)
+                        except (CretoError, OSError) as error:
+                            # It stays, and keeps nobody from those that came after it.
+                            unsaved = unsaved or error
+                            if follow:
+                                frame.warn(str(error))
+                            continue
                     if ack:
                         await message.ack()
                         held.remove(message)
             finally:
                 for message in held:
                     await message.release()
+            if unsaved is not None:
+                raise unsaved
 
     frame.run(run)
 
