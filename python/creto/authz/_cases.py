@@ -12,6 +12,7 @@ from typing import Any
 from creto import _core
 from creto._circumstances import circumstances
 from creto.errors import InvalidInputError
+from creto.nhi._names import agent_id
 
 __all__ = [
     "EXPECTED",
@@ -272,8 +273,11 @@ def _case(path: Path, number: int, given: Mapping[str, Any], trust_domain: str) 
             f"{path}, case {number}: `expect` is {', '.join(EXPECTED[:-1])} or {EXPECTED[-1]}, not `{expect}`"
         )
     agent = need("agent")
-    if "://" not in agent and '"' not in agent:
-        agent = f"spiffe://{trust_domain}/agent/{agent}"
+    if '"' not in agent:
+        try:
+            agent = agent_id(agent, trust_domain)
+        except InvalidInputError as error:
+            raise InvalidInputError(f"{path}, case {number}: {error}") from error
     action, resource = need("action"), need("resource")
     context = {name: written(value) for name, value in (given.get("context") or {}).items()}
     name, policy = given.get("name"), given.get("policy")

@@ -68,6 +68,16 @@ class Frame:
 
         return user_id(self.settings.common.trust_domain)
 
+    def agent_id(self, name: str) -> str:
+        """The whole id of an agent, who may be named by the last part of it.
+
+        Raises:
+            InvalidInputError: It can be no name of one.
+        """
+        from creto.nhi._names import agent_id
+
+        return agent_id(name, self.settings.common.trust_domain)
+
     def sealer(self) -> Sealer:
         """What seals the state folder's keys, as configured."""
         return self.settings.sealer(self.folder)

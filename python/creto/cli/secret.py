@@ -32,7 +32,7 @@ def _agent(frame: Frame, name: str | None) -> str:
     """The id that a secret is for: every agent's where none is named."""
     if name is None or name == "*":
         return "*"
-    return name if name.startswith("spiffe://") else f"spiffe://{frame.settings.common.trust_domain}/agent/{name}"
+    return frame.agent_id(name)
 
 
 @click.group(cls=Group)

@@ -24,6 +24,7 @@ from creto.audit import AuditClient, AuditRecord
 from creto.audit._filter import Kind, Outcome
 from creto.audit._page import STYLE, life
 from creto.errors import InvalidInputError, UnauthorizedError
+from creto.nhi._names import agent_id
 from creto.report import Act, acts
 from creto.server._access import Access, Session, place_of
 from creto.server._pages import Pages
@@ -117,8 +118,8 @@ class Acts:
             raise InvalidInputError(f"an outcome is success, failure or refused, not `{wanted['outcome']}`")
         agent, action, resource = (wanted[name] or None for name in ("agent", "action", "resource"))
         outcome = cast("Outcome | None", wanted["outcome"] or None)
-        if agent is not None and "://" not in agent:
-            agent = f"spiffe://{urlsplit(session.approver.id).netloc}/agent/{agent}"
+        if agent is not None:
+            agent = agent_id(agent, urlsplit(session.approver.id).netloc)
         held: list[AuditRecord] = []
         reached: int | None = None
         for kind in kinds:

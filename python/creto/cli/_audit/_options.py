@@ -20,7 +20,6 @@ __all__ = [
     "EXISTING",
     "MOMENT",
     "PATH",
-    "agent_id",
     "as_data",
     "client",
     "filters",
@@ -74,12 +73,6 @@ def client(frame: Frame) -> AuditClient:
     from creto.audit import AuditClient
 
     return AuditClient.reading(frame.folder)
-
-
-def agent_id(frame: Frame, name: str | None) -> str | None:
-    if name is None or name.startswith("spiffe://"):
-        return name
-    return f"spiffe://{frame.settings.common.trust_domain}/agent/{name}"
 
 
 def pseudonym(frame: Frame, subject: str | None) -> str | None:

@@ -12,7 +12,6 @@ from creto.cli._audit._options import (
     COLUMNS,
     MOMENT,
     PATH,
-    agent_id,
     as_data,
     client,
     filters,
@@ -44,7 +43,7 @@ def tail(frame: Frame, /, lines: int, follow: bool, agent: str | None, **filters
       creto audit tail -f --action 'http:*'
     """
     ledger = client(frame)
-    filters["agent"] = agent_id(frame, agent)
+    filters["agent"] = None if agent is None else frame.agent_id(agent)
 
     async def main() -> None:
         from contextlib import aclosing
@@ -83,7 +82,7 @@ def query(frame: Frame, /, limit: int, agent: str | None, subject: str | None, *
       creto audit query --agent researcher --outcome refused --since 1d
     """
     ledger = client(frame)
-    filters["agent"] = agent_id(frame, agent)
+    filters["agent"] = None if agent is None else frame.agent_id(agent)
 
     filters["subject"] = pseudonym(frame, subject)
 
@@ -170,7 +169,7 @@ def export(frame: Frame, /, out: Path, form: str | None, agent: str | None, **fi
     from creto.audit._export import export as write
 
     ledger = client(frame)
-    filters["agent"] = agent_id(frame, agent)
+    filters["agent"] = None if agent is None else frame.agent_id(agent)
     chosen = form or out.suffix.lstrip(".").lower()
     with bar("exporting") as progress:
         count = write(ledger, out, chosen, filters, indexing=progress, writing=progress)

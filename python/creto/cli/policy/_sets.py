@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 __all__ = [
     "FILE",
     "SET",
-    "agent_id",
     "agents_of",
     "configured_engine",
     "engine",
     "entities_text",
     "files_of",
+    "principal",
     "read",
     "schema_text",
     "short",
@@ -114,11 +114,9 @@ def agents_of(frame: Frame, folder: Path) -> list[dict[str, Any]]:
         return agent_entities(listed(tx))
 
 
-def agent_id(frame: Frame, name: str) -> str:
-    """The whole id of an agent that is given by its short name."""
-    if "://" in name or '"' in name:
-        return name
-    return f"spiffe://{frame.settings.common.trust_domain}/agent/{name}"
+def principal(frame: Frame, name: str) -> str:
+    """Who is asked about: an agent, or as policies name anybody, `Type::"id"`."""
+    return name if '"' in name else frame.agent_id(name)
 
 
 def short(text: str, most: int = 90) -> str:

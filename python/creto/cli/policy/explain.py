@@ -12,7 +12,7 @@ import click
 from creto._circumstances import circumstances
 from creto._foreign import json_value
 from creto.cli._frame import Frame, json_option, pass_frame
-from creto.cli.policy._sets import FILE, agent_id, configured_engine, engine, short
+from creto.cli.policy._sets import FILE, configured_engine, engine, principal, short
 from creto.errors import InvalidInputError
 
 __all__ = ["command"]
@@ -62,7 +62,7 @@ def command(
     if not isinstance(fields, dict):
         raise InvalidInputError("--context is not a JSON object: write it as '{\"name\": value}'")
     fields = circumstances(action, resource, {name: written(value) for name, value in fields.items()}) or {}
-    who = agent_id(frame, agent)
+    who = principal(frame, agent)
     decision = asked.check_nowait(who, action, resource, fields)
     explained = asked.explain(who, action, resource, fields)
     if frame.json:
