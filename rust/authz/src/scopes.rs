@@ -7,15 +7,18 @@ use std::fmt::Debug;
 /// A policy's id, where it is in the text, and what it says.
 pub(crate) type Read = (String, Option<(usize, usize)>, Template);
 
+/// A policy, with its place in the set.
+type Placed<'a> = (usize, &'a Read);
+
 /// Policies by the principal and the resource of their scopes.
 pub(crate) struct Scopes<'a> {
-    places: HashMap<String, HashMap<String, Vec<(usize, &'a Read)>>>,
+    places: HashMap<String, HashMap<String, Vec<Placed<'a>>>>,
 }
 
 impl<'a> Scopes<'a> {
     /// These policies, each with its place in the set.
-    pub(crate) fn of(policies: impl Iterator<Item = (usize, &'a Read)>) -> Self {
-        let mut places: HashMap<String, HashMap<String, Vec<_>>> = HashMap::new();
+    pub(crate) fn of(policies: impl Iterator<Item = Placed<'a>>) -> Self {
+        let mut places: HashMap<_, HashMap<_, Vec<_>>> = HashMap::new();
         for (at, policy) in policies {
             let (_, _, body) = policy;
             places.entry(key(&body.principal)).or_default().entry(key(&body.resource)).or_default().push((at, policy));
@@ -26,7 +29,7 @@ impl<'a> Scopes<'a> {
     /// Those whose scope holds all of this policy's, in their order; it is among them where it is one of these.
     pub(crate) fn covering(&self, narrower: &Template) -> impl Iterator<Item = &'a Read> {
         let resources = resources_above(&narrower.resource);
-        let mut found: Vec<(usize, &'a Read)> = principals_above(&narrower.principal)
+        let mut found: Vec<Placed<'a>> = principals_above(&narrower.principal)
             .iter()
             .filter_map(|principal| self.places.get(principal))
             .flat_map(|within| resources.iter().filter_map(|resource| within.get(resource)))
