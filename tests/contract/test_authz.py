@@ -419,6 +419,32 @@ def test_who_takes_a_file_of_assertions_for_a_table_of_cases_is_told_which_comma
         assert f"with `creto policy {meant} {tmp_path / file}`" in capsys.readouterr().err
 
 
+def test_of_many_policies_that_no_case_reaches_the_first_are_named_and_the_rest_counted(
+    run: Any, tmp_path: Path
+) -> None:
+    links = [
+        {"templateId": "t", "newId": f"of-{at:03}", "values": {"?principal": {"type": "Agent", "id": f"{AGENT}{at}"}}}
+        for at in range(100)
+    ]
+    template = {
+        "effect": "permit",
+        "principal": {"op": "==", "slot": "?principal"},
+        "action": {"op": "==", "entity": {"type": "Action", "id": "tool:call"}},
+        "resource": {"op": "All"},
+        "conditions": [],
+    }
+    linked = {"staticPolicies": {}, "templates": {"t": template}, "templateLinks": links}
+    (tmp_path / "linked.json").write_text(json.dumps(linked))
+    case = {"agent": f"{AGENT}7", "action": "tool:call", "resource": "x", "expect": "allow", "policy": "of-007"}
+    table = tmp_path / "cases.yaml"
+    table.write_text(json.dumps({"policies": "linked.json", "case": [case]}))
+    out = run("policy", "test", table)
+    assert "1 of 1 cases pass; 1 of 100 policies decided a case" in out
+    assert out.count("no case reaches") == 40
+    assert out.endswith("  and 59 more like these; `--json` names them all\n")
+    assert len(json.loads(run("policy", "test", "--json", table))[0]["idle_policies"]) == 99
+
+
 def test_a_case_whose_context_does_not_read_is_named_and_so_is_the_file_that_is_wrong(run: Any, tmp_path: Path) -> None:
     set_, table = tmp_path / "set.cedar", tmp_path / "cases.toml"
     set_.write_text(

@@ -12,6 +12,9 @@ from creto.cli.policy._sets import FILE, short
 
 __all__ = ["command"]
 
+_MOST = 40
+"""Lines that are shown of what no case reached."""
+
 
 @click.command("test")
 @click.argument("tables", nargs=-1, required=True, type=FILE)
@@ -45,10 +48,8 @@ def command(frame: Frame, tables: tuple[Path, ...]) -> None:
             f"{decided} of {len(coverage.policies)} policies decided a case, "
             f"{both} of {len(coverage.conditions)} conditions were seen true and false"
         )
-        for name in coverage.idle:
-            frame.say(f"  no case reaches `{name}`")
-        for policy, text, seen in coverage.one_sided:
-            frame.say(f"  `{policy}`: seen {seen} only: {short(text)}")
+        _some(frame, [f"no case reaches `{name}`" for name in coverage.idle])
+        _some(frame, [f"`{policy}`: seen {seen} only: {short(text)}" for policy, text, seen in coverage.one_sided])
         report.append(
             {
                 "table": str(path),
@@ -72,3 +73,11 @@ def command(frame: Frame, tables: tuple[Path, ...]) -> None:
         frame.show(report)
     if failed:
         raise click.exceptions.Exit(1)
+
+
+def _some(frame: Frame, lines: list[str]) -> None:
+    """The first of many lines, and how many there are beside them."""
+    for line in lines[:_MOST]:
+        frame.say(f"  {line}")
+    if len(lines) > _MOST:
+        frame.say(f"  and {len(lines) - _MOST:,} more like these; `--json` names them all")
