@@ -256,6 +256,18 @@ def test_many_checks_by_names_and_by_places_answer_as_one_by_one() -> None:
         authz.check_many(places, places[:2], places, rosters=rosters)
 
 
+def test_many_checks_of_resources_without_a_type_are_refused_and_not_denied() -> None:
+    authz = client('permit (principal, action, resource == Tool::"saw");', [member("a")])
+    assert authz.check_nowait(AGENT, "tool:call", "saw")  # which takes the type from the action
+    with pytest.raises(
+        InvalidInputError, match='the resource `saw` has no type: name it by `kind`, or write `Type::"saw"`'
+    ):
+        authz.check_many([AGENT] * 2, ["tool:call"] * 2, ['Tool::"saw"', "saw"])
+    with pytest.raises(InvalidInputError, match="the resource `saw` has no type"):
+        authz.roster("resource", ["saw"])
+    assert authz.check_many([AGENT], ["tool:call"], ['Tool::"saw"']).tolist() == [1]
+
+
 def test_an_explanation_shows_each_condition_with_its_value() -> None:
     authz = client(
         """@id("a") permit (principal, action, resource == Tool::"x");

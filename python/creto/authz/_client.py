@@ -244,7 +244,8 @@ class AuthzClient:
             kind: The type of bare resources.
 
         Raises:
-            InvalidInputError: No set is installed, the role is not one of these, or a name cannot be read.
+            InvalidInputError: No set is installed, the role is not one of these, a resource has no type, or a name
+                cannot be read.
 
         Example:
             >>> import numpy as np
@@ -257,7 +258,12 @@ class AuthzClient:
             >>> authz.check_many(first, first, np.array([1, 0, 1], dtype=np.uint32), rosters=rosters).tolist()
             [0, 1, 0]
         """
-        return self.engine.roster(role, list(names), kind)
+        listed = list(names)
+        bare = next((name for name in listed if '::"' not in name), None) if role == "resource" and not kind else None
+        if bare is not None:
+            # A check takes the type from its action; here the actions are other columns, and it would meet nothing.
+            raise InvalidInputError(f'the resource `{bare}` has no type: name it by `kind`, or write `Type::"{bare}"`')
+        return self.engine.roster(role, listed, kind)
 
     def check_many(
         self,
@@ -281,8 +287,8 @@ class AuthzClient:
             One unsigned byte for each act: 0 denied, 1 allowed, 2 a human has to agree.
 
         Raises:
-            InvalidInputError: The columns differ in length, a name cannot be read, or what should be a place is no
-                unsigned 32-bit integer.
+            InvalidInputError: The columns differ in length, a name cannot be read, a resource has no type, or what
+                should be a place is no unsigned 32-bit integer.
 
         Example:
             >>> from creto.authz import AuthzClient
@@ -303,7 +309,7 @@ class AuthzClient:
                 given = names.tolist() if isinstance(names, np.ndarray) else names
                 columns.append(np.array([places.setdefault(name, len(places)) for name in given], dtype=np.uint32))
                 listed = [name if type(name) is str else _name(name) for name in places]
-                tables.append(self.engine.roster(role, listed, kind if role == "resource" else None))
+                tables.append(self.roster(role, listed, kind if role == "resource" else None))
             principals, verbs, things = tables
         else:
             principals, verbs, things = rosters
