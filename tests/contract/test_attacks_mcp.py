@@ -221,6 +221,7 @@ async def test_no_call_hides_in_a_batch_or_behind_a_second_key() -> None:
         b'"tools/call"\n',
         b"[[]]\n",
         b"[" * 100_000 + b"\n",
+        b'{"id":1,"method":"tools/call","params":{"name":"add","arguments":{"a":' + b"[" * 977 + b"]" * 977 + b"}}}\n",
         b"\xff\xfe\n",
     ],
 )
@@ -457,6 +458,9 @@ async def test_a_deep_answer_of_a_server_is_no_end_of_the_session() -> None:
         await session.client(call(1))
         await session.at_server()
         await session.server(b"[" * 100_000 + b"\n")
+        for depth in range(940, 1000):  # some of these Python reads, and cannot write
+            deep = b"[" * depth + b"]" * depth
+            await session.server(b'{"jsonrpc":"2.0","method":"notifications/message","params":{"a":' + deep + b"}}\n")
         await session.server({"jsonrpc": "2.0", "id": 1, "result": {}})
         assert (await session.at_client())["id"] == 1
 

@@ -15,6 +15,8 @@ __all__ = ["MAX_MESSAGE", "Lines", "Receives", "Sends", "further", "is_id", "key
 MAX_MESSAGE = 16 * 1024 * 1024
 """A line longer than this many bytes ends the session: nothing is buffered without end."""
 
+_DEEPEST = 500
+"""What is read a little below Python's own bound could not be written again."""
 _MESSAGE = {"jsonrpc", "id", "method", "params", "result", "error"}
 _ANSWER = {"result", "error"}
 _CALL = {"name", "arguments"}
@@ -103,7 +105,7 @@ def of_client(line: bytes) -> list[dict[str, Any]]:
     if not line.strip():
         return []
     try:
-        parsed = json.loads(line, parse_constant=_no_number, parse_float=_finite)
+        parsed = _parsed(line, parse_constant=_no_number, parse_float=_finite)
     except (ValueError, RecursionError) as error:
         raise InvalidInputError(f"the client sent a line that is not JSON: {error}") from error
     found = parsed if isinstance(parsed, list) else [parsed]
@@ -123,11 +125,27 @@ def of_client(line: bytes) -> list[dict[str, Any]]:
 def of_server(line: bytes) -> list[dict[str, Any]]:
     """The server's messages of a line. What is none, or could be taken for a question and an answer, is left out."""
     try:
-        parsed = json.loads(line)
+        parsed = _parsed(line)
     except (ValueError, RecursionError):
         return []
     found = parsed if isinstance(parsed, list) else [parsed]
     return [message for message in found if isinstance(message, dict) and _has_one_reading(message)]
+
+
+def _parsed(line: bytes, **how: Any) -> Any:
+    parsed = json.loads(line, **how)
+    if line.count(b"[") + line.count(b"{") > _DEEPEST:
+        level = [parsed]
+        for _ in range(_DEEPEST):
+            level = [
+                inner
+                for one in level
+                if isinstance(one, dict | list)
+                for inner in (one.values() if isinstance(one, dict) else one)
+            ]
+        if level:
+            raise ValueError(f"it is nested more than {_DEEPEST} deep")
+    return parsed
 
 
 def _has_one_reading(message: dict[str, Any]) -> bool:
