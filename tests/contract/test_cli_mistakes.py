@@ -51,6 +51,7 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (["agent", "creat", "x"], 2, "there is no command `creat`; did you mean `create`?"),
         (["invoice", "zzz"], 2, "there is no command `zzz`; `creto invoice --help` lists them"),
         (["run", "--allow", "", "--", "true"], 2, "`--allow` without a host: write HOST or HOST:PORT"),
+        (["run", "--allow", "*.org", "--", "true"], 2, "`--allow *.org`: one host each, no pattern"),
         (["run", "--env", "=x", "--", "true"], 2, "`--env =x`: write NAME=VALUE, or NAME to pass one on"),
         (["approver", "add", "ann", "--email", "nowhere"], 2, "--email `nowhere`: write an address"),
         (["audit", "query", "--agent", "\udcff"], 2, "cannot name an agent: use 1 to 120 letters, digits"),

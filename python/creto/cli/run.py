@@ -89,6 +89,8 @@ def command(
         raise click.UsageError("there is no program to run: creto run -- python agent.py")
     if "" in allow:
         raise click.UsageError("`--allow` without a host: write HOST or HOST:PORT, as pypi.org:443")
+    if pattern := next((host for host in allow if "*" in host), None):
+        raise click.UsageError(f"`--allow {pattern}`: one host each, no pattern; what fits many is said by a policy")
     frame.json = frame.json or as_json
     session = Session(
         frame,
