@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import anyio
 
+from creto._foreign import json_value
 from creto.errors import InvalidInputError
 
 __all__ = ["MAX_MESSAGE", "Lines", "Receives", "Sends", "further", "is_id", "key", "of_client", "of_server", "written"]
@@ -106,7 +107,7 @@ def of_client(line: bytes) -> list[dict[str, Any]]:
         return []
     try:
         parsed = _parsed(line, parse_constant=_no_number, parse_float=_finite)
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise InvalidInputError(f"the client sent a line that is not JSON: {error}") from error
     found = parsed if isinstance(parsed, list) else [parsed]
     if not all(isinstance(message, dict) for message in found):
@@ -126,14 +127,14 @@ def of_server(line: bytes) -> list[dict[str, Any]]:
     """The server's messages of a line. What is none, or could be taken for a question and an answer, is left out."""
     try:
         parsed = _parsed(line)
-    except (ValueError, RecursionError):
+    except ValueError:
         return []
     found = parsed if isinstance(parsed, list) else [parsed]
     return [message for message in found if isinstance(message, dict) and _has_one_reading(message)]
 
 
 def _parsed(line: bytes, **how: Any) -> Any:
-    parsed = json.loads(line, **how)
+    parsed = json_value(line, **how)
     if line.count(b"[") + line.count(b"{") > _DEEPEST:
         level = [parsed]
         for _ in range(_DEEPEST):
