@@ -519,6 +519,24 @@ def test_replay_says_which_acts_it_knows_whole_and_what_it_lacks_of_the_others(r
     assert "1 only partly: `context.argv` is not on record" in out
 
 
+def test_acts_alike_are_one_row_of_a_replay_and_one_line_where_the_terminal_is_narrow(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    acts(tmp_path / "state", *[("process:exec", "pytest", {})] * 3, ("process:exec", "evil\x1b[2J\nallow", {}))
+    new = tmp_path / "new.cedar"
+    new.write_text('@id("no") forbid (principal, action == Action::"process:exec", resource);')
+    wide = run("policy", "replay", new)
+    assert re.search(r"pytest +allow +deny +policy `no` forbids it +no +3\n", wide)
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", "80")
+    narrow = run("policy", "replay", new)
+    agent = "spiffe://creto.local/agent/researcher"
+    assert f"allow -> deny, 3 acts: process:exec on pytest by {agent}: policy `no` forbids it\n" in narrow
+    assert "\x1b[2J" not in narrow
+    assert narrow.count("\n") == 3
+    assert len(json.loads(run("policy", "replay", new, "--json"))["otherwise"]) == 4
+
+
 @pytest.mark.parametrize(
     ("action", "resource"),
     [

@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from creto._count import counted
+from creto._plain import plain
 from creto.cli._frame import Frame, json_option, pass_frame
 from creto.cli.policy._sets import FILE, SET, agents_of, files_of, schema_text
 from creto.cli.policy._sets import read as read_text
@@ -86,11 +88,25 @@ def command(
             }
         )
         return
-    columns = ["agent", "action", "resource", "was", "would be", "why", "unknown"]
-    frame.table(columns, rows, empty="no act would be decided otherwise")
+    alike = Counter(tuple(row) for row in rows).most_common()
+    columns = ["agent", "action", "resource", "was", "would be", "why", "unknown", "acts"]
+    frame.table(
+        columns,
+        [[*row, count] for row, count in alike],
+        empty="no act would be decided otherwise",
+        narrow=[_line(row, count) for row, count in alike],
+    )
     frame.say(f"{len(results)} acts, {len(rows)} of them decided otherwise{sure}; {exact} replayed exactly")
     for reason, count in lacking.most_common():
         frame.say(f"  {count} only partly: {reason} is not on record")
+
+
+def _line(row: tuple[str, ...], count: int) -> str:
+    """Acts that are decided otherwise for one reason, where a terminal is too narrow for the table."""
+    # Agents choose names and resources: nothing of theirs steers the terminal, or looks like a line of its own.
+    agent, action, resource, was, now, why, unknown = map(plain, row)
+    doubt = "" if unknown == "no" else f"; not known: {unknown}"
+    return f"{was} -> {now}, {counted(count, 'act')}: {action} on {resource} by {agent}: {why}{doubt}"
 
 
 def _entities(frame: Frame, folder: Path, extra: Path | None) -> str:
