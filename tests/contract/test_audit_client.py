@@ -117,6 +117,21 @@ async def test_followers_see_what_any_process_writes_once_and_new_shards_too(
 
 
 @pytest.mark.anyio
+async def test_following_begins_when_it_is_asked_for_and_not_with_the_first_look(
+    tmp_path: Path, sealer: _core.Sealer
+) -> None:
+    """As `audit tail -f` does, which looks back first: what comes meanwhile would be in neither."""
+    async with opened(tmp_path, sealer) as audit:
+        await audit.log(record(resource="before"))
+        await audit.checkpoint()
+        async with aclosing(AuditClient.reading(tmp_path).follow()) as followed:
+            await audit.log(record(resource="meanwhile"))
+            await audit.checkpoint()
+            with anyio.fail_after(60):
+                assert (await anext(followed)).resource == "meanwhile"
+
+
+@pytest.mark.anyio
 async def test_following_goes_on_over_segments_that_end_and_go(tmp_path: Path, sealer: _core.Sealer) -> None:
     count, body = 1_500, "x" * 3_000
     async with opened(tmp_path, sealer) as audit:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from datetime import datetime
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -284,13 +283,11 @@ class AuditClient:
         ledger = self.ledger
         await _bridge.wait(ledger.flushed)
 
-    async def follow(
-        self, *, from_start: bool = False, interval: float = 0.1, **filters: Any
-    ) -> AsyncGenerator[AuditRecord]:
+    def follow(self, *, from_start: bool = False, interval: float = 0.1, **filters: Any) -> AsyncGenerator[AuditRecord]:
         """Yields records as they are written, by any process, merged by timestamp within each look.
 
         Args:
-            from_start: Begin with the first record there is, not with what comes next.
+            from_start: Begin with the first record there is, not with what comes after this call.
             interval: Seconds between two looks.
             filters: As of `query`, but for `limit`, `since` and `until`.
 
@@ -309,12 +306,8 @@ class AuditClient:
         if unknown:
             raise InvalidInputError(f"records are not followed by `{sorted(unknown)[0]}`")
         fits = Filter(**filters).fits
-        followers = await anyio.to_thread.run_sync(partial(Followers, self.path, from_start=from_start))
-        while True:
-            for record in await anyio.to_thread.run_sync(followers.poll):
-                if fits(record):
-                    yield record
-            await anyio.sleep(interval)
+        # Now, and not when the first record is asked for: what comes between the two is among them.
+        return _following(Followers(self.path, from_start=from_start), fits, interval)
 
     async def find(self, name: str) -> list[AuditRecord]:
         """The records of an act, or one record.
@@ -433,3 +426,13 @@ async def _abandoned_by_cancel(work: Callable[[threading.Event], T]) -> T:
         return await anyio.to_thread.run_sync(work, stop, abandon_on_cancel=True)
     finally:
         stop.set()
+
+
+async def _following(
+    followers: Followers, fits: Callable[[AuditRecord], bool], interval: float
+) -> AsyncGenerator[AuditRecord]:
+    while True:
+        for record in await anyio.to_thread.run_sync(followers.poll):
+            if fits(record):
+                yield record
+        await anyio.sleep(interval)
