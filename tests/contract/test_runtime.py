@@ -138,6 +138,44 @@ async def test_a_program_may_have_a_terminal_of_its_own(bench: Bench) -> None:
     assert result.status == 0
 
 
+async def test_a_terminal_s_last_output_arrives_however_slowly_it_is_carried(bench: Bench) -> None:
+    """The process that carries it is stopped over the program's end, as a busy machine may stop it."""
+    if bench.backend != "process":
+        pytest.skip("processes inside gVisor are not to be seen from here")
+    read, write = os.pipe()
+    async with bench.box() as box:
+        argv = ["bash", "-c", "echo up; sleep 1; echo last"]
+        with os.fdopen(read, "rb", buffering=0) as ours, os.fdopen(write, "wb") as theirs:
+            program = await box.start(argv, stdout=theirs, terminal=(24, 80))
+            theirs.close()
+            shown = await anyio.to_thread.run_sync(ours.read, 64)
+            process = next(
+                each
+                for each in Path("/proc").glob("[0-9]*")
+                if (each / "cmdline").read_bytes().split(b"\0")[:-1] == [part.encode() for part in argv]
+            )
+            agent = (process / "stat").read_text().rpartition(")")[2].split()[1]
+            children = Path(f"/proc/{agent}/task/{agent}/children").read_text().split()
+            (carrier,) = (int(each) for each in children if each != process.name)
+            os.kill(carrier, signal.SIGSTOP)
+            while process.exists():
+                await anyio.sleep(0.01)
+            await anyio.sleep(1)
+            os.kill(carrier, signal.SIGCONT)
+            with anyio.fail_after(60):
+                assert (await program.wait()).status == 0
+            shown += await anyio.to_thread.run_sync(ours.read, 64)
+    assert shown == b"up\r\nlast\r\n"
+
+
+async def test_who_holds_a_terminal_open_does_not_hold_its_program_s_end_up(bench: Bench) -> None:
+    async with bench.box() as box:
+        with anyio.fail_after(60):
+            for left in ("sleep 1000", "while :; do echo on; done"):
+                result = await box.run(["bash", "-c", f"trap '' HUP; ({left}) & echo last"], terminal=(24, 80))
+                assert (result.status, b"last" in result.stdout) == (0, True)
+
+
 async def test_the_environment_is_the_sandboxs_own(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "from-outside")
     async with bench.box(env={"GIVEN": "yes"}, secrets={"TOKEN": "s3cret"}) as box:

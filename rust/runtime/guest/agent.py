@@ -14,6 +14,7 @@ import os
 import random
 import resource
 import runpy
+import select
 import selectors
 import signal
 import site
@@ -21,6 +22,7 @@ import socket
 import struct
 import sys
 import termios
+import time
 import types
 
 # What most programs load, loaded now, so that a warm one does not wait for it.
@@ -28,6 +30,9 @@ import argparse, collections, contextlib, dataclasses, datetime, functools, hash
 import logging, re, shutil, subprocess, tempfile, threading, typing, urllib.parse, urllib.request  # noqa: E401, F401
 
 CONTROL = 3
+# How long a terminal is looked at once its program has ended and somebody that it left behind holds the terminal open, in seconds: at least,
+# since what was read from it may be on its way, and at most, since that somebody may write for ever.
+TRAIL, MOST_TRAIL = 0.2, 5.0
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -40,6 +45,8 @@ class Agent:
         self.runs = {}  # pid -> run id
         self.pids = {}  # run id -> pid
         self.terminals = {}  # run id -> master
+        self.relays = {}  # pid of who carries a terminal's bytes -> run id
+        self.ended = {}  # run id -> status and when, while its last output is carried
         self.selector = selectors.DefaultSelector()
         woken, waker = socket.socketpair()
         for end in (woken, waker):
@@ -60,7 +67,7 @@ class Agent:
         """Serves until the host hangs up; returns only in a forked child that is to become a Python program."""
         self.send(event="ready", python=sys.version.split()[0])
         while True:
-            for key, _ in self.selector.select():
+            for key, _ in self.selector.select(0.05 if self.ended else None):
                 if key.fileobj is self.woken:
                     try:
                         self.woken.recv(4096)
@@ -71,6 +78,7 @@ class Agent:
                     program = self.read()
                     if program is not None:
                         return program
+            self.trail()
 
     def read(self):
         data, fds, _, _ = socket.recv_fds(self.socket, 65536, 16)
@@ -147,7 +155,7 @@ class Agent:
             master, slave = os.openpty()
             os.fchown(slave, self.claim["uid"], self.claim["gid"])
             resize(master, terminal)
-            relay(master, fds[0], fds[1], slave)
+            self.relays[relay(master, fds[0], fds[1], slave)] = message["id"]
         pid = os.fork()
         if pid == 0:
             return self.child(message, env, fds, slave)
@@ -211,14 +219,35 @@ class Agent:
                 return
             if pid == 0:
                 return
+            status = os.waitstatus_to_exitcode(status)
+            if pid in self.relays:
+                run = self.relays.pop(pid)
+                if run in self.ended:
+                    self.report(run, self.ended[run][0])
+                continue
             run = self.runs.pop(pid, None)
             if run is None:
                 continue
             self.pids.pop(run, None)
-            master = self.terminals.pop(run, None)
-            if master is not None:
-                os.close(master)
-            self.send(event="exit", id=run, status=os.waitstatus_to_exitcode(status))
+            if run in self.relays.values():
+                self.ended[run] = (status, time.monotonic())
+            else:
+                self.report(run, status)
+
+    def trail(self):
+        """Reports programs that have ended, though somebody holds their terminal, once nothing of theirs is left in it."""
+        for run, (status, since) in list(self.ended.items()):
+            waited = time.monotonic() - since
+            if waited > MOST_TRAIL or (waited > TRAIL and not select.select([self.terminals[run]], [], [], 0)[0]):
+                self.report(run, status)
+
+    def report(self, run, status):
+        """Says that a program has ended; a terminal of its own goes with it."""
+        self.ended.pop(run, None)
+        master = self.terminals.pop(run, None)
+        if master is not None:
+            os.close(master)
+        self.send(event="exit", id=run, status=status)
 
 
 MS_NOSUID, MS_NODEV, MS_REMOUNT, MS_BIND = 2, 4, 32, 4096
@@ -312,9 +341,10 @@ def resize(terminal, size):
 
 
 def relay(master, source, sink, slave):
-    """Forks a process that carries bytes between the host's pipes and the terminal until the terminal is closed."""
-    if os.fork() != 0:
-        return
+    """Forks a process that carries bytes between the host's pipes and the terminal until the terminal is closed; its pid."""
+    pid = os.fork()
+    if pid != 0:
+        return pid
     os.close(slave)
     waiting = selectors.DefaultSelector()
     waiting.register(master, selectors.EVENT_READ, sink)
