@@ -327,6 +327,23 @@ def test_a_fork_of_a_blocking_layer_is_told_and_ends_by_itself_and_both_go_on(py
     ], complained
 
 
+def test_no_child_of_fork_waits_for_a_thread_of_its_parent(python: Start) -> None:
+    """As workers that are forked ahead: locks that remember who waits would wake a thread that only the parent has."""
+    child = python("""if True:
+        import os, sys, creto
+        with creto.open_blocking() as layer:
+            layer.perform_blocking(layer.agent("a"), "tool:call", "hammer", lambda: None)
+            for _ in range(16):
+                if not os.fork():
+                    with creto.open_blocking() as own:
+                        own.perform_blocking(own.agent("a"), "tool:call", "hammer", lambda: None)
+                    sys.exit(7)
+                print(os.waitstatus_to_exitcode(os.wait()[1]), flush=True)
+        """)
+    said, complained = child.communicate(timeout=180)
+    assert said.split() == ["7"] * 16, complained
+
+
 def test_the_blocking_twin_needs_no_event_loop(tmp_path: Path, rules: Path) -> None:
     with creto.open_blocking(tmp_path / "state", config=[rules]) as layer:
         agent = layer.agent("a")

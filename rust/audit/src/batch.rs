@@ -3,8 +3,8 @@
 //! The record holds the batch's Merkle root and where its bytes lie; what the root is a root of is its owner's affair, who checks it on reading.
 
 use crate::disk::{Backing, Disk};
+use creto_enablement_common::sync::Mutex;
 use creto_enablement_common::{Error, ErrorKind, Result, ResultExt};
-use parking_lot::Mutex;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};

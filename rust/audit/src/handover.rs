@@ -2,7 +2,7 @@
 //!
 //! Only so many bytes of frames are held in memory. Where the publisher falls further behind, it reads the rest from the segments.
 
-use parking_lot::{Condvar, Mutex};
+use creto_enablement_common::sync::{Condvar, Mutex};
 use std::collections::VecDeque;
 use std::time::Duration;
 

@@ -3,7 +3,7 @@
 use crate::merkle::node_hash;
 use crate::tile::WIDTH;
 use creto_enablement_common::Digest;
-use parking_lot::Mutex;
+use creto_enablement_common::sync::Mutex;
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 

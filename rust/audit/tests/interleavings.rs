@@ -18,7 +18,7 @@ mod segment {
     }
 }
 
-/// The API of parking_lot over shuttle's locks.
+/// The form of our locks over shuttle's.
 mod sync {
     pub use shuttle::sync::atomic::AtomicU64;
     use std::ops::{Deref, DerefMut};

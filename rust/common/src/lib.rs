@@ -10,6 +10,7 @@ pub mod ports;
 mod prefetch;
 mod record;
 mod settings;
+pub mod sync;
 mod value;
 
 pub use act::{CheckRef, CheckRequest, Decision, Usage};

@@ -4,9 +4,9 @@
 
 use creto_authz::{Engine, Sources};
 use creto_enablement_common::ports::{AuditSink, Clock, QuotaEnforcer, QuotaPath, ReservationId, Ticket};
+use creto_enablement_common::sync::Mutex;
 use creto_enablement_common::{Error, ErrorKind, OutcomeRef, RecordKind, RecordRef, Result, Timestamp, Usage, Value};
 use creto_gate::{Act, Gate, Grant, Refusal};
-use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};

@@ -4,8 +4,8 @@
 
 use crate::error;
 use creto_audit::Completions;
+use creto_enablement_common::sync::Mutex;
 use creto_enablement_common::{Error, Result};
-use parking_lot::Mutex;
 use pyo3::prelude::*;
 use pyo3::types::PyInt;
 use rustix::event::{EventfdFlags, eventfd};

@@ -2,6 +2,7 @@
 
 use crate::bridge::{Bridge, Convert};
 use crate::error::IntoPy;
+use creto_enablement_common::sync::Mutex;
 use creto_enablement_common::{EnablementConfig, Error, Result};
 use creto_runtime::backend::Backend;
 use creto_runtime::changes::{Change, Node, Shape};
@@ -14,7 +15,6 @@ use creto_runtime::process::Process;
 use creto_runtime::sandbox::{Agreed, Claim, Mould, Program, nameserver};
 use creto_runtime::settings::RuntimeConfig;
 use creto_runtime::stdio::{Sink, Source};
-use parking_lot::Mutex;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 use serde::Deserialize;

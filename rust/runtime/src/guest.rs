@@ -2,8 +2,8 @@
 //!
 //! What comes from the other end is untrusted: it is read within limits, and can say no more than that a program ended.
 
+use creto_enablement_common::sync::{Condvar, Mutex};
 use creto_enablement_common::{Error, ErrorKind, Result, ResultExt};
-use parking_lot::{Condvar, Mutex};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use serde::Deserialize;
 use std::collections::HashMap;

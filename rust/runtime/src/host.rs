@@ -4,8 +4,8 @@
 //! So nothing of it outlives the process, however that ends, and several processes side by side never see each other's.
 
 use crate::sys::unshare;
+use creto_enablement_common::sync::Mutex;
 use creto_enablement_common::{Error, ErrorKind, Result, ResultExt};
-use parking_lot::Mutex;
 use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
 use rustix::thread::UnshareFlags;
 use std::io;

@@ -2,8 +2,8 @@
 
 use crate::cgroup::Group;
 use crate::sandbox::{Claim, Mould, Sandbox};
+use creto_enablement_common::sync::{Condvar, Mutex};
 use creto_enablement_common::{Error, ErrorKind, Result, ResultExt};
-use parking_lot::{Condvar, Mutex};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -2,7 +2,7 @@
 //! terminal above all) are never handed in.
 
 use creto_enablement_common::Result;
-use parking_lot::{Condvar, Mutex};
+use creto_enablement_common::sync::{Condvar, Mutex};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};

@@ -1,9 +1,9 @@
 //! What a program in a sandbox sends: the first bytes of its connections, its look-ups, and what the first process says of it.
 
+use creto_enablement_common::sync::Mutex;
 use creto_runtime::egress::http::{Requests, is_http};
 use creto_runtime::egress::tls::{Hello, hello};
 use creto_runtime::egress::{Names, Request, dns as resolver, normal};
-use parking_lot::Mutex;
 
 pub fn tls(bytes: &[u8]) {
     let whole = hello(bytes);

@@ -6,9 +6,9 @@
 use super::records::{BATCH, LEDGER, PLACE, each_usage};
 use creto_audit::{Ledger, shards};
 use creto_enablement_common::ports::{AuditSink, Ticket};
+use creto_enablement_common::sync::{Mutex, RwLock};
 use creto_enablement_common::{Error, ErrorKind, RecordKind, RecordRef, Result, ResultExt, Timestamp};
 use creto_metering::usage::{Batch, Row, Seen, leaf_hash, root};
-use parking_lot::{Mutex, RwLock};
 use rustix::fs::{FlockOperation, flock};
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{DirBuilder, File, OpenOptions};

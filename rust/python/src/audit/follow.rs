@@ -5,7 +5,7 @@ use crate::error::IntoPy;
 use creto_audit::terms::{self, Reading};
 use creto_audit::{Follower, encoding};
 use creto_enablement_common::Result;
-use parking_lot::Mutex;
+use creto_enablement_common::sync::Mutex;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PyString};
 

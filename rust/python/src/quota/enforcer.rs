@@ -103,7 +103,7 @@ impl QuotaEnforcer {
 
     /// An empty batch over this enforcer.
     fn batch(&self) -> QuotaBatch {
-        QuotaBatch { enforcer: self.shared(), batch: parking_lot::RwLock::default() }
+        QuotaBatch { enforcer: self.shared(), batch: creto_enablement_common::sync::RwLock::default() }
     }
 
     /// Installs another list of rules (JSON); counts go on where scope, meter and window are the same.

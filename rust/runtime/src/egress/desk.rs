@@ -1,7 +1,7 @@
 //! Where connections wait for a decision. The desk decides nothing: it hands out questions, takes answers by id, and remembers a question
 //! whose connection gave up waiting, so that the next attempt attaches to it instead of asking a human twice.
 
-use parking_lot::{Condvar, Mutex};
+use creto_enablement_common::sync::{Condvar, Mutex};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 

@@ -1,7 +1,7 @@
 //! The sandbox's name server: it never recurses. A name gets a fake address; every other question an empty answer or a refusal (RFC 1035).
 
 use super::names::{Names, normal};
-use parking_lot::Mutex;
+use creto_enablement_common::sync::Mutex;
 
 const REFUSED: u8 = 5;
 const SERVER_FAILURE: u8 = 2;
