@@ -178,14 +178,16 @@ impl Snapshot {
     /// The denial of a request that does not fit, with what does not: in our words where it is the context, else in cedar-policy's.
     #[cold]
     pub fn misfit(&self, check: &CheckRef<'_>) -> Ruling {
-        // What is too large or too deep is not given to cedar-policy to be looked at.
-        let why = match readable(check.context).and_then(|()| reference::request(check, &self.set.parsed, true)) {
-            Err(error) => match (self.context_misfit(check), error.kind()) {
-                (Some(why), _) => format!("{MISFIT}: {why}"),
-                (None, ErrorKind::InvalidInput(what)) => what.clone(),
-                (None, _) => error.to_string(),
+        // What is too large or too deep is not given to anybody to be looked at.
+        let error = readable(check.context).and_then(|()| reference::request(check, &self.set.parsed, true)).err();
+        let words = if fits_bounds(check.context) { self.context_misfit(check) } else { None };
+        let why = match (words, &error) {
+            (Some(words), _) => format!("{MISFIT}: {words}"),
+            (None, None) => MISFIT.to_owned(),
+            (None, Some(error)) => match error.kind() {
+                ErrorKind::InvalidInput(what) => what.clone(),
+                _ => error.to_string(),
             },
-            Ok(_) => MISFIT.to_owned(),
         };
         self.denied(why)
     }
