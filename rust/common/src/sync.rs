@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{self, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
@@ -101,37 +102,51 @@ impl WaitTimeoutResult {
     }
 }
 
-/// Where threads wait for a change of a value.
+/// Where threads wait for a change of a value. Waking nobody costs no system call.
 #[derive(Debug, Default)]
-pub struct Condvar(sync::Condvar);
+pub struct Condvar {
+    inner: sync::Condvar,
+    /// How many wait, counted while they have the value: who has changed it since sees each that it has to wake.
+    waiting: AtomicUsize,
+}
 
 impl Condvar {
     /// One that nobody waits at.
     pub const fn new() -> Self {
-        Self(sync::Condvar::new())
+        Self { inner: sync::Condvar::new(), waiting: AtomicUsize::new(0) }
     }
 
     /// Wakes one thread.
+    #[inline]
     pub fn notify_one(&self) {
-        self.0.notify_one();
+        if self.waiting.load(Ordering::SeqCst) > 0 {
+            self.inner.notify_one();
+        }
     }
 
     /// Wakes all threads.
+    #[inline]
     pub fn notify_all(&self) {
-        self.0.notify_all();
+        if self.waiting.load(Ordering::SeqCst) > 0 {
+            self.inner.notify_all();
+        }
     }
 
     /// Gives the value away until this thread is woken, which may be without a reason.
     pub fn wait<T>(&self, guard: &mut MutexGuard<'_, T>) {
         if let Some(held) = guard.0.take() {
-            guard.0 = Some(self.0.wait(held).unwrap_or_else(PoisonError::into_inner));
+            self.waiting.fetch_add(1, Ordering::SeqCst);
+            guard.0 = Some(self.inner.wait(held).unwrap_or_else(PoisonError::into_inner));
+            self.waiting.fetch_sub(1, Ordering::SeqCst);
         }
     }
 
     /// The same, for so long at most.
     pub fn wait_for<T>(&self, guard: &mut MutexGuard<'_, T>, most: Duration) -> WaitTimeoutResult {
         let Some(held) = guard.0.take() else { return WaitTimeoutResult(true) };
-        let (held, result) = self.0.wait_timeout(held, most).unwrap_or_else(PoisonError::into_inner);
+        self.waiting.fetch_add(1, Ordering::SeqCst);
+        let (held, result) = self.inner.wait_timeout(held, most).unwrap_or_else(PoisonError::into_inner);
+        self.waiting.fetch_sub(1, Ordering::SeqCst);
         guard.0 = Some(held);
         WaitTimeoutResult(result.timed_out())
     }
