@@ -137,7 +137,8 @@ impl Queue {
         if let Some(done) = done {
             pending.callbacks.push((ticket, done));
         }
-        let wake = pending.parked || urgent && !pending.urgent;
+        // Once is enough: until the writer runs, whoever comes next wakes nobody.
+        let wake = std::mem::take(&mut pending.parked) || urgent && !pending.urgent;
         pending.urgent |= urgent;
         drop(pending);
         if wake {
