@@ -10,7 +10,7 @@ from creto._foreign import json_value
 from creto._plain import plain
 from creto.errors import InvalidInputError
 
-__all__ = ["entities_of", "uid_of"]
+__all__ = ["entities_of", "entity_text", "uid_of"]
 
 
 def entities_of(text: str | bytes, where: str) -> list[dict[str, Any]]:

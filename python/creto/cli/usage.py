@@ -118,7 +118,7 @@ def command(
     if html is not None:
         named = [(one, instant(bucket.start, zone), bucket) for one, bucket in rows]
         shown = f"{instant(start, zone)} to {instant(end, zone)} ({zone})"
-        beside = _added(rows, costs, later if forecast else None, as_json=False)
+        beside = _added(rows, costs, later if forecast else None, as_json=False) if frame.json else added
         html.write_text(usage_html(f"Usage, {period}", by, named, period=shown, beside=beside), encoding="utf-8")
         frame.say(f"written to {html}")
     greatest = {one: max(float(b.value) for name, b in rows if name == one) for one, _ in rows}
